@@ -1,0 +1,127 @@
+#pragma once
+
+// What a device must be able to do: hold memory and run about ten operations
+// on views. Shapes stand in comments. One thread calls a backend.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/layout/block_layout.h"
+#include "engine/step.h"
+#include "engine/tensor/buffer.h"
+#include "engine/tensor/dtype.h"
+#include "engine/tensor/tensor_view.h"
+
+namespace sparseserve {
+
+// How products and KV storage are rounded. kF32 is the exact mode; kBF16 lets
+// prefill products take bf16 inputs (float accumulation) and keeps KV in bf16.
+enum class ComputeDtype { kF32, kBF16 };
+
+struct DeviceInfo {
+  std::string name;  // "cpu"
+  std::string simd;  // "avx512_bf16", "avx2", ...: the paths in use
+  int threads = 0;
+  ComputeDtype compute_dtype = ComputeDtype::kF32;
+  DType kv_dtype = DType::kF32;  // kF32 or kBF16
+};
+
+// A matrix [rows = outputs, columns = inputs] in the form its device likes.
+class Weight {
+ public:
+  virtual ~Weight() = default;
+  virtual int64_t rows() const = 0;
+  virtual int64_t columns() const = 0;
+  // Memory held besides the mapped file.
+  virtual int64_t bytes() const = 0;
+};
+
+// Rows of a batch: decode rows first, then prefill rows. A decode row's result
+// is the same to the bit whatever other rows are beside it.
+struct RowGroups {
+  int64_t decode_rows = 0;
+  int64_t prefill_rows = 0;
+};
+
+// One layer's KV storage: keys and values each
+// [pages][kv_heads][kPageTokens][head_dim] of `dtype`.
+struct KvLayerView {
+  std::byte* keys = nullptr;
+  std::byte* values = nullptr;
+  DType dtype = DType::kF32;
+  int32_t pages = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+};
+
+struct RopeAndStoreArgs {
+  // [rows, (heads + 2 * kv_heads) * head_dim]: queries, keys, values of each
+  // row. Queries are rotated in place; keys are rotated on their way to `kv`.
+  MatrixView qkv;
+  int32_t heads = 0;
+  absl::Span<const int32_t> positions;  // [rows]
+  // [rows]: where each row's key and value go: page * kPageTokens + offset.
+  absl::Span<const int64_t> kv_slots;
+  // [positions in context, head_dim / 2] cosines and sines. Element pairs
+  // (2i, 2i + 1) rotate together (GGUF's llama order).
+  const float* cosines = nullptr;
+  const float* sines = nullptr;
+  KvLayerView kv;
+};
+
+struct AttentionArgs {
+  // Rotated queries: row r, head h at queries.row(r) + h * head_dim.
+  // `queries.columns` is the row stride and may exceed heads * head_dim.
+  ConstMatrixView queries;
+  int32_t heads = 0;  // a multiple of kv.kv_heads (grouped queries)
+  KvLayerView kv;
+  // [slices]: page table of each slice that the layout names.
+  absl::Span<const absl::Span<const PageId>> pages;
+  const BlockLayout* layout = nullptr;
+  float scale = 1.0f;  // multiplies q . k before the softmax
+  // [rows, heads * head_dim]
+  MatrixView output;
+  // [rows, heads]: natural log of the row's softmax denominator; -infinity
+  // where no key was visible (the output row is then 0). May be null.
+  float* lse = nullptr;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual const DeviceInfo& device() const = 0;
+
+  // One weight from matrices of equal width stacked row-wise (query, key and
+  // value; gate and up). The stored bytes are borrowed for the life of the
+  // weight: they may be used in place.
+  virtual absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(
+      absl::Span<const StoredMatrix> stacked) = 0;
+  // Zeroed memory on the device, 64-byte aligned. RESOURCE_EXHAUSTED if it
+  // cannot be had.
+  virtual absl::StatusOr<Buffer> Allocate(int64_t bytes) = 0;
+
+  // output[r, :] = table[tokens[r], :]. output: [tokens, table.columns()].
+  virtual void Embed(const Weight& table, absl::Span<const TokenId> tokens,
+                     MatrixView output) = 0;
+  // output[r, c] = input[r, c] / sqrt(mean_c(input[r, c]^2) + epsilon) * gain[c]
+  virtual void RmsNorm(ConstMatrixView input, const float* gain, float epsilon,
+                       MatrixView output) = 0;
+  // output = input * weight^T, or output += if `accumulate`.
+  // input: [rows, weight.columns()], output: [rows, weight.rows()].
+  virtual void Linear(const Weight& weight, ConstMatrixView input,
+                      RowGroups groups, bool accumulate,
+                      MatrixView output) = 0;
+  virtual void RopeAndStore(const RopeAndStoreArgs& args) = 0;
+  virtual void Attention(const AttentionArgs& args) = 0;
+  // gate_up: [rows, 2 * n] with the gate first; output: [rows, n],
+  // silu(gate) * up.
+  virtual void SwiGlu(ConstMatrixView gate_up, MatrixView output) = 0;
+};
+
+}  // namespace sparseserve

@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/step.h"
+#include "engine/tokenizer/chat_template.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace sparseserve {
+
+// What the server may know of a loaded model.
+struct ModelInfo {
+  std::string name;          // from the file's metadata, may be empty
+  std::string architecture;  // "llama"
+  std::string weight_dtype;  // dtype of most weights: "Q4_1"
+  int64_t parameters = 0;
+  int context_tokens = 0;
+  int vocab_size = 0;
+  int layers = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  std::string chat_template;  // "chatml"; empty if the file's is not known
+};
+
+struct MemoryUse {
+  int64_t mapped_file_bytes = 0;
+  int64_t weights_bytes = 0;  // besides the mapped file
+  int64_t kv_bytes = 0;
+  int64_t activations_bytes = 0;
+};
+
+// The one door: a loaded model on a device. Created by main; the serving loop's
+// thread calls Step(); info(), tokenizer() and chat_template() are immutable
+// and for any thread.
+class Engine : public StepExecutor {
+ public:
+  struct Options {
+    std::string model_path;       // a .gguf file
+    int threads = 0;              // 0: one per available core
+    std::string compute_dtype = "auto";  // "auto", "f32", "bf16"
+    std::string simd = "auto";    // cap on the CPU path: "auto", "avx2", ...
+    int64_t kv_cache_bytes = 0;   // memory for KV pages; at least one context
+    int max_step_tokens = 512;    // rows that one step may carry
+    int max_step_slices = 64;     // slices that one step may carry
+    // Monotonic seconds; stage times are 0 without it.
+    std::function<double()> stopwatch;
+    // Called during loading with a stage name and its share done, 0 ... 1.
+    std::function<void(const char* stage, double done)> progress;
+  };
+
+  // INVALID_ARGUMENT names the option, its value and its range, or what is
+  // wrong in the model file; NOT_FOUND if there is no file;
+  // RESOURCE_EXHAUSTED if memory is short.
+  static absl::StatusOr<std::unique_ptr<Engine>> Create(Options options);
+
+  virtual const ModelInfo& info() const = 0;
+  virtual const Tokenizer& tokenizer() const = 0;
+  // Null if the model's template is not one of the known ones.
+  virtual const ChatTemplate* chat_template() const = 0;
+  // Number of KV pages: ids in slices are below it.
+  virtual int kv_pages() const = 0;
+  virtual MemoryUse memory() const = 0;
+  // One line for the start-up log: device, SIMD path, dtype, threads.
+  virtual std::string DeviceSummary() const = 0;
+  virtual std::string simd() const = 0;
+  virtual std::string compute_dtype() const = 0;  // "f32", "bf16"
+};
+
+}  // namespace sparseserve

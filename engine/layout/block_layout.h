@@ -1,0 +1,52 @@
+#pragma once
+
+// Where patterns and kernels meet: which KV blocks each block of queries
+// visits. A kernel takes queries, pages and this, and does not know why a
+// block is listed.
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace sparseserve {
+
+// Consecutive queries of one slice that lie in one 64-aligned query block of
+// absolute positions and so share their lists.
+struct QueryTile {
+  int32_t slice = 0;           // index into the step's page tables
+  int32_t first_row = 0;       // row of the batch's query matrix
+  int32_t rows = 0;            // 1 ... block_tokens
+  int32_t first_position = 0;  // absolute position of the first row
+};
+
+// KV blocks for every (tile, KV head), in compressed sparse row form. Several
+// (tile, head) pairs may share a list. Block b of a sequence covers positions
+// [b * block_tokens, (b + 1) * block_tokens) and is page b of its page table.
+//
+// Invariants (Validate()): per list, full and partial blocks are each strictly
+// ascending and have no block in common, the list is not empty; no block begins
+// after the tile's last position; a full block ends at or before the tile's
+// first position; offsets ascend.
+struct BlockLayout {
+  int32_t block_tokens = 64;
+  int32_t kv_heads = 0;
+  std::vector<QueryTile> tiles;
+  // [tiles, kv_heads]: the list that the pair visits.
+  std::vector<int32_t> list_of;
+  // List l owns full_blocks[full_offsets[l] ... full_offsets[l + 1]): every key
+  // of these is visible to every row of the tile.
+  std::vector<int64_t> full_offsets = {0};
+  std::vector<int32_t> full_blocks;
+  // Likewise; here a key is visible if its position <= the row's position.
+  std::vector<int64_t> partial_offsets = {0};
+  std::vector<int32_t> partial_blocks;
+
+  int64_t lists() const {
+    return static_cast<int64_t>(full_offsets.size()) - 1;
+  }
+  // INTERNAL, naming the first broken invariant. For tests and debug builds.
+  absl::Status Validate() const;
+};
+
+}  // namespace sparseserve

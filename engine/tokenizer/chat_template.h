@@ -1,0 +1,35 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/step.h"
+#include "engine/tokenizer/tokenizer.h"
+
+namespace sparseserve {
+
+struct ChatMessage {
+  std::string role;     // "system", "user" or "assistant"
+  std::string content;  // UTF-8
+};
+
+// Turns messages into the prompt that a chat model was trained on. The known
+// templates are code; no template language from a model file is executed.
+// Immutable; any thread may call it.
+class ChatTemplate {
+ public:
+  virtual ~ChatTemplate() = default;
+  // Ends with the opening of the assistant's turn. Contents are encoded
+  // without special tokens, so they cannot forge a turn. INVALID_ARGUMENT
+  // names the message's index for an unknown role.
+  virtual absl::StatusOr<std::vector<TokenId>> Encode(
+      const Tokenizer& tokenizer,
+      absl::Span<const ChatMessage> messages) const = 0;
+  virtual std::string_view name() const = 0;
+};
+
+}  // namespace sparseserve
