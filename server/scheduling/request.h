@@ -1,0 +1,48 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "engine/step.h"
+#include "server/scheduling/token_sink.h"
+
+namespace sparseserve {
+
+// What a caller asks of time, from arrival. Infinite where not asked.
+struct LatencyTarget {
+  absl::Duration time_to_first_token = absl::InfiniteDuration();
+  absl::Duration time_per_output_token = absl::InfiniteDuration();
+  absl::Duration total = absl::InfiniteDuration();
+};
+
+// A validated request, in the scheduler's terms. Made on a gRPC thread, handed
+// to the serving thread through RequestQueue::Push, which takes ownership.
+struct Request {
+  std::string id;
+  absl::Time arrival;
+  absl::Time deadline = absl::InfiniteFuture();
+  std::vector<TokenId> prompt;  // 1 ... context tokens - 1
+
+  SamplingParams sampling;
+  bool seed_was_given = false;
+  int max_output_tokens = 0;  // >= 1; prompt + output fits the context
+  int min_output_tokens = 0;
+  std::vector<std::string> stop_strings;
+  std::vector<TokenId> stop_token_ids;
+  bool ignore_eos = false;
+
+  LatencyTarget target;
+  double max_divergence = 0.02;
+
+  // Set by any thread when the caller has left; read once a step.
+  std::shared_ptr<std::atomic<bool>> cancelled =
+      std::make_shared<std::atomic<bool>>(false);
+  // Where output goes. Shared: the gRPC side may end before the sequence.
+  std::shared_ptr<TokenSink> sink;
+};
+
+}  // namespace sparseserve

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "engine/step.h"
+
+namespace sparseserve {
+
+// Output that became certain in one step.
+struct OutputPiece {
+  std::string text;  // valid UTF-8, may be empty
+  std::vector<TokenId> token_ids;
+  // One per token id if the request asked for log-probabilities, else empty.
+  struct Logprobs {
+    TokenLogprob chosen;
+    std::vector<TokenLogprob> alternatives;
+  };
+  std::vector<Logprobs> logprobs;
+};
+
+enum class FinishReason { kStop, kLength, kStopSequence };
+
+// How a sequence ended well.
+struct FinishReport {
+  FinishReason reason = FinishReason::kStop;
+  std::string matched_stop_string;
+  int prompt_tokens = 0;
+  int cached_prompt_tokens = 0;
+  int output_tokens = 0;
+  uint64_t seed = 0;
+
+  absl::Duration queue;
+  absl::Duration prefill;
+  absl::Duration time_to_first_token;
+  std::optional<absl::Duration> time_per_output_token;
+  absl::Duration total;
+
+  AttentionBlocks prefill_blocks;
+  AttentionBlocks decode_blocks;
+  FallbackReason fallback = FallbackReason::kNone;
+  bool reproducible = true;
+};
+
+// Receives one request's output. Called by the serving thread; no method may
+// block or throw.
+class TokenSink {
+ public:
+  virtual ~TokenSink() = default;
+  // False if the reader is too slow: its buffer is full. The caller then
+  // cancels the sequence; Finish() with an error follows.
+  virtual bool Emit(OutputPiece piece) = 0;
+  // Exactly one of these ends the output. An error's code and message go to
+  // the caller; `reason` is its ErrorInfo reason ("SLOW_CONSUMER").
+  virtual void Finish(const FinishReport& report) = 0;
+  virtual void Fail(const absl::Status& status, const char* reason) = 0;
+};
+
+}  // namespace sparseserve
