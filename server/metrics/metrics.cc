@@ -1,0 +1,7 @@
+#include "server/metrics/metrics.h"
+
+namespace sparseserve {
+
+struct Metrics::Series {};
+
+}  // namespace sparseserve

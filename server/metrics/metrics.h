@@ -1,0 +1,120 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "engine/step.h"
+
+namespace sparseserve {
+
+enum class Operation { kGenerate, kStreamGenerate, kTokenize, kDetokenize };
+enum class FinishOutcome {
+  kStop,
+  kLength,
+  kStopSequence,
+  kCancelled,
+  kDeadline,
+  kError,
+};
+enum class RejectReason {
+  kQueueFull,
+  kKvCapacity,
+  kPromptTooLong,
+  kInvalidArgument,
+  kDeadlineUnmeetable,
+  kDraining,
+  kModelNotReady,
+  kQuota,
+};
+enum class CancelStage { kQueue, kPrefill, kDecode, kWrite };
+enum class CancelCause { kClient, kDeadline, kDrain, kSlowConsumer };
+enum class RequestPhase { kTokenize, kPrefill, kDecode, kDetokenize };
+
+// What one engine step did, for one flush of the metrics per step.
+struct StepSample {
+  absl::Duration duration;
+  StepTimes times;
+  int prefill_requests = 0, decode_requests = 0;
+  int prefill_tokens = 0, decode_tokens = 0;
+  int generated_tokens = 0;
+  int sampled_slices = 0;
+  // Attention over layers and heads, by phase.
+  AttentionBlocks prefill_blocks, decode_blocks;
+  // Time since each running sequence's previous token, one per decode token.
+  absl::Span<const absl::Duration> token_gaps;
+};
+
+// The numbers of one finished or ended generation.
+struct RequestSample {
+  Operation operation = Operation::kStreamGenerate;
+  FinishOutcome outcome = FinishOutcome::kStop;
+  int prompt_tokens = 0;
+  int output_tokens = 0;
+  int wasted_tokens = 0;  // computed for cancelled work
+  absl::Duration queue;
+  absl::Duration prefill;   // zero if no token came
+  absl::Duration decode;    // zero with fewer than two tokens
+  absl::Duration time_to_first_token;  // infinite if no token came
+  absl::Duration time_per_output_token;  // infinite with fewer than two
+  absl::Duration total;
+  AttentionBlocks prefill_blocks, decode_blocks;
+};
+
+// Every metric of the server (names, labels and buckets in
+// server/metrics/README.md); the only class that knows prometheus-cpp. Created
+// by main. Thread-safe; no method blocks for long, throws, or fails: impossible
+// values are clamped and counted. Series exist from the start at 0.
+class Metrics {
+ public:
+  struct Options {
+    std::string model_name;
+    std::string version, revision, grpc_version, simd, device;
+    std::string dtype, architecture;
+    int page_tokens = 0;
+    int kv_pages = 0;
+  };
+  explicit Metrics(const Options& options);
+  ~Metrics();
+
+  // Serves GET /metrics on "host:port"; port 0 picks one. Call once.
+  absl::Status Listen(const std::string& address);
+  int port() const;  // of Listen(); 0 before
+
+  // Text exposition of everything, as a scrape sees it.
+  std::string Serialize() const;
+
+  // gRPC. `method` is a full name such as
+  // "sparseserve.v1.InferenceService/Generate"; unknown ones count as "other".
+  void CallStarted(const std::string& method);
+  void CallFinished(const std::string& method, int grpc_status,
+                    absl::Duration duration);
+
+  // Requests.
+  void Rejected(RejectReason reason);
+  void Cancelled(CancelStage stage, CancelCause cause);
+  void Finished(const RequestSample& sample);
+  void PhaseTime(RequestPhase phase, absl::Duration duration);
+  void TargetOutcome(const char* target, bool met);  // "time_to_first_token"...
+  void StreamBlocked(Operation operation, absl::Duration duration);
+  void AddBufferedBytes(int64_t delta);
+
+  // The serving loop.
+  void Step(const StepSample& sample);
+  void SetWaiting(int requests);
+  void SetRunning(int requests);
+  void SetPages(int used, int free);
+  void SetMemory(int64_t weights, int64_t kv, int64_t activations);
+  void SetReady(bool ready);
+  void SetDraining(bool draining);
+  void LoadStage(const char* stage, absl::Duration duration);
+
+ private:
+  struct Series;
+  std::unique_ptr<Series> series_;
+};
+
+}  // namespace sparseserve
