@@ -41,6 +41,13 @@ class Weight {
   virtual int64_t bytes() const = 0;
 };
 
+// What a weight will be used for, so that its device can prepare it once.
+enum class WeightUse {
+  kLayer,    // decode and prefill rows
+  kFewRows,  // embedding table and output head: never many rows at a time,
+             // so no second copy is made for prefill
+};
+
 // Rows of a batch: decode rows first, then prefill rows. A decode row's result
 // is the same to the bit whatever other rows are beside it.
 struct RowGroups {
@@ -101,7 +108,7 @@ class Backend {
   // value; gate and up). The stored bytes are borrowed for the life of the
   // weight: they may be used in place.
   virtual absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(
-      absl::Span<const StoredMatrix> stacked) = 0;
+      absl::Span<const StoredMatrix> stacked, WeightUse use) = 0;
   // Zeroed memory on the device, 64-byte aligned. RESOURCE_EXHAUSTED if it
   // cannot be had.
   virtual absl::StatusOr<Buffer> Allocate(int64_t bytes) = 0;
