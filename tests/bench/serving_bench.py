@@ -1,0 +1,371 @@
+#!/usr/bin/env python3
+"""Measures the running server as its callers see it.
+
+  serving_bench.py concurrency --server_binary build/release/server/sparseserve-server --model M.gguf
+      Sixteen streams at once against the same sixteen one after the other:
+      ratio of total tokens/s, and where their outputs first differ.
+  serving_bench.py disturbance --server_binary ... --model ...
+      A client is stopped, one killed, one misses its deadline: when their pages
+      come back, and what the other streams notice.
+
+Every figure is a ratio against a run of the same server in the same minute.
+Needs python3-grpcio, python3-protobuf and protoc.
+"""
+
+import argparse
+import importlib
+import pathlib
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+
+import grpc
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STREAM = "/sparseserve.v1.InferenceService/StreamGenerate"
+
+PROMPTS = [
+    "Write a short story about a lighthouse keeper and a storm.",
+    "Explain how a bicycle stays upright.",
+    "List five uses for a paper clip and say why each works.",
+    "What is the difference between weather and climate?",
+    "Describe the taste of an orange to someone who never had one.",
+    "Give advice to a new gardener in a dry region.",
+    "How do bees find their way home?",
+    "Summarise the plot of a detective novel set in Venice.",
+    "Why is the sky blue and the sunset red?",
+    "Write a letter of thanks to a teacher.",
+    "How would you plan a week of simple dinners?",
+    "Explain recursion with an example from daily life.",
+    "What makes a bridge strong?",
+    "Tell a fable about a fox and a clock.",
+    "How does a vaccine teach the body?",
+    "Describe a market street early in the morning.",
+]
+
+
+def load_messages():
+    """The generated message module, from the protos of this checkout."""
+    out = tempfile.mkdtemp(prefix="sparseserve-stubs-")
+    subprocess.run(
+        ["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}",
+         "sparseserve/v1/inference_service.proto"],
+        check=True)
+    sys.path.insert(0, out)
+    return importlib.import_module("sparseserve.v1.inference_service_pb2")
+
+
+class Server:
+    """The real server as a child process on free ports."""
+
+    def __init__(self, args, *flags):
+        self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")
+        self.process = subprocess.Popen(
+            [args.server_binary, f"--model={args.model}",
+             "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", *flags],
+            stderr=self.log, stdout=self.log)
+        deadline = time.monotonic() + 120
+        while True:
+            text = open(self.log.name).read()
+            found = re.search(r"grpc=(\S+:\d+) metrics=(\S+:\d+)", text)
+            if found:
+                self.address, self.metrics_address = found.groups()
+                return
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"the server did not start:\n{text}")
+            time.sleep(0.05)
+
+    def metric(self, name):
+        url = f"http://{self.metrics_address}/metrics"
+        text = urllib.request.urlopen(url, timeout=10).read().decode()
+        for line in text.splitlines():
+            if line.startswith(name):
+                return float(line.rsplit(" ", 1)[1])
+        raise SystemExit(f"the server exports no {name}")
+
+    def used_pages(self):
+        url = f"http://{self.metrics_address}/metrics"
+        text = urllib.request.urlopen(url, timeout=10).read().decode()
+        for line in text.splitlines():
+            if (line.startswith("sparseserve_kv_cache_pages{")
+                    and 'tier="device"' in line and 'state="used"' in line):
+                return float(line.rsplit(" ", 1)[1])
+        raise SystemExit("the server exports no sparseserve_kv_cache_pages")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(timeout=60) != 0:
+            raise SystemExit("the server did not exit cleanly:\n" +
+                             open(self.log.name).read()[-2000:])
+
+
+class Stream:
+    """What one generation yielded: ids, margins and arrival times."""
+
+    def __init__(self):
+        self.ids, self.margins, self.times = [], [], []
+        self.error = None
+
+
+def request_for(pb, prompt, max_tokens, top_k=0, logprobs=True,
+                ignore_eos=True):
+    options = pb.GenerateOptions(
+        chat=pb.ChatMessages(
+            messages=[pb.ChatMessage(role="user", content=prompt)]),
+        sampling=pb.SamplingParams(temperature=0),
+        stop=pb.StopConditions(max_output_tokens=max_tokens,
+                               ignore_eos=ignore_eos))
+    if logprobs:
+        options.logprobs.CopyFrom(pb.LogprobOptions(top_k=max(top_k, 2)))
+    return pb.StreamGenerateRequest(options=options)
+
+
+def run_stream(pb, channel, request, timeout=600):
+    stream = Stream()
+    call = channel.unary_stream(
+        STREAM,
+        request_serializer=pb.StreamGenerateRequest.SerializeToString,
+        response_deserializer=pb.StreamGenerateResponse.FromString)(
+            request, timeout=timeout)
+    try:
+        for message in call:
+            now = time.monotonic()
+            if message.WhichOneof("event") != "output":
+                continue
+            for token in message.output.token_ids:
+                stream.ids.append(token)
+                stream.times.append(now)
+            for entry in message.output.logprobs:
+                best = [a.logprob for a in entry.alternatives]
+                stream.margins.append(best[0] - best[1])
+    except grpc.RpcError as error:
+        stream.error = error
+    return stream
+
+
+def run_together(pb, address, requests):
+    """All requests at once, a thread each; returns streams and seconds."""
+    with grpc.insecure_channel(address) as channel:
+        streams = [None] * len(requests)
+
+        def run(i):
+            streams[i] = run_stream(pb, channel, requests[i])
+
+        threads = [threading.Thread(target=run, args=(i,))
+                   for i in range(len(requests))]
+        start = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return streams, time.monotonic() - start
+
+
+def concurrency(args):
+    pb = load_messages()
+    for dtype in args.compute_dtypes.split(","):
+        server = Server(args, f"--compute_dtype={dtype}")
+        requests = [request_for(pb, prompt, args.tokens) for prompt in PROMPTS]
+        run_together(pb, server.address, requests[:1])  # warm
+        alone, alone_s = [], 0.0
+        for request in requests:
+            streams, seconds = run_together(pb, server.address, [request])
+            alone += streams
+            alone_s += seconds
+        together, together_s = run_together(pb, server.address, requests)
+        server.stop()
+        for stream in alone + together:
+            if stream.error or len(stream.ids) != args.tokens:
+                raise SystemExit(f"a stream failed: {stream.error}")
+        differences = []
+        for one, many in zip(alone, together):
+            first = next((i for i, (a, b) in enumerate(zip(one.ids, many.ids))
+                          if a != b), None)
+            if first is not None:
+                differences.append(one.margins[first])
+        tokens = len(requests) * args.tokens
+        print(f"compute_dtype={dtype}: {len(requests)} streams x "
+              f"{args.tokens} tokens: one after the other "
+              f"{tokens / alone_s:.1f} tokens/s, together "
+              f"{tokens / together_s:.1f} tokens/s, "
+              f"ratio {alone_s / together_s:.2f}")
+        print(f"compute_dtype={dtype}: {len(requests) - len(differences)} of "
+              f"{len(requests)} streams equal their run alone; top-2 margin at "
+              "each first difference: "
+              f"{[round(m, 4) for m in differences] or 'none differ'}")
+
+
+def victim(args):
+    """A client process of its own, to be stopped or killed."""
+    pb = load_messages()
+    with grpc.insecure_channel(args.address) as channel:
+        request = request_for(pb, PROMPTS[args.index], args.tokens, top_k=20)
+        call = channel.unary_stream(
+            STREAM,
+            request_serializer=pb.StreamGenerateRequest.SerializeToString,
+            response_deserializer=pb.StreamGenerateResponse.FromString)(
+                request, timeout=args.timeout)
+        try:
+            for message in call:
+                print(time.monotonic(), flush=True)
+        except grpc.RpcError as error:
+            print(error.code(), flush=True)
+
+
+def gaps(streams, begin, end):
+    """Inter-token gaps that lie in [begin, end], of all streams."""
+    result = []
+    for stream in streams:
+        for a, b in zip(stream.times, stream.times[1:]):
+            if begin <= a and b <= end:
+                result.append(b - a)
+    return result
+
+
+def wait_pages(server, at_most, timeout):
+    """Seconds until the used pages are `at_most`, and the count seen."""
+    start = time.monotonic()
+    while True:
+        used = server.used_pages()
+        now = time.monotonic()
+        if used <= at_most or now - start > timeout:
+            return now - start, used
+        time.sleep(0.001)
+
+
+def disturbance(args):
+    pb = load_messages()
+    config = tempfile.NamedTemporaryFile("w", suffix=".textproto")
+    config.write("request_limits { slow_consumer_timeout { seconds: 2 } "
+                 "max_buffered_messages: 64 }\n")
+    config.flush()
+    server = Server(args, f"--config={config.name}")
+    requests = [request_for(pb, prompt, args.tokens, logprobs=False)
+                for prompt in PROMPTS[:4]]
+    run_together(pb, server.address, requests[:1])
+    streams = [Stream() for _ in requests]
+    failures = []
+
+    def steady(i):
+        with grpc.insecure_channel(server.address) as channel:
+            call = channel.unary_stream(
+                STREAM,
+                request_serializer=pb.StreamGenerateRequest.SerializeToString,
+                response_deserializer=pb.StreamGenerateResponse.FromString)(
+                    requests[i], timeout=600)
+            try:
+                for message in call:
+                    now = time.monotonic()
+                    for token in message.output.token_ids:
+                        streams[i].ids.append(token)
+                        streams[i].times.append(now)
+            except grpc.RpcError as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=steady, args=(i,))
+               for i in range(len(requests))]
+    for thread in threads:
+        thread.start()
+    time.sleep(args.window)
+    steady_pages = server.used_pages()
+    baseline_begin = min(s.times[0] for s in streams)
+    baseline_end = time.monotonic()
+
+    def start_victim(index, timeout):
+        process = subprocess.Popen(
+            [sys.executable, __file__, "victim", f"--address={server.address}",
+             f"--index={index}", f"--tokens={args.tokens}",
+             f"--timeout={timeout}"],
+            stdout=subprocess.PIPE, text=True)
+        process.stdout.readline()  # its first token is there
+        return process
+
+    report = {}
+    stopped = start_victim(5, 600)
+    with_victim = server.used_pages()
+    stopped.send_signal(signal.SIGSTOP)
+    disturbed_begin = time.monotonic()
+    seconds, used = wait_pages(server, steady_pages, 120)
+    report["SIGSTOP"] = (with_victim, used, seconds)
+    disturbed = gaps(streams, disturbed_begin, time.monotonic())
+
+    killed = start_victim(6, 600)
+    with_victim = server.used_pages()
+    begin = time.monotonic()
+    killed.kill()
+    seconds, used = wait_pages(server, steady_pages, 30)
+    report["SIGKILL"] = (with_victim, used, seconds)
+    time.sleep(1)
+    disturbed += gaps(streams, begin, time.monotonic())
+
+    late = start_victim(7, 2.0)
+    with_victim = server.used_pages()
+    begin = time.monotonic()
+    last = None
+    for line in late.stdout:
+        last = line.strip()
+    ended = time.monotonic()
+    seconds, used = wait_pages(server, steady_pages, 30)
+    report[f"deadline ({last})"] = (with_victim, used, seconds)
+    disturbed += gaps(streams, begin, ended + 1)
+
+    stopped.kill()
+    for process in (stopped, killed, late):
+        process.wait()
+    for thread in threads:
+        thread.join()
+    _, idle = wait_pages(server, 0, 10)
+    baseline = gaps(streams, baseline_begin, baseline_end)
+    step = statistics.median(baseline)
+    for name, (before, after, seconds) in report.items():
+        print(f"{name}: pages in use {before:.0f} -> {after:.0f} (steady "
+              f"streams hold {steady_pages:.0f}), seen {seconds * 1e3:.1f} ms "
+              f"later; a step takes {step * 1e3:.1f} ms")
+    for name, pick in (("median", statistics.median),
+                       ("p95", lambda g: sorted(g)[int(0.95 * len(g))])):
+        print(f"steady streams' inter-token latency, {name}: "
+              f"{pick(baseline) * 1e3:.2f} ms before, "
+              f"{pick(disturbed) * 1e3:.2f} ms during, ratio "
+              f"{pick(disturbed) / pick(baseline):.3f}")
+    print(f"failed steady streams: {len(failures)}; pages in use at idle: "
+          f"{idle:.0f}")
+    server.stop()
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function in (("concurrency", concurrency),
+                           ("disturbance", disturbance)):
+        command = commands.add_parser(name)
+        command.set_defaults(function=function)
+        command.add_argument(
+            "--server_binary",
+            default=ROOT / "build/release/server/sparseserve-server")
+        command.add_argument("--model", required=True)
+        command.add_argument("--tokens", type=int,
+                             default=64 if name == "concurrency" else 2000)
+        command.add_argument("--compute_dtypes", default="f32,auto",
+                             help="comma-separated, for concurrency")
+        command.add_argument("--window", type=float, default=8.0,
+                             help="seconds of undisturbed baseline")
+    command = commands.add_parser("victim")
+    command.set_defaults(function=victim)
+    command.add_argument("--address", required=True)
+    command.add_argument("--index", type=int, required=True)
+    command.add_argument("--tokens", type=int, required=True)
+    command.add_argument("--timeout", type=float, required=True)
+    args = parser.parse_args()
+    args.function(args)
+
+
+if __name__ == "__main__":
+    main()
