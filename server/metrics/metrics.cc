@@ -1,7 +1,243 @@
 #include "server/metrics/metrics.h"
 
-namespace sparseserve {
+#include <algorithm>
+#include <exception>
+#include <vector>
 
-struct Metrics::Series {};
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "prometheus/text_serializer.h"
+#include "server/metrics/buckets.h"
+#include "server/metrics/series.h"
+
+namespace sparseserve {
+namespace {
+
+template <typename Enum>
+size_t Index(Enum value) {
+  return static_cast<size_t>(value);
+}
+
+size_t PromptClass(int tokens) {
+  constexpr int kBounds[] = {1024, 4096, 16384, 65536, 262144};
+  return std::lower_bound(std::begin(kBounds), std::end(kBounds), tokens) -
+         std::begin(kBounds);
+}
+
+// Only what names one TCP address: the HTTP server's own syntax would also take
+// lists and TLS marks.
+bool IsHostAndPort(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  int port = 0;
+  return colon != std::string::npos &&
+         absl::SimpleAtoi(address.substr(colon + 1), &port) && port >= 0 &&
+         port <= 65535 && absl::ascii_isdigit(address[colon + 1]) &&
+         std::all_of(address.begin(), address.end(), [](char c) {
+           return absl::ascii_isalnum(c) || c == '.' || c == ':' || c == '-' ||
+                  c == '[' || c == ']';
+         });
+}
+
+}  // namespace
+
+Metrics::Metrics(const Options& options)
+    : series_(std::make_unique<Series>(options)) {}
+
+Metrics::~Metrics() = default;
+
+absl::Status Metrics::Listen(const std::string& address) {
+  if (!IsHostAndPort(address)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("metrics address '", address,
+                     "' is not host:port with a port of 0 to "
+                     "65535"));
+  }
+  // An empty host listens on all addresses, written as the port alone.
+  const std::string bind = address[0] == ':' ? address.substr(1) : address;
+  try {
+    series_->exposer = std::make_unique<prometheus::Exposer>(
+        std::vector<std::string>{"listening_ports", bind, "num_threads", "2",
+                                 "request_timeout_ms", "10000"});
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(absl::StrCat("cannot listen for metrics on '",
+                                               address, "': ", error.what()));
+  }
+  series_->exposer->RegisterCollectable(series_->registry);
+  series_->exposer->RegisterCollectable(series_->process);
+  return absl::OkStatus();
+}
+
+int Metrics::port() const {
+  if (series_->exposer == nullptr) return 0;
+  const std::vector<int> ports = series_->exposer->GetListeningPorts();
+  return ports.empty() ? 0 : ports[0];
+}
+
+std::string Metrics::Serialize() const {
+  std::vector<prometheus::MetricFamily> families = series_->registry->Collect();
+  for (prometheus::MetricFamily& family : series_->process->Collect()) {
+    families.push_back(std::move(family));
+  }
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+void Metrics::CallStarted(const std::string& method) {
+  series_->calls.Find(method).started->Increment();
+}
+
+void Metrics::CallFinished(const std::string& method, int grpc_status,
+                           absl::Duration duration) {
+  constexpr int kUnknown = 2;
+  if (grpc_status < 0 || grpc_status >= kGrpcStatuses) {
+    series_->state.clamped->Increment();
+    grpc_status = kUnknown;
+  }
+  CallSeries& calls = series_->calls;
+  calls.Duration(calls.Find(method), grpc_status)
+      .Observe(series_->Seconds(duration));
+}
+
+void Metrics::StreamBlocked(const std::string& method,
+                            absl::Duration duration) {
+  series_->calls.Find(method).blocked->Observe(series_->Seconds(duration));
+}
+
+void Metrics::AddBufferedBytes(int64_t delta) {
+  MutexLock lock(series_->mu);
+  series_->buffered_bytes += delta;
+  series_->state.buffered_bytes->Set(series_->Count(series_->buffered_bytes));
+}
+
+void Metrics::Rejected(RejectReason reason) {
+  series_->requests.rejected[Index(reason)]->Increment();
+}
+
+void Metrics::Cancelled(CancelStage stage, CancelCause cause) {
+  series_->requests.cancelled[Index(stage)][Index(cause)]->Increment();
+}
+
+void Metrics::Finished(const RequestSample& sample) {
+  RequestSeries& requests = series_->requests;
+  const size_t operation = Index(sample.operation);
+  requests.finished[operation][Index(sample.outcome)]->Increment();
+  requests.queue->Observe(series_->Seconds(sample.queue));
+  requests.duration[operation]->Observe(series_->Seconds(sample.total));
+  requests.prompt_tokens->Observe(series_->Count(sample.prompt_tokens));
+  requests.generation_tokens->Observe(series_->Count(sample.output_tokens));
+  requests.wasted_tokens->Increment(series_->Count(sample.wasted_tokens));
+  if (sample.time_to_first_token != absl::InfiniteDuration()) {
+    requests.first_token[PromptClass(sample.prompt_tokens)]->Observe(
+        series_->Seconds(sample.time_to_first_token));
+    PhaseTime(RequestPhase::kPrefill, sample.prefill);
+  }
+  if (sample.time_per_output_token != absl::InfiniteDuration()) {
+    requests.per_output_token->Observe(
+        series_->Seconds(sample.time_per_output_token));
+    PhaseTime(RequestPhase::kDecode, sample.decode);
+  }
+  const AttentionBlocks blocks[kPhases] = {sample.prefill_blocks,
+                                           sample.decode_blocks};
+  for (int p = 0; p < kPhases; ++p) {
+    const double allowed = series_->Count(blocks[p].allowed);
+    const double computed = series_->Count(blocks[p].computed);
+    if (allowed == 0) continue;
+    if (computed > allowed) series_->state.clamped->Increment();
+    requests.density[p]->Observe(std::min(computed / allowed, 1.0));
+  }
+}
+
+void Metrics::PhaseTime(RequestPhase phase, absl::Duration duration) {
+  series_->requests.phase[Index(phase)]->Observe(series_->Seconds(duration));
+}
+
+void Metrics::TargetOutcome(TargetKind target, bool met) {
+  series_->requests.targets[Index(target)][met ? 1 : 0]->Increment();
+}
+
+void Metrics::Step(const StepSample& sample) {
+  StepSeries& steps = series_->steps;
+  const Phase phase =
+      sample.prefill_tokens > 0 ? Phase::kPrefill : Phase::kDecode;
+  steps.seconds[Index(phase)]->Observe(series_->Seconds(sample.duration));
+  const double busy[] = {sample.times.embed, sample.times.attention,
+                         sample.times.mlp, sample.times.sampling};
+  for (size_t i = 0; i < steps.busy.size(); ++i) {
+    steps.busy[i]->Increment(series_->Seconds(busy[i]));
+  }
+  steps.prompt_tokens->Increment(series_->Count(sample.prefill_tokens));
+  steps.generation_tokens->Increment(series_->Count(sample.generated_tokens));
+
+  const int requests[kPhases] = {sample.prefill_requests,
+                                 sample.decode_requests};
+  const int tokens[kPhases] = {sample.prefill_tokens, sample.decode_tokens};
+  const AttentionBlocks blocks[kPhases] = {sample.prefill_blocks,
+                                           sample.decode_blocks};
+  for (int p = 0; p < kPhases; ++p) {
+    const double slices = series_->Count(requests[p]);
+    if (slices == 0) continue;
+    steps.batch_requests[p]->Observe(slices);
+    steps.batch_tokens[p]->Observe(series_->Count(tokens[p]));
+    steps.dense_heads[p]->Increment(slices * series_->attention_heads);
+    steps.blocks[p][0]->Increment(series_->Count(blocks[p].computed));
+    steps.blocks[p][1]->Increment(
+        series_->Count(blocks[p].allowed - blocks[p].computed));
+  }
+
+  // One lock for all of the step's gaps.
+  const std::vector<double> bounds = TokenGapSecondsBuckets();
+  std::vector<double> increments(bounds.size() + 1, 0.0);
+  double sum = 0;
+  for (absl::Duration gap : sample.token_gaps) {
+    const double seconds = series_->Seconds(gap);
+    const auto bucket = std::lower_bound(bounds.begin(), bounds.end(), seconds);
+    increments[bucket - bounds.begin()] += 1;
+    sum += seconds;
+  }
+  if (!sample.token_gaps.empty()) {
+    steps.token_gap->ObserveMultiple(increments, sum);
+  }
+}
+
+void Metrics::SetWaiting(int requests) {
+  const double value = series_->Count(requests);
+  series_->state.waiting->Set(value);
+  series_->state.model_waiting->Set(value);
+}
+
+void Metrics::SetRunning(int requests) {
+  const double value = series_->Count(requests);
+  series_->state.running->Set(value);
+  series_->state.model_running->Set(value);
+}
+
+void Metrics::SetPages(int used, int free) {
+  StateSeries& state = series_->state;
+  const double used_pages = series_->Count(used);
+  const double free_pages = series_->Count(free);
+  state.pages[0]->Set(free_pages);
+  state.pages[1]->Set(used_pages);
+  const double usage = used_pages / std::max(used_pages + free_pages, 1.0);
+  state.kv_usage->Set(usage);
+  state.model_kv_usage->Set(usage);
+}
+
+void Metrics::SetMemory(const MemorySample& sample) {
+  Each<Gauge, 4>& memory = series_->state.memory;
+  memory[0]->Set(series_->Count(sample.mapped_file));
+  memory[1]->Set(series_->Count(sample.weights));
+  memory[2]->Set(series_->Count(sample.kv));
+  memory[3]->Set(series_->Count(sample.activations));
+}
+
+void Metrics::SetReady(bool ready) { series_->state.ready->Set(ready ? 1 : 0); }
+
+void Metrics::SetDraining(bool draining) {
+  series_->state.draining->Set(draining ? 1 : 0);
+}
+
+void Metrics::LoadTook(LoadStage stage, absl::Duration duration) {
+  series_->state.load[Index(stage)]->Set(series_->Seconds(duration));
+}
 
 }  // namespace sparseserve

@@ -3,8 +3,9 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/step.h"
@@ -33,6 +34,8 @@ enum class RejectReason {
 enum class CancelStage { kQueue, kPrefill, kDecode, kWrite };
 enum class CancelCause { kClient, kDeadline, kDrain, kSlowConsumer };
 enum class RequestPhase { kTokenize, kPrefill, kDecode, kDetokenize };
+enum class TargetKind { kTimeToFirstToken, kTimePerOutputToken, kTotal };
+enum class LoadStage { kRead, kConvert, kWarmup };
 
 // What one engine step did, for one flush of the metrics per step.
 struct StepSample {
@@ -41,7 +44,6 @@ struct StepSample {
   int prefill_requests = 0, decode_requests = 0;
   int prefill_tokens = 0, decode_tokens = 0;
   int generated_tokens = 0;
-  int sampled_slices = 0;
   // Attention over layers and heads, by phase.
   AttentionBlocks prefill_blocks, decode_blocks;
   // Time since each running sequence's previous token, one per decode token.
@@ -56,12 +58,17 @@ struct RequestSample {
   int output_tokens = 0;
   int wasted_tokens = 0;  // computed for cancelled work
   absl::Duration queue;
-  absl::Duration prefill;   // zero if no token came
-  absl::Duration decode;    // zero with fewer than two tokens
-  absl::Duration time_to_first_token;  // infinite if no token came
+  absl::Duration prefill;                // zero if no token came
+  absl::Duration decode;                 // zero with fewer than two tokens
+  absl::Duration time_to_first_token;    // infinite if no token came
   absl::Duration time_per_output_token;  // infinite with fewer than two
   absl::Duration total;
   AttentionBlocks prefill_blocks, decode_blocks;
+};
+
+// Bytes that the model holds on its device.
+struct MemorySample {
+  int64_t mapped_file = 0, weights = 0, kv = 0, activations = 0;
 };
 
 // Every metric of the server (names, labels and buckets in
@@ -73,44 +80,53 @@ class Metrics {
   struct Options {
     std::string model_name;
     std::string version, revision, grpc_version, simd, device;
-    std::string dtype, architecture;
+    std::string dtype, architecture, attention_backend;
     int page_tokens = 0;
     int kv_pages = 0;
+    // (layer, KV head) pairs of the model: each has one pattern per slice.
+    int attention_heads = 0;
+    // Full names, "sparseserve.v1.InferenceService/Generate"; calls of others
+    // count as "other".
+    std::vector<std::string> grpc_methods;
   };
   explicit Metrics(const Options& options);
   ~Metrics();
 
-  // Serves GET /metrics on "host:port"; port 0 picks one. Call once.
+  // Serves GET /metrics on "host:port"; port 0 picks one. Call once, before
+  // other threads use this. UNAVAILABLE if the address cannot be bound.
   absl::Status Listen(const std::string& address);
   int port() const;  // of Listen(); 0 before
 
   // Text exposition of everything, as a scrape sees it.
   std::string Serialize() const;
 
-  // gRPC. `method` is a full name such as
-  // "sparseserve.v1.InferenceService/Generate"; unknown ones count as "other".
+  // gRPC. `method` is one of Options::grpc_methods, with or without a leading
+  // slash; `grpc_status` a code of 0 to 16.
   void CallStarted(const std::string& method);
   void CallFinished(const std::string& method, int grpc_status,
                     absl::Duration duration);
+  void StreamBlocked(const std::string& method, absl::Duration duration);
+  void AddBufferedBytes(int64_t delta);
 
   // Requests.
   void Rejected(RejectReason reason);
   void Cancelled(CancelStage stage, CancelCause cause);
   void Finished(const RequestSample& sample);
+  // Tokenizing and detokenizing; prefill and decode come with Finished().
   void PhaseTime(RequestPhase phase, absl::Duration duration);
-  void TargetOutcome(const char* target, bool met);  // "time_to_first_token"...
-  void StreamBlocked(Operation operation, absl::Duration duration);
-  void AddBufferedBytes(int64_t delta);
+  void TargetOutcome(TargetKind target, bool met);
 
   // The serving loop.
   void Step(const StepSample& sample);
   void SetWaiting(int requests);
   void SetRunning(int requests);
   void SetPages(int used, int free);
-  void SetMemory(int64_t weights, int64_t kv, int64_t activations);
+
+  // main.
+  void SetMemory(const MemorySample& sample);
   void SetReady(bool ready);
   void SetDraining(bool draining);
-  void LoadStage(const char* stage, absl::Duration duration);
+  void LoadTook(LoadStage stage, absl::Duration duration);
 
  private:
   struct Series;

@@ -1,0 +1,311 @@
+#include "server/metrics/series.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/strip.h"
+#include "server/metrics/buckets.h"
+
+namespace sparseserve {
+namespace {
+
+constexpr LabelValues<4> kOperations = {"generate", "stream_generate",
+                                        "tokenize", "detokenize"};
+constexpr LabelValues<6> kFinishReasons = {
+    "stop", "length", "stop_sequence", "cancelled", "deadline", "error"};
+constexpr LabelValues<8> kRejectReasons = {
+    "queue_full",          "kv_capacity", "prompt_too_long", "invalid_argument",
+    "deadline_unmeetable", "draining",    "model_not_ready", "quota"};
+constexpr LabelValues<4> kCancelStages = {"queue", "prefill", "decode",
+                                          "write"};
+constexpr LabelValues<4> kCancelCauses = {"client", "deadline", "drain",
+                                          "slow_consumer"};
+constexpr LabelValues<4> kRequestPhases = {"tokenize", "prefill", "decode",
+                                           "detokenize"};
+constexpr LabelValues<3> kTargets = {"time_to_first_token",
+                                     "time_per_output_token", "total"};
+constexpr LabelValues<2> kTargetOutcomes = {"missed", "met"};
+constexpr LabelValues<3> kLoadStages = {"read", "convert", "warmup"};
+constexpr LabelValues<6> kPromptClasses = {"le_1k",  "le_4k",   "le_16k",
+                                           "le_64k", "le_256k", "gt_256k"};
+constexpr LabelValues<kPhases> kPhaseNames = {"prefill", "decode"};
+constexpr LabelValues<4> kBusyStages = {"embed", "attention", "mlp",
+                                        "sampling"};
+constexpr LabelValues<2> kBlockOutcomes = {"computed", "skipped"};
+constexpr LabelValues<2> kPageStates = {"free", "used"};
+constexpr LabelValues<4> kMemoryKinds = {"mapped_file", "weights", "kv",
+                                         "activations"};
+constexpr LabelValues<kGrpcStatuses> kStatusNames = {"OK",
+                                                     "CANCELLED",
+                                                     "UNKNOWN",
+                                                     "INVALID_ARGUMENT",
+                                                     "DEADLINE_EXCEEDED",
+                                                     "NOT_FOUND",
+                                                     "ALREADY_EXISTS",
+                                                     "PERMISSION_DENIED",
+                                                     "RESOURCE_EXHAUSTED",
+                                                     "FAILED_PRECONDITION",
+                                                     "ABORTED",
+                                                     "OUT_OF_RANGE",
+                                                     "UNIMPLEMENTED",
+                                                     "INTERNAL",
+                                                     "UNAVAILABLE",
+                                                     "DATA_LOSS",
+                                                     "UNAUTHENTICATED"};
+
+// No request lasts longer than its deadline, at most a day.
+constexpr double kMaxSeconds = 24 * 60 * 60;
+
+// Some label values come from a model file: whatever it says, the exposition
+// stays short, printable text.
+std::string LabelValue(absl::string_view text) {
+  constexpr size_t kMaxBytes = 128;
+  std::string value(text.substr(0, kMaxBytes));
+  for (char& c : value) {
+    if (c < ' ' || c > '~') c = '?';
+  }
+  return value;
+}
+
+}  // namespace
+
+CallSeries::CallSeries(const SeriesFactory& make,
+                       const std::vector<std::string>& names)
+    : started_(make.Counter("grpc_server_calls_started_total",
+                            "Calls that the server began to handle.")),
+      durations_(make.Histogram(
+          "grpc_server_call_duration_seconds",
+          "Time from a call's arrival to its status. The count is the number "
+          "of calls that ended.",
+          CallSecondsBuckets())),
+      blocked_(make.Histogram(
+          "stream_write_blocked_seconds",
+          "Time that one message of a stream waited for the client to read.",
+          PhaseSecondsBuckets())) {
+  for (const std::string& name : names) AddMethod(name);
+  AddMethod("other");
+  // Named through the fallback only: a client may call a method "other".
+  by_name_.erase("other");
+}
+
+void CallSeries::AddMethod(const std::string& name) {
+  const std::string label = LabelValue(name);
+  auto method = std::make_unique<Method>();
+  method->started = started_.One({{"grpc_method", label}});
+  method->blocked = blocked_.One({{"grpc_method", label}});
+  method->name = label;
+  by_name_[name] = method.get();
+  methods_.push_back(std::move(method));
+}
+
+CallSeries::Method& CallSeries::Find(absl::string_view name) const {
+  const auto found = by_name_.find(absl::StripPrefix(name, "/"));
+  return found == by_name_.end() ? *methods_.back() : *found->second;
+}
+
+Histogram& CallSeries::Duration(Method& method, int status) const {
+  std::atomic<Histogram*>& slot = method.durations[status];
+  Histogram* histogram = slot.load(std::memory_order_acquire);
+  if (histogram == nullptr) {
+    // Two threads may get here at once: the family gives both the same series.
+    histogram = durations_.One(
+        {{"grpc_method", method.name}, {"grpc_status", kStatusNames[status]}});
+    slot.store(histogram, std::memory_order_release);
+  }
+  return *histogram;
+}
+
+RequestSeries::RequestSeries(const SeriesFactory& make)
+    : finished(
+          make.Counter("requests_finished_total",
+                       "Accepted requests that ended, by how.")
+              .Grid("operation", kOperations, "finish_reason", kFinishReasons)),
+      rejected(make.Counter("requests_rejected_total",
+                            "Requests that were refused, by why.")
+                   .Each("reason", kRejectReasons)),
+      cancelled(make.Counter("requests_cancelled_total",
+                             "Accepted requests that were cancelled, by the "
+                             "stage they were in and by cause.")
+                    .Grid("stage", kCancelStages, "cause", kCancelCauses)),
+      targets(make.Counter("latency_targets_total",
+                           "Latency targets of requests that ended, by "
+                           "whether they were met.")
+                  .Grid("target", kTargets, "outcome", kTargetOutcomes)),
+      queue(make.Histogram("request_queue_time_seconds",
+                           "Time from arrival to the start of the first step.",
+                           QueueSecondsBuckets())
+                .One()),
+      first_token(make.Histogram("time_to_first_token_seconds",
+                                 "Time from arrival to the first token, by "
+                                 "length of the prompt in tokens.",
+                                 FirstTokenSecondsBuckets())
+                      .Each("prompt_class", kPromptClasses)),
+      per_output_token(
+          make.Histogram("time_per_output_token_seconds",
+                         "Mean time between output tokens of one request.",
+                         TokenGapSecondsBuckets())
+              .One()),
+      duration(make.Histogram("request_duration_seconds",
+                              "Time from arrival to the end of a request.",
+                              DurationSecondsBuckets())
+                   .Each("operation", kOperations)),
+      phase(make.Histogram("request_phase_seconds",
+                           "Time that a request spent in a phase.",
+                           PhaseSecondsBuckets())
+                .Each("phase", kRequestPhases)),
+      prompt_tokens(make.Histogram("request_prompt_tokens",
+                                   "Tokens in the prompt of one request.",
+                                   PromptTokensBuckets())
+                        .One()),
+      generation_tokens(make.Histogram("request_generation_tokens",
+                                       "Tokens generated for one request.",
+                                       GenerationTokensBuckets())
+                            .One()),
+      wasted_tokens(make.Counter("wasted_tokens_total",
+                                 "Tokens computed for work that was given up.")
+                        .One({{"cause", "cancelled"}})),
+      density(make.Histogram("attention_density_ratio",
+                             "KV blocks visited over KV blocks that the mask "
+                             "allows, of one request.",
+                             DensityBuckets())
+                  .Each("phase", kPhaseNames)) {}
+
+StepSeries::StepSeries(const SeriesFactory& make)
+    : token_gap(make.Histogram("inter_token_latency_seconds",
+                               "Time between two tokens of one stream.",
+                               TokenGapSecondsBuckets())
+                    .One()),
+      seconds(make.Histogram("engine_step_seconds",
+                             "Time of one engine step. A step with any prompt "
+                             "token counts as prefill.",
+                             PhaseSecondsBuckets())
+                  .Each("phase", kPhaseNames)),
+      busy(make.Counter("stage_busy_seconds_total",
+                        "Time that engine steps spent in a stage.")
+               .Each("stage", kBusyStages)),
+      prompt_tokens(make.Counter("prompt_tokens_total",
+                                 "Prompt tokens processed, by where their keys "
+                                 "and values came from.")
+                        .One({{"source", "computed"}})),
+      generation_tokens(
+          make.Counter("generation_tokens_total", "Tokens generated.").One()),
+      batch_requests(make.Histogram("batch_requests",
+                                    "Requests that one step worked on.",
+                                    BatchRequestsBuckets())
+                         .Each("phase", kPhaseNames)),
+      batch_tokens(make.Histogram("batch_tokens", "Tokens that one step ran.",
+                                  BatchTokensBuckets())
+                       .Each("phase", kPhaseNames)),
+      blocks(make.Counter("attention_blocks_total",
+                          "KV blocks that the mask allows, by whether "
+                          "attention visited them.")
+                 .Grid("phase", kPhaseNames, "outcome", kBlockOutcomes)) {
+  const auto heads = make.Counter(
+      "attention_heads_total",
+      "Runs of one KV head in one layer for one request, by pattern.");
+  for (int p = 0; p < kPhases; ++p) {
+    dense_heads[p] =
+        heads.One({{"phase", kPhaseNames[p]}, {"pattern", "dense"}});
+  }
+}
+
+StateSeries::StateSeries(const SeriesFactory& process,
+                         const SeriesFactory& model,
+                         const Metrics::Options& options)
+    : running(
+          process.Gauge("requests_running", "Requests in the batch.").One()),
+      waiting(
+          process.Gauge("requests_waiting", "Requests that wait for a place.")
+              .One()),
+      model_running(model
+                        .Gauge("model_requests_running",
+                               "Requests of the model in the batch.")
+                        .One()),
+      model_waiting(model
+                        .Gauge("model_requests_waiting",
+                               "Requests of the model that wait.")
+                        .One()),
+      kv_usage(process
+                   .Gauge("kv_cache_usage_ratio",
+                          "Share of KV pages in use, 0 to 1.")
+                   .One()),
+      model_kv_usage(model
+                         .Gauge("model_kv_cache_usage_ratio",
+                                "Share of the model's KV pages in use, 0 to 1.")
+                         .One()),
+      pages(model.Gauge("kv_cache_pages", "KV pages, by state.")
+                .Each("state", kPageStates, {{"tier", "device"}})),
+      memory(process.Gauge("memory_bytes", "Memory held, by what for.")
+                 .Each("kind", kMemoryKinds, {{"device", "cpu"}})),
+      ready(
+          model.Gauge("model_ready", "1 if the model accepts requests.").One()),
+      draining(process
+                   .Gauge("server_draining",
+                          "1 while the server finishes before it stops.")
+                   .One()),
+      buffered_bytes(process
+                         .Gauge("stream_buffered_bytes",
+                                "Output that waits for clients to read it.")
+                         .One()),
+      load(model
+               .Gauge("model_load_duration_seconds",
+                      "Time that a stage of loading the model took.")
+               .Each("stage", kLoadStages)),
+      clamped(process
+                  .Counter("metrics_clamped_total",
+                           "Impossible measurements that were replaced by "
+                           "the nearest possible value.")
+                  .One()) {
+  process.Gauge("memory_limit_bytes", "Most memory that the process may use.")
+      .One({{"device", "cpu"}})
+      ->Set(static_cast<double>(MemoryLimitBytes()));
+  process.Gauge("build_info", "The running build; always 1.")
+      .One({{"version", LabelValue(options.version)},
+            {"revision", LabelValue(options.revision)},
+            {"grpc_version", LabelValue(options.grpc_version)},
+            {"simd", LabelValue(options.simd)},
+            {"accelerator", LabelValue(options.device)}})
+      ->Set(1);
+  model.Gauge("model_info", "The loaded model; always 1.")
+      .One({{"dtype", LabelValue(options.dtype)},
+            {"architecture", LabelValue(options.architecture)},
+            {"attention_backend", LabelValue(options.attention_backend)}})
+      ->Set(1);
+  process.Gauge("cache_config_info", "Size of the KV cache; always 1.")
+      .One({{"block_size", std::to_string(options.page_tokens)},
+            {"num_gpu_blocks", std::to_string(options.kv_pages)}})
+      ->Set(1);
+}
+
+Metrics::Series::Series(const Options& options)
+    : registry(std::make_shared<prometheus::Registry>()),
+      process(std::make_shared<ProcessCollector>()),
+      attention_heads(options.attention_heads),
+      calls(SeriesFactory(*registry, {}), options.grpc_methods),
+      requests(SeriesFactory(*registry,
+                             {{"model_name", LabelValue(options.model_name)}})),
+      steps(SeriesFactory(*registry,
+                          {{"model_name", LabelValue(options.model_name)}})),
+      state(SeriesFactory(*registry, {}),
+            SeriesFactory(*registry,
+                          {{"model_name", LabelValue(options.model_name)}}),
+            options) {}
+
+double Metrics::Series::Seconds(absl::Duration duration) {
+  return Seconds(absl::ToDoubleSeconds(duration));
+}
+
+double Metrics::Series::Seconds(double seconds) {
+  // Also false for NaN.
+  if (seconds >= 0 && seconds <= kMaxSeconds) return seconds;
+  state.clamped->Increment();
+  return seconds > kMaxSeconds ? kMaxSeconds : 0;
+}
+
+double Metrics::Series::Count(int64_t value) {
+  if (value < 0) state.clamped->Increment();
+  return static_cast<double>(std::max<int64_t>(value, 0));
+}
+
+}  // namespace sparseserve

@@ -1,0 +1,127 @@
+#pragma once
+
+// What stands behind Metrics: every series, made once at the start. Private to
+// this folder. The registry owns what the pointers point to; arrays are indexed
+// by the enums of metrics.h.
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/string_view.h"
+#include "engine/base/mutex.h"
+#include "prometheus/exposer.h"
+#include "prometheus/registry.h"
+#include "server/metrics/family_builder.h"
+#include "server/metrics/metrics.h"
+#include "server/metrics/process_collector.h"
+
+namespace sparseserve {
+
+inline constexpr int kGrpcStatuses = 17;
+
+using Counter = prometheus::Counter;
+using Gauge = prometheus::Gauge;
+using Histogram = prometheus::Histogram;
+template <typename T, size_t N>
+using Each = std::array<T*, N>;
+template <typename T, size_t N, size_t M>
+using Grid = std::array<std::array<T*, M>, N>;
+
+// Per gRPC method.
+class CallSeries {
+ public:
+  struct Method {
+    Counter* started;
+    Histogram* blocked;
+    std::string name;
+    // By status; made at the first call that ends with it.
+    std::array<std::atomic<Histogram*>, kGrpcStatuses> durations{};
+  };
+  CallSeries(const SeriesFactory& make, const std::vector<std::string>& names);
+
+  Method& Find(absl::string_view name) const;  // or "other"
+  Histogram& Duration(Method& method, int status) const;
+
+ private:
+  void AddMethod(const std::string& name);
+
+  const FamilyBuilder<Counter> started_;
+  const FamilyBuilder<Histogram> durations_, blocked_;
+  std::vector<std::unique_ptr<Method>> methods_;  // back() is "other"
+  absl::flat_hash_map<std::string, Method*> by_name_;
+};
+
+// Per request of the model.
+struct RequestSeries {
+  explicit RequestSeries(const SeriesFactory& make);
+
+  Grid<Counter, 4, 6> finished;
+  Each<Counter, 8> rejected;
+  Grid<Counter, 4, 4> cancelled;
+  Grid<Counter, 3, 2> targets;
+  Histogram* queue;
+  Each<Histogram, 6> first_token;
+  Histogram* per_output_token;
+  Each<Histogram, 4> duration;
+  Each<Histogram, 4> phase;
+  Histogram *prompt_tokens, *generation_tokens;
+  Counter* wasted_tokens;
+  Each<Histogram, kPhases> density;
+};
+
+// Per step of the engine.
+struct StepSeries {
+  explicit StepSeries(const SeriesFactory& make);
+
+  Histogram* token_gap;
+  Each<Histogram, kPhases> seconds;
+  Each<Counter, 4> busy;  // embed, attention, mlp, sampling
+  Counter *prompt_tokens, *generation_tokens;
+  Each<Histogram, kPhases> batch_requests, batch_tokens;
+  Each<Counter, kPhases> dense_heads;
+  Grid<Counter, kPhases, 2> blocks;  // computed, skipped
+};
+
+// What is true now.
+struct StateSeries {
+  StateSeries(const SeriesFactory& process, const SeriesFactory& model,
+              const Metrics::Options& options);
+
+  Gauge *running, *waiting, *model_running, *model_waiting;
+  Gauge *kv_usage, *model_kv_usage;
+  Each<Gauge, 2> pages;   // free, used
+  Each<Gauge, 4> memory;  // mapped_file, weights, kv, activations
+  Gauge *ready, *draining, *buffered_bytes;
+  Each<Gauge, 3> load;
+  Counter* clamped;
+};
+
+struct Metrics::Series {
+  explicit Series(const Options& options);
+
+  // Observations must be finite and not negative, whatever callers measured:
+  // these return the nearest possible value and count what they changed.
+  double Seconds(absl::Duration duration);
+  double Seconds(double seconds);
+  double Count(int64_t value);
+
+  const std::shared_ptr<prometheus::Registry> registry;
+  const std::shared_ptr<ProcessCollector> process;
+  const int attention_heads;
+  CallSeries calls;
+  RequestSeries requests;
+  StepSeries steps;
+  StateSeries state;
+  std::unique_ptr<prometheus::Exposer> exposer;
+
+  Mutex mu;
+  int64_t buffered_bytes ABSL_GUARDED_BY(mu) = 0;
+};
+
+}  // namespace sparseserve
