@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "engine/backend/backend.h"
+#include "engine/layout/layout_builder.h"
+#include "engine/pattern/pattern_spec.h"
+#include "engine/step.h"
+
+namespace sparseserve {
+
+// One sequence's part of a step with the rule that its attention follows.
+struct PlannedSlice {
+  const StepSlice* slice = nullptr;
+  PatternSpec pattern;
+};
+
+// What attention needs to know of a step, worked out once and used by every
+// layer: the order of the batch's rows (all decode rows, then all prefill
+// rows), where each row stands and stores its key and value, and the one
+// layout that all slices' patterns became. Keeps its memory between steps. One
+// thread.
+class AttentionPlan {
+ public:
+  struct Shape {
+    int32_t layers = 0;
+    int32_t kv_heads = 0;
+  };
+
+  explicit AttentionPlan(const Shape& shape);
+
+  // Replaces the plan. REQUIRES: every slice has tokens, and pages for all its
+  // positions; the slices' pages outlive the plan's use.
+  void Build(absl::Span<const PlannedSlice> slices);
+
+  RowGroups groups() const { return groups_; }
+  int64_t rows() const { return groups_.decode_rows + groups_.prefill_rows; }
+  // Row of the slice's first token; its others follow.
+  int32_t first_row(int slice) const { return first_rows_[slice]; }
+
+  // Each [rows].
+  absl::Span<const TokenId> tokens() const { return tokens_; }
+  absl::Span<const int32_t> positions() const { return positions_; }
+  // page * kPageTokens + offset in the page.
+  absl::Span<const int64_t> kv_slots() const { return kv_slots_; }
+
+  // Page tables by slice, as the layout's tiles name them.
+  absl::Span<const absl::Span<const PageId>> pages() const { return pages_; }
+  const BlockLayout& layout() const { return builder_.layout(); }
+
+  // Over all layers and KV heads.
+  const AttentionBlocks& blocks(int slice) const { return blocks_[slice]; }
+
+ private:
+  void AddRows(const StepSlice& slice);
+  void AddTiles(int32_t index, const PlannedSlice& planned);
+
+  Shape shape_;
+  RowGroups groups_;
+  std::vector<int32_t> first_rows_;
+  std::vector<TokenId> tokens_;
+  std::vector<int32_t> positions_;
+  std::vector<int64_t> kv_slots_;
+  std::vector<absl::Span<const PageId>> pages_;
+  std::vector<AttentionBlocks> blocks_;
+  LayoutBuilder builder_;
+  std::vector<BlockRange> ranges_;  // scratch
+};
+
+}  // namespace sparseserve

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
+#include "engine/tensor/buffer.h"
+#include "engine/tensor/dtype.h"
+
+namespace sparseserve {
+
+// The memory of all KV pages of all layers, in one block on the device. Which
+// page belongs to whom is PagePool's business. Used by the serving thread.
+class KvCache {
+ public:
+  struct Shape {
+    int32_t layers = 0;
+    int32_t kv_heads = 0;
+    int32_t head_dim = 0;
+    DType dtype = DType::kF32;
+  };
+
+  // Keys and values of kPageTokens tokens over all layers.
+  static int64_t PageBytes(const Shape& shape);
+
+  // RESOURCE_EXHAUSTED if the device lacks the memory. REQUIRES: pages >= 1.
+  static absl::StatusOr<KvCache> Create(Backend& backend, const Shape& shape,
+                                        int32_t pages);
+
+  KvLayerView Layer(int32_t layer) const;
+  int32_t pages() const { return pages_; }
+  int64_t bytes() const { return memory_.bytes(); }
+
+ private:
+  KvCache(const Shape& shape, int32_t pages, Buffer memory)
+      : shape_(shape), pages_(pages), memory_(std::move(memory)) {}
+
+  Shape shape_;
+  int32_t pages_;
+  // [layers][keys, values][pages][kv_heads][kPageTokens][head_dim]
+  Buffer memory_;
+};
+
+}  // namespace sparseserve

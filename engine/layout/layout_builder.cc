@@ -1,0 +1,70 @@
+#include "engine/layout/layout_builder.h"
+
+#include <algorithm>
+
+#include "engine/base/check.h"
+
+namespace sparseserve {
+
+LayoutBuilder::LayoutBuilder(int32_t kv_heads) {
+  SPARSESERVE_CHECK(kv_heads >= 1);
+  layout_.kv_heads = kv_heads;
+}
+
+void LayoutBuilder::Clear() {
+  layout_.tiles.clear();
+  layout_.list_of.clear();
+  layout_.full_offsets.resize(1);
+  layout_.full_blocks.clear();
+  layout_.partial_offsets.resize(1);
+  layout_.partial_blocks.clear();
+}
+
+void LayoutBuilder::AddTile(const QueryTile& tile) {
+  const int32_t last_position = tile.first_position + tile.rows - 1;
+  SPARSESERVE_CHECK(tile.rows >= 1 && tile.first_position >= 0);
+  SPARSESERVE_CHECK(tile.first_position / layout_.block_tokens ==
+                    last_position / layout_.block_tokens);
+  layout_.tiles.push_back(tile);
+  layout_.list_of.resize(layout_.list_of.size() + layout_.kv_heads, -1);
+}
+
+int32_t LayoutBuilder::AddList(absl::Span<const BlockRange> visible) {
+  SPARSESERVE_CHECK(!layout_.tiles.empty());
+  const QueryTile& tile = layout_.tiles.back();
+  const int32_t query_block = QueryBlock(tile, layout_.block_tokens);
+  // The tile's own block needs the mask unless the tile is its last row alone.
+  const bool own_block_is_full =
+      (query_block + 1) * layout_.block_tokens - 1 <= tile.first_position;
+  const int32_t full_end = own_block_is_full ? query_block + 1 : query_block;
+  for (const BlockRange& range : visible) {
+    const int32_t end = std::min(range.end, query_block + 1);
+    for (int32_t block = range.begin; block < end; ++block) {
+      auto& blocks =
+          block < full_end ? layout_.full_blocks : layout_.partial_blocks;
+      blocks.push_back(block);
+    }
+  }
+  layout_.full_offsets.push_back(layout_.full_blocks.size());
+  layout_.partial_offsets.push_back(layout_.partial_blocks.size());
+  const int32_t list = static_cast<int32_t>(layout_.lists()) - 1;
+  SPARSESERVE_CHECK(ListBlocks(list) > 0);
+  return list;
+}
+
+void LayoutBuilder::Assign(int32_t kv_head, int32_t list) {
+  SPARSESERVE_CHECK(kv_head >= 0 && kv_head < layout_.kv_heads);
+  SPARSESERVE_CHECK(list >= 0 && list < layout_.lists());
+  layout_.list_of[layout_.list_of.size() - layout_.kv_heads + kv_head] = list;
+}
+
+int64_t LayoutBuilder::ListBlocks(int32_t list) const {
+  return layout_.full_offsets[list + 1] - layout_.full_offsets[list] +
+         layout_.partial_offsets[list + 1] - layout_.partial_offsets[list];
+}
+
+int32_t QueryBlock(const QueryTile& tile, int32_t block_tokens) {
+  return (tile.first_position + tile.rows - 1) / block_tokens;
+}
+
+}  // namespace sparseserve

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+
+#include "absl/types/span.h"
+#include "engine/layout/block_layout.h"
+
+namespace sparseserve {
+
+// Consecutive KV blocks [begin, end).
+struct BlockRange {
+  int32_t begin = 0;
+  int32_t end = 0;
+};
+
+// Builds a BlockLayout tile by tile from ranges of visible blocks; never
+// evaluates a rule per (query, key) pair. Keeps its memory between steps. One
+// thread.
+class LayoutBuilder {
+ public:
+  explicit LayoutBuilder(int32_t kv_heads);
+
+  // Forgets every tile and list.
+  void Clear();
+
+  // Begins a tile. Every KV head of it must be given a list before layout()
+  // is used. REQUIRES: the tile lies in one block of positions.
+  void AddTile(const QueryTile& tile);
+
+  // Adds a list for the latest tile and returns its id. Blocks after the
+  // tile's last position are left out; the rest are split into those that end
+  // before the tile (full) and those that need the causal mask (partial).
+  // REQUIRES: `visible` ascends, without overlap, and holds at least one block
+  // that begins at or before the tile's last position.
+  int32_t AddList(absl::Span<const BlockRange> visible);
+
+  // The latest tile's KV head visits `list`.
+  void Assign(int32_t kv_head, int32_t list);
+
+  // Blocks of a list.
+  int64_t ListBlocks(int32_t list) const;
+
+  const BlockLayout& layout() const { return layout_; }
+
+ private:
+  BlockLayout layout_;
+};
+
+// Index of the block that holds the tile's rows: the last that causality
+// allows.
+int32_t QueryBlock(const QueryTile& tile, int32_t block_tokens);
+
+}  // namespace sparseserve

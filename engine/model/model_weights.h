@@ -1,0 +1,45 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
+#include "engine/model/gguf_file.h"
+#include "engine/model/model_config.h"
+#include "engine/tensor/buffer.h"
+
+namespace sparseserve {
+
+struct LayerWeights {
+  Buffer attention_norm;        // float [hidden]
+  std::unique_ptr<Weight> qkv;  // [qkv_columns, hidden]: q, k, v stacked
+  std::unique_ptr<Weight> attention_output;  // [hidden, q_columns]
+  Buffer mlp_norm;                           // float [hidden]
+  std::unique_ptr<Weight> gate_up;  // [2 * mlp_hidden, hidden]: gate first
+  std::unique_ptr<Weight> down;     // [hidden, mlp_hidden]
+};
+
+// Borrows the model file's bytes: the file must outlive it.
+struct ModelWeights {
+  std::unique_ptr<Weight> token_embedding;  // [vocab_size, hidden]
+  std::vector<LayerWeights> layers;
+  Buffer output_norm;                     // float [hidden]
+  std::unique_ptr<Weight> separate_head;  // null: tied to token_embedding
+
+  const Weight& head() const {
+    return separate_head != nullptr ? *separate_head : *token_embedding;
+  }
+  // Memory held besides the mapped file.
+  int64_t bytes() const;
+};
+
+// INVALID_ARGUMENT names a tensor that is missing or has another shape than
+// `config` asks for. `progress` (may be empty) is called with 0 ... 1.
+absl::StatusOr<ModelWeights> LoadModelWeights(
+    Backend& backend, const GgufFile& file, const ModelConfig& config,
+    const std::function<void(double done)>& progress);
+
+}  // namespace sparseserve

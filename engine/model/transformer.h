@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/attention/attention_plan.h"
+#include "engine/backend/backend.h"
+#include "engine/kv/kv_cache.h"
+#include "engine/model/model_config.h"
+#include "engine/model/model_weights.h"
+#include "engine/model/rope_table.h"
+#include "engine/model/stage_clock.h"
+#include "engine/step.h"
+#include "engine/tensor/buffer.h"
+#include "engine/tensor/tensor_view.h"
+
+namespace sparseserve {
+
+// A decoder of the Llama family (Touvron et al., arXiv 2302.13971): RMSNorm
+// before each half of a layer, grouped-query attention with rotary positions,
+// SwiGLU. Runs on backend operations alone; all its activations are allocated
+// once. One thread.
+class Transformer {
+ public:
+  struct Limits {
+    int32_t max_rows = 0;        // that one Forward() may carry
+    int32_t max_logit_rows = 0;  // that one Logits() may ask for
+  };
+
+  // `backend` outlives the transformer. RESOURCE_EXHAUSTED if the device lacks
+  // memory for the activations.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Create(
+      Backend& backend, const ModelConfig& config, ModelWeights weights,
+      const Limits& limits);
+
+  // Runs all layers over the plan's rows and stores their keys and values in
+  // `cache`. The last layer's rows stay for Logits().
+  // REQUIRES: 1 <= plan.rows() <= max_rows.
+  void Forward(const AttentionPlan& plan, const KvCache& cache,
+               StageClock& clock, StepTimes& times);
+
+  // Logits of some rows of the last Forward(), [rows.size(), vocab_size], in
+  // the order of `rows`; valid until the next call. A row's logits are the
+  // same to the bit whatever other rows are asked for.
+  // REQUIRES: 1 <= rows.size() <= max_logit_rows.
+  ConstMatrixView Logits(absl::Span<const int32_t> rows);
+
+  int64_t weights_bytes() const;
+  int64_t activations_bytes() const;
+
+ private:
+  // Float rows; `limits` says how many of each.
+  struct Activations {
+    Buffer hidden;            // [max_rows, hidden]: the residual stream
+    Buffer normed;            // [max_rows, hidden]
+    Buffer qkv;               // [max_rows, qkv_columns]
+    Buffer attention_output;  // [max_rows, q_columns]
+    Buffer gate_up;           // [max_rows, 2 * mlp_hidden]
+    Buffer mlp;               // [max_rows, mlp_hidden]
+    Buffer head_input;        // [max_logit_rows, hidden]
+    Buffer logits;            // [max_logit_rows, vocab_size]
+  };
+
+  Transformer(Backend& backend, const ModelConfig& config, ModelWeights weights,
+              const Limits& limits);
+
+  void AttentionHalf(const LayerWeights& layer, const AttentionPlan& plan,
+                     KvLayerView kv, StageClock& clock, StepTimes& times);
+  void MlpHalf(const LayerWeights& layer, const AttentionPlan& plan);
+
+  Backend& backend_;
+  const ModelConfig config_;
+  const Limits limits_;
+  const ModelWeights weights_;
+  RopeTable rope_;
+  Activations activations_;
+  int64_t rows_ = 0;  // of the last Forward()
+};
+
+}  // namespace sparseserve

@@ -1,0 +1,16 @@
+#include "engine/pattern/pattern_spec.h"
+
+namespace sparseserve {
+namespace {
+
+struct NameOf {
+  std::string_view operator()(const DensePattern&) const { return "dense"; }
+};
+
+}  // namespace
+
+std::string_view PatternName(const PatternSpec& pattern) {
+  return std::visit(NameOf{}, pattern);
+}
+
+}  // namespace sparseserve
