@@ -8,6 +8,7 @@
 
 #include "absl/time/time.h"
 #include "engine/step.h"
+#include "server/metrics/metrics.h"
 #include "server/scheduling/token_sink.h"
 
 namespace sparseserve {
@@ -23,6 +24,7 @@ struct LatencyTarget {
 // to the serving thread through RequestQueue::Push, which takes ownership.
 struct Request {
   std::string id;
+  Operation operation = Operation::kStreamGenerate;
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();
   std::vector<TokenId> prompt;  // 1 ... context tokens - 1
