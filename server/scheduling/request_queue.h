@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "engine/base/mutex.h"
 #include "server/scheduling/request.h"
 
@@ -17,13 +18,14 @@ enum class Refusal { kNone, kQueueFull, kDraining };
 // what waits here and what the scheduler still holds waiting.
 class RequestQueue {
  public:
-  struct Options {
+  struct Options {  // each at least 1
     int max_requests = 256;
     int64_t max_tokens = 1'000'000;
   };
   explicit RequestQueue(Options options);
 
-  // Never blocks. Takes `request` iff it returns kNone.
+  // Never blocks. Takes `request` iff it returns kNone. Where nothing waits,
+  // one request is taken whatever its length.
   Refusal Push(std::unique_ptr<Request>& request);
 
   // Everything that has arrived since the last call, in order; empty if none.
@@ -32,7 +34,7 @@ class RequestQueue {
   std::vector<std::unique_ptr<Request>> TakeAll();
   void Started(const Request& request);
 
-  // Blocks until something arrived, Wake() or `timeout`.
+  // Blocks until something arrived, Wake() or `timeout`; may return early.
   void WaitForWork(absl::Duration timeout);
   // Wakes WaitForWork(): a request was cancelled, or shutdown.
   void Wake();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <thread>
 
@@ -17,7 +18,13 @@ namespace sparseserve {
 
 // The one thread that owns the engine: takes requests from the queue, lets the
 // scheduler compose steps, runs them, hands output to the sinks. Created and
-// destroyed by main.
+// destroyed by main, whose thread calls Start(), Drain() and Stop().
+//
+// Every request that the queue accepted ends in exactly one TokenSink::Finish
+// or Fail, and in one Metrics::Finished, one Cancelled if it was cancelled, and
+// one TargetOutcome for each target that it named and whose outcome is known.
+// Its pages are free, and the metrics say so, before its sink hears of the end.
+// Rejections and calls are the rpc side's to count.
 class ServingLoop {
  public:
   struct Dependencies {  // all outlive the loop
@@ -36,9 +43,10 @@ class ServingLoop {
   void Start();
   // Finishes what is queued and running until `deadline`, then cancels the rest
   // with UNAVAILABLE / "DRAINING". The queue must already be draining. Blocks
-  // until the loop is idle; then the thread ends.
+  // until the loop is idle and its thread has ended.
   void Drain(absl::Time deadline);
-  // Cancels everything and joins the thread. Idempotent.
+  // Sets the queue draining, cancels everything with UNAVAILABLE / "DRAINING"
+  // and joins the thread. Idempotent.
   void Stop();
 
   // Time of the loop's last turn, for liveness. Any thread.
@@ -46,10 +54,20 @@ class ServingLoop {
 
  private:
   void Run();
+  // One turn up to the step's plan, which has no slices if all is idle.
+  StepPlan TakeAndPlan(absl::Time now);
+  // False if the device failed.
+  bool RunStep(const StepPlan& plan, absl::Time begin);
+  void FailDevice(const absl::Status& status);
+  // Records and tells the end of every sequence that ended.
+  void ReportEnded();
+  void RecordEnding(const Sequence& sequence);
+  void PublishGauges();
 
-  Dependencies d_;
+  const Dependencies d_;
   std::atomic<int64_t> last_turn_ns_{0};
   std::atomic<int64_t> drain_deadline_ns_{0};
+  std::atomic<bool> draining_{false};  // the deadline counts
   std::atomic<bool> stop_{false};
   std::thread thread_;
 };
