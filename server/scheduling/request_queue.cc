@@ -1,0 +1,68 @@
+#include "server/scheduling/request_queue.h"
+
+#include <utility>
+
+#include "absl/time/time.h"
+#include "engine/base/check.h"
+
+namespace sparseserve {
+
+RequestQueue::RequestQueue(Options options) : options_(options) {
+  SPARSESERVE_CHECK(options.max_requests >= 1 && options.max_tokens >= 1);
+}
+
+Refusal RequestQueue::Push(std::unique_ptr<Request>& request) {
+  const auto tokens = static_cast<int64_t>(request->prompt.size());
+  {
+    MutexLock lock(mu_);
+    if (draining_) return Refusal::kDraining;
+    const bool fits = waiting_requests_ < options_.max_requests &&
+                      waiting_tokens_ + tokens <= options_.max_tokens;
+    if (!fits && waiting_requests_ > 0) return Refusal::kQueueFull;
+    ++waiting_requests_;
+    waiting_tokens_ += tokens;
+    incoming_.push_back(std::move(request));
+  }
+  arrived_.NotifyOne();
+  return Refusal::kNone;
+}
+
+std::vector<std::unique_ptr<Request>> RequestQueue::TakeAll() {
+  MutexLock lock(mu_);
+  return std::exchange(incoming_, {});
+}
+
+void RequestQueue::Started(const Request& request) {
+  MutexLock lock(mu_);
+  --waiting_requests_;
+  waiting_tokens_ -= static_cast<int64_t>(request.prompt.size());
+  SPARSESERVE_CHECK(waiting_requests_ >= 0 && waiting_tokens_ >= 0);
+}
+
+void RequestQueue::WaitForWork(absl::Duration timeout) {
+  MutexLock lock(mu_);
+  if (incoming_.empty() && !woken_) {
+    arrived_.WaitFor(mu_, absl::ToChronoNanoseconds(timeout));
+  }
+  woken_ = false;
+}
+
+void RequestQueue::Wake() {
+  {
+    MutexLock lock(mu_);
+    woken_ = true;
+  }
+  arrived_.NotifyOne();
+}
+
+void RequestQueue::StartDraining() {
+  MutexLock lock(mu_);
+  draining_ = true;
+}
+
+int RequestQueue::waiting() const {
+  MutexLock lock(mu_);
+  return waiting_requests_;
+}
+
+}  // namespace sparseserve

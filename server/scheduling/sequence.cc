@@ -1,0 +1,192 @@
+#include "server/scheduling/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/algorithm/container.h"
+#include "absl/types/span.h"
+#include "engine/base/check.h"
+
+namespace sparseserve {
+
+Sequence::Sequence(SequenceId id, std::unique_ptr<Request> request,
+                   int max_tokens, const Tokenizer& tokenizer)
+    : id_(id),
+      request_(std::move(request)),
+      max_tokens_(max_tokens),
+      tokenizer_(tokenizer),
+      tokens_(request_->prompt),
+      text_(tokenizer, request_->stop_strings) {
+  SPARSESERVE_CHECK(prompt_tokens() >= 1 && prompt_tokens() < max_tokens);
+  SPARSESERVE_CHECK(request_->max_output_tokens >= 1);
+  SPARSESERVE_CHECK(request_->sink != nullptr);
+  if (request_->min_output_tokens > 0) {
+    banned_ = request_->stop_token_ids;
+    if (!request_->ignore_eos) {
+      banned_.insert(banned_.end(), tokenizer.end_tokens().begin(),
+                     tokenizer.end_tokens().end());
+    }
+  }
+}
+
+Progress Sequence::progress() const {
+  if (!started_.has_value()) return Progress::kWaiting;
+  return first_token_.has_value() ? Progress::kDecode : Progress::kPrefill;
+}
+
+int Sequence::pages_needed() const {
+  const int output =
+      std::min(request_->max_output_tokens, max_tokens_ - prompt_tokens());
+  // The last token is never run, so it needs no place.
+  const int positions = prompt_tokens() + output - 1;
+  return (positions + kPageTokens - 1) / kPageTokens;
+}
+
+void Sequence::Start(PageLease lease, absl::Time now) {
+  SPARSESERVE_CHECK(progress() == Progress::kWaiting && !ended());
+  SPARSESERVE_CHECK(lease.size() >= pages_needed());
+  lease_ = std::move(lease);
+  started_ = now;
+}
+
+int Sequence::NextTokens(int budget) const {
+  const int left = static_cast<int>(tokens_.size()) - computed_tokens_;
+  if (left <= budget) return left;
+  const int end = computed_tokens_ + budget;
+  return std::max(0, end / kPageTokens * kPageTokens - computed_tokens_);
+}
+
+StepSlice Sequence::Slice(int tokens) const {
+  const absl::Span<const TokenId> all = tokens_;
+  StepSlice slice;
+  slice.sequence = id_;
+  slice.phase =
+      computed_tokens_ < prompt_tokens() ? Phase::kPrefill : Phase::kDecode;
+  slice.tokens = all.subspan(computed_tokens_, tokens);
+  slice.first_position = computed_tokens_;
+  slice.pages = lease_.pages();
+  slice.wants_token =
+      computed_tokens_ + tokens == static_cast<int>(tokens_.size());
+  slice.sampling = &request_->sampling;
+  slice.prompt = all.first(prompt_tokens());
+  slice.output = all.subspan(prompt_tokens());
+  if (!may_stop()) slice.banned = banned_;
+  return slice;
+}
+
+Sequence::Advanced Sequence::Advance(int tokens, const SliceResult& result,
+                                     absl::Time now) {
+  Advanced advanced;
+  if (!result.status.ok()) {
+    End(Ending::kNumericFault, now);
+    return advanced;
+  }
+  AttentionBlocks& blocks =
+      computed_tokens_ < prompt_tokens() ? prefill_blocks_ : decode_blocks_;
+  blocks.computed += result.blocks.computed;
+  blocks.allowed += result.blocks.allowed;
+  computed_tokens_ += tokens;
+  if (computed_tokens_ == static_cast<int>(tokens_.size())) {
+    Draw(result, now, advanced);
+  }
+  return advanced;
+}
+
+bool Sequence::may_stop() const {
+  return output_tokens() >= request_->min_output_tokens;
+}
+
+void Sequence::Draw(const SliceResult& result, absl::Time now,
+                    Advanced& advanced) {
+  SPARSESERVE_CHECK(result.token >= 0 &&
+                    result.token < tokenizer_.vocab_size());
+  if (first_token_.has_value()) advanced.token_gap = now - last_token_;
+  if (!first_token_.has_value()) first_token_ = now;
+  OutputPiece& piece = advanced.piece;
+  const bool is_end =
+      !request_->ignore_eos &&
+      absl::c_linear_search(tokenizer_.end_tokens(), result.token);
+  if (may_stop() && (is_end || absl::c_linear_search(request_->stop_token_ids,
+                                                     result.token))) {
+    piece.text = text_.Flush();
+    Finish(is_end ? FinishReason::kStop : FinishReason::kStopSequence, now);
+    return;
+  }
+
+  tokens_.push_back(result.token);
+  last_token_ = now;
+  piece.token_ids.push_back(result.token);
+  if (request_->sampling.logprobs >= 0) {
+    piece.logprobs.push_back({result.chosen, result.alternatives});
+  }
+  piece.text = text_.Append(result.token, may_stop());
+  if (text_.stopped()) {
+    Finish(FinishReason::kStopSequence, now);
+  } else if (output_tokens() == request_->max_output_tokens ||
+             static_cast<int>(tokens_.size()) == max_tokens_) {
+    piece.text += text_.Flush();
+    Finish(FinishReason::kLength, now);
+  }
+}
+
+void Sequence::Finish(FinishReason reason, absl::Time now) {
+  finish_reason_ = reason;
+  End(Ending::kFinished, now);
+}
+
+void Sequence::End(Ending ending, absl::Time now) {
+  SPARSESERVE_CHECK(!ended() || (*ending_ == Ending::kFinished &&
+                                 ending != Ending::kFinished));
+  ending_ = ending;
+  ended_ = now;
+  lease_ = PageLease();
+}
+
+std::optional<absl::Duration> Sequence::TimePerOutputToken() const {
+  if (output_tokens() < 2) return std::nullopt;
+  return (last_token_ - *first_token_) / (output_tokens() - 1);
+}
+
+FinishReport Sequence::Report() const {
+  SPARSESERVE_CHECK(ending() == Ending::kFinished);
+  FinishReport report;
+  report.reason = finish_reason_;
+  if (text_.stopped()) {
+    report.matched_stop_string = text_.matched_stop_string();
+  }
+  report.prompt_tokens = prompt_tokens();
+  report.output_tokens = output_tokens();
+  report.seed = request_->sampling.seed;
+  report.queue = *started_ - request_->arrival;
+  report.prefill = *first_token_ - *started_;
+  report.time_to_first_token = *first_token_ - request_->arrival;
+  report.time_per_output_token = TimePerOutputToken();
+  report.total = ended_ - request_->arrival;
+  report.prefill_blocks = prefill_blocks_;
+  report.decode_blocks = decode_blocks_;
+  return report;
+}
+
+RequestSample Sequence::Sample() const {
+  RequestSample sample;
+  sample.operation = request_->operation;
+  sample.outcome = OutcomeOf(ending(), finish_reason_);
+  sample.prompt_tokens = prompt_tokens();
+  sample.output_tokens = output_tokens();
+  if (ending() != Ending::kFinished) sample.wasted_tokens = computed_tokens_;
+  sample.queue = started_.value_or(ended_) - request_->arrival;
+  sample.time_to_first_token = absl::InfiniteDuration();
+  if (first_token_.has_value()) {
+    sample.prefill = *first_token_ - *started_;
+    sample.time_to_first_token = *first_token_ - request_->arrival;
+  }
+  if (output_tokens() >= 2) sample.decode = last_token_ - *first_token_;
+  sample.time_per_output_token =
+      TimePerOutputToken().value_or(absl::InfiniteDuration());
+  sample.total = ended_ - request_->arrival;
+  sample.prefill_blocks = prefill_blocks_;
+  sample.decode_blocks = decode_blocks_;
+  return sample;
+}
+
+}  // namespace sparseserve
