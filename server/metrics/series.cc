@@ -6,53 +6,10 @@
 
 #include "absl/strings/strip.h"
 #include "server/metrics/buckets.h"
+#include "server/metrics/label_values.h"
 
 namespace sparseserve {
 namespace {
-
-constexpr LabelValues<4> kOperations = {"generate", "stream_generate",
-                                        "tokenize", "detokenize"};
-constexpr LabelValues<6> kFinishReasons = {
-    "stop", "length", "stop_sequence", "cancelled", "deadline", "error"};
-constexpr LabelValues<8> kRejectReasons = {
-    "queue_full",          "kv_capacity", "prompt_too_long", "invalid_argument",
-    "deadline_unmeetable", "draining",    "model_not_ready", "quota"};
-constexpr LabelValues<4> kCancelStages = {"queue", "prefill", "decode",
-                                          "write"};
-constexpr LabelValues<4> kCancelCauses = {"client", "deadline", "drain",
-                                          "slow_consumer"};
-constexpr LabelValues<4> kRequestPhases = {"tokenize", "prefill", "decode",
-                                           "detokenize"};
-constexpr LabelValues<3> kTargets = {"time_to_first_token",
-                                     "time_per_output_token", "total"};
-constexpr LabelValues<2> kTargetOutcomes = {"missed", "met"};
-constexpr LabelValues<3> kLoadStages = {"read", "convert", "warmup"};
-constexpr LabelValues<6> kPromptClasses = {"le_1k",  "le_4k",   "le_16k",
-                                           "le_64k", "le_256k", "gt_256k"};
-constexpr LabelValues<kPhases> kPhaseNames = {"prefill", "decode"};
-constexpr LabelValues<4> kBusyStages = {"embed", "attention", "mlp",
-                                        "sampling"};
-constexpr LabelValues<2> kBlockOutcomes = {"computed", "skipped"};
-constexpr LabelValues<2> kPageStates = {"free", "used"};
-constexpr LabelValues<4> kMemoryKinds = {"mapped_file", "weights", "kv",
-                                         "activations"};
-constexpr LabelValues<kGrpcStatuses> kStatusNames = {"OK",
-                                                     "CANCELLED",
-                                                     "UNKNOWN",
-                                                     "INVALID_ARGUMENT",
-                                                     "DEADLINE_EXCEEDED",
-                                                     "NOT_FOUND",
-                                                     "ALREADY_EXISTS",
-                                                     "PERMISSION_DENIED",
-                                                     "RESOURCE_EXHAUSTED",
-                                                     "FAILED_PRECONDITION",
-                                                     "ABORTED",
-                                                     "OUT_OF_RANGE",
-                                                     "UNIMPLEMENTED",
-                                                     "INTERNAL",
-                                                     "UNAVAILABLE",
-                                                     "DATA_LOSS",
-                                                     "UNAUTHENTICATED"};
 
 // No request lasts longer than its deadline, at most a day.
 constexpr double kMaxSeconds = 24 * 60 * 60;

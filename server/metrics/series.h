@@ -18,12 +18,11 @@
 #include "prometheus/exposer.h"
 #include "prometheus/registry.h"
 #include "server/metrics/family_builder.h"
+#include "server/metrics/label_values.h"
 #include "server/metrics/metrics.h"
 #include "server/metrics/process_collector.h"
 
 namespace sparseserve {
-
-inline constexpr int kGrpcStatuses = 17;
 
 using Counter = prometheus::Counter;
 using Gauge = prometheus::Gauge;

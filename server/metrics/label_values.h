@@ -1,0 +1,57 @@
+#pragma once
+
+// What labels may say, in the order of the enums of metrics.h.
+
+#include "engine/step.h"
+#include "server/metrics/family_builder.h"
+
+namespace sparseserve {
+
+inline constexpr int kGrpcStatuses = 17;
+
+inline constexpr LabelValues<4> kOperations = {"generate", "stream_generate",
+                                               "tokenize", "detokenize"};
+inline constexpr LabelValues<6> kFinishReasons = {
+    "stop", "length", "stop_sequence", "cancelled", "deadline", "error"};
+inline constexpr LabelValues<8> kRejectReasons = {
+    "queue_full",          "kv_capacity", "prompt_too_long", "invalid_argument",
+    "deadline_unmeetable", "draining",    "model_not_ready", "quota"};
+inline constexpr LabelValues<4> kCancelStages = {"queue", "prefill", "decode",
+                                                 "write"};
+inline constexpr LabelValues<4> kCancelCauses = {"client", "deadline", "drain",
+                                                 "slow_consumer"};
+inline constexpr LabelValues<4> kRequestPhases = {"tokenize", "prefill",
+                                                  "decode", "detokenize"};
+inline constexpr LabelValues<3> kTargets = {"time_to_first_token",
+                                            "time_per_output_token", "total"};
+inline constexpr LabelValues<2> kTargetOutcomes = {"missed", "met"};
+inline constexpr LabelValues<3> kLoadStages = {"read", "convert", "warmup"};
+inline constexpr LabelValues<6> kPromptClasses = {
+    "le_1k", "le_4k", "le_16k", "le_64k", "le_256k", "gt_256k"};
+inline constexpr LabelValues<kPhases> kPhaseNames = {"prefill", "decode"};
+inline constexpr LabelValues<4> kBusyStages = {"embed", "attention", "mlp",
+                                               "sampling"};
+inline constexpr LabelValues<2> kBlockOutcomes = {"computed", "skipped"};
+inline constexpr LabelValues<2> kPageStates = {"free", "used"};
+inline constexpr LabelValues<4> kMemoryKinds = {"mapped_file", "weights", "kv",
+                                                "activations"};
+inline constexpr LabelValues<kGrpcStatuses> kStatusNames = {
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED"};
+
+}  // namespace sparseserve

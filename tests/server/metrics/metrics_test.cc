@@ -1,0 +1,298 @@
+#include "server/metrics/metrics.h"
+
+#include <cmath>
+#include <limits>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace sparseserve {
+namespace {
+
+constexpr char kGenerate[] = "sparseserve.v1.InferenceService/Generate";
+constexpr double kAbsent = -1;
+
+Metrics::Options SmallModel() {
+  Metrics::Options options;
+  options.model_name = "small";
+  options.attention_heads = 90;
+  options.grpc_methods = {kGenerate};
+  return options;
+}
+
+// The value of the series written exactly so, without the "sparseserve_".
+double Value(const Metrics& metrics, const std::string& series) {
+  const std::string text = metrics.Serialize();
+  const std::string start = absl::StrCat("sparseserve_", series, " ");
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    double value = 0;
+    if (absl::StartsWith(line, start) &&
+        absl::SimpleAtod(line.substr(start.size()), &value)) {
+      return value;
+    }
+  }
+  return kAbsent;
+}
+
+double Clamped(const Metrics& metrics) {
+  return Value(metrics, "metrics_clamped_total");
+}
+
+RequestSample Answer() {
+  RequestSample sample;
+  sample.operation = Operation::kGenerate;
+  sample.prompt_tokens = 1025;
+  sample.output_tokens = 5;
+  sample.queue = absl::Milliseconds(2);
+  sample.prefill = absl::Milliseconds(498);
+  sample.decode = absl::Milliseconds(400);
+  sample.time_to_first_token = absl::Milliseconds(500);
+  sample.time_per_output_token = absl::Milliseconds(100);
+  sample.total = absl::Milliseconds(900);
+  sample.prefill_blocks = {.computed = 30, .allowed = 100};
+  return sample;
+}
+
+TEST(MetricsTest, SeriesExistAtZeroBeforeAnythingHappens) {
+  const Metrics metrics(SmallModel());
+  for (const char* series :
+       {"requests_running", "requests_waiting", "kv_cache_usage_ratio",
+        "model_requests_running{model_name=\"small\"}",
+        "requests_rejected_total{model_name=\"small\",reason=\"quota\"}",
+        "requests_finished_total{finish_reason=\"error\",model_name=\"small\","
+        "operation=\"detokenize\"}",
+        "requests_cancelled_total{cause=\"slow_consumer\",model_name=\"small\","
+        "stage=\"write\"}",
+        "time_to_first_token_seconds_count{model_name=\"small\",prompt_class="
+        "\"gt_256k\"}",
+        "latency_targets_total{model_name=\"small\",outcome=\"met\",target="
+        "\"total\"}",
+        "attention_blocks_total{model_name=\"small\",outcome=\"skipped\",phase="
+        "\"decode\"}",
+        "grpc_server_calls_started_total{grpc_method=\"other\"}",
+        "metrics_clamped_total"}) {
+    EXPECT_EQ(Value(metrics, series), 0) << series;
+  }
+}
+
+TEST(MetricsTest, FinishedRequestCountsInEveryHistogram) {
+  Metrics metrics(SmallModel());
+  metrics.Finished(Answer());
+  EXPECT_EQ(Value(metrics,
+                  "requests_finished_total{finish_reason=\"stop\",model_name="
+                  "\"small\",operation=\"generate\"}"),
+            1);
+  EXPECT_EQ(Value(metrics,
+                  "time_to_first_token_seconds_bucket{model_name=\"small\","
+                  "prompt_class=\"le_4k\",le=\"0.5\"}"),
+            1);
+  EXPECT_EQ(Value(metrics,
+                  "time_to_first_token_seconds_bucket{model_name=\"small\","
+                  "prompt_class=\"le_4k\",le=\"0.25\"}"),
+            0);
+  EXPECT_EQ(Value(metrics,
+                  "attention_density_ratio_sum{model_name=\"small\",phase="
+                  "\"prefill\"}"),
+            0.3);
+  EXPECT_EQ(Value(metrics,
+                  "attention_density_ratio_count{model_name=\"small\",phase="
+                  "\"decode\"}"),
+            0);
+  EXPECT_EQ(
+      Value(metrics, "request_generation_tokens_sum{model_name=\"small\"}"), 5);
+  EXPECT_EQ(Clamped(metrics), 0);
+}
+
+TEST(MetricsTest, PromptClassBoundsAreInclusive) {
+  for (const auto& [tokens, name] :
+       std::vector<std::pair<int, std::string>>{{0, "le_1k"},
+                                                {1024, "le_1k"},
+                                                {1025, "le_4k"},
+                                                {262144, "le_256k"},
+                                                {262145, "gt_256k"}}) {
+    Metrics metrics(SmallModel());
+    RequestSample sample = Answer();
+    sample.prompt_tokens = tokens;
+    metrics.Finished(sample);
+    EXPECT_EQ(
+        Value(metrics, absl::StrCat("time_to_first_token_seconds_count{"
+                                    "model_name=\"small\",prompt_class=\"",
+                                    name, "\"}")),
+        1)
+        << tokens;
+  }
+}
+
+TEST(MetricsTest, RequestWithoutTokensLeavesTokenTimesAlone) {
+  Metrics metrics(SmallModel());
+  RequestSample sample = Answer();
+  sample.outcome = FinishOutcome::kCancelled;
+  sample.time_to_first_token = absl::InfiniteDuration();
+  sample.time_per_output_token = absl::InfiniteDuration();
+  sample.wasted_tokens = 64;
+  metrics.Finished(sample);
+  EXPECT_EQ(Value(metrics,
+                  "time_to_first_token_seconds_count{model_name=\"small\","
+                  "prompt_class=\"le_4k\"}"),
+            0);
+  EXPECT_EQ(Value(metrics,
+                  "time_per_output_token_seconds_count{model_name=\"small\"}"),
+            0);
+  EXPECT_EQ(Value(metrics,
+                  "wasted_tokens_total{cause=\"cancelled\",model_name="
+                  "\"small\"}"),
+            64);
+  EXPECT_EQ(Clamped(metrics), 0);
+}
+
+TEST(MetricsTest, StepFlushesItsTokenGapsAndBatch) {
+  Metrics metrics(SmallModel());
+  const std::vector<absl::Duration> gaps = {
+      absl::Milliseconds(10), absl::Milliseconds(11), absl::Seconds(9)};
+  StepSample sample;
+  sample.duration = absl::Milliseconds(20);
+  sample.times.attention = 0.25;
+  sample.prefill_requests = 1;
+  sample.decode_requests = 3;
+  sample.prefill_tokens = 64;
+  sample.decode_tokens = 3;
+  sample.generated_tokens = 3;
+  sample.decode_blocks = {.computed = 4, .allowed = 10};
+  sample.token_gaps = gaps;
+  metrics.Step(sample);
+  const std::string gap =
+      "inter_token_latency_seconds_bucket{model_name="
+      "\"small\",le=\"";
+  EXPECT_EQ(Value(metrics, gap + "0.01\"}"), 1);
+  EXPECT_EQ(Value(metrics, gap + "0.015\"}"), 2);
+  EXPECT_EQ(Value(metrics, gap + "2.5\"}"), 2);
+  EXPECT_EQ(Value(metrics, gap + "+Inf\"}"), 3);
+  EXPECT_DOUBLE_EQ(
+      Value(metrics, "inter_token_latency_seconds_sum{model_name=\"small\"}"),
+      9.021);
+  EXPECT_EQ(Value(metrics,
+                  "engine_step_seconds_count{model_name=\"small\",phase="
+                  "\"prefill\"}"),
+            1);
+  EXPECT_EQ(Value(metrics,
+                  "attention_blocks_total{model_name=\"small\",outcome="
+                  "\"skipped\",phase=\"decode\"}"),
+            6);
+  EXPECT_EQ(Value(metrics,
+                  "attention_heads_total{model_name=\"small\",pattern="
+                  "\"dense\",phase=\"decode\"}"),
+            270);
+  EXPECT_EQ(Value(metrics,
+                  "stage_busy_seconds_total{model_name=\"small\",stage="
+                  "\"attention\"}"),
+            0.25);
+}
+
+TEST(MetricsTest, CallsOfUnknownMethodsCountAsOther) {
+  Metrics metrics(SmallModel());
+  metrics.CallStarted(absl::StrCat("/", kGenerate));
+  metrics.CallStarted("no.such.Service/\n");
+  metrics.CallStarted("other");
+  metrics.CallFinished("no.such.Service/\n", 12, absl::Milliseconds(1));
+  EXPECT_EQ(Value(metrics, absl::StrCat("grpc_server_calls_started_total{"
+                                        "grpc_method=\"",
+                                        kGenerate, "\"}")),
+            1);
+  EXPECT_EQ(
+      Value(metrics, "grpc_server_calls_started_total{grpc_method=\"other\"}"),
+      2);
+  EXPECT_EQ(Value(metrics,
+                  "grpc_server_call_duration_seconds_count{grpc_method="
+                  "\"other\",grpc_status=\"UNIMPLEMENTED\"}"),
+            1);
+}
+
+TEST(MetricsTest, TargetsCountAsMetOrMissed) {
+  Metrics metrics(SmallModel());
+  metrics.TargetOutcome(TargetKind::kTimeToFirstToken, true);
+  metrics.TargetOutcome(TargetKind::kTotal, false);
+  EXPECT_EQ(Value(metrics,
+                  "latency_targets_total{model_name=\"small\",outcome=\"met\","
+                  "target=\"time_to_first_token\"}"),
+            1);
+  EXPECT_EQ(Value(metrics,
+                  "latency_targets_total{model_name=\"small\",outcome="
+                  "\"missed\",target=\"total\"}"),
+            1);
+}
+
+TEST(MetricsTest, UsageIsTheShareOfPagesInUse) {
+  Metrics metrics(SmallModel());
+  metrics.SetPages(1, 3);
+  EXPECT_EQ(Value(metrics, "kv_cache_usage_ratio"), 0.25);
+  metrics.SetPages(0, 0);
+  EXPECT_EQ(Value(metrics, "kv_cache_usage_ratio"), 0);
+}
+
+TEST(MetricsTest, ImpossibleValuesAreClampedAndCounted) {
+  Metrics metrics(SmallModel());
+  metrics.PhaseTime(RequestPhase::kTokenize, absl::Seconds(-1));
+  EXPECT_EQ(Clamped(metrics), 1);
+  metrics.PhaseTime(RequestPhase::kTokenize, absl::InfiniteDuration());
+  EXPECT_EQ(Clamped(metrics), 2);
+  metrics.SetWaiting(-3);
+  EXPECT_EQ(Clamped(metrics), 3);
+  EXPECT_EQ(Value(metrics, "requests_waiting"), 0);
+  metrics.CallFinished(kGenerate, 99, absl::Seconds(1));
+  EXPECT_EQ(Clamped(metrics), 4);
+  metrics.AddBufferedBytes(-8);
+  EXPECT_EQ(Clamped(metrics), 5);
+  EXPECT_EQ(Value(metrics, "stream_buffered_bytes"), 0);
+  StepSample sample;
+  sample.times.mlp = std::numeric_limits<double>::quiet_NaN();
+  sample.generated_tokens = -2;
+  metrics.Step(sample);
+  EXPECT_EQ(Clamped(metrics), 7);
+  RequestSample request = Answer();
+  request.prefill_blocks = {.computed = 9, .allowed = 4};
+  metrics.Finished(request);
+  EXPECT_EQ(Clamped(metrics), 8);
+  EXPECT_EQ(Value(metrics,
+                  "attention_density_ratio_sum{model_name=\"small\",phase="
+                  "\"prefill\"}"),
+            1);
+}
+
+TEST(MetricsTest, ThreadsMayReportAndScrapeAtOnce) {
+  Metrics metrics(SmallModel());
+  constexpr int kThreads = 4;
+  constexpr int kCalls = 200;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&metrics] {
+      for (int i = 0; i < kCalls; ++i) {
+        metrics.CallStarted(kGenerate);
+        metrics.AddBufferedBytes(2);
+        metrics.CallFinished(kGenerate, i % 17, absl::Milliseconds(i));
+        metrics.AddBufferedBytes(-1);
+        metrics.Finished(Answer());
+        metrics.Step({});
+      }
+    });
+  }
+  for (int i = 0; i < 10; ++i) {
+    EXPECT_THAT(metrics.Serialize(), ::testing::HasSubstr("build_info"));
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(Value(metrics, absl::StrCat("grpc_server_calls_started_total{"
+                                        "grpc_method=\"",
+                                        kGenerate, "\"}")),
+            kThreads * kCalls);
+  EXPECT_EQ(Value(metrics, "stream_buffered_bytes"), kThreads * kCalls);
+  EXPECT_EQ(Clamped(metrics), 0);
+}
+
+}  // namespace
+}  // namespace sparseserve
