@@ -15,7 +15,7 @@ OutputText::OutputText(const Tokenizer& tokenizer,
 std::string OutputText::Append(TokenId token, bool may_stop) {
   SPARSESERVE_CHECK(!stopped());
   if (tokenizer_.IsSpecial(token)) return "";
-  for (const char byte : decoder_.Append(tokenizer_.TokenBytes(token))) {
+  for (const char byte : decoder_.Push(tokenizer_.TokenBytes(token))) {
     held_.push_back(byte);
     const std::optional<size_t> match = matcher_.Feed(byte);
     if (match.has_value() && may_stop) {

@@ -100,7 +100,6 @@ void Sequence::Draw(const SliceResult& result, absl::Time now,
                     Advanced& advanced) {
   SPARSESERVE_CHECK(result.token >= 0 &&
                     result.token < tokenizer_.vocab_size());
-  if (first_token_.has_value()) advanced.token_gap = now - last_token_;
   if (!first_token_.has_value()) first_token_ = now;
   OutputPiece& piece = advanced.piece;
   const bool is_end =
@@ -113,6 +112,7 @@ void Sequence::Draw(const SliceResult& result, absl::Time now,
     return;
   }
 
+  if (output_tokens() > 0) advanced.token_gap = now - last_token_;
   tokens_.push_back(result.token);
   last_token_ = now;
   piece.token_ids.push_back(result.token);

@@ -52,7 +52,7 @@ class Sequence {
   // What one slice added.
   struct Advanced {
     OutputPiece piece;
-    // Since the token before, if there was one.
+    // Between this output token and the one before.
     std::optional<absl::Duration> token_gap;
   };
   // Takes the result of the slice of `tokens` tokens; may end the sequence.

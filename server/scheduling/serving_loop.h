@@ -54,8 +54,6 @@ class ServingLoop {
 
  private:
   void Run();
-  // One turn up to the step's plan, which has no slices if all is idle.
-  StepPlan TakeAndPlan(absl::Time now);
   // False if the device failed.
   bool RunStep(const StepPlan& plan, absl::Time begin);
   void FailDevice(const absl::Status& status);

@@ -1,0 +1,202 @@
+#include "server/scheduling/serving_loop.h"
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "engine/base/check.h"
+#include "server/scheduling/ending.h"
+#include "server/scheduling/sequence.h"
+
+namespace sparseserve {
+namespace {
+
+// An idle loop turns this often, to show that it lives.
+constexpr absl::Duration kHeartbeat = absl::Milliseconds(100);
+
+// What the plan and its result say; times and tokens are the caller's to add.
+StepSample Summarize(const StepPlan& plan, const StepResult& result) {
+  StepSample sample;
+  sample.times = result.times;
+  for (size_t i = 0; i < plan.slices.size(); ++i) {
+    const StepSlice& slice = plan.slices[i];
+    const bool prefill = slice.phase == Phase::kPrefill;
+    ++(prefill ? sample.prefill_requests : sample.decode_requests);
+    (prefill ? sample.prefill_tokens : sample.decode_tokens) +=
+        static_cast<int>(slice.tokens.size());
+    AttentionBlocks& blocks =
+        prefill ? sample.prefill_blocks : sample.decode_blocks;
+    blocks.computed += result.slices[i].blocks.computed;
+    blocks.allowed += result.slices[i].blocks.allowed;
+  }
+  return sample;
+}
+
+// Counts a target once its outcome is known: `final` where `actual` is what it
+// came to, else `actual` has been reached and grows.
+void RecordTarget(Metrics& metrics, TargetKind kind, absl::Duration target,
+                  absl::Duration actual, bool final) {
+  if (target == absl::InfiniteDuration()) return;
+  const bool met = actual <= target;
+  if (final || !met) metrics.TargetOutcome(kind, met);
+}
+
+void RecordTargets(Metrics& metrics, const LatencyTarget& target,
+                   const RequestSample& sample, bool finished) {
+  const bool has_token = sample.time_to_first_token != absl::InfiniteDuration();
+  RecordTarget(
+      metrics, TargetKind::kTimeToFirstToken, target.time_to_first_token,
+      has_token ? sample.time_to_first_token : sample.total, has_token);
+  RecordTarget(metrics, TargetKind::kTotal, target.total, sample.total,
+               finished);
+  if (finished && sample.time_per_output_token != absl::InfiniteDuration()) {
+    RecordTarget(metrics, TargetKind::kTimePerOutputToken,
+                 target.time_per_output_token, sample.time_per_output_token,
+                 finished);
+  }
+}
+
+}  // namespace
+
+ServingLoop::ServingLoop(Dependencies dependencies)
+    : d_(std::move(dependencies)) {}
+
+ServingLoop::~ServingLoop() { Stop(); }
+
+void ServingLoop::Start() {
+  SPARSESERVE_CHECK(!thread_.joinable());
+  last_turn_ns_ = absl::ToUnixNanos(d_.clock());
+  thread_ = std::thread([this] { Run(); });
+}
+
+void ServingLoop::Drain(absl::Time deadline) {
+  drain_deadline_ns_ = absl::ToUnixNanos(deadline);
+  draining_ = true;
+  d_.queue.Wake();
+  if (thread_.joinable()) thread_.join();
+}
+
+void ServingLoop::Stop() {
+  stop_ = true;
+  d_.queue.Wake();
+  if (thread_.joinable()) thread_.join();
+}
+
+absl::Time ServingLoop::last_turn() const {
+  return absl::FromUnixNanos(last_turn_ns_);
+}
+
+void ServingLoop::Run() {
+  while (true) {
+    const absl::Time now = d_.clock();
+    last_turn_ns_ = absl::ToUnixNanos(now);
+    // Both are read before the queue is emptied: it refuses by then, so nothing
+    // can arrive after the last look.
+    const bool stopping = stop_;
+    const bool draining = draining_;
+    if (stopping) d_.queue.StartDraining();
+
+    d_.scheduler.Admit(d_.queue.TakeAll());
+    if (stopping ||
+        (draining && now >= absl::FromUnixNanos(drain_deadline_ns_))) {
+      d_.scheduler.EndAll(Ending::kDraining, now);
+    } else {
+      d_.scheduler.Sweep(now);
+    }
+    ReportEnded();
+
+    const StepPlan plan = d_.scheduler.PlanStep(now);
+    for (const Request* request : d_.scheduler.started()) {
+      d_.queue.Started(*request);
+    }
+    PublishGauges();
+    SPARSESERVE_DCHECK(d_.scheduler.CheckInvariants().ok());
+    if (!plan.slices.empty()) {
+      if (!RunStep(plan, now)) return;
+      continue;
+    }
+    SPARSESERVE_CHECK(d_.scheduler.idle());
+    SPARSESERVE_CHECK(d_.scheduler.CheckInvariants().ok());
+    if (stopping || draining) return;
+    d_.queue.WaitForWork(kHeartbeat);
+  }
+}
+
+bool ServingLoop::RunStep(const StepPlan& plan, absl::Time begin) {
+  const absl::StatusOr<StepResult> result = d_.executor.Step(plan);
+  if (!result.ok()) {
+    FailDevice(result.status());
+    return false;
+  }
+  const absl::Time end = d_.clock();
+  SPARSESERVE_CHECK(result->slices.size() == plan.slices.size());
+  StepSample sample = Summarize(plan, *result);
+  sample.duration = end - begin;
+  std::vector<absl::Duration> token_gaps;
+
+  for (Scheduler::Output& output : d_.scheduler.Commit(*result, end)) {
+    OutputPiece& piece = output.piece;
+    sample.generated_tokens += static_cast<int>(piece.token_ids.size());
+    if (output.token_gap.has_value()) token_gaps.push_back(*output.token_gap);
+    if (piece.text.empty() && piece.token_ids.empty()) continue;
+    if (!output.sequence->request().sink->Emit(std::move(piece))) {
+      output.sequence->End(Ending::kSlowConsumer, end);
+    }
+  }
+  sample.token_gaps = token_gaps;
+  d_.metrics.Step(sample);
+  ReportEnded();
+  return true;
+}
+
+void ServingLoop::FailDevice(const absl::Status& status) {
+  d_.queue.StartDraining();
+  d_.scheduler.Admit(d_.queue.TakeAll());
+  d_.scheduler.EndAll(Ending::kDeviceFailed, d_.clock());
+  ReportEnded();
+  d_.on_device_failure(status);
+}
+
+void ServingLoop::ReportEnded() {
+  const std::vector<std::unique_ptr<Sequence>> ended = d_.scheduler.TakeEnded();
+  if (ended.empty()) return;
+  for (const auto& sequence : ended) {
+    if (sequence->progress() == Progress::kWaiting) {
+      d_.queue.Started(sequence->request());
+    }
+    RecordEnding(*sequence);
+  }
+  PublishGauges();
+  for (const auto& sequence : ended) {
+    TokenSink& sink = *sequence->request().sink;
+    if (sequence->ending() == Ending::kFinished) {
+      sink.Finish(sequence->Report());
+    } else {
+      const Failure failure =
+          FailureOf(sequence->ending(), sequence->progress());
+      sink.Fail(failure.status, failure.reason);
+    }
+  }
+}
+
+void ServingLoop::RecordEnding(const Sequence& sequence) {
+  const Ending ending = sequence.ending();
+  const RequestSample sample = sequence.Sample();
+  d_.metrics.Finished(sample);
+  const std::optional<CancelCause> cause = CancelCauseOf(ending);
+  if (cause.has_value()) {
+    d_.metrics.Cancelled(CancelStageOf(ending, sequence.progress()), *cause);
+  }
+  RecordTargets(d_.metrics, sequence.request().target, sample,
+                ending == Ending::kFinished);
+}
+
+void ServingLoop::PublishGauges() {
+  const PagePool& pages = d_.scheduler.pages();
+  d_.metrics.SetWaiting(d_.queue.waiting());
+  d_.metrics.SetRunning(d_.scheduler.running());
+  d_.metrics.SetPages(pages.leased(), pages.free());
+}
+
+}  // namespace sparseserve
