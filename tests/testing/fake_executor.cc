@@ -1,0 +1,126 @@
+#include "tests/testing/fake_executor.h"
+
+#include <cstdint>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace sparseserve::testing {
+
+FakeExecutor::FakeExecutor(int pages, int max_step_tokens)
+    : pages_(pages),
+      max_step_tokens_(max_step_tokens),
+      kv_(static_cast<size_t>(pages) * kPageTokens, -1) {}
+
+TokenId FakeExecutor::NextToken(absl::Span<const TokenId> tokens) {
+  uint64_t hash = 14695981039346656037u;  // FNV-1a
+  for (const TokenId token : tokens) {
+    hash = (hash ^ static_cast<uint64_t>(token)) * 1099511628211u;
+  }
+  return 'a' + static_cast<TokenId>((hash >> 32) % 26);
+}
+
+absl::StatusOr<StepResult> FakeExecutor::Step(const StepPlan& plan) {
+  ++steps_;
+  if (on_step) {
+    const absl::Status status = on_step(plan);
+    if (!status.ok()) return status;
+  }
+  CheckPlan(plan);
+  StepResult result;
+  for (const StepSlice& slice : plan.slices) {
+    result.slices.push_back(RunSlice(slice));
+  }
+  return result;
+}
+
+void FakeExecutor::CheckPlan(const StepPlan& plan) {
+  int tokens = 0;
+  bool prefill_seen = false;
+  std::set<SequenceId> sequences;
+  std::set<PageId> pages;
+  for (const StepSlice& slice : plan.slices) {
+    tokens += static_cast<int>(slice.tokens.size());
+    const bool prefill = slice.phase == Phase::kPrefill;
+    if (!prefill && prefill_seen) {
+      breaches_.push_back("a decode slice after a prefill slice");
+    }
+    prefill_seen |= prefill;
+    if (!sequences.insert(slice.sequence).second) {
+      breaches_.push_back(absl::StrCat("sequence ", slice.sequence, " twice"));
+    }
+    for (const PageId page : slice.pages) {
+      if (!pages.insert(page).second) {
+        breaches_.push_back(absl::StrCat("page ", page, " in two places"));
+      }
+    }
+    CheckSlice(slice);
+  }
+  if (plan.slices.empty()) breaches_.push_back("an empty plan");
+  if (tokens > max_step_tokens_) {
+    breaches_.push_back(absl::StrCat(tokens, " tokens in a step of at most ",
+                                     max_step_tokens_));
+  }
+}
+
+void FakeExecutor::CheckSlice(const StepSlice& slice) {
+  const auto breach = [&](absl::string_view what) {
+    breaches_.push_back(absl::StrCat("sequence ", slice.sequence, ": ", what));
+  };
+  const int end = slice.first_position + static_cast<int>(slice.tokens.size());
+  const int all = static_cast<int>(slice.prompt.size() + slice.output.size());
+  if (slice.tokens.empty()) breach("no tokens");
+  if (static_cast<int>(slice.pages.size()) * kPageTokens < end) {
+    breach("its pages do not cover its tokens");
+  }
+  for (const PageId page : slice.pages) {
+    if (page < 0 || page >= pages_) breach("a page out of range");
+  }
+  if (slice.wants_token != (end == all)) {
+    breach("draws other than after its last token");
+  }
+  if (slice.wants_token && slice.sampling == nullptr) breach("no sampling");
+  if (slice.phase == Phase::kDecode && slice.tokens.size() != 1) {
+    breach("decodes other than one token");
+  }
+  if (slice.phase == Phase::kPrefill && !slice.wants_token &&
+      end % kPageTokens != 0) {
+    breach("a chunk that ends inside a page");
+  }
+}
+
+SliceResult FakeExecutor::RunSlice(const StepSlice& slice) {
+  SliceResult result;
+  if (slice_status) result.status = slice_status(slice);
+  if (!result.status.ok()) return result;
+  const auto slot = [&](int position) -> TokenId& {
+    const size_t page = slice.pages[position / kPageTokens];
+    return kv_[page * kPageTokens + position % kPageTokens];
+  };
+  const int end = slice.first_position + static_cast<int>(slice.tokens.size());
+  for (int position = slice.first_position; position < end; ++position) {
+    slot(position) = slice.tokens[position - slice.first_position];
+    // One block of 64 queries visits the blocks up to its own.
+    if (position == slice.first_position || position % kPageTokens == 0) {
+      result.blocks.allowed += position / kPageTokens + 1;
+    }
+  }
+  result.blocks.computed = result.blocks.allowed;
+  if (!slice.wants_token) return result;
+
+  std::vector<TokenId> stored;
+  for (int position = 0; position < end; ++position) {
+    stored.push_back(slot(position));
+  }
+  result.token = draw ? draw(slice) : NextToken(stored);
+  if (slice.sampling->logprobs >= 0) {
+    result.chosen = {result.token, -0.5f};
+    for (int i = 0; i < slice.sampling->logprobs; ++i) {
+      result.alternatives.push_back({i, -1.0f - static_cast<float>(i)});
+    }
+  }
+  return result;
+}
+
+}  // namespace sparseserve::testing
