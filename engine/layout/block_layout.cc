@@ -1,0 +1,141 @@
+#include "engine/layout/block_layout.h"
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
+
+namespace sparseserve {
+namespace {
+
+template <typename... Parts>
+absl::Status Broken(const Parts&... parts) {
+  return absl::InternalError(absl::StrCat("block layout: ", parts...));
+}
+
+absl::Status ValidateOffsets(const char* name,
+                             const std::vector<int64_t>& offsets,
+                             const std::vector<int32_t>& blocks) {
+  if (offsets.empty() || offsets.front() != 0) {
+    return Broken(name, " offsets do not begin with 0");
+  }
+  for (size_t l = 0; l + 1 < offsets.size(); ++l) {
+    if (offsets[l + 1] < offsets[l]) {
+      return Broken(name, " offset ", l + 1, " is ", offsets[l + 1],
+                    ", below its predecessor ", offsets[l]);
+    }
+  }
+  if (offsets.back() != static_cast<int64_t>(blocks.size())) {
+    return Broken(name, " offsets end at ", offsets.back(), ", but there are ",
+                  blocks.size(), " blocks");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateAscending(const char* name, int64_t list,
+                               const int32_t* begin, const int32_t* end) {
+  for (const int32_t* block = begin; block < end; ++block) {
+    if (*block < 0)
+      return Broken(name, " block of list ", list, " is ", *block);
+    if (block > begin && *block <= block[-1]) {
+      return Broken(name, " blocks of list ", list,
+                    " do not ascend: ", block[-1], ", ", *block);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateList(const BlockLayout& layout, int64_t list) {
+  const int32_t* full = layout.full_blocks.data() + layout.full_offsets[list];
+  const int32_t* full_end =
+      layout.full_blocks.data() + layout.full_offsets[list + 1];
+  const int32_t* partial =
+      layout.partial_blocks.data() + layout.partial_offsets[list];
+  const int32_t* partial_end =
+      layout.partial_blocks.data() + layout.partial_offsets[list + 1];
+  if (full == full_end && partial == partial_end) {
+    return Broken("list ", list, " is empty");
+  }
+  RETURN_IF_ERROR(ValidateAscending("full", list, full, full_end));
+  RETURN_IF_ERROR(ValidateAscending("partial", list, partial, partial_end));
+  while (full < full_end && partial < partial_end) {
+    if (*full == *partial) {
+      return Broken("block ", *full, " of list ", list,
+                    " is both full and partial");
+    }
+    if (*full < *partial) {
+      ++full;
+    } else {
+      ++partial;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateTile(const BlockLayout& layout, size_t tile_index) {
+  const QueryTile& tile = layout.tiles[tile_index];
+  const int64_t first = tile.first_position;
+  if (tile.rows < 1 || tile.rows > layout.block_tokens) {
+    return Broken("tile ", tile_index, " has ", tile.rows,
+                  " rows; allowed: 1 ... ", layout.block_tokens);
+  }
+  if (tile.slice < 0 || tile.first_row < 0 || first < 0) {
+    return Broken("tile ", tile_index, " has slice ", tile.slice, ", row ",
+                  tile.first_row, ", position ", first,
+                  "; none may be negative");
+  }
+  const int64_t last = first + tile.rows - 1;
+  if (first / layout.block_tokens != last / layout.block_tokens) {
+    return Broken("tile ", tile_index, " with positions ", first, " ... ", last,
+                  " crosses a block border");
+  }
+  for (int32_t head = 0; head < layout.kv_heads; ++head) {
+    const int64_t list = layout.list_of[tile_index * layout.kv_heads + head];
+    if (list < 0 || list >= layout.lists()) {
+      return Broken("tile ", tile_index, ", KV head ", head, " names list ",
+                    list, " of ", layout.lists());
+    }
+    // Blocks ascend, so the last one of each kind is the one to look at.
+    const int64_t full_end = layout.full_offsets[list + 1];
+    if (full_end > layout.full_offsets[list]) {
+      const int64_t block = layout.full_blocks[full_end - 1];
+      if ((block + 1) * layout.block_tokens > first) {
+        return Broken("full block ", block, " of list ", list,
+                      " ends after position ", first, " of tile ", tile_index);
+      }
+    }
+    const int64_t partial_end = layout.partial_offsets[list + 1];
+    if (partial_end > layout.partial_offsets[list]) {
+      const int64_t block = layout.partial_blocks[partial_end - 1];
+      if (block * layout.block_tokens > last) {
+        return Broken("partial block ", block, " of list ", list,
+                      " begins after position ", last, " of tile ", tile_index);
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status BlockLayout::Validate() const {
+  if (block_tokens < 1) return Broken("block_tokens is ", block_tokens);
+  if (kv_heads < 1) return Broken("kv_heads is ", kv_heads);
+  if (list_of.size() != tiles.size() * kv_heads) {
+    return Broken("list_of has ", list_of.size(), " entries for ", tiles.size(),
+                  " tiles and ", kv_heads, " KV heads");
+  }
+  RETURN_IF_ERROR(ValidateOffsets("full", full_offsets, full_blocks));
+  RETURN_IF_ERROR(ValidateOffsets("partial", partial_offsets, partial_blocks));
+  if (full_offsets.size() != partial_offsets.size()) {
+    return Broken(full_offsets.size(), " full offsets, but ",
+                  partial_offsets.size(), " partial ones");
+  }
+  for (int64_t list = 0; list < lists(); ++list) {
+    RETURN_IF_ERROR(ValidateList(*this, list));
+  }
+  for (size_t tile = 0; tile < tiles.size(); ++tile) {
+    RETURN_IF_ERROR(ValidateTile(*this, tile));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace sparseserve
