@@ -116,14 +116,14 @@ class Backend {
   // output[r, :] = table[tokens[r], :]. output: [tokens, table.columns()].
   virtual void Embed(const Weight& table, absl::Span<const TokenId> tokens,
                      MatrixView output) = 0;
-  // output[r, c] = input[r, c] / sqrt(mean_c(input[r, c]^2) + epsilon) * gain[c]
+  // output[r, c] = input[r, c] / sqrt(mean_c(input[r, c]^2) + epsilon) *
+  // gain[c]
   virtual void RmsNorm(ConstMatrixView input, const float* gain, float epsilon,
                        MatrixView output) = 0;
   // output = input * weight^T, or output += if `accumulate`.
   // input: [rows, weight.columns()], output: [rows, weight.rows()].
   virtual void Linear(const Weight& weight, ConstMatrixView input,
-                      RowGroups groups, bool accumulate,
-                      MatrixView output) = 0;
+                      RowGroups groups, bool accumulate, MatrixView output) = 0;
   virtual void RopeAndStore(const RopeAndStoreArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
   // gate_up: [rows, 2 * n] with the gate first; output: [rows, n],

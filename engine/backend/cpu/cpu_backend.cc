@@ -1,0 +1,250 @@
+#include "engine/backend/cpu/cpu_backend.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/backend/cpu/block_attention.h"
+#include "engine/backend/cpu/cpu_weight.h"
+#include "engine/backend/cpu/elementwise_kernels.h"
+#include "engine/backend/cpu/linear_kernels.h"
+#include "engine/base/check.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/thread_pool.h"
+
+namespace sparseserve::cpu {
+namespace {
+
+constexpr int64_t kAlignment = 64;
+
+// Rows that one worker takes at a time of a row operation: a few microseconds
+// of work.
+constexpr int64_t kRowGrain = 8;
+
+// Ranges a worker gets of a product, so that a late one costs little.
+constexpr int64_t kRangesPerWorker = 4;
+
+// Input bytes that a pass over the weight keeps in the second-level cache.
+constexpr int64_t kInputBlockBytes = 256 << 10;
+
+struct AlignedFree {
+  void operator()(float* data) const { std::free(data); }
+};
+using AlignedFloats = std::unique_ptr<float[], AlignedFree>;
+
+AlignedFloats AllocateFloats(int64_t count) {
+  const int64_t bytes =
+      (count * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
+  AlignedFloats floats(
+      static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
+  SPARSESERVE_CHECK(floats != nullptr);
+  return floats;
+}
+
+int AvailableCores() {
+  cpu_set_t cores;
+  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) {
+    return std::clamp(CPU_COUNT(&cores), 1, kMaxThreads);
+  }
+  return 1;
+}
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(DeviceInfo device, SimdLevel simd, int max_rows)
+      : device_(std::move(device)),
+        max_rows_(max_rows),
+        linear_(LinearKernelsFor(simd)),
+        elementwise_(ElementwiseKernelsFor(simd)),
+        pool_(device_.threads),
+        attention_(simd, pool_) {}
+
+  const DeviceInfo& device() const override { return device_; }
+
+  absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(
+      absl::Span<const StoredMatrix> stacked, WeightUse /*use*/) override {
+    ASSIGN_OR_RETURN(std::unique_ptr<CpuWeight> weight,
+                     CpuWeight::Create(stacked));
+    if (weight->columns() > strip_columns_) {
+      strip_columns_ = weight->columns();
+      strip_scratch_ =
+          AllocateFloats(device_.threads * kStripRows * strip_columns_);
+    }
+    return weight;
+  }
+
+  absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
+    const int64_t rounded =
+        std::max<int64_t>(bytes + kAlignment - 1, 1) / kAlignment * kAlignment;
+    void* data = std::aligned_alloc(kAlignment, rounded);
+    if (data == nullptr) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("cannot allocate ", bytes, " bytes of memory"));
+    }
+    std::memset(data, 0, rounded);
+    return Buffer(static_cast<std::byte*>(data), bytes,
+                  [](std::byte* memory, int64_t) { std::free(memory); });
+  }
+
+  void Embed(const Weight& table, absl::Span<const TokenId> tokens,
+             MatrixView output) override {
+    const auto& weight = static_cast<const CpuWeight&>(table);
+    SPARSESERVE_CHECK(output.columns == weight.columns());
+    ForRows(tokens.size(), [&](int64_t row) {
+      const WeightStrip& strip = weight.StripOf(tokens[row]);
+      linear_.expand_row(strip.dtype, weight.RowData(tokens[row]),
+                         weight.columns(), output.row(row));
+    });
+  }
+
+  void RmsNorm(ConstMatrixView input, const float* gain, float epsilon,
+               MatrixView output) override {
+    ForRows(input.rows, [&](int64_t row) {
+      elementwise_.rms_norm(input.row(row), gain, epsilon, input.columns,
+                            output.row(row));
+    });
+  }
+
+  void Linear(const Weight& weight, ConstMatrixView input, RowGroups groups,
+              bool accumulate, MatrixView output) override {
+    const auto& matrix = static_cast<const CpuWeight&>(weight);
+    SPARSESERVE_CHECK(input.rows <= max_rows_);
+    SPARSESERVE_CHECK(groups.decode_rows + groups.prefill_rows == input.rows);
+    SPARSESERVE_CHECK(input.columns == weight.columns());
+    SPARSESERVE_CHECK(output.columns == weight.rows());
+    MultiplyStored(matrix, input, accumulate, output);
+  }
+
+  void RopeAndStore(const RopeAndStoreArgs& args) override {
+    ForRows(args.qkv.rows, [&](int64_t row) { RopeAndStoreRow(args, row); });
+  }
+
+  void Attention(const AttentionArgs& args) override { attention_.Run(args); }
+
+  void SwiGlu(ConstMatrixView gate_up, MatrixView output) override {
+    ForRows(gate_up.rows, [&](int64_t row) {
+      elementwise_.swiglu(gate_up.row(row), gate_up.row(row) + output.columns,
+                          output.columns, output.row(row));
+    });
+  }
+
+ private:
+  template <typename Body>
+  void ForRows(int64_t rows, const Body& body) {
+    pool_.ParallelFor(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
+      for (int64_t row = begin; row < end; ++row) body(row);
+    });
+  }
+
+  // Work items are (block of input rows, strip) pairs.
+  void MultiplyStored(const CpuWeight& weight, ConstMatrixView input,
+                      bool accumulate, MatrixView output) {
+    const int64_t strips = static_cast<int64_t>(weight.strips().size());
+    const int64_t row_bytes = input.columns * sizeof(float);
+    const int64_t block_rows =
+        std::max<int64_t>(kInputBlockBytes / row_bytes / 12 * 12, 12);
+    const int64_t blocks = (input.rows + block_rows - 1) / block_rows;
+    const int64_t ranges = device_.threads * kRangesPerWorker;
+    const int64_t grain = std::max<int64_t>(blocks * strips / ranges, 1);
+    const auto body = [&](int64_t begin, int64_t end, int worker) {
+      for (int64_t i = begin; i < end; ++i) {
+        const WeightStrip& strip = weight.strips()[i % strips];
+        const int64_t first = i / strips * block_rows;
+        linear_.multiply_strip(
+            {.weights = strip.data,
+             .dtype = strip.dtype,
+             .row_bytes = weight.RowBytes(strip.dtype),
+             .rows = strip.rows,
+             .columns = input.columns,
+             .input = input.row(first),
+             .input_rows = std::min(block_rows, input.rows - first),
+             .output = output.row(first) + strip.first_row,
+             .output_stride = output.columns,
+             .accumulate = accumulate,
+             .scratch =
+                 strip_scratch_.get() + worker * kStripRows * strip_columns_});
+      }
+    };
+    pool_.ParallelFor(blocks * strips, grain, body);
+  }
+
+  void RopeAndStoreRow(const RopeAndStoreArgs& args, int64_t row) const {
+    const int head_dim = args.kv.head_dim;
+    const int64_t half = head_dim / 2;
+    const float* cosines = args.cosines + args.positions[row] * half;
+    const float* sines = args.sines + args.positions[row] * half;
+    float* queries = args.qkv.row(row);
+    for (int head = 0; head < args.heads; ++head) {
+      float* query = queries + head * head_dim;
+      elementwise_.rotate_pairs(query, cosines, sines, half, query);
+    }
+    float* keys = queries + args.heads * head_dim;
+    const float* values = keys + args.kv.kv_heads * head_dim;
+    const int64_t page = args.kv_slots[row] / kPageTokens;
+    const int64_t offset = args.kv_slots[row] % kPageTokens;
+    SPARSESERVE_CHECK(page >= 0 && page < args.kv.pages);
+    for (int head = 0; head < args.kv.kv_heads; ++head) {
+      const int64_t slot =
+          ((page * args.kv.kv_heads + head) * kPageTokens + offset) * head_dim;
+      float* key = keys + head * head_dim;
+      elementwise_.rotate_pairs(key, cosines, sines, half, key);
+      Store(key, head_dim, slot, args.kv.dtype, args.kv.keys);
+      Store(values + head * head_dim, head_dim, slot, args.kv.dtype,
+            args.kv.values);
+    }
+  }
+
+  void Store(const float* from, int count, int64_t slot, DType dtype,
+             std::byte* to) const {
+    if (dtype == DType::kBF16) {
+      elementwise_.to_bfloat16(from, count,
+                               reinterpret_cast<uint16_t*>(to) + slot);
+    } else {
+      std::memcpy(to + slot * sizeof(float), from, count * sizeof(float));
+    }
+  }
+
+  const DeviceInfo device_;
+  const int max_rows_;
+  const LinearKernels& linear_;
+  const ElementwiseKernels& elementwise_;
+  ThreadPool pool_;
+  BlockAttention attention_;
+  // [threads, kStripRows, strip_columns_]; grows while weights are loaded.
+  AlignedFloats strip_scratch_;
+  int64_t strip_columns_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(
+    const CpuBackendOptions& options) {
+  if (options.threads < 0 || options.threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads is ", options.threads, "; allowed: 0 ... ",
+                     kMaxThreads, ", 0 for one per available core"));
+  }
+  if (options.max_rows < 1 || options.max_rows > kMaxRows) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_rows is ", options.max_rows, "; allowed: 1 ... ", kMaxRows));
+  }
+  const SimdLevel simd = AvailableSimdLevel(options.simd);
+  DeviceInfo device;
+  device.name = "cpu";
+  device.simd = std::string(SimdLevelName(simd));
+  device.threads = options.threads > 0 ? options.threads : AvailableCores();
+  device.compute_dtype = options.compute_dtype.value_or(ComputeDtype::kF32);
+  device.kv_dtype =
+      device.compute_dtype == ComputeDtype::kBF16 ? DType::kBF16 : DType::kF32;
+  return std::make_unique<CpuBackend>(std::move(device), simd,
+                                      options.max_rows);
+}
+
+}  // namespace sparseserve::cpu

@@ -1,0 +1,63 @@
+#include "engine/backend/cpu/cpu_weight.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+
+namespace sparseserve::cpu {
+
+absl::StatusOr<std::unique_ptr<CpuWeight>> CpuWeight::Create(
+    absl::Span<const StoredMatrix> stacked) {
+  if (stacked.empty()) {
+    return absl::InvalidArgumentError("a weight needs at least one matrix");
+  }
+  auto weight = std::unique_ptr<CpuWeight>(new CpuWeight());
+  weight->columns_ = stacked[0].columns;
+  if (weight->columns_ < kColumnMultiple ||
+      weight->columns_ % kColumnMultiple != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a weight has ", weight->columns_,
+        " columns; the CPU needs a positive multiple of ", kColumnMultiple));
+  }
+  for (const StoredMatrix& matrix : stacked) {
+    if (matrix.columns != weight->columns_ || matrix.rows < 1) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "a stacked matrix has ", matrix.rows, " rows of ", matrix.columns,
+          " columns; needed: at least one row of ", weight->columns_));
+    }
+    const int64_t row_bytes = weight->RowBytes(matrix.dtype);
+    for (int64_t row = 0; row < matrix.rows; row += kStripRows) {
+      const int64_t rows = std::min<int64_t>(kStripRows, matrix.rows - row);
+      weight->strips_.push_back({.data = matrix.data + row * row_bytes,
+                                 .dtype = matrix.dtype,
+                                 .rows = static_cast<int32_t>(rows),
+                                 .first_row = weight->rows_ + row});
+    }
+    weight->rows_ += matrix.rows;
+  }
+  return weight;
+}
+
+int64_t CpuWeight::bytes() const {
+  return static_cast<int64_t>(strips_.capacity() * sizeof(WeightStrip));
+}
+
+int64_t CpuWeight::RowBytes(DType dtype) const {
+  return columns_ / BlockElements(dtype) * BlockBytes(dtype);
+}
+
+const WeightStrip& CpuWeight::StripOf(int64_t row) const {
+  SPARSESERVE_CHECK(row >= 0 && row < rows_);
+  const auto after = std::upper_bound(
+      strips_.begin(), strips_.end(), row,
+      [](int64_t r, const WeightStrip& strip) { return r < strip.first_row; });
+  return after[-1];
+}
+
+const std::byte* CpuWeight::RowData(int64_t row) const {
+  const WeightStrip& strip = StripOf(row);
+  return strip.data + (row - strip.first_row) * RowBytes(strip.dtype);
+}
+
+}  // namespace sparseserve::cpu

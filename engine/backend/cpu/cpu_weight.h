@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/backend/backend.h"
+#include "engine/backend/cpu/linear_kernels.h"
+
+namespace sparseserve::cpu {
+
+// Up to kStripRows consecutive rows of one stacked matrix.
+struct WeightStrip {
+  const std::byte* data = nullptr;
+  DType dtype = DType::kF32;
+  int32_t rows = 0;
+  int64_t first_row = 0;  // of the whole weight
+};
+
+// Stored matrices, used in place. Immutable once loaded.
+class CpuWeight : public Weight {
+ public:
+  // INVALID_ARGUMENT for shapes that the kernels cannot take.
+  static absl::StatusOr<std::unique_ptr<CpuWeight>> Create(
+      absl::Span<const StoredMatrix> stacked);
+
+  int64_t rows() const override { return rows_; }
+  int64_t columns() const override { return columns_; }
+  int64_t bytes() const override;
+
+  const std::vector<WeightStrip>& strips() const { return strips_; }
+  int64_t RowBytes(DType dtype) const;
+  // The strip that holds `row`, and the row's bytes.
+  const WeightStrip& StripOf(int64_t row) const;
+  const std::byte* RowData(int64_t row) const;
+
+ private:
+  CpuWeight() = default;
+
+  int64_t rows_ = 0;
+  int64_t columns_ = 0;
+  std::vector<WeightStrip> strips_;
+};
+
+}  // namespace sparseserve::cpu

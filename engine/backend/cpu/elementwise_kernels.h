@@ -1,0 +1,29 @@
+#pragma once
+
+// Row operations of the transformer. Any length; pointers need no alignment.
+
+#include <cstdint>
+
+#include "engine/backend/cpu/simd_level.h"
+
+namespace sparseserve::cpu {
+
+struct ElementwiseKernels {
+  // output[i] = input[i] / sqrt(mean(input^2) + epsilon) * gain[i]
+  void (*rms_norm)(const float* input, const float* gain, float epsilon,
+                   int64_t columns, float* output);
+  // output[i] = silu(gate[i]) * up[i]
+  void (*swiglu)(const float* gate, const float* up, int64_t columns,
+                 float* output);
+  // Rotates pair (2i, 2i + 1) by the angle of cosines[i], sines[i].
+  // `output` may be `input`.
+  void (*rotate_pairs)(const float* input, const float* cosines,
+                       const float* sines, int64_t pairs, float* output);
+  // Rounds to nearest even; NaN stays NaN.
+  void (*to_bfloat16)(const float* input, int64_t count, uint16_t* output);
+};
+
+// The best path up to `level`.
+const ElementwiseKernels& ElementwiseKernelsFor(SimdLevel level);
+
+}  // namespace sparseserve::cpu

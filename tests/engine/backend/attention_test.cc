@@ -1,0 +1,340 @@
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "engine/tensor/quant_blocks.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/backend/backend_under_test.h"
+#include "tests/testing/reference_attention.h"
+
+namespace sparseserve {
+namespace {
+
+struct Shape {
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  DType kv_dtype = DType::kF32;
+};
+
+// One sequence's rows of a batch: `rows` queries that end at position
+// `length` - 1.
+struct Slice {
+  int length = 0;
+  int rows = 0;
+};
+
+// A batch with random contents. KV memory that no position of any slice owns
+// is NaN, as a reused page's might be.
+class Batch {
+ public:
+  Batch(const Shape& shape, std::vector<Slice> slices, uint32_t seed)
+      : shape_(shape), slices_(std::move(slices)), random_(seed) {
+    AllocatePages();
+    FillKv();
+    layout_.kv_heads = shape_.kv_heads;
+    for (size_t s = 0; s < slices_.size(); ++s) AddTiles(s);
+    const int width = (shape_.heads + 2 * shape_.kv_heads) * shape_.head_dim;
+    queries_ = RandomFloats(rows_ * width, 1.0f);
+    args_.queries = ConstMatrixView(queries_.data(), rows_, width);
+    args_.heads = shape_.heads;
+    args_.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+    output_.assign(rows_ * shape_.heads * shape_.head_dim,
+                   std::numeric_limits<float>::quiet_NaN());
+    lse_.assign(rows_ * shape_.heads, std::numeric_limits<float>::quiet_NaN());
+    args_.output = {output_.data(), rows_, shape_.heads * shape_.head_dim};
+    args_.lse = lse_.data();
+  }
+
+  // Every (tile, KV head) gets every block that causality allows.
+  Batch& Dense() {
+    return Select([](int) { return true; });
+  }
+
+  // Every (tile, KV head) gets its own random subset of the allowed blocks.
+  Batch& Sparse() {
+    return Select([this](int) { return random_() % 3 == 0; });
+  }
+
+  // Keeps the blocks for which `keep` says so; a list left empty gets block 0.
+  template <typename Keep>
+  Batch& Select(const Keep& keep) {
+    for (const QueryTile& tile : layout_.tiles) {
+      for (int head = 0; head < shape_.kv_heads; ++head) {
+        layout_.list_of.push_back(layout_.lists());
+        const int last = (tile.first_position + tile.rows - 1) / kPageTokens;
+        bool is_empty = true;
+        for (int block = 0; block <= last; ++block) {
+          if (!keep(block) && !(is_empty && block == last)) continue;
+          is_empty = false;
+          const bool is_full = (block + 1) * kPageTokens <= tile.first_position;
+          (is_full ? layout_.full_blocks : layout_.partial_blocks)
+              .push_back(block);
+        }
+        layout_.full_offsets.push_back(layout_.full_blocks.size());
+        layout_.partial_offsets.push_back(layout_.partial_blocks.size());
+      }
+    }
+    EXPECT_EQ(layout_.Validate(), absl::OkStatus());
+    return *this;
+  }
+
+  // Every list is this one partial block, allowed or not.
+  Batch& OnlyBlock(int block) {
+    layout_.list_of.assign(layout_.tiles.size() * shape_.kv_heads, 0);
+    layout_.full_offsets = {0, 0};
+    layout_.partial_offsets = {0, 1};
+    layout_.partial_blocks = {block};
+    return *this;
+  }
+
+  const AttentionArgs& args() {
+    pages_.assign(page_tables_.begin(), page_tables_.end());
+    args_.pages = pages_;
+    args_.layout = &layout_;
+    args_.kv = {.keys = keys_.data(),
+                .values = values_.data(),
+                .dtype = shape_.kv_dtype,
+                .pages = static_cast<int32_t>(page_count_),
+                .kv_heads = shape_.kv_heads,
+                .head_dim = shape_.head_dim};
+    return args_;
+  }
+
+  const std::vector<float>& output() const { return output_; }
+  const std::vector<float>& lse() const { return lse_; }
+  std::vector<float>& queries() { return queries_; }
+  // Outputs of one slice's rows.
+  std::vector<float> OutputOf(size_t slice) const {
+    int64_t first = 0;
+    for (size_t s = 0; s < slice; ++s) first += slices_[s].rows;
+    const int64_t width = shape_.heads * shape_.head_dim;
+    return std::vector<float>(
+        output_.begin() + first * width,
+        output_.begin() + (first + slices_[slice].rows) * width);
+  }
+
+  void Poison(size_t slice) {
+    for (int position = 0; position < slices_[slice].length; ++position) {
+      Write(slice, position,
+            [] { return std::numeric_limits<float>::quiet_NaN(); });
+    }
+  }
+
+ private:
+  std::vector<float> RandomFloats(int64_t count, float deviation) {
+    std::normal_distribution<float> normal(0.0f, deviation);
+    std::vector<float> floats(count);
+    for (float& value : floats) value = normal(random_);
+    return floats;
+  }
+
+  void AllocatePages() {
+    for (const Slice& slice : slices_) {
+      page_count_ += (slice.length + kPageTokens - 1) / kPageTokens;
+    }
+    std::vector<PageId> shuffled(page_count_);
+    std::iota(shuffled.begin(), shuffled.end(), 0);
+    std::shuffle(shuffled.begin(), shuffled.end(), random_);
+    auto next = shuffled.begin();
+    for (const Slice& slice : slices_) {
+      const int count = (slice.length + kPageTokens - 1) / kPageTokens;
+      page_tables_.emplace_back(next, next + count);
+      next += count;
+    }
+  }
+
+  void FillKv() {
+    const int64_t elements =
+        page_count_ * shape_.kv_heads * kPageTokens * shape_.head_dim;
+    const int element_bytes = BlockBytes(shape_.kv_dtype);
+    keys_.assign(elements * element_bytes, std::byte{0xFF});
+    values_.assign(elements * element_bytes, std::byte{0xFF});
+    std::normal_distribution<float> normal;
+    for (size_t s = 0; s < slices_.size(); ++s) {
+      for (int position = 0; position < slices_[s].length; ++position) {
+        Write(s, position, [&] { return normal(random_); });
+      }
+    }
+  }
+
+  template <typename Draw>
+  void Write(size_t slice, int position, const Draw& draw) {
+    const int64_t page = page_tables_[slice][position / kPageTokens];
+    for (int head = 0; head < shape_.kv_heads; ++head) {
+      const int64_t first = ((page * shape_.kv_heads + head) * kPageTokens +
+                             position % kPageTokens) *
+                            shape_.head_dim;
+      for (int i = 0; i < shape_.head_dim; ++i) {
+        Store(draw(), first + i, keys_);
+        Store(draw(), first + i, values_);
+      }
+    }
+  }
+
+  void Store(float value, int64_t index, std::vector<std::byte>& to) {
+    if (shape_.kv_dtype == DType::kBF16) {
+      reinterpret_cast<uint16_t*>(to.data())[index] = FloatToBFloat16(value);
+    } else {
+      reinterpret_cast<float*>(to.data())[index] = value;
+    }
+  }
+
+  void AddTiles(size_t slice) {
+    int position = slices_[slice].length - slices_[slice].rows;
+    int left = slices_[slice].rows;
+    while (left > 0) {
+      const int rows = std::min(left, kPageTokens - position % kPageTokens);
+      layout_.tiles.push_back({.slice = static_cast<int32_t>(slice),
+                               .first_row = static_cast<int32_t>(rows_),
+                               .rows = rows,
+                               .first_position = position});
+      rows_ += rows;
+      position += rows;
+      left -= rows;
+    }
+  }
+
+  const Shape shape_;
+  const std::vector<Slice> slices_;
+  std::mt19937 random_;
+  int64_t page_count_ = 0;
+  std::vector<std::vector<PageId>> page_tables_;
+  std::vector<absl::Span<const PageId>> pages_;
+  std::vector<std::byte> keys_, values_;
+  std::vector<float> queries_, output_, lse_;
+  int64_t rows_ = 0;
+  BlockLayout layout_;
+  AttentionArgs args_;
+};
+
+using AttentionTest = BackendTest;
+
+void ExpectEqualsReference(Backend& backend, Batch& batch) {
+  const ReferenceAttentionResult expected = ReferenceAttention(batch.args());
+  backend.Attention(batch.args());
+  // Both read the same stored KV, so its dtype adds no error.
+  ASSERT_EQ(batch.output().size(), expected.output.size());
+  double worst = 0;
+  for (size_t i = 0; i < expected.output.size(); ++i) {
+    const double error = std::abs(batch.output()[i] - expected.output[i]);
+    if (!(error <= worst)) worst = error;
+  }
+  EXPECT_LT(worst, 1e-5);
+  ASSERT_EQ(batch.lse().size(), expected.lse.size());
+  for (size_t i = 0; i < expected.lse.size(); ++i) {
+    if (std::isinf(expected.lse[i])) {
+      ASSERT_EQ(batch.lse()[i], expected.lse[i]) << i;
+    } else {
+      ASSERT_NEAR(batch.lse()[i], expected.lse[i], 1e-5) << i;
+    }
+  }
+}
+
+std::vector<Shape> Shapes() {
+  std::vector<Shape> shapes;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    shapes.push_back({9, 3, 64, dtype});
+    shapes.push_back({2, 2, 128, dtype});
+    shapes.push_back({4, 1, 80, dtype});
+    shapes.push_back({6, 1, 8, dtype});
+    shapes.push_back({1, 1, 256, dtype});
+  }
+  return shapes;
+}
+
+TEST_P(AttentionTest, DenseEqualsReference) {
+  for (const Shape& shape : Shapes()) {
+    for (const int length : {1, 63, 64, 65, 300}) {
+      SCOPED_TRACE(testing::Message()
+                   << shape.heads << "/" << shape.kv_heads << "x"
+                   << shape.head_dim << " of " << DTypeName(shape.kv_dtype)
+                   << ", length " << length);
+      Batch batch(shape, {{length, length}}, length);
+      ExpectEqualsReference(backend(), batch.Dense());
+    }
+  }
+}
+
+TEST_P(AttentionTest, SparseMixedBatchEqualsReference) {
+  for (const Shape& shape : Shapes()) {
+    for (uint32_t seed = 0; seed < 3; ++seed) {
+      // Decodes, a whole prompt, and chunks that begin inside a block.
+      Batch batch(shape,
+                  {{1, 1}, {64, 1}, {333, 1}, {129, 129}, {300, 70}, {500, 3}},
+                  seed);
+      ExpectEqualsReference(backend(), batch.Sparse());
+    }
+  }
+}
+
+TEST_P(AttentionTest, GroupLargerThanOnePassEqualsReference) {
+  Batch batch({12, 1, 16, DType::kF32}, {{200, 200}}, 5);
+  ExpectEqualsReference(backend(), batch.Dense());
+}
+
+TEST_P(AttentionTest, RowIsTheSameAloneAndInABatch) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Shape shape = {9, 3, 64, dtype};
+    // The same 150 positions: all at once, and the last one alone. Equal
+    // seeds draw equal pages and KV; the last query is copied over.
+    Batch whole(shape, {{150, 150}}, 7);
+    Batch last(shape, {{150, 1}}, 7);
+    const int64_t width = last.args().queries.columns;
+    std::copy(whole.queries().end() - width, whole.queries().end(),
+              last.queries().begin());
+    backend().Attention(whole.Dense().args());
+    backend().Attention(last.Dense().args());
+    const std::vector<float> all = whole.output();
+    EXPECT_EQ(std::vector<float>(all.end() - 9 * 64, all.end()), last.output());
+  }
+}
+
+TEST_P(AttentionTest, RowWithoutVisibleKeysIsZeroWithMinusInfinity) {
+  // No valid layout has such rows: the first tile is pointed at the block
+  // behind it.
+  Batch batch({3, 1, 64, DType::kF32}, {{128, 128}}, 11);
+  ExpectEqualsReference(backend(), batch.OnlyBlock(1));
+  EXPECT_THAT(std::vector<float>(batch.lse().begin(), batch.lse().begin() + 3),
+              testing::Each(-std::numeric_limits<float>::infinity()));
+  EXPECT_THAT(
+      std::vector<float>(batch.output().begin(), batch.output().begin() + 64),
+      testing::Each(0.0f));
+}
+
+TEST_P(AttentionTest, NanInOneSequenceStaysThere) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Shape shape = {9, 3, 64, dtype};
+    const std::vector<Slice> slices = {{70, 1}, {90, 90}, {200, 33}};
+    Batch clean(shape, slices, 3);
+    Batch poisoned(shape, slices, 3);
+    poisoned.Poison(1);
+    backend().Attention(clean.Dense().args());
+    backend().Attention(poisoned.Dense().args());
+    EXPECT_EQ(clean.OutputOf(0), poisoned.OutputOf(0));
+    EXPECT_EQ(clean.OutputOf(2), poisoned.OutputOf(2));
+    EXPECT_THAT(poisoned.OutputOf(1), testing::Each(testing::IsNan()));
+  }
+}
+
+TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
+  Batch batch({2, 1, 64, DType::kF32}, {{130, 130}}, 13);
+  for (float& query : batch.queries()) query *= 1000;
+  const ReferenceAttentionResult expected =
+      ReferenceAttention(batch.Dense().args());
+  backend().Attention(batch.args());
+  for (size_t i = 0; i < expected.lse.size(); ++i) {
+    ASSERT_NEAR(batch.lse()[i] / expected.lse[i], 1, 1e-5);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Paths, AttentionTest,
+                         testing::ValuesIn(AvailableSimdPaths()),
+                         [](const auto& path) { return path.param; });
+
+}  // namespace
+}  // namespace sparseserve

@@ -1,0 +1,23 @@
+#include "tests/engine/backend/backend_under_test.h"
+
+namespace sparseserve {
+namespace {
+
+std::unique_ptr<Backend> Create(const std::string& simd) {
+  return CreateBackend({.threads = 2, .compute_dtype = "f32", .simd = simd})
+      .value();
+}
+
+}  // namespace
+
+std::vector<std::string> AvailableSimdPaths() {
+  std::vector<std::string> paths;
+  for (const char* path : {"scalar", "sse4", "avx2", "avx512"}) {
+    if (Create(path)->device().simd == path) paths.push_back(path);
+  }
+  return paths;
+}
+
+BackendTest::BackendTest() : backend_(Create(GetParam())) {}
+
+}  // namespace sparseserve

@@ -1,0 +1,226 @@
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "engine/tensor/quant_blocks.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/backend/backend_under_test.h"
+
+namespace sparseserve {
+namespace {
+
+constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
+                             DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+
+// A stored matrix of random bits with sane scales, and what it means.
+class RandomMatrix {
+ public:
+  RandomMatrix(DType dtype, int64_t rows, int64_t columns, uint32_t seed)
+      : values_(rows * columns) {
+    const int64_t blocks = rows * columns / BlockElements(dtype);
+    bytes_.resize(blocks * BlockBytes(dtype));
+    std::mt19937 random(seed);
+    for (std::byte& byte : bytes_) byte = static_cast<std::byte>(random());
+    for (int64_t b = 0; b < blocks; ++b) {
+      MakeFinite(dtype, random, bytes_.data() + b * BlockBytes(dtype));
+    }
+    stored_ = {bytes_.data(), dtype, rows, columns};
+    DequantizeRow(dtype, bytes_.data(), rows * columns, values_.data());
+  }
+
+  const StoredMatrix& stored() const { return stored_; }
+  // [rows, columns]
+  const std::vector<float>& values() const { return values_; }
+
+ private:
+  static void MakeFinite(DType dtype, std::mt19937& random, std::byte* block) {
+    std::normal_distribution<float> normal;
+    if (dtype == DType::kF32) {
+      const float value = normal(random);
+      std::memcpy(block, &value, sizeof(value));
+    } else if (dtype == DType::kBF16) {
+      const uint16_t value = FloatToBFloat16(normal(random));
+      std::memcpy(block, &value, sizeof(value));
+    } else {
+      // Half scales (or the element itself): sign, 2^-4 ... 2^-1, fraction.
+      const int halves = dtype == DType::kQ4_1 ? 2 : 1;
+      for (int i = 0; i < halves; ++i) {
+        const uint16_t half = (random() & 0x83FF) | ((11 + random() % 4) << 10);
+        std::memcpy(block + 2 * i, &half, sizeof(half));
+      }
+    }
+  }
+
+  std::vector<std::byte> bytes_;
+  std::vector<float> values_;
+  StoredMatrix stored_;
+};
+
+std::vector<float> RandomFloats(int64_t count, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::vector<float> floats(count);
+  for (float& value : floats) value = normal(random);
+  return floats;
+}
+
+using LinearTest = BackendTest;
+
+std::vector<float> Multiply(Backend& backend, const Weight& weight,
+                            std::vector<float> input, RowGroups groups) {
+  const int64_t rows = groups.decode_rows + groups.prefill_rows;
+  std::vector<float> output(rows * weight.rows());
+  backend.Linear(weight, MatrixView{input.data(), rows, weight.columns()},
+                 groups, false, {output.data(), rows, weight.rows()});
+  return output;
+}
+
+// Largest |actual - exact| relative to the sum of the products' magnitudes.
+double WorstError(const std::vector<float>& weight,
+                  const std::vector<float>& input,
+                  const std::vector<float>& actual, int64_t columns) {
+  const int64_t outputs = weight.size() / columns;
+  const int64_t rows = input.size() / columns;
+  double worst = 0;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t n = 0; n < outputs; ++n) {
+      double exact = 0;
+      double magnitude = 0;
+      for (int64_t k = 0; k < columns; ++k) {
+        const double product = static_cast<double>(input[r * columns + k]) *
+                               weight[n * columns + k];
+        exact += product;
+        magnitude += std::abs(product);
+      }
+      const double error =
+          std::abs(actual[r * outputs + n] - exact) / magnitude;
+      if (!(error <= worst)) worst = error;
+    }
+  }
+  return worst;
+}
+
+TEST_P(LinearTest, EveryDtypeAndRowCountEqualsDoublePrecision) {
+  for (const DType dtype : kDTypes) {
+    // 43 outputs: strips of 8 and a rest of 3.
+    const RandomMatrix matrix(dtype, 43, 96, 1);
+    const auto weight =
+        backend().LoadWeight({matrix.stored()}, WeightUse::kLayer).value();
+    for (const int64_t rows : {1, 2, 3, 7, 16, 33, 64}) {
+      const std::vector<float> input = RandomFloats(rows * 96, rows);
+      const std::vector<float> output =
+          Multiply(backend(), *weight, input, {.decode_rows = rows});
+      EXPECT_LT(WorstError(matrix.values(), input, output, 96), 1e-6)
+          << DTypeName(dtype) << ", " << rows << " rows";
+    }
+  }
+}
+
+TEST_P(LinearTest, DecodeRowIsTheSameToTheBitInAnyBatch) {
+  for (const DType dtype : kDTypes) {
+    const RandomMatrix matrix(dtype, 29, 160, 2);
+    const auto weight =
+        backend().LoadWeight({matrix.stored()}, WeightUse::kLayer).value();
+    const std::vector<float> input = RandomFloats(64 * 160, 3);
+    const std::vector<float> together =
+        Multiply(backend(), *weight, input, {.decode_rows = 64});
+    for (const int64_t rows : {1, 2, 3, 4, 5, 16, 33}) {
+      for (int64_t first = 0; first + rows <= 64; first += 13) {
+        const std::vector<float> some(input.begin() + first * 160,
+                                      input.begin() + (first + rows) * 160);
+        EXPECT_EQ(Multiply(backend(), *weight, some, {.decode_rows = rows}),
+                  std::vector<float>(together.begin() + first * 29,
+                                     together.begin() + (first + rows) * 29))
+            << DTypeName(dtype) << ", " << rows << " rows from " << first;
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, PrefillRowsOfTheExactModeEqualDecodeRows) {
+  const RandomMatrix matrix(DType::kQ4_1, 48, 64, 4);
+  const auto weight =
+      backend().LoadWeight({matrix.stored()}, WeightUse::kLayer).value();
+  const std::vector<float> input = RandomFloats(100 * 64, 5);
+  EXPECT_EQ(Multiply(backend(), *weight, input, {.decode_rows = 100}),
+            Multiply(backend(), *weight, input,
+                     {.decode_rows = 1, .prefill_rows = 99}));
+}
+
+TEST_P(LinearTest, StackedMatricesFollowEachOther) {
+  const RandomMatrix first(DType::kQ4_1, 11, 64, 6);
+  const RandomMatrix second(DType::kF32, 5, 64, 7);
+  const RandomMatrix third(DType::kQ8_0, 20, 64, 8);
+  const auto weight =
+      backend()
+          .LoadWeight({first.stored(), second.stored(), third.stored()},
+                      WeightUse::kLayer)
+          .value();
+  ASSERT_EQ(weight->rows(), 36);
+  std::vector<float> values = first.values();
+  for (const RandomMatrix* more : {&second, &third}) {
+    values.insert(values.end(), more->values().begin(), more->values().end());
+  }
+  const std::vector<float> input = RandomFloats(3 * 64, 9);
+  const std::vector<float> output =
+      Multiply(backend(), *weight, input, {.decode_rows = 3});
+  EXPECT_LT(WorstError(values, input, output, 64), 1e-6);
+}
+
+TEST_P(LinearTest, AccumulateAddsToTheOutput) {
+  const RandomMatrix matrix(DType::kQ4_0, 24, 64, 10);
+  const auto weight =
+      backend().LoadWeight({matrix.stored()}, WeightUse::kLayer).value();
+  std::vector<float> input = RandomFloats(6 * 64, 11);
+  const std::vector<float> product =
+      Multiply(backend(), *weight, input, {.decode_rows = 6});
+  std::vector<float> output = RandomFloats(6 * 24, 12);
+  std::vector<float> expected = output;
+  for (size_t i = 0; i < expected.size(); ++i) expected[i] += product[i];
+  backend().Linear(*weight, MatrixView{input.data(), 6, 64}, {.decode_rows = 6},
+                   true, {output.data(), 6, 24});
+  EXPECT_EQ(output, expected);
+}
+
+TEST_P(LinearTest, EmbedExpandsTheTokensRows) {
+  for (const DType dtype : kDTypes) {
+    const RandomMatrix matrix(dtype, 19, 64, 13);
+    const auto table =
+        backend().LoadWeight({matrix.stored()}, WeightUse::kFewRows).value();
+    const std::vector<TokenId> tokens = {18, 0, 7, 8, 7};
+    std::vector<float> output(tokens.size() * 64);
+    backend().Embed(*table, tokens, {output.data(), 5, 64});
+    for (size_t t = 0; t < tokens.size(); ++t) {
+      EXPECT_THAT(std::vector<float>(output.begin() + t * 64,
+                                     output.begin() + (t + 1) * 64),
+                  testing::Pointwise(
+                      testing::FloatEq(),
+                      std::vector<float>(
+                          matrix.values().begin() + tokens[t] * 64,
+                          matrix.values().begin() + (tokens[t] + 1) * 64)));
+    }
+  }
+}
+
+TEST_P(LinearTest, RefusesShapesThatItCannotMultiply) {
+  const RandomMatrix matrix(DType::kF32, 4, 40, 14);
+  const auto odd = backend().LoadWeight({matrix.stored()}, WeightUse::kLayer);
+  EXPECT_EQ(odd.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(odd.status().message(), testing::HasSubstr("40 columns"));
+  EXPECT_FALSE(backend().LoadWeight({}, WeightUse::kLayer).ok());
+  const RandomMatrix narrow(DType::kF32, 4, 32, 15);
+  const RandomMatrix wide(DType::kF32, 4, 64, 16);
+  EXPECT_FALSE(
+      backend()
+          .LoadWeight({narrow.stored(), wide.stored()}, WeightUse::kLayer)
+          .ok());
+}
+
+INSTANTIATE_TEST_SUITE_P(Paths, LinearTest,
+                         testing::ValuesIn(AvailableSimdPaths()),
+                         [](const auto& path) { return path.param; });
+
+}  // namespace
+}  // namespace sparseserve
