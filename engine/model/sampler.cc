@@ -89,6 +89,12 @@ bool AllFinite(absl::Span<const float> values) {
   return finite;
 }
 
+absl::Status NotFiniteError(const StepSlice& slice, int64_t position) {
+  return absl::InternalError(absl::StrCat("the logits of sequence ",
+                                          slice.sequence, " at position ",
+                                          position, " are not finite"));
+}
+
 Sampler::Sampler(int32_t vocab_size)
     : vocab_size_(vocab_size),
       adjusted_(vocab_size),
@@ -105,9 +111,8 @@ absl::Status Sampler::Sample(absl::Span<const float> logits,
   const SamplingParams& params = *slice.sampling;
   RETURN_IF_ERROR(CheckSampling(slice, vocab_size_));
   if (!AllFinite(logits)) {
-    return absl::InternalError(absl::StrCat(
-        "the logits of sequence ", slice.sequence, " at position ",
-        slice.first_position + slice.tokens.size() - 1, " are not finite"));
+    return NotFiniteError(slice,
+                          slice.first_position + slice.tokens.size() - 1);
   }
 
   Adjust(logits, slice);
@@ -254,9 +259,10 @@ void Sampler::ReportLogprobs(absl::Span<const float> logits, int alternatives,
   const double largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
   for (const float logit : logits) sum += std::exp(logit - largest);
-  const double log_sum = largest + std::log(sum);
+  const double log_sum = std::log(sum);
   const auto logprob_of = [&](TokenId token) {
-    return TokenLogprob{token, static_cast<float>(logits[token] - log_sum)};
+    return TokenLogprob{token,
+                        static_cast<float>(logits[token] - largest - log_sum)};
   };
   result.chosen = logprob_of(result.token);
 

@@ -64,5 +64,7 @@ class Sampler {
 
 // False if any value is NaN or infinite.
 bool AllFinite(absl::Span<const float> values);
+// INTERNAL: the logits at this position of the slice are not finite.
+absl::Status NotFiniteError(const StepSlice& slice, int64_t position);
 
 }  // namespace sparseserve

@@ -1,0 +1,149 @@
+#include "engine/loaded_model.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/backend/create_backend.h"
+#include "engine/base/available_memory.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/str_cat.h"
+#include "engine/model/gguf_tokenizer.h"
+#include "engine/model/model_weights.h"
+
+namespace sparseserve {
+namespace {
+
+absl::Status CheckOption(const char* name, int64_t value, int64_t least,
+                         int64_t greatest) {
+  if (value >= least && value <= greatest) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat(name, " is ", value, ", must be from ", least, " to ", greatest));
+}
+
+absl::Status CheckOptions(const Engine::Options& options) {
+  if (options.model_path.empty()) {
+    return absl::InvalidArgumentError("model_path is empty");
+  }
+  RETURN_IF_ERROR(CheckOption("kv_cache_bytes", options.kv_cache_bytes, 0,
+                              int64_t{1} << 50));
+  RETURN_IF_ERROR(
+      CheckOption("max_step_tokens", options.max_step_tokens, 1, 1 << 16));
+  return CheckOption("max_step_slices", options.max_step_slices, 1, 1 << 12);
+}
+
+// The dtype that most of the model's elements have, and their number.
+void DescribeTensors(const GgufFile& file, ModelInfo& info) {
+  int64_t largest = 0;
+  std::vector<std::pair<DType, int64_t>> counts;
+  for (const GgufTensor& tensor : file.tensors()) {
+    if (!tensor.dtype.has_value()) continue;
+    info.parameters += tensor.elements();
+    auto count = std::find_if(
+        counts.begin(), counts.end(),
+        [&](const auto& entry) { return entry.first == *tensor.dtype; });
+    if (count == counts.end()) {
+      count = counts.insert(counts.end(), {*tensor.dtype, 0});
+    }
+    count->second += tensor.elements();
+    if (count->second > largest) {
+      largest = count->second;
+      info.weight_dtype = std::string(DTypeName(*tensor.dtype));
+    }
+  }
+}
+
+absl::StatusOr<ModelInfo> DescribeModel(const GgufFile& file,
+                                        const ModelConfig& config,
+                                        const ChatTemplate* chat_template) {
+  constexpr const char* kNameKey = "general.name";
+  ModelInfo info;
+  if (file.metadata().Has(kNameKey)) {
+    ASSIGN_OR_RETURN(info.name, file.metadata().GetString(kNameKey));
+  }
+  info.architecture = std::string(ArchitectureName(config.architecture));
+  info.context_tokens = config.context_tokens;
+  info.vocab_size = config.vocab_size;
+  info.layers = config.layers;
+  info.heads = config.heads;
+  info.kv_heads = config.kv_heads;
+  info.head_dim = config.head_dim;
+  if (chat_template != nullptr) {
+    info.chat_template = std::string(chat_template->name());
+  }
+  DescribeTensors(file, info);
+  return info;
+}
+
+absl::Status LoadTransformer(const Engine::Options& options,
+                             LoadedModel& model) {
+  const auto report = [&](const char* stage, double done) {
+    if (options.progress) options.progress(stage, done);
+  };
+  BackendOptions backend_options;
+  backend_options.threads = options.threads;
+  backend_options.compute_dtype = options.compute_dtype;
+  backend_options.simd = options.simd;
+  backend_options.max_rows =
+      std::max(options.max_step_tokens, options.max_step_slices);
+  ASSIGN_OR_RETURN(model.backend, CreateBackend(backend_options));
+  ASSIGN_OR_RETURN(
+      ModelWeights weights,
+      LoadModelWeights(*model.backend, *model.file, model.config,
+                       [&](double done) { report("weights", done); }));
+  Transformer::Limits limits;
+  limits.max_rows = options.max_step_tokens;
+  limits.max_logit_rows = options.max_step_slices;
+  ASSIGN_OR_RETURN(model.transformer,
+                   Transformer::Create(*model.backend, model.config,
+                                       std::move(weights), limits));
+  return absl::OkStatus();
+}
+
+absl::Status AllocateKvCache(const Engine::Options& options,
+                             LoadedModel& model) {
+  KvCache::Shape shape;
+  shape.layers = model.config.layers;
+  shape.kv_heads = model.config.kv_heads;
+  shape.head_dim = model.config.head_dim;
+  shape.dtype = model.backend->device().kv_dtype;
+  KvBudget::Request request;
+  request.bytes = options.kv_cache_bytes;
+  request.page_bytes = KvCache::PageBytes(shape);
+  request.context_tokens = model.config.context_tokens;
+  request.available_bytes = AvailableMemoryBytes();
+  ASSIGN_OR_RETURN(model.kv_budget, ChooseKvBudget(request));
+  ASSIGN_OR_RETURN(model.kv_cache, KvCache::Create(*model.backend, shape,
+                                                   model.kv_budget.pages));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<LoadedModel> LoadModel(const Engine::Options& options) {
+  RETURN_IF_ERROR(CheckOptions(options));
+  LoadedModel model;
+  ASSIGN_OR_RETURN(model.file, GgufFile::Open(options.model_path));
+  ASSIGN_OR_RETURN(model.config, ReadModelConfig(model.file->metadata()));
+  auto tokenizer = LoadTokenizer(model.file->metadata());
+  if (absl::IsNotFound(tokenizer.status())) {
+    // Of a key: NOT_FOUND from here means that there is no file.
+    return absl::InvalidArgumentError(tokenizer.status().message());
+  }
+  ASSIGN_OR_RETURN(model.tokenizer, std::move(tokenizer));
+  if (model.tokenizer->vocab_size() != model.config.vocab_size) {
+    return absl::InvalidArgumentError(
+        StrCat("the tokenizer has ", model.tokenizer->vocab_size(),
+               " tokens, the model ", model.config.vocab_size));
+  }
+  ASSIGN_OR_RETURN(model.chat_template,
+                   LoadChatTemplate(model.file->metadata()));
+  ASSIGN_OR_RETURN(model.info, DescribeModel(*model.file, model.config,
+                                             model.chat_template.get()));
+  RETURN_IF_ERROR(LoadTransformer(options, model));
+  RETURN_IF_ERROR(AllocateKvCache(options, model));
+  return model;
+}
+
+}  // namespace sparseserve

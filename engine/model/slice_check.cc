@@ -1,0 +1,97 @@
+#include "engine/model/slice_check.h"
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+
+namespace sparseserve {
+namespace {
+
+absl::Status BadSlice(const StepSlice& slice, const std::string& problem) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("slice of sequence ", slice.sequence, ": ", problem));
+}
+
+int64_t EndPosition(const StepSlice& slice) {
+  return int64_t{slice.first_position} +
+         static_cast<int64_t>(slice.tokens.size());
+}
+
+}  // namespace
+
+absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits) {
+  const int64_t slices = static_cast<int64_t>(plan.slices.size());
+  if (slices > limits.max_slices) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the plan has ", slices, " slices, max_step_slices is ",
+                     limits.max_slices));
+  }
+  int64_t rows = 0;
+  for (const StepSlice& slice : plan.slices) {
+    rows += static_cast<int64_t>(slice.tokens.size());
+  }
+  if (rows > limits.max_rows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the plan has ", rows, " tokens, max_step_tokens is ",
+                     limits.max_rows));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSlice(const StepSlice& slice, const StepLimits& limits) {
+  if (slice.tokens.empty()) return BadSlice(slice, "it has no tokens");
+  for (const TokenId token : slice.tokens) {
+    if (token < 0 || token >= limits.vocab_size) {
+      return BadSlice(slice, absl::StrCat("token ", token,
+                                          " is not in the vocabulary, 0 to ",
+                                          limits.vocab_size - 1));
+    }
+  }
+  if (slice.first_position < 0 || EndPosition(slice) > limits.context_tokens) {
+    return BadSlice(
+        slice, absl::StrCat("positions ", slice.first_position, " to ",
+                            EndPosition(slice) - 1, " leave the context, 0 to ",
+                            limits.context_tokens - 1));
+  }
+  const int64_t covered =
+      static_cast<int64_t>(slice.pages.size()) * kPageTokens;
+  if (covered < EndPosition(slice)) {
+    return BadSlice(
+        slice, absl::StrCat(slice.pages.size(), " pages do not cover position ",
+                            EndPosition(slice) - 1));
+  }
+  for (const PageId page : slice.pages) {
+    if (page < 0 || page >= limits.kv_pages) {
+      return BadSlice(slice, absl::StrCat("page ", page, " is not one of 0 to ",
+                                          limits.kv_pages - 1));
+    }
+  }
+  if (slice.wants_token && slice.sampling == nullptr) {
+    return BadSlice(slice, "it wants a token but has no sampling parameters");
+  }
+  const int64_t logits =
+      static_cast<int64_t>(slice.tokens.size()) * limits.vocab_size;
+  if (!slice.all_logits.empty() &&
+      static_cast<int64_t>(slice.all_logits.size()) != logits) {
+    return BadSlice(slice,
+                    absl::StrCat("room for ", slice.all_logits.size(),
+                                 " logits, all of its rows have ", logits));
+  }
+  return absl::OkStatus();
+}
+
+bool WritesAreExclusive(absl::Span<const PlannedSlice> slices) {
+  absl::flat_hash_map<PageId, int> uses;
+  for (const PlannedSlice& planned : slices) {
+    for (const PageId page : planned.slice->pages) ++uses[page];
+  }
+  for (const PlannedSlice& planned : slices) {
+    const StepSlice& slice = *planned.slice;
+    const int64_t end_page = (EndPosition(slice) - 1) / kPageTokens + 1;
+    for (int64_t i = slice.first_position / kPageTokens; i < end_page; ++i) {
+      if (uses[slice.pages[i]] != 1) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace sparseserve

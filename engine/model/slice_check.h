@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "engine/attention/attention_plan.h"
+#include "engine/step.h"
+
+namespace sparseserve {
+
+// What a step may ask for.
+struct StepLimits {
+  int32_t max_slices = 0;
+  int32_t max_rows = 0;
+  int32_t vocab_size = 0;
+  int32_t context_tokens = 0;
+  int32_t kv_pages = 0;
+};
+
+// INVALID_ARGUMENT if the plan as a whole is too large for one pass.
+absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits);
+
+// INVALID_ARGUMENT names what is wrong with one slice. A slice that passes can
+// run without touching memory that is not its own.
+absl::Status CheckSlice(const StepSlice& slice, const StepLimits& limits);
+
+// True if no page that one slice writes is in another's page table or twice in
+// its own: anything else is a fault of the page bookkeeping.
+bool WritesAreExclusive(absl::Span<const PlannedSlice> slices);
+
+}  // namespace sparseserve

@@ -1,0 +1,161 @@
+#include "tests/testing/reference_transformer.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "engine/tensor/quant_blocks.h"
+
+namespace sparseserve::testing {
+namespace {
+
+std::vector<double> Expand(const StoredMatrix& stored) {
+  std::vector<float> values(stored.rows * stored.columns);
+  DequantizeRow(stored.dtype, stored.data, values.size(), values.data());
+  return std::vector<double>(values.begin(), values.end());
+}
+
+}  // namespace
+
+ReferenceTransformer::ReferenceTransformer(const GgufFile& file) {
+  const auto count = [&](const char* key) {
+    return static_cast<int>(
+        file.metadata().GetUint32(absl::StrCat("llama.", key)).value());
+  };
+  const auto matrix = [&](const std::string& name) {
+    const StoredMatrix stored = file.GetMatrix(name).value();
+    return Matrix{static_cast<int>(stored.rows),
+                  static_cast<int>(stored.columns), Expand(stored)};
+  };
+  const auto vector = [&](const std::string& name) {
+    return Expand(file.GetVector(name).value());
+  };
+  heads_ = count("attention.head_count");
+  kv_heads_ = count("attention.head_count_kv");
+  head_dim_ = count("attention.key_length");
+  epsilon_ = file.metadata()
+                 .GetFloat("llama.attention.layer_norm_rms_epsilon")
+                 .value();
+  rope_base_ = file.metadata().GetFloat("llama.rope.freq_base").value();
+  embedding_ = matrix("token_embd.weight");
+  head_ = file.FindTensor("output.weight") != nullptr ? matrix("output.weight")
+                                                      : embedding_;
+  output_norm_ = vector("output_norm.weight");
+  for (int i = 0; i < count("block_count"); ++i) {
+    const std::string prefix = absl::StrCat("blk.", i, ".");
+    Layer layer;
+    layer.attention_norm = vector(prefix + "attn_norm.weight");
+    layer.q = matrix(prefix + "attn_q.weight");
+    layer.k = matrix(prefix + "attn_k.weight");
+    layer.v = matrix(prefix + "attn_v.weight");
+    layer.attention_output = matrix(prefix + "attn_output.weight");
+    layer.mlp_norm = vector(prefix + "ffn_norm.weight");
+    layer.gate = matrix(prefix + "ffn_gate.weight");
+    layer.up = matrix(prefix + "ffn_up.weight");
+    layer.down = matrix(prefix + "ffn_down.weight");
+    layers_.push_back(std::move(layer));
+  }
+}
+
+std::vector<std::vector<double>> ReferenceTransformer::Logits(
+    absl::Span<const TokenId> tokens, const Visible& visible) const {
+  std::vector<Vector> states;
+  for (const TokenId token : tokens) {
+    const auto row = embedding_.values.begin() + token * embedding_.columns;
+    states.emplace_back(row, row + embedding_.columns);
+  }
+  for (const Layer& layer : layers_) {
+    Attend(layer, visible, states);
+    for (Vector& state : states) AddMlp(layer, state);
+  }
+  std::vector<std::vector<double>> logits;
+  for (const Vector& state : states) {
+    logits.push_back(head_.Times(Norm(state, output_norm_)));
+  }
+  return logits;
+}
+
+ReferenceTransformer::Vector ReferenceTransformer::Matrix::Times(
+    const Vector& input) const {
+  Vector output(rows);
+  for (int r = 0; r < rows; ++r) {
+    for (int c = 0; c < columns; ++c) {
+      output[r] += values[int64_t{r} * columns + c] * input[c];
+    }
+  }
+  return output;
+}
+
+ReferenceTransformer::Vector ReferenceTransformer::Norm(
+    const Vector& input, const Vector& gain) const {
+  double squares = 0;
+  for (const double value : input) squares += value * value;
+  const double scale = 1 / std::sqrt(squares / input.size() + epsilon_);
+  Vector output(input.size());
+  for (size_t i = 0; i < input.size(); ++i) {
+    output[i] = input[i] * scale * gain[i];
+  }
+  return output;
+}
+
+void ReferenceTransformer::Rotate(Vector& heads, int position) const {
+  for (size_t i = 0; i + 1 < heads.size(); i += 2) {
+    const double in_head = static_cast<double>(i % head_dim_);
+    const double angle = position * std::pow(rope_base_, -in_head / head_dim_);
+    const double x = heads[i];
+    const double y = heads[i + 1];
+    heads[i] = x * std::cos(angle) - y * std::sin(angle);
+    heads[i + 1] = x * std::sin(angle) + y * std::cos(angle);
+  }
+}
+
+void ReferenceTransformer::Attend(const Layer& layer, const Visible& visible,
+                                  std::vector<Vector>& states) const {
+  const int count = static_cast<int>(states.size());
+  std::vector<Vector> q(count), k(count), v(count);
+  for (int t = 0; t < count; ++t) {
+    const Vector normed = Norm(states[t], layer.attention_norm);
+    q[t] = layer.q.Times(normed);
+    k[t] = layer.k.Times(normed);
+    v[t] = layer.v.Times(normed);
+    Rotate(q[t], t);
+    Rotate(k[t], t);
+  }
+  for (int t = 0; t < count; ++t) {
+    Vector attended(heads_ * head_dim_);
+    for (int head = 0; head < heads_; ++head) {
+      const int at = head * head_dim_;
+      const int kv_at = head / (heads_ / kv_heads_) * head_dim_;
+      double denominator = 0;
+      Vector sum(head_dim_);
+      for (int s = 0; s <= t; ++s) {
+        if (visible && !visible(t, s)) continue;
+        double score = 0;
+        for (int d = 0; d < head_dim_; ++d) {
+          score += q[t][at + d] * k[s][kv_at + d];
+        }
+        const double weight = std::exp(score / std::sqrt(head_dim_));
+        denominator += weight;
+        for (int d = 0; d < head_dim_; ++d) sum[d] += weight * v[s][kv_at + d];
+      }
+      for (int d = 0; d < head_dim_; ++d) {
+        attended[at + d] = sum[d] / denominator;
+      }
+    }
+    const Vector output = layer.attention_output.Times(attended);
+    for (size_t i = 0; i < output.size(); ++i) states[t][i] += output[i];
+  }
+}
+
+void ReferenceTransformer::AddMlp(const Layer& layer, Vector& state) const {
+  const Vector normed = Norm(state, layer.mlp_norm);
+  Vector gated = layer.gate.Times(normed);
+  const Vector up = layer.up.Times(normed);
+  for (size_t i = 0; i < gated.size(); ++i) {
+    gated[i] = gated[i] / (1 + std::exp(-gated[i])) * up[i];
+  }
+  const Vector output = layer.down.Times(gated);
+  for (size_t i = 0; i < output.size(); ++i) state[i] += output[i];
+}
+
+}  // namespace sparseserve::testing

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "engine/model/gguf_file.h"
+#include "engine/step.h"
+
+namespace sparseserve::testing {
+
+// The forward pass of a llama model in double precision, a whole sequence at a
+// time, written from the papers and sharing nothing with the engine but the
+// file reader and the expansion of stored blocks. Slow and obvious.
+class ReferenceTransformer {
+ public:
+  // True if the query at `row` sees the key at `column` (<= row).
+  using Visible = std::function<bool(int row, int column)>;
+
+  // REQUIRES: a complete llama file, such as TinyModel's.
+  explicit ReferenceTransformer(const GgufFile& file);
+
+  // Logits of every position, [tokens][vocab].
+  std::vector<std::vector<double>> Logits(absl::Span<const TokenId> tokens,
+                                          const Visible& visible = {}) const;
+
+ private:
+  using Vector = std::vector<double>;
+  struct Matrix {
+    int rows = 0;
+    int columns = 0;
+    Vector values;  // [rows, columns]
+
+    Vector Times(const Vector& input) const;
+  };
+  struct Layer {
+    Vector attention_norm, mlp_norm;
+    Matrix q, k, v, attention_output, gate, up, down;
+  };
+
+  Vector Norm(const Vector& input, const Vector& gain) const;
+  void Rotate(Vector& heads, int position) const;
+  // Adds the attention half of a layer to every position's state.
+  void Attend(const Layer& layer, const Visible& visible,
+              std::vector<Vector>& states) const;
+  void AddMlp(const Layer& layer, Vector& state) const;
+
+  int heads_, kv_heads_, head_dim_;
+  double epsilon_, rope_base_;
+  Matrix embedding_, head_;
+  Vector output_norm_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace sparseserve::testing

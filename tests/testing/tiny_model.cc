@@ -1,0 +1,192 @@
+#include "tests/testing/tiny_model.h"
+
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "engine/base/check.h"
+#include "engine/tensor/quant_blocks.h"
+
+namespace sparseserve::testing {
+namespace {
+
+// A half with this exponent and a random mantissa: in [2^e, 2^(e + 1)).
+uint16_t RandomHalf(int exponent, std::mt19937& random) {
+  return static_cast<uint16_t>(((exponent + 15) << 10) | (random() & 0x3ff));
+}
+
+// Random elements of about the spread that keeps activations near 1:
+// 1 / sqrt(columns).
+class RandomMatrix {
+ public:
+  RandomMatrix(DType dtype, int64_t columns, std::mt19937& random)
+      : dtype_(dtype),
+        spread_(1.0f / std::sqrt(static_cast<float>(columns))),
+        exponent_(static_cast<int>(std::floor(std::log2(spread_)))),
+        random_(random) {}
+
+  void AppendBlock(std::string& data) {
+    switch (dtype_) {
+      case DType::kF32:
+        return AppendRaw(data, Value());
+      case DType::kF16: {
+        const uint16_t sign = random_() % 2 == 0 ? 0 : 0x8000;
+        return AppendRaw<uint16_t>(data,
+                                   RandomHalf(exponent_ - 1, random_) | sign);
+      }
+      case DType::kBF16:
+        return AppendRaw(data, FloatToBFloat16(Value()));
+      case DType::kQ8_0: {
+        BlockQ8_0 block;
+        block.d = RandomHalf(exponent_ - 7, random_);
+        for (int8_t& quant : block.quants) {
+          quant = static_cast<int8_t>(random_() % 255 - 127);
+        }
+        return AppendRaw(data, block);
+      }
+      case DType::kQ4_0: {
+        BlockQ4_0 block;
+        block.d = RandomHalf(exponent_ - 3, random_);
+        for (uint8_t& quants : block.quants) quants = random_() & 0xff;
+        return AppendRaw(data, block);
+      }
+      case DType::kQ4_1: {
+        BlockQ4_1 block;
+        block.d = RandomHalf(exponent_ - 3, random_);
+        block.m = RandomHalf(exponent_, random_) | 0x8000;
+        for (uint8_t& quants : block.quants) quants = random_() & 0xff;
+        return AppendRaw(data, block);
+      }
+    }
+  }
+
+ private:
+  float Value() { return std::normal_distribution<float>(0, spread_)(random_); }
+
+  const DType dtype_;
+  const float spread_;
+  const int exponent_;
+  std::mt19937& random_;
+};
+
+void AddMatrix(GgufWriter& writer, const std::string& name, DType dtype,
+               int rows, int columns, std::mt19937& random) {
+  SPARSESERVE_CHECK(columns % BlockElements(dtype) == 0);
+  RandomMatrix matrix(dtype, columns, random);
+  std::string data;
+  for (int64_t i = 0; i < int64_t{rows} * columns / BlockElements(dtype); ++i) {
+    matrix.AppendBlock(data);
+  }
+  writer.AddTensor(
+      name, dtype,
+      {static_cast<uint64_t>(columns), static_cast<uint64_t>(rows)}, data);
+}
+
+void AddNorm(GgufWriter& writer, const std::string& name, int size,
+             std::mt19937& random) {
+  std::vector<float> gain(size);
+  for (float& value : gain) {
+    value = std::uniform_real_distribution<float>(0.5f, 1.5f)(random);
+  }
+  writer.AddFloats(name, 0, size, gain);
+}
+
+// GPT-2's reversible map from bytes to printable characters, as UTF-8: bytes
+// that print stand for themselves, the others for U+0100 and on, in order.
+std::vector<std::string> ByteTokens() {
+  std::vector<std::string> tokens;
+  int shifted = 0;
+  for (int byte = 0; byte < 256; ++byte) {
+    const bool prints = (byte >= 0x21 && byte <= 0x7e) ||
+                        (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
+    const int code = prints ? byte : 0x100 + shifted++;
+    if (code < 0x80) {
+      tokens.emplace_back(1, static_cast<char>(code));
+    } else {
+      tokens.push_back({static_cast<char>(0xc0 | (code >> 6)),
+                        static_cast<char>(0x80 | (code & 0x3f))});
+    }
+  }
+  return tokens;
+}
+
+}  // namespace
+
+std::string TinyModel::Build() const {
+  GgufWriter writer;
+  AddMetadata(writer);
+  AddTensors(writer);
+  return writer.Build();
+}
+
+void TinyModel::AddMetadata(GgufWriter& writer) const {
+  const auto add_count = [&](const char* key, int value) {
+    writer.Add(key, static_cast<uint32_t>(value));
+  };
+  writer.Add("general.architecture", std::string("llama"));
+  writer.Add("general.name", std::string("tiny"));
+  add_count("llama.block_count", layers);
+  add_count("llama.context_length", context_tokens);
+  add_count("llama.embedding_length", hidden);
+  add_count("llama.feed_forward_length", mlp_hidden);
+  add_count("llama.attention.head_count", heads);
+  add_count("llama.attention.head_count_kv", kv_heads);
+  add_count("llama.attention.key_length", head_dim);
+  add_count("llama.attention.value_length", head_dim);
+  add_count("llama.rope.dimension_count", head_dim);
+  add_count("llama.vocab_size", kVocabSize);
+  writer.Add("llama.rope.freq_base", rope_base);
+  writer.Add("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+
+  std::vector<std::string> tokens = ByteTokens();
+  std::vector<int32_t> types(tokens.size(), 1);  // normal
+  for (const char* special : {"<|endoftext|>", "<|im_end|>"}) {
+    tokens.push_back(special);
+    types.push_back(3);  // control
+  }
+  writer.Add("tokenizer.ggml.model", std::string("gpt2"));
+  writer.Add("tokenizer.ggml.pre", std::string("smollm"));
+  writer.Add("tokenizer.ggml.tokens", tokens);
+  writer.Add("tokenizer.ggml.token_type", types);
+  writer.Add("tokenizer.ggml.merges", std::vector<std::string>());
+  writer.Add("tokenizer.ggml.eos_token_id", uint32_t{257});
+}
+
+void TinyModel::AddTensors(GgufWriter& writer) const {
+  std::mt19937 random(seed);
+  const auto add = [&](const std::string& name, int rows, int columns) {
+    AddMatrix(writer, name, dtype, rows, columns, random);
+  };
+  add("token_embd.weight", kVocabSize, hidden);
+  for (int layer = 0; layer < layers; ++layer) {
+    const std::string prefix = absl::StrCat("blk.", layer, ".");
+    AddNorm(writer, prefix + "attn_norm.weight", hidden, random);
+    add(prefix + "attn_q.weight", heads * head_dim, hidden);
+    add(prefix + "attn_k.weight", kv_heads * head_dim, hidden);
+    add(prefix + "attn_v.weight", kv_heads * head_dim, hidden);
+    add(prefix + "attn_output.weight", hidden, heads * head_dim);
+    AddNorm(writer, prefix + "ffn_norm.weight", hidden, random);
+    add(prefix + "ffn_gate.weight", mlp_hidden, hidden);
+    add(prefix + "ffn_up.weight", mlp_hidden, hidden);
+    add(prefix + "ffn_down.weight", hidden, mlp_hidden);
+  }
+  AddNorm(writer, "output_norm.weight", hidden, random);
+  if (!tied) add("output.weight", kVocabSize, hidden);
+}
+
+TestFile::TestFile(const std::string& bytes)
+    : path_(std::filesystem::temp_directory_path() / "sparseserve_XXXXXX") {
+  const int file = mkstemp(path_.data());
+  SPARSESERVE_CHECK(file >= 0);
+  SPARSESERVE_CHECK(write(file, bytes.data(), bytes.size()) ==
+                    static_cast<ssize_t>(bytes.size()));
+  SPARSESERVE_CHECK(close(file) == 0);
+}
+
+TestFile::~TestFile() { std::filesystem::remove(path_); }
+
+}  // namespace sparseserve::testing
