@@ -1,10 +1,10 @@
 #include "engine/backend/cpu/cpu_backend.h"
 
 #include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
-#include <cstring>
 #include <string>
 #include <thread>
 #include <utility>
@@ -81,16 +81,19 @@ class CpuBackend : public Backend {
   }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
-    const int64_t rounded =
-        std::max<int64_t>(bytes + kAlignment - 1, 1) / kAlignment * kAlignment;
-    void* data = std::aligned_alloc(kAlignment, rounded);
-    if (data == nullptr) {
+    // Fresh pages of the system are zero and cost nothing until they are
+    // touched: a large KV cache takes memory as it fills.
+    const int64_t mapped = std::max<int64_t>(bytes, 1);
+    void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) {
       return absl::ResourceExhaustedError(
           absl::StrCat("cannot allocate ", bytes, " bytes of memory"));
     }
-    std::memset(data, 0, rounded);
     return Buffer(static_cast<std::byte*>(data), bytes,
-                  [](std::byte* memory, int64_t) { std::free(memory); });
+                  [](std::byte* memory, int64_t size) {
+                    munmap(memory, std::max<int64_t>(size, 1));
+                  });
   }
 
   void Embed(const Weight& table, absl::Span<const TokenId> tokens,
