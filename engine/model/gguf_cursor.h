@@ -3,25 +3,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <string>
 #include <string_view>
 #include <type_traits>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/escaping.h"
 #include "absl/types/span.h"
 #include "engine/base/str_cat.h"
 
 namespace sparseserve {
-
-// Text from a file, made fit for a message: escaped, and not too long.
-inline std::string Quoted(std::string_view text) {
-  constexpr size_t kShown = 80;
-  return StrCat("\"",
-                absl::CHexEscape(internal::CatPiece(text.substr(0, kShown))),
-                text.size() > kShown ? "...\"" : "\"");
-}
 
 // Reads little-endian values off the front of a GGUF file; never past its end.
 // `what` names the thing being read, for the error.

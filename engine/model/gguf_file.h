@@ -13,24 +13,11 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/model/gguf_metadata.h"
+#include "engine/model/gguf_tensor.h"
 #include "engine/model/mapped_file.h"
 #include "engine/tensor/tensor_view.h"
 
 namespace sparseserve {
-
-// A tensor as the file's directory describes it.
-struct GgufTensor {
-  std::string_view name;
-  uint32_t type = 0;           // ggml's number
-  std::vector<int64_t> shape;  // as in the file: fastest dimension first
-  uint64_t offset = 0;         // from the beginning of the data section
-  // Set, and within the file, if the type is one that we read.
-  std::optional<DType> dtype;
-  const std::byte* data = nullptr;
-  uint64_t bytes = 0;
-
-  int64_t elements() const;
-};
 
 // A GGUF model file, versions 2 and 3, little-endian. Everything that the
 // file claims (lengths, counts, shapes, offsets) is checked when it is opened,

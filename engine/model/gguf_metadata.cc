@@ -5,7 +5,7 @@
 #include <limits>
 #include <string>
 
-#include "engine/base/check.h"
+#include "engine/base/quoted.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 
@@ -16,93 +16,6 @@ namespace {
 constexpr uint64_t kMaxKeyBytes = 65535;
 // The least bytes of a pair: an empty key, a type and a one-byte value.
 constexpr uint64_t kMinPairBytes = 8 + 4 + 1;
-// Arrays inside arrays, the outermost counted. Known files nest none.
-constexpr int kMaxArrayDepth = 4;
-
-// 0 for the types without a fixed size.
-uint64_t FixedSize(GgufType type) {
-  switch (type) {
-    case GgufType::kUint8:
-    case GgufType::kInt8:
-    case GgufType::kBool:
-      return 1;
-    case GgufType::kUint16:
-    case GgufType::kInt16:
-      return 2;
-    case GgufType::kUint32:
-    case GgufType::kInt32:
-    case GgufType::kFloat32:
-      return 4;
-    case GgufType::kUint64:
-    case GgufType::kInt64:
-    case GgufType::kFloat64:
-      return 8;
-    case GgufType::kString:
-    case GgufType::kArray:
-      return 0;
-  }
-  SPARSESERVE_CHECK(false);
-}
-
-absl::StatusOr<GgufType> ReadType(GgufCursor& cursor, std::string_view what) {
-  ASSIGN_OR_RETURN(const uint32_t type, cursor.Read<uint32_t>(what));
-  if (type > static_cast<uint32_t>(GgufType::kFloat64)) {
-    return absl::InvalidArgumentError(
-        StrCat(what, " has unknown value type ", type));
-  }
-  return static_cast<GgufType>(type);
-}
-
-absl::Status CheckBools(const std::byte* data, uint64_t count,
-                        std::string_view what) {
-  for (uint64_t i = 0; i < count; ++i) {
-    if (data[i] > std::byte{1}) {
-      return absl::InvalidArgumentError(StrCat(what, " holds ",
-                                               static_cast<int>(data[i]),
-                                               " where a bool must be 0 or 1"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-// Skips the payload of `count` elements of `type`, checking all of it.
-absl::Status SkipElements(GgufCursor& cursor, GgufType type, uint64_t count,
-                          int depth, std::string_view what);
-
-absl::Status SkipArray(GgufCursor& cursor, int depth, std::string_view what) {
-  if (depth > kMaxArrayDepth) {
-    return absl::InvalidArgumentError(
-        StrCat(what, " nests arrays deeper than ", kMaxArrayDepth));
-  }
-  ASSIGN_OR_RETURN(const GgufType type, ReadType(cursor, what));
-  ASSIGN_OR_RETURN(const uint64_t count, cursor.Read<uint64_t>(what));
-  return SkipElements(cursor, type, count, depth, what);
-}
-
-absl::Status SkipElements(GgufCursor& cursor, GgufType type, uint64_t count,
-                          int depth, std::string_view what) {
-  // Also bounds the loops below: an element takes at least a byte.
-  if (count > cursor.remaining()) {
-    return absl::InvalidArgumentError(
-        StrCat(what, " claims ", count, " elements, but only ",
-               cursor.remaining(), " bytes of the file are left"));
-  }
-  if (const uint64_t size = FixedSize(type); size != 0) {
-    // No overflow: both factors are below 2^61 for any real file length.
-    ASSIGN_OR_RETURN(const std::byte* data, cursor.Skip(count * size, what));
-    return type == GgufType::kBool ? CheckBools(data, count, what)
-                                   : absl::OkStatus();
-  }
-  for (uint64_t i = 0; i < count; ++i) {
-    if (type == GgufType::kArray) {
-      RETURN_IF_ERROR(SkipArray(cursor, depth + 1, what));
-    } else if (auto text = cursor.ReadString(what); !text.ok()) {
-      return text.status();
-    }
-  }
-  return absl::OkStatus();
-}
-
 template <typename T>
 T Load(const std::byte* data) {
   T value;
@@ -167,27 +80,20 @@ absl::StatusOr<float> LoadFloat(GgufType type, const std::byte* data,
 
 }  // namespace
 
-std::string_view GgufTypeName(GgufType type) {
-  constexpr std::string_view kNames[] = {
-      "uint8", "int8",   "uint16", "int16",  "uint32", "int32",  "float32",
-      "bool",  "string", "array",  "uint64", "int64",  "float64"};
-  return kNames[static_cast<uint32_t>(type)];
-}
-
 absl::StatusOr<GgufMetadata::Value> GgufMetadata::ParseValue(
     GgufCursor& cursor, std::string_view key) {
   const std::string what = StrCat("metadata key ", Quoted(key));
   Value value;
-  ASSIGN_OR_RETURN(value.type, ReadType(cursor, what));
+  ASSIGN_OR_RETURN(value.type, ReadGgufType(cursor, what));
   value.element_type = value.type;
   if (value.type == GgufType::kArray) {
-    ASSIGN_OR_RETURN(value.element_type, ReadType(cursor, what));
+    ASSIGN_OR_RETURN(value.element_type, ReadGgufType(cursor, what));
     ASSIGN_OR_RETURN(value.count, cursor.Read<uint64_t>(what));
   }
   const uint64_t begin = cursor.offset();
   ASSIGN_OR_RETURN(value.data, cursor.Skip(0, what));
-  RETURN_IF_ERROR(SkipElements(cursor, value.element_type, value.count,
-                               /*depth=*/1, what));
+  RETURN_IF_ERROR(
+      SkipGgufElements(cursor, value.element_type, value.count, what));
   value.bytes = cursor.offset() - begin;
   return value;
 }
@@ -275,7 +181,7 @@ absl::StatusOr<std::string_view> GgufMetadata::GetString(
 absl::StatusOr<std::vector<int32_t>> GgufMetadata::GetInt32Array(
     std::string_view key) const {
   ASSIGN_OR_RETURN(const Value value, FindArray(key));
-  const uint64_t size = FixedSize(value.element_type);
+  const uint64_t size = GgufTypeBytes(value.element_type);
   std::vector<int32_t> result;
   for (uint64_t i = 0; i < value.count; ++i) {
     ASSIGN_OR_RETURN(
@@ -293,7 +199,7 @@ absl::StatusOr<std::vector<int32_t>> GgufMetadata::GetInt32Array(
 absl::StatusOr<std::vector<float>> GgufMetadata::GetFloatArray(
     std::string_view key) const {
   ASSIGN_OR_RETURN(const Value value, FindArray(key));
-  const uint64_t size = FixedSize(value.element_type);
+  const uint64_t size = GgufTypeBytes(value.element_type);
   std::vector<float> result;
   for (uint64_t i = 0; i < value.count; ++i) {
     ASSIGN_OR_RETURN(const float element,

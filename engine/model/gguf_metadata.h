@@ -9,28 +9,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "engine/model/gguf_cursor.h"
+#include "engine/model/gguf_type.h"
 
 namespace sparseserve {
-
-// The value types of GGUF, with the numbers that the format gives them.
-enum class GgufType : uint32_t {
-  kUint8 = 0,
-  kInt8 = 1,
-  kUint16 = 2,
-  kInt16 = 3,
-  kUint32 = 4,
-  kInt32 = 5,
-  kFloat32 = 6,
-  kBool = 7,
-  kString = 8,
-  kArray = 9,
-  kUint64 = 10,
-  kInt64 = 11,
-  kFloat64 = 12,
-};
-
-// "uint32", "string", ...
-std::string_view GgufTypeName(GgufType type);
 
 // The key-value section of a GGUF file. Values stay in the file's bytes, which
 // must outlive this; only the index of keys is memory of its own. Immutable

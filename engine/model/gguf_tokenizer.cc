@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "engine/base/quoted.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
-#include "engine/model/gguf_cursor.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/chatml_template.h"
 #include "engine/tokenizer/pre_splitter.h"

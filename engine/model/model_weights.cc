@@ -8,6 +8,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_join.h"
+#include "engine/base/quoted.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/tensor/quant_blocks.h"

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
-#include "absl/strings/escaping.h"
 #include "engine/base/check.h"
+#include "engine/base/quoted.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/tokenizer/byte_alphabet.h"
@@ -18,14 +18,6 @@ namespace {
 constexpr size_t kMaxTextBytes = std::numeric_limits<int32_t>::max();
 constexpr TokenId kNoToken = -1;
 constexpr size_t kMaxTokens = std::numeric_limits<int32_t>::max();
-
-std::string Quoted(std::string_view text) {
-  constexpr size_t kShown = 40;
-  return StrCat(
-      "\"",
-      absl::Utf8SafeCHexEscape(internal::CatPiece(text.substr(0, kShown))),
-      text.size() > kShown ? "...\"" : "\"");
-}
 
 bool IsLiteral(TokenKind kind) {
   return kind == TokenKind::kControl || kind == TokenKind::kUnknown ||
