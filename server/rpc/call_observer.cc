@@ -1,0 +1,70 @@
+#include "server/rpc/call_observer.h"
+
+#include <utility>
+
+#include "server/rpc/response_conversion.h"
+#include "server/rpc/status_details.h"
+
+namespace sparseserve {
+
+CallObserver::CallObserver(Dependencies dependencies)
+    : d_(std::move(dependencies)) {}
+
+void CallObserver::Started(const CallRecord& record) {
+  d_.metrics.CallStarted(record.method);
+  MutexLock lock(mu_);
+  ++calls_;
+}
+
+void CallObserver::Finished(const CallRecord& record,
+                            const absl::Status& status) {
+  Finish(record, status, std::nullopt);
+}
+
+void CallObserver::Finished(const CallRecord& record,
+                            const TokenStream::End& end, int output_tokens) {
+  RequestLogEntry::Generation generation;
+  generation.prompt_tokens = record.prompt_tokens;
+  generation.output_tokens = output_tokens;
+  if (end.report.has_value()) {
+    const FinishReport& report = *end.report;
+    generation.queue = report.queue;
+    generation.time_to_first_token = report.time_to_first_token;
+    generation.density =
+        Density({report.prefill_blocks.computed + report.decode_blocks.computed,
+                 report.prefill_blocks.allowed + report.decode_blocks.allowed});
+  }
+  Finish(record, end.status, generation);
+}
+
+void CallObserver::WaitUntilIdle(absl::Time deadline) {
+  MutexLock lock(mu_);
+  while (calls_ > 0) {
+    const absl::Duration left = deadline - d_.clock();
+    if (left <= absl::ZeroDuration()) return;
+    idle_.WaitFor(mu_, absl::ToChronoNanoseconds(left));
+  }
+}
+
+void CallObserver::Finish(
+    const CallRecord& record, const absl::Status& status,
+    std::optional<RequestLogEntry::Generation> generation) {
+  const absl::Time now = d_.clock();
+  const std::string code = absl::StatusCodeToString(status.code());
+  const std::string reason = status.ok() ? "" : ReasonOf(status);
+  d_.metrics.CallFinished(record.method, status.raw_code(),
+                          now - record.arrival);
+  d_.log.Write({.time = now,
+                .method = record.method,
+                .request_id = record.request_id,
+                .trace_id = record.trace_id,
+                .model = record.model,
+                .code = code,
+                .reason = reason,
+                .total = now - record.arrival,
+                .generation = generation});
+  MutexLock lock(mu_);
+  if (--calls_ == 0) idle_.NotifyAll();
+}
+
+}  // namespace sparseserve

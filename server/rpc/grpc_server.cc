@@ -1,0 +1,87 @@
+#include "server/rpc/grpc_server.h"
+
+#include "absl/time/clock.h"
+#include "engine/base/str_cat.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/grpcpp.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
+#include "server/rpc/method_names.h"
+
+namespace sparseserve {
+namespace {
+
+void SetConnectionArguments(const GrpcServer::Options& options,
+                            grpc::ServerBuilder& builder) {
+  const auto set = [&builder](const char* key, int64_t value) {
+    builder.AddChannelArgument(key, static_cast<int>(value));
+  };
+  const auto set_time = [&set](const char* key, absl::Duration value) {
+    if (value != absl::InfiniteDuration()) {
+      set(key, absl::ToInt64Milliseconds(value));
+    }
+  };
+  // A second server on the same port is an error, not a load balancer.
+  set(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  set(GRPC_ARG_MAX_CONCURRENT_STREAMS, options.max_concurrent_streams);
+  set(GRPC_ARG_MAX_METADATA_SIZE, options.max_metadata_bytes);
+  set_time(GRPC_ARG_MAX_CONNECTION_AGE_MS, options.max_connection_age);
+  set_time(GRPC_ARG_MAX_CONNECTION_IDLE_MS, options.max_connection_idle);
+  set_time(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, absl::Seconds(10));
+  // Routers ping idle connections every 30 s; the defaults would cut them off.
+  set_time(GRPC_ARG_KEEPALIVE_TIME_MS, absl::Minutes(1));
+  set_time(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, absl::Seconds(20));
+  set(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  set_time(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
+           absl::Seconds(10));
+  set(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2);
+}
+
+}  // namespace
+
+std::string GrpcVersion() { return grpc::Version(); }
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
+    const Options& options, const std::vector<grpc::Service*>& services) {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  SetConnectionArguments(options, builder);
+  builder.SetMaxReceiveMessageSize(options.max_request_bytes);
+  builder.SetResourceQuota(
+      grpc::ResourceQuota("server").Resize(options.max_buffer_bytes));
+  for (grpc::Service* service : services) builder.RegisterService(service);
+
+  std::unique_ptr<GrpcServer> server(new GrpcServer);
+  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(),
+                           &server->port_);
+  server->server_ = builder.BuildAndStart();
+  if (server->server_ == nullptr || server->port_ == 0) {
+    return absl::UnavailableError(
+        StrCat("cannot listen on ", options.address,
+               ": the port is in use or the address is not this machine's"));
+  }
+  server->SetServing(false);
+  return server;
+}
+
+GrpcServer::~GrpcServer() {
+  if (server_ != nullptr) Shutdown(absl::Now());
+}
+
+void GrpcServer::SetServing(bool serving) {
+  grpc::HealthCheckServiceInterface* const health =
+      server_->GetHealthCheckService();
+  for (const char* service : kServiceNames) {
+    health->SetServingStatus(service, serving);
+  }
+  health->SetServingStatus("", serving);
+}
+
+void GrpcServer::Shutdown(absl::Time deadline) {
+  server_->Shutdown(absl::ToChronoTime(deadline));
+}
+
+}  // namespace sparseserve

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "grpcpp/server.h"
+
+namespace sparseserve {
+
+std::string GrpcVersion();
+
+// The listening gRPC server with health service and reflection. Created by
+// main; any thread.
+class GrpcServer {
+ public:
+  struct Options {
+    std::string address;  // "host:port"; port 0 picks one
+    int max_request_bytes = 4 << 20;
+    int max_concurrent_streams = 1024;
+    int max_metadata_bytes = 16 << 10;
+    absl::Duration max_connection_age = absl::InfiniteDuration();
+    absl::Duration max_connection_idle = absl::Minutes(15);
+    // All of gRPC's buffers together.
+    size_t max_buffer_bytes = size_t{512} << 20;
+  };
+
+  // Listens and serves, with health NOT_SERVING. `services` outlive the server.
+  // UNAVAILABLE if the address cannot be bound.
+  static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
+      const Options& options, const std::vector<grpc::Service*>& services);
+  ~GrpcServer();  // Shutdown() at once
+
+  int port() const { return port_; }
+
+  // What health checks answer, for the whole server and for each service.
+  void SetServing(bool serving);
+
+  // Refuses new calls, waits for those under way until `deadline`, then cancels
+  // them. Health watchers among them: so wait for the others before.
+  void Shutdown(absl::Time deadline);
+
+ private:
+  GrpcServer() = default;
+
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+};
+
+}  // namespace sparseserve

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <functional>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "server/rpc/call_observer.h"
+#include "server/rpc/served_model.h"
+#include "sparseserve/v1/model_service.grpc.pb.h"
+
+namespace sparseserve {
+
+// One page of `models`, which are sorted by name. A page token is the name of
+// the last model of the page before.
+absl::StatusOr<v1::ListModelsResponse> ListPage(
+    const v1::ListModelsRequest& request, absl::Span<const ServedModel> models);
+
+// The gRPC face of ModelService.
+class ModelService final
+    : public v1::ModelService::WithRawCallbackMethod_ListModels<
+          v1::ModelService::WithRawCallbackMethod_GetModel<
+              v1::ModelService::Service>> {
+ public:
+  struct Dependencies {                    // all outlive the service
+    absl::Span<const ServedModel> models;  // sorted by name
+    CallObserver& observer;
+    std::function<absl::Time()> clock;
+  };
+  explicit ModelService(Dependencies dependencies);
+
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
+                                       const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* GetModel(grpc::CallbackServerContext* context,
+                                     const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override;
+
+ private:
+  const Dependencies d_;
+};
+
+}  // namespace sparseserve

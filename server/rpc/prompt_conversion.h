@@ -1,0 +1,56 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/rpc/field_errors.h"
+#include "server/rpc/served_model.h"
+#include "server/scheduling/request.h"
+#include "sparseserve/v1/inference_service.pb.h"
+
+namespace sparseserve {
+
+// What callers send in place of tokens, and the limits on it. Errors carry
+// google.rpc details. Pure; any thread.
+
+// INVALID_ARGUMENT or NOT_FOUND unless `name` is the model's or, where
+// `may_be_empty`, empty.
+absl::Status CheckModelName(std::string_view field, const std::string& name,
+                            const ServedModel& model, bool may_be_empty);
+
+void CheckTokenIds(std::string_view field,
+                   const google::protobuf::RepeatedField<int32_t>& ids,
+                   const ServedModel& model, FieldErrors& errors);
+
+// The form of the prompt, not its length.
+void CheckPrompt(const v1::GenerateOptions& options, const ServedModel& model,
+                 FieldErrors& errors);
+
+// The prompt of checked options as tokens. Costs time proportional to a text's
+// length, which is refused beforehand if it cannot fit.
+absl::StatusOr<std::vector<TokenId>> EncodePrompt(
+    const v1::GenerateOptions& options, const ServedModel& model);
+
+// Gives `request` its prompt and settles the output limits; an error if they
+// do not fit the context together.
+absl::Status SetPrompt(std::vector<TokenId> prompt, const ServedModel& model,
+                       Request& request);
+
+// The input of Tokenize as tokens. It may be longer than the context, but not
+// than max_prompt_bytes.
+absl::StatusOr<std::vector<TokenId>> EncodeInput(
+    const v1::TokenizeRequest& request, const ServedModel& model);
+
+// The bytes of all tokens of Detokenize.
+absl::StatusOr<std::string> DecodeTokens(const v1::DetokenizeRequest& request,
+                                         const ServedModel& model);
+
+// INVALID_ARGUMENT or NOT_FOUND unless `name` is the model's or, where
+// `may_be_empty`, empty.
+absl::Status CheckModelName(std::string_view field, const std::string& name,
+                            const ServedModel& model, bool may_be_empty);
+
+}  // namespace sparseserve

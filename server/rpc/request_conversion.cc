@@ -1,0 +1,204 @@
+#include "server/rpc/request_conversion.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "engine/base/status_macros.h"
+#include "engine/base/str_cat.h"
+#include "google/protobuf/duration.pb.h"
+#include "server/rpc/field_errors.h"
+#include "server/rpc/prompt_conversion.h"
+#include "server/rpc/request_limits.h"
+#include "server/rpc/status_details.h"
+
+namespace sparseserve {
+namespace {
+
+using ::google::protobuf::Duration;
+
+constexpr double kSmallestTopP = 1e-9;
+
+// Absent: infinite. Otherwise above 0 and at most `longest`.
+absl::Duration ConvertTarget(std::string_view field, bool present,
+                             const Duration& value, absl::Duration longest,
+                             FieldErrors& errors) {
+  if (!present) return absl::InfiniteDuration();
+  const absl::Duration duration =
+      absl::Seconds(value.seconds()) + absl::Nanoseconds(value.nanos());
+  const bool well_formed = std::abs(int64_t{value.nanos()}) < 1'000'000'000 &&
+                           (value.seconds() == 0 || value.nanos() == 0 ||
+                            (value.seconds() < 0) == (value.nanos() < 0));
+  if (!well_formed) {
+    errors.Add(field,
+               StrCat("seconds ", value.seconds(), " nanos ", value.nanos()),
+               "a Duration: nanos below 1e9 in size, of the sign of seconds");
+  } else if (duration <= absl::ZeroDuration() || duration > longest) {
+    errors.Add(field, absl::FormatDuration(duration),
+               StrCat("above 0 and at most ", absl::FormatDuration(longest)));
+  }
+  return duration;
+}
+
+void ConvertTargets(const v1::LatencyTarget& target, LatencyTarget& result,
+                    FieldErrors& errors, FieldErrors& missing) {
+  constexpr char kPrefix[] = "options.latency_target.";
+  result.time_to_first_token = ConvertTarget(
+      StrCat(kPrefix, "time_to_first_token"), target.has_time_to_first_token(),
+      target.time_to_first_token(), absl::Hours(1), errors);
+  result.time_per_output_token =
+      ConvertTarget(StrCat(kPrefix, "time_per_output_token"),
+                    target.has_time_per_output_token(),
+                    target.time_per_output_token(), absl::Minutes(1), errors);
+  result.total = ConvertTarget(StrCat(kPrefix, "total"), target.has_total(),
+                               target.total(), absl::Hours(24), errors);
+  const std::string on_miss = StrCat(kPrefix, "on_miss");
+  switch (target.on_miss()) {
+    case v1::LatencyTarget::ON_MISS_UNSPECIFIED:
+    case v1::LatencyTarget::DENSE:
+      break;
+    case v1::LatencyTarget::DEGRADE:
+    case v1::LatencyTarget::REJECT:
+      missing.Add(on_miss, v1::LatencyTarget::OnMiss_Name(target.on_miss()),
+                  "DENSE: others are not implemented");
+      break;
+    default:
+      errors.Add(on_miss, StrCat(static_cast<int>(target.on_miss())),
+                 "a value of LatencyTarget.OnMiss");
+  }
+}
+
+// Sets `result` if the field is present, whose presence protoc spells has_x().
+template <typename Value>
+void ConvertNumber(std::string_view field, bool present, double value,
+                   std::pair<double, double> range, Value& result,
+                   FieldErrors& errors) {
+  if (!present) return;
+  errors.CheckRange(field, value, range.first, range.second);
+  // Keeps the conversion defined for what was just refused.
+  if (value >= range.first && value <= range.second) {
+    result = static_cast<Value>(value);
+  }
+}
+
+void ConvertSampling(const v1::SamplingParams& from, const ServedModel& model,
+                     SamplingParams& to, FieldErrors& errors) {
+  const auto number = [&errors](std::string_view name, bool present,
+                                double value, double low, double high,
+                                auto& result) {
+    ConvertNumber(StrCat("options.sampling.", name), present, value,
+                  {low, high}, result, errors);
+  };
+  number("temperature", from.has_temperature(), from.temperature(), 0, 10,
+         to.temperature);
+  number("top_k", from.has_top_k(), from.top_k(), 0, 1'000'000, to.top_k);
+  if (from.has_top_p() && !(from.top_p() > 0 && from.top_p() <= 1)) {
+    errors.Add("options.sampling.top_p", StrCat(from.top_p()),
+               "above 0 and at most 1");
+  } else if (from.has_top_p()) {
+    // As a float it must not become 0.
+    to.top_p = static_cast<float>(std::max(from.top_p(), kSmallestTopP));
+  }
+  number("min_p", from.has_min_p(), from.min_p(), 0, 1, to.min_p);
+  number("repetition_penalty", from.has_repetition_penalty(),
+         from.repetition_penalty(), 0.01, 100, to.repetition_penalty);
+  number("presence_penalty", from.has_presence_penalty(),
+         from.presence_penalty(), -2, 2, to.presence_penalty);
+  number("frequency_penalty", from.has_frequency_penalty(),
+         from.frequency_penalty(), -2, 2, to.frequency_penalty);
+
+  if (from.logit_bias().size() > kMaxLogitBiases) {
+    errors.Add("options.sampling.logit_bias",
+               StrCat(from.logit_bias().size(), " entries"),
+               StrCat("at most ", kMaxLogitBiases, " entries"));
+    return;
+  }
+  for (const auto& [token, bias] : from.logit_bias()) {
+    const std::string field =
+        StrCat("options.sampling.logit_bias[", token, "]");
+    if (token < 0 || token >= model.info.vocab_size) {
+      errors.Add(
+          field, "",
+          StrCat("keyed by a token id from 0 to ", model.info.vocab_size - 1));
+    }
+    errors.CheckRange(field, bias, -100.0, 100.0);
+    to.logit_bias.emplace_back(token, static_cast<float>(bias));
+  }
+  // A map has no order; the sum of floats may depend on it.
+  std::sort(to.logit_bias.begin(), to.logit_bias.end());
+}
+
+void ConvertStop(const v1::StopConditions& from, const ServedModel& model,
+                 Request& to, FieldErrors& errors) {
+  ConvertNumber("options.stop.max_output_tokens", from.has_max_output_tokens(),
+                from.max_output_tokens(), {1, model.max_request_tokens},
+                to.max_output_tokens, errors);
+  const int most = to.max_output_tokens > 0 ? to.max_output_tokens
+                                            : model.default_max_output_tokens;
+  ConvertNumber("options.stop.min_output_tokens", from.has_min_output_tokens(),
+                from.min_output_tokens(), {0, most}, to.min_output_tokens,
+                errors);
+  if (from.strings_size() > kMaxStopStrings) {
+    errors.Add("options.stop.strings", StrCat(from.strings_size(), " entries"),
+               StrCat("at most ", kMaxStopStrings, " entries"));
+  } else {
+    for (int i = 0; i < from.strings_size(); ++i) {
+      const std::string& text = from.strings(i);
+      if (text.empty() || text.size() > kMaxStopStringBytes) {
+        errors.Add(StrCat("options.stop.strings[", i, "]"),
+                   StrCat(text.size(), " bytes"),
+                   StrCat("from 1 to ", kMaxStopStringBytes, " bytes"));
+      }
+    }
+    to.stop_strings = {from.strings().begin(), from.strings().end()};
+  }
+  if (from.token_ids_size() > kMaxStopTokens) {
+    errors.Add("options.stop.token_ids",
+               StrCat(from.token_ids_size(), " entries"),
+               StrCat("at most ", kMaxStopTokens, " entries"));
+  } else {
+    CheckTokenIds("options.stop.token_ids", from.token_ids(), model, errors);
+    to.stop_token_ids = {from.token_ids().begin(), from.token_ids().end()};
+  }
+  to.ignore_eos = from.ignore_eos();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Request>> ConvertOptions(
+    const v1::GenerateOptions& options, const ServedModel& model,
+    const std::function<uint64_t()>& draw_seed) {
+  RETURN_IF_ERROR(CheckModelName("options.model", options.model(), model,
+                                 /*may_be_empty=*/true));
+  FieldErrors errors;
+  FieldErrors missing;  // not implemented
+  auto request = std::make_unique<Request>();
+  CheckPrompt(options, model, errors);
+  ConvertSampling(options.sampling(), model, request->sampling, errors);
+  ConvertStop(options.stop(), model, *request, errors);
+  ConvertTargets(options.latency_target(), request->target, errors, missing);
+  if (options.has_logprobs()) {
+    ConvertNumber("options.logprobs.top_k", true, options.logprobs().top_k(),
+                  {0, kMaxLogprobs}, request->sampling.logprobs, errors);
+  }
+  ConvertNumber("options.max_divergence", options.has_max_divergence(),
+                options.max_divergence(), {0, 10}, request->max_divergence,
+                errors);
+  if (options.priority() != 0) {
+    missing.Add("options.priority", StrCat(options.priority()),
+                "0: others are not implemented");
+  }
+  RETURN_IF_ERROR(errors.ToStatus());
+  if (!missing.empty()) return NotImplemented(missing.violations());
+  const std::string& plan = options.attention().plan();
+  if (!plan.empty() && plan != "dense") {
+    return PatternUnsupported(plan, model.name);
+  }
+  request->seed_was_given = options.sampling().has_seed();
+  request->sampling.seed =
+      request->seed_was_given ? static_cast<uint64_t>(options.sampling().seed())
+                              : draw_seed();
+  return request;
+}
+
+}  // namespace sparseserve

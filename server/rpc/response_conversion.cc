@@ -1,0 +1,222 @@
+#include "server/rpc/response_conversion.h"
+
+#include <utility>
+
+#include "google/protobuf/duration.pb.h"
+#include "server/rpc/request_limits.h"
+#include "server/rpc/utf8_text.h"
+
+namespace sparseserve {
+namespace {
+
+google::protobuf::Duration ToProto(absl::Duration duration) {
+  google::protobuf::Duration proto;
+  absl::Duration rest;
+  proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &rest));
+  proto.set_nanos(static_cast<int>(absl::ToInt64Nanoseconds(rest)));
+  return proto;
+}
+
+void SetEntry(const TokenLogprob& from, const Tokenizer& tokenizer,
+              v1::TokenLogprobs::Entry& to) {
+  to.set_token_id(from.token);
+  to.set_text(ToUtf8(tokenizer.TokenBytes(from.token)));
+  to.set_logprob(from.logprob);
+}
+
+void SetLogprobs(const OutputPiece::Logprobs& from, const Tokenizer& tokenizer,
+                 v1::TokenLogprobs& to) {
+  SetEntry(from.chosen, tokenizer, *to.mutable_chosen());
+  for (const TokenLogprob& alternative : from.alternatives) {
+    SetEntry(alternative, tokenizer, *to.add_alternatives());
+  }
+}
+
+// OutputDelta and GenerateResponse name these fields alike.
+template <typename Message>
+void SetOutput(const OutputPiece& piece, const Tokenizer& tokenizer,
+               Message& message) {
+  message.set_text(piece.text);
+  message.mutable_token_ids()->Add(piece.token_ids.begin(),
+                                   piece.token_ids.end());
+  for (const OutputPiece::Logprobs& logprobs : piece.logprobs) {
+    SetLogprobs(logprobs, tokenizer, *message.add_logprobs());
+  }
+}
+
+v1::FinishReason ToProto(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kStop:
+      return v1::FINISH_REASON_STOP;
+    case FinishReason::kLength:
+      return v1::FINISH_REASON_LENGTH;
+    case FinishReason::kStopSequence:
+      return v1::FINISH_REASON_STOP_SEQUENCE;
+  }
+  return v1::FINISH_REASON_UNSPECIFIED;
+}
+
+void SetTimings(const FinishReport& report, v1::Timings& timings) {
+  *timings.mutable_queue() = ToProto(report.queue);
+  *timings.mutable_prefill() = ToProto(report.prefill);
+  *timings.mutable_time_to_first_token() = ToProto(report.time_to_first_token);
+  if (report.time_per_output_token.has_value()) {
+    *timings.mutable_time_per_output_token() =
+        ToProto(*report.time_per_output_token);
+  }
+  *timings.mutable_total() = ToProto(report.total);
+}
+
+void SetAttention(const FinishReport& report, const LatencyTarget& target,
+                  v1::AttentionReport& attention) {
+  attention.set_plan("dense");
+  v1::PatternShare& share = *attention.add_patterns();
+  share.set_pattern("dense");
+  share.set_share(1);
+  attention.set_prefill_density(Density(report.prefill_blocks));
+  if (report.decode_blocks.allowed > 0) {
+    attention.set_decode_density(Density(report.decode_blocks));
+  }
+  attention.set_recall_estimate(1);
+  attention.set_fallback_reason(FallbackName(report.fallback));
+  *attention.mutable_actual_time_to_first_token() =
+      ToProto(report.time_to_first_token);
+  if (target.time_to_first_token != absl::InfiniteDuration()) {
+    *attention.mutable_slack() =
+        ToProto(target.time_to_first_token - report.time_to_first_token);
+  }
+  attention.set_reproducible(report.reproducible);
+}
+
+}  // namespace
+
+TargetResult Compare(const FinishReport& report, const LatencyTarget& target) {
+  TargetResult result;
+  const absl::Duration none = absl::InfiniteDuration();
+  if (target.time_to_first_token != none) {
+    result.time_to_first_token_met =
+        report.time_to_first_token <= target.time_to_first_token;
+  }
+  if (target.time_per_output_token != none) {
+    // A single token has no time between tokens: nothing was missed.
+    result.time_per_output_token_met =
+        report.time_per_output_token.value_or(absl::ZeroDuration()) <=
+        target.time_per_output_token;
+  }
+  if (target.total != none) result.total_met = report.total <= target.total;
+  return result;
+}
+
+v1::OutputDelta ToOutputDelta(const OutputPiece& piece,
+                              const Tokenizer& tokenizer) {
+  v1::OutputDelta delta;
+  SetOutput(piece, tokenizer, delta);
+  return delta;
+}
+
+v1::GenerationReport ToReport(const FinishReport& report,
+                              const LatencyTarget& target,
+                              const ServedModel& model,
+                              const std::string& request_id) {
+  v1::GenerationReport proto;
+  proto.set_request_id(request_id);
+  proto.set_model(model.name);
+  proto.set_finish_reason(ToProto(report.reason));
+  proto.set_matched_stop_string(report.matched_stop_string);
+  proto.mutable_usage()->set_prompt_tokens(report.prompt_tokens);
+  proto.mutable_usage()->set_cached_prompt_tokens(report.cached_prompt_tokens);
+  proto.mutable_usage()->set_output_tokens(report.output_tokens);
+  SetTimings(report, *proto.mutable_timings());
+  const TargetResult result = Compare(report, target);
+  const auto set_outcome = [&proto](const std::optional<bool>& met,
+                                    auto setter) {
+    if (met.has_value()) (proto.mutable_target_outcome()->*setter)(*met);
+  };
+  set_outcome(result.time_to_first_token_met,
+              &v1::TargetOutcome::set_time_to_first_token_met);
+  set_outcome(result.time_per_output_token_met,
+              &v1::TargetOutcome::set_time_per_output_token_met);
+  set_outcome(result.total_met, &v1::TargetOutcome::set_total_met);
+  SetAttention(report, target, *proto.mutable_attention());
+  proto.set_seed(static_cast<int64_t>(report.seed));
+  return proto;
+}
+
+v1::GenerateResponse ToGenerateResponse(const OutputPiece& output,
+                                        v1::GenerationReport report,
+                                        const Tokenizer& tokenizer) {
+  v1::GenerateResponse response;
+  SetOutput(output, tokenizer, response);
+  *response.mutable_report() = std::move(report);
+  return response;
+}
+
+v1::TokenizeResponse ToTokenizeResponse(const std::vector<TokenId>& tokens,
+                                        const Tokenizer& tokenizer) {
+  v1::TokenizeResponse response;
+  response.mutable_token_ids()->Add(tokens.begin(), tokens.end());
+  response.mutable_pieces()->Reserve(static_cast<int>(tokens.size()));
+  for (const TokenId token : tokens) {
+    response.add_pieces(ToUtf8(tokenizer.TokenBytes(token)));
+  }
+  return response;
+}
+
+v1::Model ToModel(const ServedModel& model) {
+  v1::Model proto;
+  proto.set_name(model.name);
+  proto.set_display_name(ToUtf8(model.info.name));
+  proto.set_architecture(ToUtf8(model.info.architecture));
+  proto.set_weight_dtype(model.info.weight_dtype);
+  proto.set_compute_dtype(model.compute_dtype);
+  proto.set_parameters(model.info.parameters);
+  proto.set_context_tokens(model.info.context_tokens);
+  proto.set_vocabulary_size(model.info.vocab_size);
+  proto.set_layers(model.info.layers);
+  proto.set_heads(model.info.heads);
+  proto.set_kv_heads(model.info.kv_heads);
+  proto.set_head_dimension(model.info.head_dim);
+  proto.set_page_tokens(kPageTokens);
+  proto.set_chat_template(model.info.chat_template);
+  v1::AttentionPlan& plan = *proto.add_available_plans();
+  plan.set_name("dense");
+  plan.add_patterns("dense");
+  v1::ModelLimits& limits = *proto.mutable_limits();
+  limits.set_max_prompt_tokens(model.max_prompt_tokens);
+  limits.set_max_output_tokens(model.max_request_tokens - 1);
+  limits.set_default_max_output_tokens(model.default_max_output_tokens);
+  limits.set_max_stop_strings(kMaxStopStrings);
+  limits.set_max_logprobs(kMaxLogprobs);
+  return proto;
+}
+
+double Density(const AttentionBlocks& blocks) {
+  if (blocks.allowed == 0) return 1.0;
+  return static_cast<double>(blocks.computed) / blocks.allowed;
+}
+
+const char* FallbackName(FallbackReason reason) {
+  switch (reason) {
+    case FallbackReason::kNone:
+      return "";
+    case FallbackReason::kNotCalibrated:
+      return "not-calibrated";
+    case FallbackReason::kShortSequence:
+      return "short-sequence";
+    case FallbackReason::kLowRecall:
+      return "low-recall";
+    case FallbackReason::kUnsupportedShape:
+      return "unsupported-shape";
+    case FallbackReason::kKernelUnavailable:
+      return "kernel-unavailable";
+    case FallbackReason::kNumericGuard:
+      return "numeric-guard";
+    case FallbackReason::kPolicy:
+      return "policy";
+    case FallbackReason::kRequestOverride:
+      return "request-override";
+  }
+  return "";
+}
+
+}  // namespace sparseserve

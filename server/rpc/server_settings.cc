@@ -1,0 +1,240 @@
+#include "server/rpc/server_settings.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_join.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/str_cat.h"
+#include "google/protobuf/io/tokenizer.h"
+#include "google/protobuf/text_format.h"
+#include "server/rpc/field_errors.h"
+#include "sparseserve/v1/server_config.pb.h"
+
+namespace sparseserve {
+namespace {
+
+// Protobuf counts lines and columns from 0.
+class ConfigErrors : public google::protobuf::io::ErrorCollector {
+ public:
+  explicit ConfigErrors(const std::string& name) : name_(name) {}
+  void AddError(int line, int column, const std::string& message) override {
+    lines_.push_back(
+        StrCat(name_, ":", line + 1, ":", column + 1, ": ", message));
+  }
+  std::string Join() const { return absl::StrJoin(lines_, "\n"); }
+
+ private:
+  const std::string name_;
+  std::vector<std::string> lines_;
+};
+
+absl::StatusOr<v1::ServerConfig> ParseConfig(const std::string& text,
+                                             const std::string& name) {
+  v1::ServerConfig config;
+  ConfigErrors errors(name);
+  google::protobuf::TextFormat::Parser parser;
+  parser.RecordErrorsTo(&errors);
+  if (!parser.ParseFromString(text, &config)) {
+    return absl::InvalidArgumentError(errors.Join());
+  }
+  return config;
+}
+
+// Takes values over defaults and notes those out of range under the name that
+// the operator gave them.
+class Settler {
+ public:
+  void Int(const std::string& name, bool present, int64_t value,
+           std::pair<int64_t, int64_t> range, int& setting) {
+    if (!present) return;
+    errors_.CheckRange(name, value, range.first, range.second);
+    setting = static_cast<int>(value);
+  }
+
+  void Time(const std::string& name, bool present, absl::Duration value,
+            std::pair<absl::Duration, absl::Duration> range,
+            absl::Duration& setting) {
+    if (!present) return;
+    if (value < range.first || value > range.second) {
+      errors_.Add(name, absl::FormatDuration(value),
+                  StrCat("from ", absl::FormatDuration(range.first), " to ",
+                         absl::FormatDuration(range.second)));
+    }
+    setting = value;
+  }
+
+  absl::Status ToStatus() const {
+    std::vector<std::string> lines;
+    for (const FieldViolation& violation : errors_.violations()) {
+      lines.push_back(StrCat(violation.field, " is ", violation.value,
+                             ", must be ", violation.requirement));
+    }
+    return lines.empty()
+               ? absl::OkStatus()
+               : absl::InvalidArgumentError(absl::StrJoin(lines, "\n"));
+  }
+
+ private:
+  FieldErrors errors_;
+};
+
+absl::Duration ToDuration(const google::protobuf::Duration& proto) {
+  return absl::Seconds(proto.seconds()) + absl::Nanoseconds(proto.nanos());
+}
+
+void SettleScheduler(const v1::SchedulerConfig& config,
+                     const SettingFlags& flags, Settler& settler,
+                     ServerSettings& settings) {
+  const auto settle = [&settler](const char* field, bool present, int64_t value,
+                                 std::optional<int> flag,
+                                 std::pair<int64_t, int64_t> range,
+                                 int& setting) {
+    settler.Int(StrCat("scheduler.", field), present, value, range, setting);
+    settler.Int(StrCat("--", field), flag.has_value(), flag.value_or(0), range,
+                setting);
+  };
+  settle("max_step_tokens", config.has_max_step_tokens(),
+         config.max_step_tokens(), flags.max_step_tokens, {16, 8192},
+         settings.max_step_tokens);
+  settle("max_running_sequences", config.has_max_running_sequences(),
+         config.max_running_sequences(), flags.max_running_sequences, {1, 1024},
+         settings.max_running_sequences);
+  settle("max_queued_requests", config.has_max_queued_requests(),
+         config.max_queued_requests(), flags.max_queued_requests, {1, 100'000},
+         settings.max_queued_requests);
+  settler.Int("scheduler.max_queued_tokens", config.has_max_queued_tokens(),
+              config.max_queued_tokens(), {1, (int64_t{1} << 31) - 1},
+              settings.max_queued_tokens);
+}
+
+void SettleLimits(const v1::RequestLimits& limits, Settler& settler,
+                  ServerSettings& settings) {
+  // The model's context bounds it further, once the model is known.
+  settler.Int("request_limits.default_max_output_tokens",
+              limits.has_default_max_output_tokens(),
+              limits.default_max_output_tokens(), {1, (int64_t{1} << 31) - 1},
+              settings.default_max_output_tokens);
+  settler.Time("request_limits.default_deadline", limits.has_default_deadline(),
+               ToDuration(limits.default_deadline()),
+               {absl::Seconds(1), absl::Hours(24)}, settings.default_deadline);
+  settler.Time("request_limits.slow_consumer_timeout",
+               limits.has_slow_consumer_timeout(),
+               ToDuration(limits.slow_consumer_timeout()),
+               {absl::Milliseconds(1), absl::Hours(1)},
+               settings.slow_consumer_timeout);
+  settler.Int("request_limits.max_buffered_messages",
+              limits.has_max_buffered_messages(),
+              limits.max_buffered_messages(), {1, 65'536},
+              settings.max_buffered_messages);
+}
+
+void SettleConnection(const v1::ConnectionConfig& connection, Settler& settler,
+                      ServerSettings& settings) {
+  settler.Int("connection.max_request_bytes",
+              connection.has_max_request_bytes(),
+              connection.max_request_bytes(), {1 << 10, 64 << 20},
+              settings.max_request_bytes);
+  settler.Int("connection.max_concurrent_streams",
+              connection.has_max_concurrent_streams(),
+              connection.max_concurrent_streams(), {1, 65'536},
+              settings.max_concurrent_streams);
+  settler.Int("connection.max_metadata_bytes",
+              connection.has_max_metadata_bytes(),
+              connection.max_metadata_bytes(), {1 << 10, 16 << 10},
+              settings.max_metadata_bytes);
+  settler.Time(
+      "connection.max_connection_age", connection.has_max_connection_age(),
+      ToDuration(connection.max_connection_age()),
+      {absl::Seconds(10), absl::Hours(24)}, settings.max_connection_age);
+  settler.Time(
+      "connection.max_connection_idle", connection.has_max_connection_idle(),
+      ToDuration(connection.max_connection_idle()),
+      {absl::Seconds(10), absl::Hours(24)}, settings.max_connection_idle);
+}
+
+}  // namespace
+
+absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
+                                              const std::string& config_name,
+                                              const SettingFlags& flags) {
+  ASSIGN_OR_RETURN(const v1::ServerConfig parsed,
+                   ParseConfig(config, config_name));
+  ServerSettings settings;
+  Settler settler;
+  SettleScheduler(parsed.scheduler(), flags, settler, settings);
+  SettleLimits(parsed.request_limits(), settler, settings);
+  SettleConnection(parsed.connection(), settler, settings);
+  const std::pair drain_range(absl::ZeroDuration(), absl::Hours(1));
+  settler.Time("drain_timeout", parsed.has_drain_timeout(),
+               ToDuration(parsed.drain_timeout()), drain_range,
+               settings.drain_timeout);
+  settler.Time("--drain_timeout", flags.drain_timeout.has_value(),
+               flags.drain_timeout.value_or(absl::ZeroDuration()), drain_range,
+               settings.drain_timeout);
+  RETURN_IF_ERROR(settler.ToStatus());
+  return settings;
+}
+
+absl::StatusOr<int64_t> ParseByteSize(std::string_view text) {
+  static constexpr std::pair<std::string_view, int> kUnits[] = {
+      {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}, {"B", 0}};
+  std::string_view number = text;
+  int shift = 0;
+  for (const auto& [unit, unit_shift] : kUnits) {
+    if (number.size() > unit.size() &&
+        number.substr(number.size() - unit.size()) == unit) {
+      number.remove_suffix(unit.size());
+      shift = unit_shift;
+      break;
+    }
+  }
+  double value = 0;
+  const bool plain =
+      !number.empty() && number.find_first_not_of("0123456789.") == number.npos;
+  if (!plain ||
+      !absl::SimpleAtod(absl::string_view(number.data(), number.size()),
+                        &value) ||
+      value * std::ldexp(1.0, shift) > std::ldexp(1.0, 60)) {
+    return absl::InvalidArgumentError(
+        StrCat("\"", text,
+               "\" is not a size: must be like 512MiB, 2GiB or 1073741824, at "
+               "most 2^60 bytes"));
+  }
+  return static_cast<int64_t>(value * std::ldexp(1.0, shift));
+}
+
+absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
+  const absl::Status malformed = absl::InvalidArgumentError(
+      StrCat("\"", text, "\" is not host:port with a port from 0 to 65535"));
+  const size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos || colon == 0) return malformed;
+  ListenAddress address;
+  address.host = std::string(text.substr(0, colon));
+  const std::string_view port = text.substr(colon + 1);
+  const bool digits = !port.empty() && port.size() <= 5 &&
+                      port.find_first_not_of("0123456789") == port.npos;
+  if (!digits ||
+      !absl::SimpleAtoi(absl::string_view(port.data(), port.size()),
+                        &address.port) ||
+      address.port > 65'535) {
+    return malformed;
+  }
+  const bool bracketed =
+      address.host.front() == '[' && address.host.back() == ']';
+  // An IPv6 address without brackets would leave the port ambiguous.
+  if (!bracketed && address.host.find(':') != std::string::npos) {
+    return malformed;
+  }
+  // Digits and dots: a name such as 127.example.com may be anywhere.
+  const bool loopback_v4 =
+      address.host.rfind("127.", 0) == 0 &&
+      address.host.find_first_not_of("0123456789.") == std::string::npos;
+  address.loopback =
+      address.host == "localhost" || address.host == "[::1]" || loopback_v4;
+  return address;
+}
+
+}  // namespace sparseserve

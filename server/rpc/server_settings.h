@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace sparseserve {
+
+// What flags may set besides the config file; a flag that is given wins.
+struct SettingFlags {
+  std::optional<int> max_step_tokens;
+  std::optional<int> max_running_sequences;
+  std::optional<int> max_queued_requests;
+  std::optional<absl::Duration> drain_timeout;
+};
+
+// What server_config.proto describes, settled: flag, else config, else default.
+struct ServerSettings {
+  int max_step_tokens = 512;
+  int max_running_sequences = 32;
+  int max_queued_requests = 256;
+  int max_queued_tokens = 1'000'000;
+  absl::Duration drain_timeout = absl::Seconds(30);
+
+  int default_max_output_tokens = 256;
+  absl::Duration default_deadline = absl::Minutes(10);
+  absl::Duration slow_consumer_timeout = absl::Seconds(30);
+  int max_buffered_messages = 1024;
+
+  int max_request_bytes = 4 << 20;
+  int max_concurrent_streams = 1024;
+  int max_metadata_bytes = 16 << 10;
+  absl::Duration max_connection_age = absl::InfiniteDuration();
+  absl::Duration max_connection_idle = absl::Minutes(15);
+};
+
+// `config` is a ServerConfig in text format, or empty; `config_name` names it
+// in errors. INVALID_ARGUMENT says what is wrong: line and column of text that
+// is no ServerConfig, or each value out of its range.
+absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
+                                              const std::string& config_name,
+                                              const SettingFlags& flags);
+
+// "64MiB", "2GiB", "1.5GiB", "4096": bytes, with KiB, MiB, GiB, TiB or without
+// a unit. INVALID_ARGUMENT repeats text that is none, or above 2^60.
+absl::StatusOr<int64_t> ParseByteSize(std::string_view text);
+
+// "host:port" or "[IPv6]:port", port 0 to 65535. INVALID_ARGUMENT otherwise.
+struct ListenAddress {
+  std::string host;
+  int port = 0;
+  // Only this machine can reach it.
+  bool loopback = false;
+};
+absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text);
+
+}  // namespace sparseserve

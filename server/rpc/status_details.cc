@@ -1,0 +1,252 @@
+#include "server/rpc/status_details.h"
+
+#include <algorithm>
+#include <map>
+
+#include "absl/strings/cord.h"
+#include "engine/base/str_cat.h"
+#include "google/rpc/error_details.pb.h"
+#include "google/rpc/status.pb.h"
+
+namespace sparseserve {
+namespace {
+
+constexpr char kPayloadUrl[] = "type.googleapis.com/google.rpc.Status";
+constexpr size_t kMaxMessageBytes = 512;
+constexpr size_t kMaxValueBytes = 96;
+constexpr size_t kMaxFieldBytes = 128;
+// Beyond, a list only repeats itself.
+constexpr size_t kMaxListedViolations = 16;
+
+// What follows from a reason. Others: no retry, counted as invalid.
+struct ReasonRow {
+  std::string_view reason;
+  std::optional<absl::Duration> retry_delay;
+  RejectReason reject;
+};
+
+const ReasonRow* FindReason(std::string_view reason) {
+  static const ReasonRow kRows[] = {
+      {"PROMPT_TOO_LONG", std::nullopt, RejectReason::kPromptTooLong},
+      {"QUEUE_FULL", absl::Milliseconds(200), RejectReason::kQueueFull},
+      {"KV_CAPACITY", absl::Milliseconds(500), RejectReason::kKvCapacity},
+      // At once: another replica is meant.
+      {"DRAINING", absl::ZeroDuration(), RejectReason::kDraining},
+  };
+  for (const ReasonRow& row : kRows) {
+    if (row.reason == reason) return &row;
+  }
+  return nullptr;
+}
+
+std::string Description(const FieldViolation& violation) {
+  std::string text;
+  if (!violation.value.empty()) {
+    text = StrCat("is ", Excerpt(violation.value, kMaxValueBytes), ", ");
+  }
+  return StrCat(text, "must be ", violation.requirement);
+}
+
+google::rpc::Status DetailsOf(const absl::Status& status) {
+  google::rpc::Status details;
+  if (const auto payload = status.GetPayload(kPayloadUrl)) {
+    details.ParseFromString(std::string(*payload));
+  }
+  return details;
+}
+
+std::optional<google::rpc::ErrorInfo> ErrorInfoOf(
+    const google::rpc::Status& details) {
+  for (const auto& any : details.details()) {
+    google::rpc::ErrorInfo info;
+    if (any.UnpackTo(&info)) return info;
+  }
+  return std::nullopt;
+}
+
+// INVALID_ARGUMENT and UNIMPLEMENTED name fields alike.
+absl::Status FieldError(absl::StatusCode code, std::string_view reason,
+                        const std::vector<FieldViolation>& violations,
+                        int found) {
+  const FieldViolation& first = violations.front();
+  const std::string field = Excerpt(first.field, kMaxFieldBytes);
+  std::string message = StrCat(field, " ", Description(first));
+  ErrorDetails details;
+  details.reason = std::string(reason);
+  details.metadata = {{"field", field}, {"requirement", first.requirement}};
+  if (!first.value.empty()) {
+    details.metadata.emplace_back("value",
+                                  Excerpt(first.value, kMaxValueBytes));
+  }
+  if (found > 1) {
+    message = StrCat(message, "; and ", found - 1, " more");
+    details.metadata.emplace_back("more", StrCat(found - 1));
+  }
+  details.violations = violations;
+  return WithDetails(absl::Status(code, message), details);
+}
+
+}  // namespace
+
+absl::Status WithDetails(absl::Status status, const ErrorDetails& details) {
+  google::rpc::Status packed;
+  google::rpc::ErrorInfo info;
+  info.set_reason(details.reason);
+  info.set_domain(kErrorDomain);
+  for (const auto& [key, value] : details.metadata) {
+    (*info.mutable_metadata())[key] = Excerpt(value, kMaxMessageBytes);
+  }
+  packed.add_details()->PackFrom(info);
+
+  if (details.resource.has_value()) {
+    google::rpc::ResourceInfo resource;
+    resource.set_resource_type(details.resource->first);
+    resource.set_resource_name(
+        Excerpt(details.resource->second, kMaxFieldBytes));
+    packed.add_details()->PackFrom(resource);
+  }
+  if (!details.violations.empty()) {
+    google::rpc::BadRequest bad_request;
+    // Leaves room for ErrorInfo and RequestInfo.
+    size_t bytes = packed.ByteSizeLong() + 512;
+    for (const FieldViolation& violation : details.violations) {
+      if (bad_request.field_violations_size() == kMaxListedViolations) break;
+      google::rpc::BadRequest::FieldViolation entry;
+      entry.set_field(Excerpt(violation.field, kMaxFieldBytes));
+      entry.set_description(Excerpt(Description(violation), kMaxMessageBytes));
+      bytes += entry.ByteSizeLong() + 4;
+      if (bytes > kMaxDetailBytes) break;
+      *bad_request.add_field_violations() = std::move(entry);
+    }
+    packed.add_details()->PackFrom(bad_request);
+  }
+  status.SetPayload(kPayloadUrl, absl::Cord(packed.SerializeAsString()));
+  return status;
+}
+
+absl::Status InvalidFields(const std::vector<FieldViolation>& violations,
+                           int found) {
+  return FieldError(absl::StatusCode::kInvalidArgument, "INVALID_FIELD",
+                    violations, found);
+}
+
+absl::Status NotImplemented(const std::vector<FieldViolation>& violations) {
+  return FieldError(absl::StatusCode::kUnimplemented, "NOT_IMPLEMENTED",
+                    violations, static_cast<int>(violations.size()));
+}
+
+absl::Status PromptTooLong(std::string_view field, int64_t size, int64_t limit,
+                           std::string_view unit) {
+  ErrorDetails details;
+  details.reason = "PROMPT_TOO_LONG";
+  details.metadata = {{"field", std::string(field)},
+                      {"size", StrCat(size)},
+                      {"limit", StrCat(limit)},
+                      {"unit", std::string(unit)}};
+  details.violations = {{std::string(field), StrCat(size, " ", unit, " long"),
+                         StrCat("at most ", limit, " ", unit)}};
+  return WithDetails(
+      absl::InvalidArgumentError(StrCat(field, " is ", size, " ", unit,
+                                        " long, must be at most ", limit)),
+      details);
+}
+
+absl::Status ModelNotFound(std::string_view name) {
+  ErrorDetails details;
+  details.reason = "MODEL_NOT_FOUND";
+  details.metadata = {{"model", Excerpt(name, kMaxFieldBytes)}};
+  details.resource = {"sparseserve.v1.Model", std::string(name)};
+  return WithDetails(absl::NotFoundError(StrCat(
+                         "no model ", Excerpt(name, kMaxFieldBytes), " here")),
+                     details);
+}
+
+absl::Status PatternUnsupported(std::string_view plan, std::string_view model) {
+  ErrorDetails details;
+  details.reason = "PATTERN_UNSUPPORTED";
+  details.metadata = {{"pattern", Excerpt(plan, kMaxValueBytes)},
+                      {"model", std::string(model)}};
+  return WithDetails(absl::FailedPreconditionError(StrCat(
+                         "attention plan ", Excerpt(plan, kMaxValueBytes),
+                         " is not available for ", model)),
+                     details);
+}
+
+absl::Status QueueFull(int waiting) {
+  ErrorDetails details;
+  details.reason = "QUEUE_FULL";
+  details.metadata = {{"waiting", StrCat(waiting)}};
+  return WithDetails(absl::UnavailableError(StrCat(
+                         "the queue is full: ", waiting, " requests wait")),
+                     details);
+}
+
+absl::Status Draining() {
+  ErrorDetails details;
+  details.reason = "DRAINING";
+  return WithDetails(absl::UnavailableError("the server is shutting down"),
+                     details);
+}
+
+std::string ReasonOf(const absl::Status& status) {
+  if (const auto info = ErrorInfoOf(DetailsOf(status))) return info->reason();
+  return absl::StatusCodeToString(status.code());
+}
+
+RejectReason RejectReasonOf(const absl::Status& status) {
+  const ReasonRow* row = FindReason(ReasonOf(status));
+  return row != nullptr ? row->reject : RejectReason::kInvalidArgument;
+}
+
+std::optional<absl::Duration> RetryDelayOf(const absl::Status& status) {
+  const ReasonRow* row = FindReason(ReasonOf(status));
+  return row != nullptr ? row->retry_delay : std::nullopt;
+}
+
+grpc::Status ToGrpcStatus(const absl::Status& status,
+                          std::string_view request_id) {
+  if (status.ok()) return grpc::Status::OK;
+  google::rpc::Status packed = DetailsOf(status);
+  if (!ErrorInfoOf(packed).has_value()) {
+    google::rpc::ErrorInfo info;
+    info.set_reason(ReasonOf(status));
+    info.set_domain(kErrorDomain);
+    packed.add_details()->PackFrom(info);
+  }
+  if (const auto delay = RetryDelayOf(status)) {
+    google::rpc::RetryInfo retry;
+    retry.mutable_retry_delay()->set_nanos(
+        static_cast<int>(absl::ToInt64Nanoseconds(*delay)));
+    packed.add_details()->PackFrom(retry);
+  }
+  google::rpc::RequestInfo request;
+  request.set_request_id(std::string(request_id));
+  packed.add_details()->PackFrom(request);
+
+  const std::string message = Excerpt(
+      std::string_view(status.message().data(), status.message().size()),
+      kMaxMessageBytes);
+  packed.set_code(static_cast<int>(status.code()));
+  packed.set_message(message);
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message,
+                      packed.SerializeAsString());
+}
+
+std::string Excerpt(std::string_view text, size_t max_bytes) {
+  const bool cut = text.size() > max_bytes;
+  if (cut) {
+    size_t end = max_bytes - 3;  // room for the dots
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) {
+      --end;
+    }
+    text = text.substr(0, end);
+  }
+  std::string excerpt(text);
+  std::replace_if(
+      excerpt.begin(), excerpt.end(),
+      [](unsigned char c) { return c < 0x20 || c == 0x7F; }, '?');
+  if (cut) excerpt += "...";
+  return excerpt;
+}
+
+}  // namespace sparseserve
