@@ -1,0 +1,250 @@
+// The server: reads flags, builds the graph of objects, waits for a signal,
+// drains, and takes the graph down in reverse.
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/time/clock.h"
+#include "engine/base/status_macros.h"
+#include "engine/base/str_cat.h"
+#include "engine/engine.h"
+#include "google/protobuf/stubs/logging.h"
+#include "server/rpc/served_model.h"
+#include "server/rpc/server_settings.h"
+#include "server/server.h"
+#include "server/stop_signals.h"
+
+ABSL_FLAG(std::string, model, "", "Model file to serve (GGUF). Required.");
+ABSL_FLAG(std::string, model_name, "",
+          "Callers address the model as models/NAME; empty takes the file's "
+          "name without its extension.");
+ABSL_FLAG(std::string, listen, "127.0.0.1:9000",
+          "host:port for gRPC; port 0 picks a free one.");
+ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:9090",
+          "host:port for HTTP GET /metrics; port 0 picks a free one.");
+ABSL_FLAG(std::string, config, "",
+          "File with a sparseserve.v1.ServerConfig in text format; flags win "
+          "over it.");
+ABSL_FLAG(int, threads, 0, "CPU threads; 0 takes one per available core.");
+ABSL_FLAG(std::string, compute_dtype, "auto",
+          "Rounding of matrix products: auto, bf16, or f32 (exact).");
+ABSL_FLAG(std::string, simd, "auto",
+          "Widest CPU instructions to use, such as avx2; auto takes all.");
+ABSL_FLAG(std::string, kv_cache_bytes, "",
+          "Memory for keys and values, such as 2GiB; empty takes an eighth of "
+          "the machine's, at most 1GiB.");
+ABSL_FLAG(std::optional<int>, max_step_tokens, std::nullopt,
+          "Tokens that one step computes at most, 16 to 8192; default 512.");
+ABSL_FLAG(std::optional<int>, max_running_sequences, std::nullopt,
+          "Requests that run at the same time, 1 to 1024; default 32.");
+ABSL_FLAG(std::optional<int>, max_queued_requests, std::nullopt,
+          "Requests that may wait, 1 to 100000; default 256.");
+ABSL_FLAG(std::optional<absl::Duration>, drain_timeout, std::nullopt,
+          "How long SIGTERM lets running requests finish, 0 to 1h; default "
+          "30s.");
+ABSL_FLAG(bool, insecure, false,
+          "Serve unencrypted on an address that other machines can reach.");
+
+namespace sparseserve {
+namespace {
+
+constexpr char kUsage[] =
+    R"(Serves a language model over gRPC.
+
+  sparseserve-server --model=SmolLM2-135M-Instruct.Q4_1.gguf
+  sparseserve-server --model=model.gguf --listen=127.0.0.1:0 --threads=4
+  sparseserve-server --model=model.gguf --listen=0.0.0.0:9000 --insecure \
+      --config=server.textproto
+
+SIGTERM finishes what runs (see --drain_timeout), then exits with status 0; a
+second signal exits at once. Status 2 means that the server could not start.
+)";
+
+// For people; requests are logged as JSON.
+void Log(const std::string& line) {
+  std::fprintf(stderr, "sparseserve: %s\n", line.c_str());
+}
+
+std::string Mebibytes(int64_t bytes) { return StrCat(bytes >> 20, " MiB"); }
+
+absl::StatusOr<ServerSettings> ReadSettings() {
+  const std::string path = absl::GetFlag(FLAGS_config);
+  std::ostringstream text;
+  if (!path.empty()) {
+    std::ifstream file(path);
+    if (!file || !(text << file.rdbuf())) {
+      return absl::NotFoundError(StrCat("--config: cannot read ", path));
+    }
+  }
+  return SettleSettings(text.str(), path,
+                        {absl::GetFlag(FLAGS_max_step_tokens),
+                         absl::GetFlag(FLAGS_max_running_sequences),
+                         absl::GetFlag(FLAGS_max_queued_requests),
+                         absl::GetFlag(FLAGS_drain_timeout)});
+}
+
+absl::StatusOr<int64_t> KvCacheBytes() {
+  const std::string size = absl::GetFlag(FLAGS_kv_cache_bytes);
+  if (!size.empty()) return ParseByteSize(size);
+  const int64_t memory =
+      int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+  return std::min(memory / 8, int64_t{1} << 30);
+}
+
+absl::Status CheckListen() {
+  ASSIGN_OR_RETURN(const ListenAddress address,
+                   ParseListenAddress(absl::GetFlag(FLAGS_listen)));
+  RETURN_IF_ERROR(
+      ParseListenAddress(absl::GetFlag(FLAGS_metrics_listen)).status());
+  if (!address.loopback && !absl::GetFlag(FLAGS_insecure)) {
+    return absl::InvalidArgumentError(
+        StrCat("--listen=", absl::GetFlag(FLAGS_listen),
+               " is reachable from other machines, unencrypted and without "
+               "credentials: say --insecure if that is meant"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
+    const ServerSettings& settings) {
+  const std::string path = absl::GetFlag(FLAGS_model);
+  if (path.empty()) {
+    return absl::InvalidArgumentError(
+        "--model is required: the path of a GGUF file");
+  }
+  Engine::Options options;
+  options.model_path = path;
+  options.threads = absl::GetFlag(FLAGS_threads);
+  options.compute_dtype = absl::GetFlag(FLAGS_compute_dtype);
+  options.simd = absl::GetFlag(FLAGS_simd);
+  ASSIGN_OR_RETURN(options.kv_cache_bytes, KvCacheBytes());
+  options.max_step_tokens = settings.max_step_tokens;
+  options.max_step_slices = settings.max_running_sequences;
+  options.stopwatch = [begin = absl::Now()] {
+    return absl::ToDoubleSeconds(absl::Now() - begin);
+  };
+  options.progress = [last = std::string()](const char* stage,
+                                            double done) mutable {
+    // Quarters are enough to see that something moves.
+    std::string line =
+        StrCat("loading: ", stage, " ", static_cast<int>(done * 4) * 25, " %");
+    if (line != last) Log(line);
+    last = std::move(line);
+  };
+  Log(StrCat("loading ", path));
+  return Engine::Create(std::move(options));
+}
+
+void LogEngine(const Engine& engine, const std::string& model_name) {
+  const ModelInfo& info = engine.info();
+  const MemoryUse memory = engine.memory();
+  Log(StrCat("model ", model_name, ": ", info.architecture, ", ",
+             info.parameters / 1'000'000, " M parameters, ", info.weight_dtype,
+             ", context ", info.context_tokens, " tokens"));
+  Log(StrCat("device: ", engine.DeviceSummary()));
+  Log(StrCat("memory: model file ", Mebibytes(memory.mapped_file_bytes),
+             ", weights ", Mebibytes(memory.weights_bytes), ", KV ",
+             Mebibytes(memory.kv_bytes), " in ", engine.kv_pages(),
+             " pages of ", kPageTokens, " tokens, activations ",
+             Mebibytes(memory.activations_bytes)));
+}
+
+void LogServer(const Server& server, const ServerSettings& settings) {
+  Log(StrCat("limits: ", settings.max_running_sequences, " running, ",
+             settings.max_queued_requests, " queued, ",
+             settings.max_step_tokens, " tokens a step, prompts up to ",
+             server.max_prompt_tokens(), " tokens, ",
+             absl::FormatDuration(settings.default_deadline),
+             " where callers set no deadline"));
+  // The last line of a start: scripts wait for it.
+  const std::string host =
+      ParseListenAddress(absl::GetFlag(FLAGS_listen))->host;
+  const std::string metrics_host =
+      ParseListenAddress(absl::GetFlag(FLAGS_metrics_listen))->host;
+  Log(StrCat("listening grpc=", host, ":", server.port(),
+             " metrics=", metrics_host, ":", server.metrics_port()));
+}
+
+// 0 after a signal, 1 after a failed device.
+absl::StatusOr<int> Run(StopSignals& signals) {
+  RETURN_IF_ERROR(CheckListen());
+  ASSIGN_OR_RETURN(const ServerSettings settings, ReadSettings());
+  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, LoadEngine(settings));
+  Server::Options options;
+  options.settings = settings;
+  options.model_name = ModelResourceName(absl::GetFlag(FLAGS_model_name),
+                                         absl::GetFlag(FLAGS_model));
+  options.listen = absl::GetFlag(FLAGS_listen);
+  options.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  options.version = SPARSESERVE_VERSION;
+  options.revision = SPARSESERVE_REVISION;
+  options.on_device_failure = [&signals](const absl::Status& status) {
+    Log(StrCat("the device failed: ", std::string(status.message())));
+    signals.DeviceFailed();
+  };
+  LogEngine(*engine, options.model_name);
+  ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
+                   Server::Start(std::move(options), std::move(engine)));
+  LogServer(*server, settings);
+
+  if (signals.Wait() == StopSignals::Cause::kDeviceFailed) {
+    server->Abandon();
+    return 1;
+  }
+  Log(StrCat("stopping: finishing what runs, for at most ",
+             absl::FormatDuration(settings.drain_timeout)));
+  server->Drain(absl::Now() + settings.drain_timeout);
+  Log("stopped");
+  return 0;
+}
+
+absl::FlagsUsageConfig UsageConfig() {
+  absl::FlagsUsageConfig config;
+  config.version_string = [] {
+    return StrCat("sparseserve-server ", SPARSESERVE_VERSION, " (",
+                  SPARSESERVE_REVISION, ")\n");
+  };
+  // The path of the build is nobody's business.
+  config.normalize_filename = [](absl::string_view file) {
+    return std::string(file.substr(file.rfind('/') + 1));
+  };
+  config.contains_help_flags = [](absl::string_view file) {
+    return file == "main.cc";
+  };
+  return config;
+}
+
+}  // namespace
+}  // namespace sparseserve
+
+int main(int argc, char** argv) {
+  sparseserve::StopSignals signals;
+  // Protobuf would print a line for every request that is not UTF-8; callers
+  // are told instead.
+  google::protobuf::SetLogHandler(nullptr);
+  signal(SIGPIPE, SIG_IGN);  // a closed stderr must not end the server
+  absl::SetProgramUsageMessage(sparseserve::kUsage);
+  absl::SetFlagsUsageConfig(sparseserve::UsageConfig());
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  absl::StatusOr<int> result =
+      rest.size() > 1 ? absl::InvalidArgumentError(sparseserve::StrCat(
+                            "unexpected argument ", rest[1], "; see --help"))
+                      : sparseserve::Run(signals);
+  if (result.ok()) return *result;
+  sparseserve::Log(std::string(result.status().message()));
+  return 2;
+}

@@ -1,0 +1,171 @@
+#include "server/server.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "engine/base/status_macros.h"
+#include "server/metrics/metrics.h"
+#include "server/rpc/admission.h"
+#include "server/rpc/call_observer.h"
+#include "server/rpc/grpc_server.h"
+#include "server/rpc/inference_service.h"
+#include "server/rpc/method_names.h"
+#include "server/rpc/model_service.h"
+#include "server/rpc/request_id.h"
+#include "server/rpc/request_log.h"
+#include "server/rpc/served_model.h"
+#include "server/scheduling/request_queue.h"
+#include "server/scheduling/scheduler.h"
+#include "server/scheduling/serving_loop.h"
+
+namespace sparseserve {
+namespace {
+
+// What ended calls may take to leave the sockets.
+constexpr absl::Duration kFlushTime = absl::Milliseconds(200);
+
+Metrics::Options MetricsOptions(const Server::Options& options,
+                                const Engine& engine) {
+  const ModelInfo& info = engine.info();
+  Metrics::Options result;
+  result.model_name = options.model_name;
+  result.version = options.version;
+  result.revision = options.revision;
+  result.grpc_version = GrpcVersion();
+  result.simd = engine.simd();
+  result.device = "cpu";
+  result.dtype = info.weight_dtype;
+  result.architecture = info.architecture;
+  result.attention_backend = "cpu";
+  result.page_tokens = kPageTokens;
+  result.kv_pages = engine.kv_pages();
+  result.attention_heads = info.layers * info.kv_heads;
+  result.grpc_methods.assign(std::begin(kMethodNames), std::end(kMethodNames));
+  return result;
+}
+
+Scheduler::Options SchedulerOptions(const ServerSettings& settings,
+                                    const Engine& engine) {
+  Scheduler::Options options;
+  options.max_step_tokens = settings.max_step_tokens;
+  options.max_running_sequences = settings.max_running_sequences;
+  options.context_tokens = engine.info().context_tokens;
+  options.kv_pages = engine.kv_pages();
+  return options;
+}
+
+TokenStream::Options StreamOptions(const ServerSettings& settings) {
+  TokenStream::Options options;
+  options.max_buffered_messages = settings.max_buffered_messages;
+  options.slow_consumer_timeout = settings.slow_consumer_timeout;
+  return options;
+}
+
+GrpcServer::Options GrpcOptions(const Server::Options& options) {
+  const ServerSettings& settings = options.settings;
+  GrpcServer::Options result;
+  result.address = options.listen;
+  result.max_request_bytes = settings.max_request_bytes;
+  result.max_concurrent_streams = settings.max_concurrent_streams;
+  result.max_metadata_bytes = settings.max_metadata_bytes;
+  result.max_connection_age = settings.max_connection_age;
+  result.max_connection_idle = settings.max_connection_idle;
+  return result;
+}
+
+}  // namespace
+
+// In the order in which the parts need each other: C++ takes them down in
+// reverse.
+struct Server::Parts {
+  Parts(const Options& options, std::unique_ptr<Engine> loaded,
+        std::unique_ptr<Scheduler> made)
+      : engine(std::move(loaded)),
+        metrics(MetricsOptions(options, *engine)),
+        log(options.log_descriptor),
+        scheduler(std::move(made)),
+        queue({options.settings.max_queued_requests,
+               options.settings.max_queued_tokens}),
+        models{DescribeModel(options.model_name, *engine,
+                             {scheduler->max_request_tokens(),
+                              options.settings.max_queued_tokens,
+                              options.settings.default_max_output_tokens})},
+        observer({metrics, log, absl::Now}),
+        admission({options.settings.default_deadline},
+                  {models.front(), queue, metrics, absl::Now, RandomBits}),
+        inference(
+            StreamOptions(options.settings),
+            {models.front(), admission, observer, metrics, queue, absl::Now}),
+        model_service({models, observer, absl::Now}),
+        loop({queue, *engine, *scheduler, metrics, absl::Now,
+              options.on_device_failure}) {}
+
+  const std::unique_ptr<Engine> engine;
+  Metrics metrics;
+  RequestLog log;
+  const std::unique_ptr<Scheduler> scheduler;
+  RequestQueue queue;
+  const std::vector<ServedModel> models;
+  CallObserver observer;
+  Admission admission;
+  InferenceService inference;
+  ModelService model_service;
+  ServingLoop loop;
+  std::unique_ptr<GrpcServer> grpc;
+};
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(
+    Options options, std::unique_ptr<Engine> engine) {
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<Scheduler> scheduler,
+      Scheduler::Create(SchedulerOptions(options.settings, *engine),
+                        engine->tokenizer()));
+  auto parts =
+      std::make_unique<Parts>(options, std::move(engine), std::move(scheduler));
+  const MemoryUse memory = parts->engine->memory();
+  parts->metrics.SetMemory({memory.mapped_file_bytes, memory.weights_bytes,
+                            memory.kv_bytes, memory.activations_bytes});
+  RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
+  ASSIGN_OR_RETURN(parts->grpc, GrpcServer::Start(GrpcOptions(options),
+                                                  {&parts->inference,
+                                                   &parts->model_service}));
+  parts->loop.Start();
+  parts->grpc->SetServing(true);
+  parts->metrics.SetReady(true);
+  return std::unique_ptr<Server>(new Server(std::move(parts)));
+}
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+Server::~Server() {
+  parts_->loop.Stop();
+  parts_->grpc->Shutdown(absl::Now() + kFlushTime);
+}
+
+int Server::port() const { return parts_->grpc->port(); }
+int Server::metrics_port() const { return parts_->metrics.port(); }
+int Server::max_prompt_tokens() const {
+  return parts_->models.front().max_prompt_tokens;
+}
+
+void Server::Drain(absl::Time deadline) {
+  parts_->metrics.SetReady(false);
+  parts_->metrics.SetDraining(true);
+  parts_->grpc->SetServing(false);
+  parts_->queue.StartDraining();
+  parts_->loop.Drain(deadline);
+  // Output that readers have not taken yet. Health watchers never end of
+  // themselves and are not waited for.
+  parts_->observer.WaitUntilIdle(std::max(deadline, absl::Now() + kFlushTime));
+}
+
+void Server::Abandon() {
+  parts_->metrics.SetReady(false);
+  parts_->grpc->SetServing(false);
+  parts_->observer.WaitUntilIdle(absl::Now() + kFlushTime);
+}
+
+}  // namespace sparseserve

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/engine.h"
+#include "server/rpc/server_settings.h"
+
+namespace sparseserve {
+
+// A loaded model, served: the graph of everything between the sockets and the
+// engine. Made by main, which waits for the reason to end it.
+class Server {
+ public:
+  struct Options {
+    ServerSettings settings;
+    std::string model_name;      // resource name, "models/{model}"
+    std::string listen;          // host:port
+    std::string metrics_listen;  // host:port
+    std::string version;
+    std::string revision;
+    int log_descriptor = 2;  // takes a line a call
+    // Called once, on the serving thread, if the device failed for good.
+    std::function<void(const absl::Status&)> on_device_failure;
+  };
+
+  // Serves, with health SERVING, when it returns. INVALID_ARGUMENT names a
+  // setting that does not suit the model; UNAVAILABLE an address that cannot be
+  // bound.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(
+      Options options, std::unique_ptr<Engine> engine);
+  // Cancels what is left.
+  ~Server();
+
+  int port() const;
+  int metrics_port() const;
+  int max_prompt_tokens() const;
+
+  // Health turns to NOT_SERVING, new requests are refused with UNAVAILABLE /
+  // "DRAINING". Returns when the running ones have finished, or at `deadline`,
+  // having cancelled the rest.
+  void Drain(absl::Time deadline);
+  // The device is gone: health turns to NOT_SERVING, calls end.
+  void Abandon();
+
+ private:
+  struct Parts;
+  explicit Server(std::unique_ptr<Parts> parts);
+
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace sparseserve

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <atomic>
+#include <csignal>
+
+namespace sparseserve {
+
+// Turns SIGTERM, SIGINT and a failed device into a return of Wait(). Made first
+// thing in main, on the thread that will Wait(), before any other thread: all
+// inherit that the signals are blocked. No signal handler does any work.
+class StopSignals {
+ public:
+  enum class Cause { kSignal, kDeviceFailed };
+
+  StopSignals();
+
+  // Blocks until one of them. After a signal, a second one ends the process at
+  // once, with status 1.
+  Cause Wait();
+
+  // Any thread.
+  void DeviceFailed();
+
+ private:
+  sigset_t signals_;
+  std::atomic<bool> device_failed_{false};
+};
+
+}  // namespace sparseserve
