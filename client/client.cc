@@ -7,9 +7,11 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "client/client_call.h"
+#include "client/server_stream.h"
 #include "client/service_config.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/support/channel_arguments.h"
+#include "grpcpp/support/validate_service_config.h"
 
 namespace sparseserve {
 namespace {
@@ -53,13 +55,20 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(Options options) {
     return absl::InvalidArgumentError(
         "Client::Options::server is empty; give \"host:port\"");
   }
+  if (options.service_config_json.empty()) {
+    options.service_config_json = std::string(DefaultServiceConfig());
+  }
+  const std::string wrong = grpc::experimental::ValidateServiceConfigJSON(
+      options.service_config_json);
+  if (!wrong.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("Client::Options::service_config_json: ", wrong));
+  }
   if (options.credentials == nullptr) {
     options.credentials = grpc::InsecureChannelCredentials();
   }
   grpc::ChannelArguments arguments = CommonArguments();
-  arguments.SetServiceConfigJSON(options.service_config_json.empty()
-                                     ? std::string(DefaultServiceConfig())
-                                     : options.service_config_json);
+  arguments.SetServiceConfigJSON(options.service_config_json);
   auto channel =
       grpc::CreateCustomChannel(options.server, options.credentials, arguments);
   grpc::ChannelArguments health_arguments = CommonArguments();
@@ -74,30 +83,32 @@ Client::Client(std::shared_ptr<grpc::Channel> channel,
                std::shared_ptr<grpc::Channel> health_channel)
     : inference_(v1::InferenceService::NewStub(channel)),
       models_(v1::ModelService::NewStub(channel)),
+      channel_(std::move(channel)),
       health_channel_(std::move(health_channel)) {}
 
 absl::StatusOr<v1::GenerationReport> Client::Generate(
     const v1::GenerateOptions& options, OnOutput on_output,
-    const CallOptions& call_options) {
-  if (absl::Status valid = ValidateCallOptions(call_options); !valid.ok()) {
+    const CallOptions& call) {
+  if (absl::Status valid = ValidateCallOptions(call); !valid.ok()) {
     return valid;
   }
-  ClientCall call(call_options);
   v1::StreamGenerateRequest request;
   *request.mutable_options() = options;
-  const auto reader = inference_->StreamGenerate(&call.context(), request);
+  ServerStream stream(channel_,
+                      "/sparseserve.v1.InferenceService/StreamGenerate",
+                      request, call);
   std::optional<v1::GenerationReport> report;
   bool stopped = false;
   v1::StreamGenerateResponse response;
-  while (!stopped && reader->Read(&response)) {
+  while (!stopped && stream.Read(response)) {
     if (response.has_report()) {
       report = std::move(*response.mutable_report());
     } else if (response.has_output() && !on_output(response.output())) {
       stopped = true;
-      call.context().TryCancel();
+      stream.Cancel();
     }
   }
-  absl::Status result = call.Result(reader->Finish());
+  absl::Status result = stream.Finish();
   if (stopped) return absl::CancelledError("stopped by on_output");
   if (!result.ok()) return result;
   if (!report.has_value()) {

@@ -96,8 +96,9 @@ class Client {
 
   std::unique_ptr<v1::InferenceService::Stub> inference_;
   std::unique_ptr<v1::ModelService::Stub> models_;
-  // Does not itself follow the servers' health. Shared with the calls that run
-  // on it.
+  // gRPC's stubs share their channel.
+  std::shared_ptr<grpc::Channel> channel_;
+  // Does not itself follow the servers' health.
   std::shared_ptr<grpc::Channel> health_channel_;
 };
 

@@ -105,8 +105,8 @@ struct AttentionBlocks {
 struct SliceResult {
   // Not OK: this slice alone failed; nothing of it may be used.
   absl::Status status;
-  TokenId token = -1;               // if wants_token
-  TokenLogprob chosen;              // if logprobs >= 0
+  TokenId token = -1;                      // if wants_token
+  TokenLogprob chosen;                     // if logprobs >= 0
   std::vector<TokenLogprob> alternatives;  // most likely first
   AttentionBlocks blocks;
 };

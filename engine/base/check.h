@@ -8,9 +8,9 @@ namespace sparseserve::internal {
                               const char* condition);
 }  // namespace sparseserve::internal
 
-#define SPARSESERVE_CHECK(condition)                                       \
-  (static_cast<bool>(condition)                                            \
-       ? static_cast<void>(0)                                              \
+#define SPARSESERVE_CHECK(condition) \
+  (static_cast<bool>(condition)      \
+       ? static_cast<void>(0)        \
        : ::sparseserve::internal::CheckFailed(__FILE__, __LINE__, #condition))
 
 #ifdef NDEBUG

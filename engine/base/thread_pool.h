@@ -24,10 +24,9 @@ class ThreadPool {
   // [0, count), each at most `grain` long, handed out in ascending order to
   // whichever worker is free, 0 <= worker < threads(). Returns when all are
   // done. What each range computes must not depend on the worker.
-  void ParallelFor(int64_t count, int64_t grain,
-                   absl::FunctionRef<void(int64_t begin, int64_t end,
-                                          int worker)>
-                       body);
+  void ParallelFor(
+      int64_t count, int64_t grain,
+      absl::FunctionRef<void(int64_t begin, int64_t end, int worker)> body);
 
  private:
   struct State;

@@ -35,7 +35,10 @@ const PairMerger::Rule* PairMerger::Find(TokenId left, TokenId right) const {
 int64_t PairMerger::Apply(std::vector<TokenId>& symbols,
                           Scratch& scratch) const {
   const uint32_t count = static_cast<uint32_t>(symbols.size());
-  auto& [previous, next, queue] = scratch;
+  // Not a structured binding: clang 14 lets no lambda capture one.
+  std::vector<uint32_t>& previous = scratch.previous;
+  std::vector<uint32_t>& next = scratch.next;
+  std::vector<Scratch::Candidate>& queue = scratch.queue;
   previous.resize(count);
   next.resize(count);
   queue.clear();

@@ -78,6 +78,7 @@ void ServingLoop::Drain(absl::Time deadline) {
 }
 
 void ServingLoop::Stop() {
+  d_.queue.StartDraining();
   stop_ = true;
   d_.queue.Wake();
   if (thread_.joinable()) thread_.join();
@@ -91,12 +92,10 @@ void ServingLoop::Run() {
   while (true) {
     const absl::Time now = d_.clock();
     last_turn_ns_ = absl::ToUnixNanos(now);
-    // Both are read before the queue is emptied: it refuses by then, so nothing
-    // can arrive after the last look.
+    // Both are read before the queue is emptied. The queue refused before they
+    // were set, so nothing can arrive after the last look.
     const bool stopping = stop_;
     const bool draining = draining_;
-    if (stopping) d_.queue.StartDraining();
-
     d_.scheduler.Admit(d_.queue.TakeAll());
     if (stopping ||
         (draining && now >= absl::FromUnixNanos(drain_deadline_ns_))) {

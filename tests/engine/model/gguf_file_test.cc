@@ -1,12 +1,11 @@
 #include "engine/model/gguf_file.h"
 
-#include <cmath>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <limits>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -84,6 +83,196 @@ TEST(GgufFileTest, ReadsMetadataOfEveryType) {
               ElementsAre("a", "", "ccc"));
   EXPECT_THAT(metadata.GetInt32Array("i32s").value(), ElementsAre(1, -2, 3));
   EXPECT_THAT(metadata.GetFloatArray("f32s").value(), ElementsAre(1.5f, -2.5f));
+}
+
+TEST(GgufFileTest, NamesKeyAndTypeWhenAValueIsNotWhatWasAskedFor) {
+  GgufWriter writer;
+  writer.Add("text", std::string("x"));
+  writer.Add("negative", int8_t{-1});
+  writer.Add("large", uint64_t{1} << 63);
+  writer.Add("wide", int64_t{1} << 32);
+  writer.Add("ratio", 1e300);
+  writer.Add("texts", std::vector<std::string>{"x"});
+  writer.Add("floats", std::vector<float>{1});
+  const std::string bytes = writer.Build();
+  const auto file = GgufFile::Parse(AsBytes(bytes));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const GgufMetadata& metadata = (*file)->metadata();
+  const std::pair<absl::Status, std::string> kCases[] = {
+      {metadata.GetUint32("none").status(), "no metadata key \"none\""},
+      {metadata.GetStringArray("none").status(), "no metadata key \"none\""},
+      {metadata.GetUint32("text").status(), "\"text\" is string, not an int"},
+      {metadata.GetUint32("negative").status(),
+       "\"negative\" is -1, not within uint32"},
+      {metadata.GetUint32("wide").status(),
+       "\"wide\" is 4294967296, not within uint32"},
+      {metadata.GetInt64("large").status(),
+       "\"large\" is 9223372036854775808, not within int64"},
+      {metadata.GetFloat("wide").status(), "\"wide\" is int64, not a float"},
+      {metadata.GetFloat("ratio").status(),
+       "\"ratio\" is 1e+300, not within float32"},
+      {metadata.GetBool("wide").status(), "\"wide\" is int64, not a bool"},
+      {metadata.GetString("wide").status(), "\"wide\" is int64, not a string"},
+      {metadata.GetString("texts").status(),
+       "\"texts\" is array, not a string"},
+      {metadata.GetStringArray("text").status(),
+       "\"text\" is string, not an array"},
+      {metadata.GetStringArray("floats").status(),
+       "\"floats\" is an array of float32, not an array of strings"},
+      {metadata.GetInt32Array("texts").status(),
+       "\"texts\" is string, not an integer"},
+      {metadata.GetFloatArray("texts").status(),
+       "\"texts\" is string, not a float"}};
+  for (const auto& [status, message] : kCases) {
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  }
+}
+
+TEST(GgufFileTest, AcceptsIntegersOfEveryWidthInAnArray) {
+  GgufWriter writer;
+  writer.Add("fits", std::vector<int32_t>{-1, 2});
+  std::string bytes = writer.Build();
+  // The element type's number comes after key, type: make it uint32.
+  const size_t element_type = bytes.find("fits") + 4 + 4;
+  bytes[element_type] = 4;
+  const auto file = GgufFile::Parse(AsBytes(bytes));
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_THAT(
+      std::string((*file)->metadata().GetInt32Array("fits").status().message()),
+      HasSubstr("\"fits\" is 4294967295, not within int32"));
+}
+
+TEST(GgufFileTest, AcceptsNestedArraysAndRefusesToReadThemAsFlatOnes) {
+  GgufWriter writer;
+  writer.Add("nested", std::vector<std::string>{});
+  std::string bytes = writer.Build();
+  const size_t value = bytes.find("nested") + 6 + 4;
+  // One array of two bytes, in place of the empty array of strings.
+  std::string nested;
+  testing::AppendRaw<uint32_t>(nested, 9);
+  testing::AppendRaw<uint64_t>(nested, 1);
+  testing::AppendRaw<uint32_t>(nested, 0);
+  testing::AppendRaw<uint64_t>(nested, 2);
+  nested += "xy";
+  bytes.replace(value, 12, nested);
+  const auto file = GgufFile::Parse(AsBytes(bytes));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const GgufMetadata& metadata = (*file)->metadata();
+  EXPECT_TRUE(metadata.Has("nested"));
+  EXPECT_FALSE(metadata.GetInt32Array("nested").ok());
+  EXPECT_FALSE(metadata.GetStringArray("nested").ok());
+}
+
+TEST(GgufFileTest, GivesMatricesAndVectorsWithTheirBytes) {
+  GgufWriter writer;
+  const std::string blocks(2 * 3 * 34, 'b');
+  writer.AddFloats("norm", 0, 3, std::vector<float>{1, 2, 3});
+  writer.AddTensor("weight", DType::kQ8_0, {64, 3}, blocks);
+  const std::string bytes = writer.Build();
+  const auto file = GgufFile::Parse(AsBytes(bytes));
+  ASSERT_TRUE(file.ok()) << file.status();
+
+  const auto norm = (*file)->GetVector("norm");
+  ASSERT_TRUE(norm.ok()) << norm.status();
+  EXPECT_EQ(norm->rows, 1);
+  EXPECT_EQ(norm->columns, 3);
+  float values[3];
+  std::memcpy(values, norm->data, sizeof(values));
+  EXPECT_THAT(values, ElementsAre(1, 2, 3));
+
+  const auto weight = (*file)->GetMatrix("weight");
+  ASSERT_TRUE(weight.ok()) << weight.status();
+  EXPECT_EQ(weight->dtype, DType::kQ8_0);
+  EXPECT_EQ(weight->rows, 3);
+  EXPECT_EQ(weight->columns, 64);
+  EXPECT_EQ(std::memcmp(weight->data, blocks.data(), blocks.size()), 0);
+
+  EXPECT_EQ((*file)->tensors().size(), 2);
+  EXPECT_EQ((*file)->FindTensor("weight")->bytes, blocks.size());
+  EXPECT_EQ((*file)->FindTensor("none"), nullptr);
+}
+
+TEST(GgufFileTest, PlacesTensorsByTheAlignmentOfTheFile) {
+  for (const uint32_t alignment : {8u, 64u, 4096u}) {
+    GgufWriter writer(alignment);
+    writer.AddFloats("a", 0, 1, std::vector<float>{1});
+    writer.AddFloats("b", 0, 1, std::vector<float>{2});
+    const std::string bytes = writer.Build();
+    const auto file = GgufFile::Parse(AsBytes(bytes));
+    ASSERT_TRUE(file.ok()) << file.status();
+    float b = 0;
+    std::memcpy(&b, (*file)->GetVector("b").value().data, sizeof(b));
+    EXPECT_EQ(b, 2) << alignment;
+    EXPECT_EQ((*file)->FindTensor("b")->offset, alignment);
+  }
+}
+
+TEST(GgufFileTest, ReadsVersion2) {
+  std::string bytes = FileWithEveryType();
+  bytes[4] = 2;
+  EXPECT_TRUE(GgufFile::Parse(AsBytes(bytes)).ok());
+}
+
+TEST(GgufFileTest, NamesTypeAndTensorWhenOneOfAnUnreadTypeIsAskedFor) {
+  GgufWriter writer;
+  writer.AddFloats("odd", 2, 64, std::vector<float>(128));
+  std::string bytes = writer.Build();
+  const size_t type = bytes.find("odd") + 3 + 4 + 2 * 8;
+  const std::pair<char, std::string> kTypes[] = {
+      {14, "tensor \"odd\" is Q6_K (type 14)"},
+      {99, "tensor \"odd\" is unknown (type 99)"}};
+  for (const auto& [number, message] : kTypes) {
+    bytes[type] = number;
+    const auto file = GgufFile::Parse(AsBytes(bytes));
+    ASSERT_TRUE(file.ok()) << file.status();
+    EXPECT_THAT(std::string((*file)->GetMatrix("odd").status().message()),
+                HasSubstr(message));
+  }
+}
+
+TEST(GgufFileTest, NamesTheTensorThatIsMissingOrOfAnotherShape) {
+  GgufWriter writer;
+  writer.AddFloats("matrix", 2, 3, std::vector<float>(6));
+  const std::string bytes = writer.Build();
+  const auto file = GgufFile::Parse(AsBytes(bytes));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const absl::Status missing = (*file)->GetMatrix("none").status();
+  EXPECT_EQ(missing.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(missing.message()), HasSubstr("tensor \"none\""));
+  EXPECT_THAT(std::string((*file)->GetVector("matrix").status().message()),
+              HasSubstr("tensor \"matrix\" has shape [3, 2], not 1 dim"));
+}
+
+TEST(GgufFileTest, OpensAFileByPath) {
+  const TemporaryFile stored(FileWithEveryType());
+  const auto file = GgufFile::Open(stored.path());
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ((*file)->metadata().GetString("string").value(), "llama");
+  EXPECT_EQ((*file)->file_bytes(),
+            static_cast<int64_t>(FileWithEveryType().size()));
+}
+
+TEST(GgufFileTest, NamesThePathThatCannotBeOpened) {
+  const TemporaryFile empty("");
+  const std::string missing = empty.path() + ".none";
+  const std::string directory = ::testing::TempDir();
+  const std::tuple<std::string, absl::StatusCode, std::string> kCases[] = {
+      {missing, absl::StatusCode::kNotFound, "cannot open " + missing},
+      {directory, absl::StatusCode::kInvalidArgument, "not a regular file"},
+      {empty.path(), absl::StatusCode::kInvalidArgument, "is empty"}};
+  for (const auto& [path, code, message] : kCases) {
+    const absl::Status status = GgufFile::Open(path).status();
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  }
+}
+
+TEST(GgufFileTest, NamesThePathOfABrokenFile) {
+  const TemporaryFile stored("GGUFxx");
+  const absl::Status status = GgufFile::Open(stored.path()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr(stored.path() + ": the version"));
 }
 
 }  // namespace

@@ -1,0 +1,373 @@
+#include "server/scheduling/scheduler.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/scheduling/sequence.h"
+#include "tests/testing/fake_executor.h"
+#include "tests/testing/fake_tokenizer.h"
+#include "tests/testing/recording_sink.h"
+
+namespace sparseserve {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::FakeExecutor;
+using testing::FakeTokenizer;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::RecordingSink;
+
+absl::Time At(int seconds) { return absl::FromUnixSeconds(1000 + seconds); }
+
+std::unique_ptr<Request> MakeRequest(int prompt_tokens, int max_output) {
+  auto request = std::make_unique<Request>();
+  request->arrival = At(0);
+  request->prompt.assign(prompt_tokens, 'p');
+  request->max_output_tokens = max_output;
+  request->sink = std::make_shared<RecordingSink>();
+  return request;
+}
+
+// "1:d70" decodes at position 70; "2:[0,64)" is a chunk, "2:[64,70)!" the last
+// one of its prompt.
+std::string Describe(const StepPlan& plan) {
+  std::vector<std::string> slices;
+  for (const StepSlice& slice : plan.slices) {
+    const int first = slice.first_position;
+    slices.push_back(slice.phase == Phase::kDecode
+                         ? absl::StrCat(slice.sequence, ":d", first)
+                         : absl::StrCat(slice.sequence, ":[", first, ",",
+                                        first + slice.tokens.size(), ")",
+                                        slice.wants_token ? "!" : ""));
+  }
+  return absl::StrJoin(slices, " ");
+}
+
+// A scheduler and a model, turn by turn.
+class Turns {
+ public:
+  explicit Turns(const Scheduler::Options& options)
+      : executor_(options.kv_pages, options.max_step_tokens),
+        scheduler_(*Scheduler::Create(options, tokenizer_)) {}
+
+  // Returns the request, which lives until TakeEnded().
+  const Request& Add(std::unique_ptr<Request> request) {
+    const Request& added = *request;
+    std::vector<std::unique_ptr<Request>> requests;
+    requests.push_back(std::move(request));
+    scheduler_->Admit(std::move(requests));
+    return added;
+  }
+  std::string Turn(absl::Time now = At(1)) {
+    scheduler_->Sweep(now);
+    TakeEnded();
+    const StepPlan plan = scheduler_->PlanStep(now);
+    if (plan.slices.empty()) return "";
+    outputs_ = scheduler_->Commit(*executor_.Step(plan), now);
+    const std::string description = Describe(plan);
+    TakeEnded();
+    EXPECT_TRUE(scheduler_->CheckInvariants().ok());
+    EXPECT_THAT(executor_.breaches(), IsEmpty());
+    return description;
+  }
+  // "id:ending" of what ended so far.
+  const std::vector<std::string>& ended() const { return ended_; }
+
+  Scheduler& scheduler() { return *scheduler_; }
+  FakeExecutor& executor() { return executor_; }
+
+ private:
+  void TakeEnded() {
+    for (const auto& sequence : scheduler_->TakeEnded()) {
+      ended_.push_back(absl::StrCat(sequence->id(), ":",
+                                    static_cast<int>(sequence->ending())));
+    }
+  }
+
+  FakeTokenizer tokenizer_;
+  FakeExecutor executor_;
+  std::unique_ptr<Scheduler> scheduler_;
+  std::vector<Scheduler::Output> outputs_;
+  std::vector<std::string> ended_;
+};
+
+std::string Ended(SequenceId id, Ending ending) {
+  return absl::StrCat(id, ":", static_cast<int>(ending));
+}
+
+struct Arrival {
+  int turn;
+  int prompt_tokens;
+  int max_output;
+};
+struct PlanRow {
+  std::string name;
+  Scheduler::Options options;
+  std::vector<Arrival> arrivals;
+  std::vector<std::string> plans;  // one per turn
+};
+
+class SchedulerPlanTest : public ::testing::TestWithParam<PlanRow> {};
+
+TEST_P(SchedulerPlanTest, PlansTurnByTurn) {
+  const PlanRow& row = GetParam();
+  Turns turns(row.options);
+  std::vector<std::string> plans;
+  for (int turn = 0; turn < static_cast<int>(row.plans.size()); ++turn) {
+    for (const Arrival& arrival : row.arrivals) {
+      if (arrival.turn != turn) continue;
+      turns.Add(MakeRequest(arrival.prompt_tokens, arrival.max_output));
+    }
+    plans.push_back(turns.Turn());
+  }
+  EXPECT_THAT(plans, ::testing::ElementsAreArray(row.plans));
+}
+
+const Scheduler::Options kRoomy = {.max_step_tokens = 256,
+                                   .max_running_sequences = 8,
+                                   .context_tokens = 1024,
+                                   .kv_pages = 64};
+const Scheduler::Options kNarrow = {.max_step_tokens = 128,
+                                    .max_running_sequences = 8,
+                                    .context_tokens = 1024,
+                                    .kv_pages = 64};
+const Scheduler::Options kTwoAtOnce = {.max_step_tokens = 256,
+                                       .max_running_sequences = 2,
+                                       .context_tokens = 1024,
+                                       .kv_pages = 64};
+const Scheduler::Options kThreePages = {.max_step_tokens = 256,
+                                        .max_running_sequences = 8,
+                                        .context_tokens = 192,
+                                        .kv_pages = 3};
+
+const PlanRow kPlanRows[] = {
+    {"NothingToDo", kRoomy, {}, {"", ""}},
+    {"OnePromptThenItsDecodes",
+     kRoomy,
+     {{0, 10, 3}},
+     {"1:[0,10)!", "1:d10", "1:d11", ""}},
+    {"SeveralPromptsInOneStep",
+     kRoomy,
+     {{0, 10, 1}, {0, 100, 1}, {0, 20, 1}},
+     {"1:[0,10)! 2:[0,100)! 3:[0,20)!", ""}},
+    {"LongPromptInChunksThatEndOnPages",
+     kNarrow,
+     {{0, 300, 2}},
+     {"1:[0,128)", "1:[128,256)", "1:[256,300)!", "1:d300", ""}},
+    {"PromptOfWholePages",
+     kNarrow,
+     {{0, 128, 1}, {1, 129, 1}},
+     {"1:[0,128)!", "2:[0,128)", "2:[128,129)!", ""}},
+    {"DecodesBeforeChunks",
+     kNarrow,
+     {{0, 5, 3}, {1, 200, 1}},
+     {"1:[0,5)!", "1:d5 2:[0,64)", "1:d6 2:[64,128)", "2:[128,200)!", ""}},
+    {"DecodesInOrderOfArrival",
+     kRoomy,
+     {{0, 5, 3}, {1, 6, 2}},
+     {"1:[0,5)!", "1:d5 2:[0,6)!", "1:d6 2:d6", ""}},
+    {"LeftoverOfAChunkGoesToTheNextPrompt",
+     kRoomy,
+     {{0, 100, 1}, {0, 400, 1}},
+     {"1:[0,100)! 2:[0,128)", "2:[128,384)", "2:[384,400)!", ""}},
+    {"ShortPromptDoesNotOvertake",
+     kNarrow,
+     {{0, 100, 1}, {0, 70, 1}, {0, 5, 1}},
+     {"1:[0,100)!", "2:[0,70)! 3:[0,5)!", ""}},
+    {"EarlierPromptGoesOnBeforeLaterOnesStart",
+     kNarrow,
+     {{0, 192, 1}, {1, 100, 1}},
+     {"1:[0,128)", "1:[128,192)! 2:[0,64)", "2:[64,100)!", ""}},
+    {"NoMoreRunThanAllowed",
+     kTwoAtOnce,
+     {{0, 5, 2}, {0, 6, 3}, {0, 7, 1}},
+     {"1:[0,5)! 2:[0,6)!", "1:d5 2:d6", "2:d7 3:[0,7)!", ""}},
+    {"WaitsUntilPagesForItsWholeLengthAreFree",
+     kThreePages,
+     {{0, 100, 2}, {0, 10, 100}},
+     {"1:[0,100)!", "1:d100", "2:[0,10)!", "2:d10"}},
+    {"WhatWouldFitDoesNotOvertakeWhatWaitsForPages",
+     kThreePages,
+     {{0, 100, 2}, {0, 10, 100}, {0, 10, 1}},
+     {"1:[0,100)!", "1:d100", "2:[0,10)! 3:[0,10)!", "2:d10"}},
+    {"OneTokenPrompt", kRoomy, {{0, 1, 2}}, {"1:[0,1)!", "1:d1", ""}},
+    {"WholeContext", kThreePages, {{0, 190, 2}}, {"1:[0,190)!", "1:d190", ""}},
+    {"EndOfContextEndsTheOutput",
+     kThreePages,
+     {{0, 190, 9}},
+     {"1:[0,190)!", "1:d190", ""}},
+};
+
+INSTANTIATE_TEST_SUITE_P(Table, SchedulerPlanTest,
+                         ::testing::ValuesIn(kPlanRows),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(SchedulerTest, CreateNamesTheOptionItsValueAndItsRange) {
+  const FakeTokenizer tokenizer;
+  struct Row {
+    Scheduler::Options options;
+    std::vector<std::string> parts;
+  };
+  Scheduler::Options good = kRoomy;
+  std::vector<Row> rows;
+  rows.push_back({good, {"max_running_sequences", " 0,", "from 1 to 1024"}});
+  rows.back().options.max_running_sequences = 0;
+  rows.push_back({good, {"max_running_sequences", " 1025,", "1 to 1024"}});
+  rows.back().options.max_running_sequences = 1025;
+  rows.push_back({good, {"max_step_tokens", " 70,", "from 71 to 8192"}});
+  rows.back().options.max_step_tokens = 70;
+  rows.push_back({good, {"max_step_tokens", " 8193,", "from 71 to 8192"}});
+  rows.back().options.max_step_tokens = 8193;
+  rows.push_back({good, {"context_tokens", " 1,", "from 2"}});
+  rows.back().options.context_tokens = 1;
+  rows.push_back({good, {"kv_pages", " 0,", "from 1"}});
+  rows.back().options.kv_pages = 0;
+  for (const Row& row : rows) {
+    const absl::Status status =
+        Scheduler::Create(row.options, tokenizer).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    for (const std::string& part : row.parts) {
+      EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+    }
+  }
+  good.max_step_tokens = 71;
+  EXPECT_TRUE(Scheduler::Create(good, tokenizer).ok());
+}
+
+TEST(SchedulerTest, LongestRequestIsTheContextOrAllPages) {
+  const FakeTokenizer tokenizer;
+  Scheduler::Options options = kRoomy;
+  options.kv_pages = 3;
+  EXPECT_EQ((*Scheduler::Create(options, tokenizer))->max_request_tokens(),
+            192);
+  options.kv_pages = 100;
+  EXPECT_EQ((*Scheduler::Create(options, tokenizer))->max_request_tokens(),
+            1024);
+}
+
+TEST(SchedulerTest, NamesTheRequestsThatAPlanStarted) {
+  Turns turns(kTwoAtOnce);
+  const Request& first = turns.Add(MakeRequest(5, 1));
+  const Request& second = turns.Add(MakeRequest(5, 2));
+  turns.Add(MakeRequest(5, 2));
+  turns.scheduler().PlanStep(At(1));
+  EXPECT_THAT(turns.scheduler().started(), ElementsAre(&first, &second));
+  EXPECT_EQ(turns.scheduler().waiting(), 1);
+  EXPECT_EQ(turns.scheduler().running(), 2);
+  turns.scheduler().PlanStep(At(1));
+  EXPECT_THAT(turns.scheduler().started(), IsEmpty());
+}
+
+TEST(SchedulerTest, CancelledRequestsGiveTheirPagesBackInTheNextTurn) {
+  // Decoding, half-way through its prompt, and waiting for a place.
+  Scheduler::Options options = kNarrow;
+  options.max_running_sequences = 2;
+  Turns turns(options);
+  const Request& decoding = turns.Add(MakeRequest(5, 9));
+  EXPECT_EQ(turns.Turn(), "1:[0,5)!");
+  const Request& prefilling = turns.Add(MakeRequest(500, 9));
+  const Request& waiting = turns.Add(MakeRequest(5, 9));
+  EXPECT_EQ(turns.Turn(), "1:d5 2:[0,64)");
+
+  waiting.cancelled->store(true);
+  EXPECT_EQ(turns.Turn(), "1:d6 2:[64,128)");
+  prefilling.cancelled->store(true);
+  EXPECT_EQ(turns.Turn(), "1:d7");
+  EXPECT_EQ(turns.scheduler().pages().leased(), 1);
+  decoding.cancelled->store(true);
+  EXPECT_EQ(turns.Turn(), "");
+  EXPECT_EQ(turns.scheduler().pages().leased(), 0);
+  EXPECT_TRUE(turns.scheduler().idle());
+  EXPECT_THAT(turns.ended(), ElementsAre(Ended(3, Ending::kCancelled),
+                                         Ended(2, Ending::kCancelled),
+                                         Ended(1, Ending::kCancelled)));
+}
+
+TEST(SchedulerTest, DeadlineEndsARequestWhereverItIs) {
+  Turns turns(kTwoAtOnce);
+  for (int i = 0; i < 3; ++i) {
+    std::unique_ptr<Request> request = MakeRequest(5, 9);
+    request->deadline = At(10 + i);
+    turns.Add(std::move(request));
+  }
+  EXPECT_EQ(turns.Turn(At(9)), "1:[0,5)! 2:[0,5)!");
+  EXPECT_EQ(turns.Turn(At(10)), "2:d5 3:[0,5)!");
+  EXPECT_EQ(turns.Turn(At(12)), "");
+  EXPECT_THAT(turns.ended(), ElementsAre(Ended(1, Ending::kDeadline),
+                                         Ended(2, Ending::kDeadline),
+                                         Ended(3, Ending::kDeadline)));
+}
+
+TEST(SchedulerTest, NothingRunsForARequestThatIsLateOrCancelledOnArrival) {
+  Turns turns(kRoomy);
+  std::unique_ptr<Request> late = MakeRequest(5, 9);
+  late->deadline = At(1);
+  turns.Add(std::move(late));
+  std::unique_ptr<Request> cancelled = MakeRequest(5, 9);
+  cancelled->cancelled->store(true);
+  turns.Add(std::move(cancelled));
+  EXPECT_EQ(turns.Turn(At(1)), "");
+  EXPECT_EQ(turns.executor().steps(), 0);
+}
+
+TEST(SchedulerTest, DeadlineIsTheCauseWhereTheCallCancelledBecauseOfIt) {
+  Turns turns(kRoomy);
+  std::unique_ptr<Request> request = MakeRequest(5, 9);
+  request->deadline = At(1);
+  request->cancelled->store(true);
+  turns.Add(std::move(request));
+  turns.Turn(At(1));
+  EXPECT_THAT(turns.ended(), ElementsAre(Ended(1, Ending::kDeadline)));
+}
+
+TEST(SchedulerTest, FailedSliceFailsAlone) {
+  Turns turns(kRoomy);
+  turns.executor().slice_status = [](const StepSlice& slice) {
+    return slice.sequence == 2 && slice.phase == Phase::kDecode
+               ? absl::InternalError("NaN")
+               : absl::OkStatus();
+  };
+  turns.Add(MakeRequest(5, 3));
+  turns.Add(MakeRequest(5, 3));
+  turns.Turn();
+  EXPECT_EQ(turns.Turn(), "1:d5 2:d5");
+  EXPECT_EQ(turns.Turn(), "1:d6");
+  EXPECT_THAT(turns.ended(), ElementsAre(Ended(2, Ending::kNumericFault),
+                                         Ended(1, Ending::kFinished)));
+}
+
+TEST(SchedulerTest, CommitGivesEachSequencesOutput) {
+  Turns turns(kNarrow);
+  turns.Add(MakeRequest(5, 2));
+  turns.Add(MakeRequest(200, 2));
+  Scheduler& scheduler = turns.scheduler();
+  const StepPlan plan = scheduler.PlanStep(At(1));
+  const std::vector<Scheduler::Output> outputs =
+      scheduler.Commit(*turns.executor().Step(plan), At(2));
+  ASSERT_EQ(outputs.size(), 2u);
+  EXPECT_EQ(outputs[0].sequence->id(), 1);
+  EXPECT_EQ(outputs[0].piece.token_ids.size(), 1u);
+  EXPECT_EQ(outputs[1].sequence->id(), 2);
+  EXPECT_THAT(outputs[1].piece.token_ids, IsEmpty());
+}
+
+TEST(SchedulerTest, EndAllEndsWhatWaitsAndWhatRuns) {
+  Turns turns(kTwoAtOnce);
+  for (int i = 0; i < 3; ++i) turns.Add(MakeRequest(5, 9));
+  turns.Turn();
+  turns.scheduler().EndAll(Ending::kDraining, At(2));
+  EXPECT_TRUE(turns.scheduler().idle());
+  EXPECT_EQ(turns.scheduler().pages().leased(), 0);
+  turns.Turn();
+  EXPECT_EQ(turns.ended().size(), 3u);
+}
+
+}  // namespace
+}  // namespace sparseserve
