@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/backend/cpu/bfloat16_products.h"
 #include "engine/backend/cpu/block_attention.h"
 #include "engine/backend/cpu/cpu_weight.h"
 #include "engine/backend/cpu/elementwise_kernels.h"
@@ -56,26 +57,49 @@ int AvailableCores() {
   return 1;
 }
 
+std::string PathName(SimdLevel simd, Bfloat16Support bfloat16) {
+  const std::string level(SimdLevelName(simd));
+  switch (bfloat16) {
+    case Bfloat16Support::kNone:
+      break;
+    case Bfloat16Support::kAvx512:
+      return level + "_bf16";
+    case Bfloat16Support::kAmx:
+      return level + "_amx";
+  }
+  return level;
+}
+
 class CpuBackend : public Backend {
  public:
-  CpuBackend(DeviceInfo device, SimdLevel simd, int max_rows)
+  CpuBackend(DeviceInfo device, SimdLevel simd, int max_rows,
+             bool multiply_bfloat16)
       : device_(std::move(device)),
         max_rows_(max_rows),
         linear_(LinearKernelsFor(simd)),
         elementwise_(ElementwiseKernelsFor(simd)),
         pool_(device_.threads),
-        attention_(simd, pool_) {}
+        attention_(simd, pool_) {
+    if (multiply_bfloat16) {
+      bfloat16_.emplace(linear_, elementwise_, pool_);
+    }
+  }
 
   const DeviceInfo& device() const override { return device_; }
 
   absl::StatusOr<std::unique_ptr<Weight>> LoadWeight(
-      absl::Span<const StoredMatrix> stacked, WeightUse /*use*/) override {
+      absl::Span<const StoredMatrix> stacked, WeightUse use) override {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuWeight> weight,
                      CpuWeight::Create(stacked));
     if (weight->columns() > strip_columns_) {
       strip_columns_ = weight->columns();
       strip_scratch_ =
           AllocateFloats(device_.threads * kStripRows * strip_columns_);
+    }
+    if (bfloat16_.has_value() && use == WeightUse::kLayer) {
+      ASSIGN_OR_RETURN(std::unique_ptr<PackedWeight> packed,
+                       bfloat16_->Pack(*weight));
+      weight->set_packed(std::move(packed));
     }
     return weight;
   }
@@ -122,7 +146,18 @@ class CpuBackend : public Backend {
     SPARSESERVE_CHECK(groups.decode_rows + groups.prefill_rows == input.rows);
     SPARSESERVE_CHECK(input.columns == weight.columns());
     SPARSESERVE_CHECK(output.columns == weight.rows());
-    MultiplyStored(matrix, input, accumulate, output);
+    int64_t stored_rows = input.rows;
+    if (matrix.packed() != nullptr &&
+        groups.prefill_rows >= bfloat16_->MinRows()) {
+      stored_rows = groups.decode_rows;
+      bfloat16_->Multiply(
+          *matrix.packed(),
+          {input.row(stored_rows), groups.prefill_rows, input.columns},
+          accumulate,
+          {output.row(stored_rows), groups.prefill_rows, output.columns});
+    }
+    MultiplyStored(matrix, {input.data, stored_rows, input.columns}, accumulate,
+                   output);
   }
 
   void RopeAndStore(const RopeAndStoreArgs& args) override {
@@ -167,6 +202,7 @@ class CpuBackend : public Backend {
              .rows = strip.rows,
              .columns = input.columns,
              .input = input.row(first),
+             .input_stride = input.columns,
              .input_rows = std::min(block_rows, input.rows - first),
              .output = output.row(first) + strip.first_row,
              .output_stride = output.columns,
@@ -220,6 +256,7 @@ class CpuBackend : public Backend {
   const ElementwiseKernels& elementwise_;
   ThreadPool pool_;
   BlockAttention attention_;
+  std::optional<Bfloat16Products> bfloat16_;
   // [threads, kStripRows, strip_columns_]; grows while weights are loaded.
   AlignedFloats strip_scratch_;
   int64_t strip_columns_ = 0;
@@ -239,15 +276,22 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(
         "max_rows is ", options.max_rows, "; allowed: 1 ... ", kMaxRows));
   }
   const SimdLevel simd = AvailableSimdLevel(options.simd);
+  const Bfloat16Support support = simd == SimdLevel::kAvx512
+                                      ? DetectBfloat16Support()
+                                      : Bfloat16Support::kNone;
+  const bool has_bfloat16 = support != Bfloat16Support::kNone;
   DeviceInfo device;
   device.name = "cpu";
-  device.simd = std::string(SimdLevelName(simd));
   device.threads = options.threads > 0 ? options.threads : AvailableCores();
-  device.compute_dtype = options.compute_dtype.value_or(ComputeDtype::kF32);
-  device.kv_dtype =
-      device.compute_dtype == ComputeDtype::kBF16 ? DType::kBF16 : DType::kF32;
-  return std::make_unique<CpuBackend>(std::move(device), simd,
-                                      options.max_rows);
+  device.compute_dtype = options.compute_dtype.value_or(
+      has_bfloat16 ? ComputeDtype::kBF16 : ComputeDtype::kF32);
+  const bool is_bfloat16 = device.compute_dtype == ComputeDtype::kBF16;
+  device.kv_dtype = is_bfloat16 ? DType::kBF16 : DType::kF32;
+  const bool multiply_bfloat16 = is_bfloat16 && has_bfloat16;
+  device.simd =
+      PathName(simd, multiply_bfloat16 ? support : Bfloat16Support::kNone);
+  return std::make_unique<CpuBackend>(std::move(device), simd, options.max_rows,
+                                      multiply_bfloat16);
 }
 
 }  // namespace sparseserve::cpu

@@ -40,7 +40,8 @@ absl::StatusOr<std::unique_ptr<CpuWeight>> CpuWeight::Create(
 }
 
 int64_t CpuWeight::bytes() const {
-  return static_cast<int64_t>(strips_.capacity() * sizeof(WeightStrip));
+  const int64_t strips = strips_.capacity() * sizeof(WeightStrip);
+  return strips + (packed_ == nullptr ? 0 : packed_->bytes());
 }
 
 int64_t CpuWeight::RowBytes(DType dtype) const {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -19,7 +20,15 @@ struct WeightStrip {
   int64_t first_row = 0;  // of the whole weight
 };
 
-// Stored matrices, used in place. Immutable once loaded.
+// A weight converted to bf16 in its products' blocked form.
+class PackedWeight {
+ public:
+  virtual ~PackedWeight() = default;
+  virtual int64_t bytes() const = 0;
+};
+
+// Stored matrices, used in place, and possibly a packed copy for prefill.
+// Immutable once loaded.
 class CpuWeight : public Weight {
  public:
   // INVALID_ARGUMENT for shapes that the kernels cannot take.
@@ -31,6 +40,11 @@ class CpuWeight : public Weight {
   int64_t bytes() const override;
 
   const std::vector<WeightStrip>& strips() const { return strips_; }
+  // Null if every row is to be multiplied straight from the stored blocks.
+  const PackedWeight* packed() const { return packed_.get(); }
+  void set_packed(std::unique_ptr<PackedWeight> packed) {
+    packed_ = std::move(packed);
+  }
   int64_t RowBytes(DType dtype) const;
   // The strip that holds `row`, and the row's bytes.
   const WeightStrip& StripOf(int64_t row) const;
@@ -42,6 +56,7 @@ class CpuWeight : public Weight {
   int64_t rows_ = 0;
   int64_t columns_ = 0;
   std::vector<WeightStrip> strips_;
+  std::unique_ptr<PackedWeight> packed_;
 };
 
 }  // namespace sparseserve::cpu

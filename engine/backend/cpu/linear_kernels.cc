@@ -1,7 +1,9 @@
 #include "engine/backend/cpu/linear_kernels.h"
 
-#include "engine/base/check.h"
-#include "engine/tensor/quant_blocks.h"
+#include <algorithm>
+#include <type_traits>
+
+#include "hwy/cache_control.h"
 
 // This file is included again for every target; the order matters.
 // clang-format off
@@ -10,101 +12,12 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "engine/backend/cpu/simd_dispatch.h"
+#include "engine/backend/cpu/weight_formats-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace sparseserve::cpu {
 namespace HWY_NAMESPACE {
-
-namespace hn = hwy::HWY_NAMESPACE;
-
-using DF = hn::ScalableTag<float>;
-using VF = hn::Vec<DF>;
-using DI = hn::RebindToSigned<DF>;
-
-constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
-// Vectors that hold the 32 elements of a block.
-constexpr int kVectors = kColumnMultiple / kLanes;
-
-HWY_INLINE VF BroadcastHalf(const std::byte* half) {
-  // Blocks are longer than what this reads.
-  const hn::CappedTag<float, 4> d4;
-  const hn::Rebind<hwy::float16_t, decltype(d4)> dh;
-  const auto halves =
-      hn::LoadU(dh, reinterpret_cast<const hwy::float16_t*>(half));
-  return hn::Set(DF(), hn::GetLane(hn::PromoteTo(d4, halves)));
-}
-
-// The formats: how 32 consecutive elements of a row become kVectors of float,
-// in element order.
-
-struct FormatF32 {
-  static constexpr int kBlockBytes = 128;
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
-    const float* elements = reinterpret_cast<const float*>(block);
-    for (int v = 0; v < kVectors; ++v) {
-      w[v] = hn::LoadU(DF(), elements + v * kLanes);
-    }
-  }
-};
-
-template <typename Element>  // hwy::float16_t or hwy::bfloat16_t
-struct FormatHalf {
-  static constexpr int kBlockBytes = 64;
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
-    const hn::Rebind<Element, DF> dh;
-    const Element* elements = reinterpret_cast<const Element*>(block);
-    for (int v = 0; v < kVectors; ++v) {
-      w[v] = hn::PromoteTo(DF(), hn::LoadU(dh, elements + v * kLanes));
-    }
-  }
-};
-
-struct FormatQ8_0 {
-  static constexpr int kBlockBytes = sizeof(BlockQ8_0);
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
-    const hn::Rebind<int8_t, DF> d8;
-    const VF scale = BroadcastHalf(block);
-    const int8_t* quants = reinterpret_cast<const int8_t*>(block + 2);
-    for (int v = 0; v < kVectors; ++v) {
-      const auto q = hn::PromoteTo(DI(), hn::LoadU(d8, quants + v * kLanes));
-      w[v] = hn::Mul(hn::ConvertTo(DF(), q), scale);
-    }
-  }
-};
-
-// Nibbles of 16 bytes: the low ones are elements 0 ... 15, the high 16 ... 31.
-HWY_INLINE void LoadNibbles(const std::byte* quants, VF scale, VF offset,
-                            VF (&w)[kVectors]) {
-  static_assert(kLanes <= 16);
-  const hn::Rebind<uint8_t, DF> d8;
-  const auto low_mask = hn::Set(DI(), 15);
-  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(quants);
-  for (int v = 0; v < kVectors / 2; ++v) {
-    const auto both = hn::PromoteTo(DI(), hn::LoadU(d8, bytes + v * kLanes));
-    const auto low = hn::And(both, low_mask);
-    const auto high = hn::ShiftRight<4>(both);
-    w[v] = hn::MulAdd(hn::ConvertTo(DF(), low), scale, offset);
-    w[v + kVectors / 2] = hn::MulAdd(hn::ConvertTo(DF(), high), scale, offset);
-  }
-}
-
-struct FormatQ4_0 {
-  static constexpr int kBlockBytes = sizeof(BlockQ4_0);
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
-    const VF scale = BroadcastHalf(block);
-    // d * q - 8 * d is exact: halves have 11 significant bits.
-    const VF offset = hn::Mul(scale, hn::Set(DF(), -8.0f));
-    LoadNibbles(block + 2, scale, offset, w);
-  }
-};
-
-struct FormatQ4_1 {
-  static constexpr int kBlockBytes = sizeof(BlockQ4_1);
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
-    LoadNibbles(block + 4, BroadcastHalf(block), BroadcastHalf(block + 2), w);
-  }
-};
 
 template <class Format>
 void ExpandRowOf(const std::byte* row, int64_t columns, float* output) {
@@ -118,45 +31,124 @@ void ExpandRowOf(const std::byte* row, int64_t columns, float* output) {
   }
 }
 
-// kIn input rows by kOut weight rows, with one vector of partial sums each:
-// every product of a (row, weight row) pair enters the same sum in the same
-// order, so kIn and kOut do not show in the result.
-template <class Format, int kIn, int kOut>
-HWY_INLINE void MultiplyTile(const LinearStrip& strip, int64_t first_in,
-                             int first_out) {
-  const DF d;
+// Sums of the lanes of four vectors.
+struct FourSums {
+  float value[4];
+};
+
+#if HWY_TARGET == HWY_SCALAR  // has one lane
+HWY_INLINE FourSums SumLanes(VF a, VF b, VF c, VF d) {
+  return {{hn::GetLane(a), hn::GetLane(b), hn::GetLane(c), hn::GetLane(d)}};
+}
+#else
+template <class D, class V>
+HWY_INLINE void FoldTo128(D d, V v, float* sums) {
+  if constexpr (hn::MaxLanes(d) > 4) {
+    const hn::Half<D> half;
+    FoldTo128(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)),
+              sums);
+  } else {
+    hn::StoreU(v, d, sums);
+  }
+}
+
+// Adds pairs while transposing, so that four sums cost little more than one.
+HWY_INLINE FourSums SumLanes(VF a, VF b, VF c, VF d) {
+  const DF df;
+  const VF ac =
+      hn::Add(hn::InterleaveLower(df, a, c), hn::InterleaveUpper(df, a, c));
+  const VF bd =
+      hn::Add(hn::InterleaveLower(df, b, d), hn::InterleaveUpper(df, b, d));
+  FourSums sums;
+  FoldTo128(
+      df,
+      hn::Add(hn::InterleaveLower(df, ac, bd), hn::InterleaveUpper(df, ac, bd)),
+      sums.value);
+  return sums;
+}
+#endif
+
+constexpr int kOutputTile = 4;
+
+// A tile of kIn input rows by kOut weight rows, with one vector of partial sums
+// for each pair. Both ways of filling it add the same products to the same
+// sums in the same order, so neither shows in the result.
+template <int kIn, int kOut>
+struct Tile {
   const std::byte* weights[kOut];
-  for (int n = 0; n < kOut; ++n) {
-    weights[n] = strip.weights + (first_out + n) * strip.row_bytes;
-  }
   const float* input[kIn];
-  for (int m = 0; m < kIn; ++m) {
-    input[m] = strip.input + (first_in + m) * strip.columns;
-  }
-  VF sums[kOut][kIn];
-  for (int n = 0; n < kOut; ++n) {
-    for (int m = 0; m < kIn; ++m) sums[n][m] = hn::Zero(d);
-  }
+  VF sums[kOutputTile][kIn];
+};
+
+// Straight from stored blocks. Rows are fetched two strips ahead: they are too
+// short, and read four at a time, for the hardware to see a stream.
+template <class Format, int kIn, int kOut>
+HWY_INLINE void AddStored(const LinearStrip& strip, Tile<kIn, kOut>& tile) {
+  constexpr int kFetchColumns =
+      Format::kBlockBytes <= 32 ? 2 * kColumnMultiple : kColumnMultiple;
   int64_t offset = 0;
   for (int64_t k = 0; k < strip.columns; k += kColumnMultiple) {
+    if (k % kFetchColumns == 0) {
+      for (int n = 0; n < kOut; ++n) {
+        hwy::Prefetch(tile.weights[n] + offset +
+                      2 * kStripRows * strip.row_bytes);
+      }
+    }
     for (int n = 0; n < kOut; ++n) {
       VF w[kVectors];
-      Format::Load(weights[n] + offset, w);
+      Format::Load(tile.weights[n] + offset, w);
       for (int v = 0; v < kVectors; ++v) {
         for (int m = 0; m < kIn; ++m) {
-          const VF x = hn::LoadU(d, input[m] + k + v * kLanes);
-          sums[n][m] = hn::MulAdd(w[v], x, sums[n][m]);
+          const VF x = hn::LoadU(DF(), tile.input[m] + k + v * kLanes);
+          tile.sums[n][m] = hn::MulAdd(w[v], x, tile.sums[n][m]);
         }
       }
     }
     offset += Format::kBlockBytes;
   }
-  for (int m = 0; m < kIn; ++m) {
-    float* out = strip.output + (first_in + m) * strip.output_stride;
+}
+
+// From floats in cache: input vectors stay in registers across weight rows.
+template <int kIn, int kOut>
+HWY_INLINE void AddFloats(const LinearStrip& strip, Tile<kIn, kOut>& tile) {
+  for (int64_t k = 0; k < strip.columns; k += kLanes) {
+    VF x[kIn];
+    for (int m = 0; m < kIn; ++m) x[m] = hn::LoadU(DF(), tile.input[m] + k);
     for (int n = 0; n < kOut; ++n) {
-      const float sum = hn::GetLane(hn::SumOfLanes(d, sums[n][m]));
-      float& target = out[first_out + n];
-      target = strip.accumulate ? target + sum : sum;
+      const VF w =
+          hn::LoadU(DF(), reinterpret_cast<const float*>(tile.weights[n]) + k);
+      for (int m = 0; m < kIn; ++m) {
+        tile.sums[n][m] = hn::MulAdd(w, x[m], tile.sums[n][m]);
+      }
+    }
+  }
+}
+
+template <class Format, int kIn, int kOut>
+HWY_INLINE void MultiplyTile(const LinearStrip& strip, int64_t first_in,
+                             int first_out) {
+  Tile<kIn, kOut> tile;
+  for (int n = 0; n < kOut; ++n) {
+    tile.weights[n] = strip.weights + (first_out + n) * strip.row_bytes;
+  }
+  for (int m = 0; m < kIn; ++m) {
+    tile.input[m] = strip.input + (first_in + m) * strip.input_stride;
+  }
+  for (int n = 0; n < kOutputTile; ++n) {
+    for (int m = 0; m < kIn; ++m) tile.sums[n][m] = hn::Zero(DF());
+  }
+  if constexpr (std::is_same_v<Format, FormatF32>) {
+    AddFloats(strip, tile);
+  } else {
+    AddStored<Format>(strip, tile);
+  }
+  for (int m = 0; m < kIn; ++m) {
+    float* out =
+        strip.output + (first_in + m) * strip.output_stride + first_out;
+    const FourSums sum = SumLanes(tile.sums[0][m], tile.sums[1][m],
+                                  tile.sums[2][m], tile.sums[3][m]);
+    for (int n = 0; n < kOut; ++n) {
+      out[n] = strip.accumulate ? out[n] + sum.value[n] : sum.value[n];
     }
   }
 }
@@ -165,8 +157,8 @@ HWY_INLINE void MultiplyTile(const LinearStrip& strip, int64_t first_in,
 template <class Format, int kIn>
 void MultiplyRows(const LinearStrip& strip, int64_t first_in) {
   int n = 0;
-  for (; n + 4 <= strip.rows; n += 4) {
-    MultiplyTile<Format, kIn, 4>(strip, first_in, n);
+  for (; n + kOutputTile <= strip.rows; n += kOutputTile) {
+    MultiplyTile<Format, kIn, kOutputTile>(strip, first_in, n);
   }
   for (; n < strip.rows; ++n) MultiplyTile<Format, kIn, 1>(strip, first_in, n);
 }
@@ -193,11 +185,14 @@ void MultiplyAllRows(const LinearStrip& strip) {
 
 // From so many input rows on, expanding the strip into L1 once is cheaper
 // than in registers once per tile.
-constexpr int64_t kExpandFromRows = kInputTile + 1;
+constexpr int64_t kExpandFromRows = 5;
+// A strip of so many expanded columns leaves room for input rows in a
+// first-level cache.
+constexpr int64_t kSegmentColumns = 768;
 
 template <class Format>
 void MultiplyStripOf(const LinearStrip& strip) {
-  if (strip.input_rows < kExpandFromRows) {
+  if (std::is_same_v<Format, FormatF32> || strip.input_rows < kExpandFromRows) {
     MultiplyAllRows<Format>(strip);
     return;
   }
@@ -211,20 +206,33 @@ void MultiplyStripOf(const LinearStrip& strip) {
   MultiplyAllRows<FormatF32>(expanded);
 }
 
+// Segments are added in order, for any number of rows.
+template <class Format>
+void MultiplySegments(const LinearStrip& strip) {
+  for (int64_t k = 0; k < strip.columns; k += kSegmentColumns) {
+    LinearStrip segment = strip;
+    segment.columns = std::min(kSegmentColumns, strip.columns - k);
+    segment.weights += k / kColumnMultiple * Format::kBlockBytes;
+    segment.input += k;
+    segment.accumulate = strip.accumulate || k > 0;
+    MultiplyStripOf<Format>(segment);
+  }
+}
+
 void MultiplyStrip(const LinearStrip& strip) {
   switch (strip.dtype) {
     case DType::kF32:
-      return MultiplyAllRows<FormatF32>(strip);
+      return MultiplySegments<FormatF32>(strip);
     case DType::kF16:
-      return MultiplyStripOf<FormatHalf<hwy::float16_t>>(strip);
+      return MultiplySegments<FormatHalf<hwy::float16_t>>(strip);
     case DType::kBF16:
-      return MultiplyStripOf<FormatHalf<hwy::bfloat16_t>>(strip);
+      return MultiplySegments<FormatHalf<hwy::bfloat16_t>>(strip);
     case DType::kQ8_0:
-      return MultiplyStripOf<FormatQ8_0>(strip);
+      return MultiplySegments<FormatQ8_0>(strip);
     case DType::kQ4_0:
-      return MultiplyStripOf<FormatQ4_0>(strip);
+      return MultiplySegments<FormatQ4_0>(strip);
     case DType::kQ4_1:
-      return MultiplyStripOf<FormatQ4_1>(strip);
+      return MultiplySegments<FormatQ4_1>(strip);
   }
 }
 

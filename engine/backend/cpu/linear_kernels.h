@@ -25,6 +25,7 @@ struct LinearStrip {
   int rows = 0;                  // 1 ... kStripRows
   int64_t columns = 0;           // a multiple of kColumnMultiple
   const float* input = nullptr;  // [input_rows, columns]
+  int64_t input_stride = 0;      // from one input row to the next
   int64_t input_rows = 0;
   float* output = nullptr;  // [input_rows, rows], rows `output_stride` apart
   int64_t output_stride = 0;

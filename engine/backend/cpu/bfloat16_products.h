@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "engine/backend/cpu/cpu_weight.h"
+#include "engine/backend/cpu/elementwise_kernels.h"
+#include "engine/base/thread_pool.h"
+#include "engine/tensor/tensor_view.h"
+
+namespace sparseserve::cpu {
+
+// The instructions by which this CPU multiplies bf16, as the library that
+// computes the products names them.
+enum class Bfloat16Support { kNone, kAvx512, kAmx };
+Bfloat16Support DetectBfloat16Support();
+
+// Products of many rows with bf16 inputs and float sums, by oneDNN. Our own
+// workers each compute their share of the rows with a single-threaded
+// primitive, so that no second team of threads competes with the pool. Rows
+// are computed in chunks of fixed heights, so primitives are made while
+// weights are loaded, and never again. Used by one thread.
+class Bfloat16Products {
+ public:
+  Bfloat16Products(const LinearKernels& linear,
+                   const ElementwiseKernels& elementwise, ThreadPool& pool);
+  ~Bfloat16Products();
+
+  // Fewer rows than this are not worth it.
+  int64_t MinRows() const;
+
+  // INTERNAL if oneDNN has no primitive for the shape.
+  absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const CpuWeight& weight);
+
+  // output = input * weight^T, or += if `accumulate`.
+  void Multiply(const PackedWeight& weight, ConstMatrixView input,
+                bool accumulate, MatrixView output);
+
+ private:
+  struct Engine;
+  struct Shape;
+
+  absl::StatusOr<Shape*> ShapeFor(int64_t rows, int64_t columns);
+
+  const LinearKernels& linear_;
+  const ElementwiseKernels& elementwise_;
+  ThreadPool& pool_;
+  std::unique_ptr<Engine> engine_;
+  // By (rows, columns) of the weight; layers share them.
+  std::map<std::pair<int64_t, int64_t>, std::unique_ptr<Shape>> shapes_;
+};
+
+}  // namespace sparseserve::cpu
