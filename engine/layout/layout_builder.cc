@@ -33,15 +33,11 @@ int32_t LayoutBuilder::AddList(absl::Span<const BlockRange> visible) {
   SPARSESERVE_CHECK(!layout_.tiles.empty());
   const QueryTile& tile = layout_.tiles.back();
   const int32_t query_block = QueryBlock(tile, layout_.block_tokens);
-  // The tile's own block needs the mask unless the tile is its last row alone.
-  const bool own_block_is_full =
-      (query_block + 1) * layout_.block_tokens - 1 <= tile.first_position;
-  const int32_t full_end = own_block_is_full ? query_block + 1 : query_block;
   for (const BlockRange& range : visible) {
     const int32_t end = std::min(range.end, query_block + 1);
     for (int32_t block = range.begin; block < end; ++block) {
       auto& blocks =
-          block < full_end ? layout_.full_blocks : layout_.partial_blocks;
+          block < query_block ? layout_.full_blocks : layout_.partial_blocks;
       blocks.push_back(block);
     }
   }

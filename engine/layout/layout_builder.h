@@ -28,10 +28,9 @@ class LayoutBuilder {
   void AddTile(const QueryTile& tile);
 
   // Adds a list for the latest tile and returns its id. Blocks after the
-  // tile's last position are left out; the rest are split into those that end
-  // before the tile (full) and those that need the causal mask (partial).
-  // REQUIRES: `visible` ascends, without overlap, and holds at least one block
-  // that begins at or before the tile's last position.
+  // tile's own are left out; earlier ones become full, its own partial.
+  // REQUIRES: `visible` ascends, without overlap, and leaves at least one
+  // block.
   int32_t AddList(absl::Span<const BlockRange> visible);
 
   // The latest tile's KV head visits `list`.

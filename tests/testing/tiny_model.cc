@@ -73,17 +73,15 @@ class RandomMatrix {
   std::mt19937& random_;
 };
 
-void AddMatrix(GgufWriter& writer, const std::string& name, DType dtype,
-               int rows, int columns, std::mt19937& random) {
+std::string RandomData(DType dtype, int rows, int columns,
+                       std::mt19937& random) {
   SPARSESERVE_CHECK(columns % BlockElements(dtype) == 0);
   RandomMatrix matrix(dtype, columns, random);
   std::string data;
   for (int64_t i = 0; i < int64_t{rows} * columns / BlockElements(dtype); ++i) {
     matrix.AppendBlock(data);
   }
-  writer.AddTensor(
-      name, dtype,
-      {static_cast<uint64_t>(columns), static_cast<uint64_t>(rows)}, data);
+  return data;
 }
 
 void AddNorm(GgufWriter& writer, const std::string& name, int size,
@@ -124,11 +122,17 @@ std::string TinyModel::Build() const {
 }
 
 void TinyModel::AddMetadata(GgufWriter& writer) const {
-  const auto add_count = [&](const char* key, int value) {
-    writer.Add(key, static_cast<uint32_t>(value));
+  auto changes = overrides;
+  const auto add = [&](const std::string& key, GgufWriter::Value value) {
+    const auto change = changes.extract(key);
+    if (change.empty()) return writer.Add(key, value);
+    if (change.mapped().has_value()) writer.Add(key, *change.mapped());
   };
-  writer.Add("general.architecture", std::string("llama"));
-  writer.Add("general.name", std::string("tiny"));
+  const auto add_count = [&](const char* key, int value) {
+    add(key, static_cast<uint32_t>(value));
+  };
+  add("general.architecture", std::string("llama"));
+  add("general.name", std::string("tiny"));
   add_count("llama.block_count", layers);
   add_count("llama.context_length", context_tokens);
   add_count("llama.embedding_length", hidden);
@@ -139,8 +143,8 @@ void TinyModel::AddMetadata(GgufWriter& writer) const {
   add_count("llama.attention.value_length", head_dim);
   add_count("llama.rope.dimension_count", head_dim);
   add_count("llama.vocab_size", kVocabSize);
-  writer.Add("llama.rope.freq_base", rope_base);
-  writer.Add("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  add("llama.rope.freq_base", rope_base);
+  add("llama.attention.layer_norm_rms_epsilon", 1e-5f);
 
   std::vector<std::string> tokens = ByteTokens();
   std::vector<int32_t> types(tokens.size(), 1);  // normal
@@ -148,20 +152,35 @@ void TinyModel::AddMetadata(GgufWriter& writer) const {
     tokens.push_back(special);
     types.push_back(3);  // control
   }
-  writer.Add("tokenizer.ggml.model", std::string("gpt2"));
-  writer.Add("tokenizer.ggml.pre", std::string("smollm"));
-  writer.Add("tokenizer.ggml.tokens", tokens);
-  writer.Add("tokenizer.ggml.token_type", types);
-  writer.Add("tokenizer.ggml.merges", std::vector<std::string>());
-  writer.Add("tokenizer.ggml.eos_token_id", uint32_t{257});
+  add("tokenizer.ggml.model", std::string("gpt2"));
+  add("tokenizer.ggml.pre", std::string("smollm"));
+  add("tokenizer.ggml.tokens", tokens);
+  add("tokenizer.ggml.token_type", types);
+  add("tokenizer.ggml.merges", std::vector<std::string>());
+  add("tokenizer.ggml.eos_token_id", uint32_t{257});
+  for (const auto& [key, value] : changes) {
+    if (value.has_value()) writer.Add(key, *value);
+  }
 }
 
 void TinyModel::AddTensors(GgufWriter& writer) const {
   std::mt19937 random(seed);
-  const auto add = [&](const std::string& name, int rows, int columns) {
-    AddMatrix(writer, name, dtype, rows, columns, random);
+  const auto add_data = [&](const std::string& name, int rows, int columns,
+                            const std::string& data) {
+    writer.AddTensor(
+        name, dtype,
+        {static_cast<uint64_t>(columns), static_cast<uint64_t>(rows)}, data);
   };
-  add("token_embd.weight", kVocabSize, hidden);
+  const auto add = [&](const std::string& name, int rows, int columns) {
+    add_data(name, rows, columns, RandomData(dtype, rows, columns, random));
+  };
+  std::string embedding = RandomData(dtype, kVocabSize, hidden, random);
+  if (poisoned_token >= 0 && dtype == DType::kF32) {
+    const size_t row_bytes = hidden * sizeof(float);
+    // A float of ones in every bit is a NaN.
+    embedding.replace(poisoned_token * row_bytes, row_bytes, row_bytes, '\xff');
+  }
+  add_data("token_embd.weight", kVocabSize, hidden, embedding);
   for (int layer = 0; layer < layers; ++layer) {
     const std::string prefix = absl::StrCat("blk.", layer, ".");
     AddNorm(writer, prefix + "attn_norm.weight", hidden, random);

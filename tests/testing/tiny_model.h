@@ -1,8 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <optional>
 #include <string>
-#include <vector>
 
 #include "engine/tensor/dtype.h"
 #include "tests/testing/gguf_writer.h"
@@ -28,6 +29,10 @@ struct TinyModel {
   // multiples of 32 if it is a quantised one.
   DType dtype = DType::kF32;
   uint32_t seed = 1;
+  // This token's embedding is NaN, if not negative and `dtype` is kF32.
+  int poisoned_token = -1;
+  // Metadata to write otherwise, or (no value) to leave out.
+  std::map<std::string, std::optional<GgufWriter::Value>> overrides = {};
 
   // The whole file.
   std::string Build() const;

@@ -1,0 +1,113 @@
+#include "engine/attention/attention_plan.h"
+
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace sparseserve {
+namespace {
+
+using ::testing::ElementsAre;
+
+// A slice that holds its own tokens and pages.
+struct Part {
+  Part(Phase phase, int first_position, int tokens, PageId first_page)
+      : ids(tokens) {
+    for (int i = 0; i < tokens; ++i) ids[i] = 100 * first_page + i;
+    for (int i = 0; i <= (first_position + tokens - 1) / kPageTokens; ++i) {
+      pages.push_back(first_page + 2 * i);
+    }
+    slice.phase = phase;
+    slice.first_position = first_position;
+    slice.tokens = ids;
+    slice.pages = pages;
+  }
+  Part(const Part&) = delete;
+
+  std::vector<TokenId> ids;
+  std::vector<PageId> pages;
+  StepSlice slice;
+};
+
+AttentionPlan BuildPlan(const std::vector<const Part*>& parts) {
+  std::vector<PlannedSlice> planned;
+  for (const Part* part : parts) {
+    planned.push_back({&part->slice, DensePattern()});
+  }
+  AttentionPlan plan({.layers = 3, .kv_heads = 2});
+  plan.Build(planned);
+  EXPECT_TRUE(plan.layout().Validate().ok());
+  return plan;
+}
+
+TEST(AttentionPlanTest, DecodeRowsComeFirst) {
+  const Part prefill(Phase::kPrefill, 0, 2, 1);
+  const Part decode(Phase::kDecode, 65, 1, 5);
+  const Part more(Phase::kPrefill, 63, 2, 9);
+  const AttentionPlan plan = BuildPlan({&prefill, &decode, &more});
+  EXPECT_EQ(plan.groups().decode_rows, 1);
+  EXPECT_EQ(plan.groups().prefill_rows, 4);
+  EXPECT_EQ(plan.rows(), 5);
+  EXPECT_EQ(plan.first_row(0), 1);
+  EXPECT_EQ(plan.first_row(1), 0);
+  EXPECT_EQ(plan.first_row(2), 3);
+  EXPECT_THAT(plan.tokens(), ElementsAre(500, 100, 101, 900, 901));
+  EXPECT_THAT(plan.positions(), ElementsAre(65, 0, 1, 63, 64));
+  // Second pages are 7 and 11.
+  EXPECT_THAT(plan.kv_slots(),
+              ElementsAre(7 * 64 + 1, 64, 65, 9 * 64 + 63, 11 * 64));
+  ASSERT_EQ(plan.pages().size(), 3);
+  EXPECT_THAT(plan.pages()[2], ElementsAre(9, 11));
+}
+
+TEST(AttentionPlanTest, TilesEndOnBlockBorders) {
+  const Part part(Phase::kPrefill, 60, 70, 0);
+  const AttentionPlan plan = BuildPlan({&part});
+  const auto& tiles = plan.layout().tiles;
+  ASSERT_EQ(tiles.size(), 3);
+  EXPECT_EQ(tiles[0].first_position, 60);
+  EXPECT_EQ(tiles[0].rows, 4);
+  EXPECT_EQ(tiles[1].first_position, 64);
+  EXPECT_EQ(tiles[1].first_row, 4);
+  EXPECT_EQ(tiles[1].rows, 64);
+  EXPECT_EQ(tiles[2].first_row, 68);
+  EXPECT_EQ(tiles[2].rows, 2);
+}
+
+TEST(AttentionPlanTest, HeadsOfATileShareTheDenseList) {
+  const Part part(Phase::kDecode, 200, 1, 0);
+  const AttentionPlan plan = BuildPlan({&part});
+  EXPECT_EQ(plan.layout().lists(), 1);
+  EXPECT_THAT(plan.layout().list_of, ElementsAre(0, 0));
+  EXPECT_THAT(plan.layout().full_blocks, ElementsAre(0, 1, 2));
+  EXPECT_THAT(plan.layout().partial_blocks, ElementsAre(3));
+}
+
+TEST(AttentionPlanTest, CountsBlocksOfEachSliceOverLayersAndHeads) {
+  const Part decode(Phase::kDecode, 129, 1, 0);
+  const Part prefill(Phase::kPrefill, 0, 128, 8);
+  const AttentionPlan plan = BuildPlan({&decode, &prefill});
+  EXPECT_EQ(plan.blocks(0).allowed, 3 * 3 * 2);
+  EXPECT_EQ(plan.blocks(1).allowed, (1 + 2) * 3 * 2);
+  EXPECT_EQ(plan.blocks(0).computed, plan.blocks(0).allowed);
+  EXPECT_EQ(plan.blocks(1).computed, plan.blocks(1).allowed);
+}
+
+TEST(AttentionPlanTest, BuildingAgainForgetsTheStepBefore) {
+  const Part first(Phase::kPrefill, 0, 100, 0);
+  const Part second(Phase::kDecode, 3, 1, 4);
+  AttentionPlan plan({.layers = 1, .kv_heads = 1});
+  const PlannedSlice planned[] = {{&first.slice, DensePattern()},
+                                  {&second.slice, DensePattern()}};
+  plan.Build(planned);
+  plan.Build({&planned[1], 1});
+  EXPECT_EQ(plan.rows(), 1);
+  EXPECT_EQ(plan.groups().prefill_rows, 0);
+  EXPECT_EQ(plan.layout().tiles.size(), 1);
+  EXPECT_EQ(plan.layout().lists(), 1);
+  EXPECT_EQ(plan.blocks(0).allowed, 1);
+}
+
+}  // namespace
+}  // namespace sparseserve

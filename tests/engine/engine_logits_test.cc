@@ -1,0 +1,164 @@
+#include <algorithm>
+#include <cmath>
+#include <ostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/model/gguf_file.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/reference_transformer.h"
+#include "tests/testing/tiny_engine.h"
+#include "tests/testing/tiny_model.h"
+
+namespace sparseserve {
+namespace {
+
+using testing::MakeEngine;
+using testing::NextSlice;
+using testing::RandomTokens;
+using testing::ReferenceTransformer;
+using testing::RunAlone;
+using testing::Stream;
+using testing::TinyModel;
+
+constexpr int kVocab = TinyModel::kVocabSize;
+
+// Largest difference over the range of the reference's logits.
+double RelativeError(const std::vector<float>& found,
+                     const std::vector<std::vector<double>>& wanted,
+                     int first_row) {
+  double largest = 0, low = wanted[0][0], high = low;
+  for (size_t i = 0; i < found.size(); ++i) {
+    const double want = wanted[first_row + i / kVocab][i % kVocab];
+    low = std::min(low, want);
+    high = std::max(high, want);
+    const double difference = std::abs(found[i] - want);
+    // Written so that a NaN counts.
+    if (!(difference <= largest)) largest = difference;
+  }
+  return largest / (high - low);
+}
+
+struct ModelCase {
+  std::string name;
+  TinyModel model;
+
+  friend void PrintTo(const ModelCase& c, std::ostream* out) { *out << c.name; }
+};
+
+std::vector<ModelCase> ModelCases() {
+  std::vector<ModelCase> cases;
+  cases.push_back({"f32", {}});
+  cases.push_back({"untied", {.tied = false, .seed = 2}});
+  cases.push_back(
+      {"three_groups",
+       {.layers = 3, .heads = 9, .kv_heads = 3, .head_dim = 32, .seed = 3}});
+  cases.push_back(
+      {"one_kv_head", {.heads = 3, .kv_heads = 1, .head_dim = 32, .seed = 4}});
+  cases.push_back({"no_groups",
+                   {.layers = 1,
+                    .hidden = 32,
+                    .heads = 4,
+                    .kv_heads = 4,
+                    .head_dim = 8,
+                    .mlp_hidden = 160,
+                    .seed = 5}});
+  cases.push_back(
+      {"wide_heads", {.heads = 2, .kv_heads = 1, .head_dim = 64, .seed = 6}});
+  for (const DType dtype :
+       {DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+    TinyModel model;
+    model.dtype = dtype;
+    model.tied = dtype != DType::kQ4_0;
+    cases.push_back({std::string(DTypeName(dtype)), model});
+  }
+  return cases;
+}
+
+class EngineModelTest : public ::testing::TestWithParam<ModelCase> {};
+
+TEST_P(EngineModelTest, LogitsMatchTheReference) {
+  const std::string bytes = GetParam().model.Build();
+  const auto file =
+      GgufFile::Parse(
+          absl::MakeConstSpan(reinterpret_cast<const std::byte*>(bytes.data()),
+                              bytes.size()))
+          .value();
+  const ReferenceTransformer reference(*file);
+  const auto engine = MakeEngine(GetParam().model);
+
+  for (const int prompt : {1, 63, 64, 65, 300}) {
+    SCOPED_TRACE(prompt);
+    constexpr int kDecodeSteps = 3;
+    Stream stream(RandomTokens(prompt + kDecodeSteps, prompt), 0);
+    const auto wanted = reference.Logits(stream.tokens);
+    EXPECT_LE(RelativeError(RunAlone(*engine, stream, prompt), wanted, 0),
+              1e-4);
+    for (int i = 0; i < kDecodeSteps; ++i) {
+      EXPECT_LE(RelativeError(RunAlone(*engine, stream, 1), wanted, prompt + i),
+                1e-4);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, EngineModelTest,
+                         ::testing::ValuesIn(ModelCases()),
+                         [](const auto& instance) {
+                           return instance.param.name;
+                         });
+
+TEST(EngineLogitsTest, PrefillInChunksGivesTheSameAsInOne) {
+  const auto engine = MakeEngine({});
+  const std::vector<TokenId> tokens = RandomTokens(150, 1);
+  Stream whole(tokens, 0);
+  const std::vector<float> wanted = RunAlone(*engine, whole, 150);
+  const double range = *std::max_element(wanted.begin(), wanted.end()) -
+                       *std::min_element(wanted.begin(), wanted.end());
+  for (const int split : {1, 2, 63, 64, 65, 100, 128, 149}) {
+    SCOPED_TRACE(split);
+    Stream parts(tokens, 8);
+    std::vector<float> found = RunAlone(*engine, parts, split);
+    const std::vector<float> rest = RunAlone(*engine, parts, 150 - split);
+    found.insert(found.end(), rest.begin(), rest.end());
+    double largest = 0;
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      largest = std::max<double>(largest, std::abs(found[i] - wanted[i]));
+    }
+    EXPECT_LE(largest / range, 1e-5);
+  }
+}
+
+TEST(EngineLogitsTest, DecodeInABatchEqualsDecodeAloneToTheBit) {
+  const auto engine = MakeEngine({.layers = 3, .seed = 7});
+  const std::vector<int> lengths = {1, 64, 5, 130, 63};
+  std::vector<std::vector<float>> alone;
+  std::vector<Stream> streams;
+  for (size_t i = 0; i < lengths.size(); ++i) {
+    Stream stream(RandomTokens(lengths[i] + 1, 10 + i),
+                  static_cast<PageId>(8 * i));
+    RunAlone(*engine, stream, lengths[i]);
+    streams.push_back(stream);
+    alone.push_back(RunAlone(*engine, stream, 1));
+  }
+
+  // The same decode steps again, together, beside a prompt.
+  StepPlan plan;
+  std::vector<std::vector<float>> logits(lengths.size());
+  for (size_t i = 0; i < streams.size(); ++i) {
+    plan.slices.push_back(NextSlice(streams[i], 1, logits[i]));
+  }
+  Stream prompt(RandomTokens(70, 99), 100);
+  std::vector<float> prompt_logits;
+  plan.slices.push_back(NextSlice(prompt, 70, prompt_logits));
+  const auto result = engine->Step(plan);
+  ASSERT_TRUE(result.ok()) << result.status();
+  for (size_t i = 0; i < streams.size(); ++i) {
+    EXPECT_EQ(logits[i], alone[i]) << "sequence of " << lengths[i];
+  }
+}
+
+}  // namespace
+}  // namespace sparseserve

@@ -1,0 +1,40 @@
+#include "engine/kv/kv_cache.h"
+
+#include <memory>
+
+#include "engine/backend/create_backend.h"
+#include "engine/step.h"
+#include "gtest/gtest.h"
+
+namespace sparseserve {
+namespace {
+
+constexpr KvCache::Shape kShape = {
+    .layers = 3, .kv_heads = 2, .head_dim = 8, .dtype = DType::kBF16};
+
+TEST(KvCacheTest, PageHoldsKeysAndValuesOfAllLayers) {
+  EXPECT_EQ(KvCache::PageBytes(kShape), 3 * 2 * 2 * kPageTokens * 8 * 2);
+}
+
+TEST(KvCacheTest, LayersLieSideBySideAndFillTheMemory) {
+  const auto backend = CreateBackend({.threads = 1});
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  const auto cache = KvCache::Create(**backend, kShape, 5);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_EQ(cache->bytes(), 5 * KvCache::PageBytes(kShape));
+  const int64_t side = int64_t{5} * 2 * kPageTokens * 8 * 2;
+  std::byte* expected = cache->Layer(0).keys;
+  for (int layer = 0; layer < 3; ++layer) {
+    const KvLayerView view = cache->Layer(layer);
+    EXPECT_EQ(view.keys, expected);
+    EXPECT_EQ(view.values, expected + side);
+    EXPECT_EQ(view.pages, 5);
+    EXPECT_EQ(view.kv_heads, 2);
+    EXPECT_EQ(view.head_dim, 8);
+    EXPECT_EQ(view.dtype, DType::kBF16);
+    expected += 2 * side;
+  }
+}
+
+}  // namespace
+}  // namespace sparseserve

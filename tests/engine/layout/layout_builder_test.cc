@@ -1,0 +1,102 @@
+#include "engine/layout/layout_builder.h"
+
+#include <random>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace sparseserve {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+QueryTile Tile(int first_position, int rows) {
+  QueryTile tile;
+  tile.first_position = first_position;
+  tile.rows = rows;
+  return tile;
+}
+
+TEST(LayoutBuilderTest, SplitsVisibleBlocksIntoFullAndPartial) {
+  LayoutBuilder builder(1);
+  builder.AddTile(Tile(130, 5));
+  builder.Assign(0, builder.AddList({{{0, 3}}}));
+  EXPECT_THAT(builder.layout().full_blocks, ElementsAre(0, 1));
+  EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(2));
+  EXPECT_EQ(builder.ListBlocks(0), 3);
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, OwnBlockIsPartialEvenForItsLastRow) {
+  LayoutBuilder builder(1);
+  builder.AddTile(Tile(127, 1));
+  builder.Assign(0, builder.AddList({{{0, 2}}}));
+  EXPECT_THAT(builder.layout().full_blocks, ElementsAre(0));
+  EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(1));
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, BlocksAfterTheTileAreLeftOut) {
+  LayoutBuilder builder(1);
+  builder.AddTile(Tile(0, 64));
+  builder.Assign(0, builder.AddList({{{0, 9}}}));
+  EXPECT_EQ(builder.ListBlocks(0), 1);
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, HeadsShareAListOrHaveTheirOwn) {
+  // First block and a window for heads 0 and 2, everything for head 1.
+  LayoutBuilder builder(3);
+  builder.AddTile(Tile(640, 64));
+  const int32_t sparse = builder.AddList({{{0, 1}, {9, 11}}});
+  const int32_t dense = builder.AddList({{{0, 11}}});
+  builder.Assign(0, sparse);
+  builder.Assign(1, dense);
+  builder.Assign(2, sparse);
+  EXPECT_THAT(builder.layout().list_of, ElementsAre(0, 1, 0));
+  EXPECT_EQ(builder.ListBlocks(sparse), 3);
+  EXPECT_EQ(builder.ListBlocks(dense), 11);
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, ClearForgetsEverything) {
+  LayoutBuilder builder(2);
+  builder.AddTile(Tile(70, 3));
+  const int32_t list = builder.AddList({{{0, 2}}});
+  builder.Assign(0, list);
+  builder.Assign(1, list);
+  builder.Clear();
+  EXPECT_EQ(builder.layout().lists(), 0);
+  EXPECT_THAT(builder.layout().tiles, IsEmpty());
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, RandomTilesAndRangesKeepTheInvariants) {
+  std::mt19937 random(1);
+  for (int round = 0; round < 200; ++round) {
+    const int kv_heads = 1 + random() % 4;
+    LayoutBuilder builder(kv_heads);
+    for (int t = 0; t < 5; ++t) {
+      const int block = random() % 12;
+      const int offset = random() % 64;
+      builder.AddTile(Tile(block * 64 + offset, 1 + random() % (64 - offset)));
+      for (int head = 0; head < kv_heads; ++head) {
+        std::vector<BlockRange> ranges;
+        int begin = random() % (block + 1);
+        while (begin < 14) {
+          const int end = begin + 1 + random() % 3;
+          ranges.push_back({begin, end});
+          begin = end + random() % 4;
+        }
+        builder.Assign(head, builder.AddList(ranges));
+      }
+    }
+    const absl::Status status = builder.layout().Validate();
+    ASSERT_TRUE(status.ok()) << status;
+  }
+}
+
+}  // namespace
+}  // namespace sparseserve
