@@ -92,6 +92,7 @@ absl::StatusOr<std::vector<Output>> Continue(
     }
   }
   std::vector<Output> outputs;
+  outputs.reserve(all.size());
   for (Running& running : all) outputs.push_back(std::move(running.output));
   return outputs;
 }
@@ -113,7 +114,7 @@ class BatchInvarianceTest : public ::testing::Test {
 
     std::vector<Prompt> prompts;
     const Prompt& prose = golden->prose[0].tokens;
-    for (int i = 0; i < kSequences; ++i) {
+    for (ptrdiff_t i = 0; i < kSequences; ++i) {
       const auto first = prose.begin() + 229 * i;
       prompts.emplace_back(first, first + 5 + 13 * i);
     }

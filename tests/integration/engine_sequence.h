@@ -13,9 +13,11 @@
 
 namespace sparseserve {
 
-// The model on the CPU with KV pages for at least one whole context.
+// The model on the CPU with KV pages for at least one whole context. The other
+// two are as in Engine::Options.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
-    const std::string& model_path, const std::string& compute_dtype);
+    const std::string& model_path, const std::string& compute_dtype,
+    const std::string& simd = "auto");
 
 // One sequence driven through Engine::Step() by hand. Owns its pages and knows
 // how far it has come; must not outlive `pool`. For one thread.

@@ -26,8 +26,9 @@ double LogSumExp(absl::Span<const float> logits) {
 
 double LogitsComparison::Add(const GoldenRows& rows, int position,
                              absl::Span<const float> logits) {
-  const uint16_t* ids = &rows.top_ids[position * rows.top];
-  const float* expected = &rows.top_logits[position * rows.top];
+  const size_t first = static_cast<size_t>(position) * rows.top;
+  const uint16_t* ids = &rows.top_ids[first];
+  const float* expected = &rows.top_logits[first];
   const float range = expected[0] - rows.least[position];
   const double log_sum = LogSumExp(logits);
 
