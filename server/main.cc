@@ -183,10 +183,8 @@ void LogServer(const Server& server, const ServerSettings& settings) {
 absl::StatusOr<int> Run(StopSignals& signals) {
   RETURN_IF_ERROR(CheckListen());
   ASSIGN_OR_RETURN(const ServerSettings settings, ReadSettings());
-  const absl::Time begin = absl::Now();
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, LoadEngine(settings));
   Server::Options options;
-  options.load_time = absl::Now() - begin;
   options.settings = settings;
   options.model_name = ModelResourceName(absl::GetFlag(FLAGS_model_name),
                                          absl::GetFlag(FLAGS_model));

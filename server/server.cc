@@ -44,8 +44,6 @@ Metrics::Options MetricsOptions(const Server::Options& options,
   result.kv_pages = engine.kv_pages();
   result.attention_heads = info.layers * info.kv_heads;
   result.grpc_methods.assign(std::begin(kMethodNames), std::end(kMethodNames));
-  result.streaming_methods = {kStreamGenerateMethod};
-  result.load_time = options.load_time;
   return result;
 }
 

@@ -23,8 +23,7 @@ class Server {
     std::string metrics_listen;  // host:port
     std::string version;
     std::string revision;
-    absl::Duration load_time;  // what the engine took to load
-    int log_descriptor = 2;    // takes a line a call
+    int log_descriptor = 2;  // takes a line a call
     // Called once, on the serving thread, if the device failed for good.
     std::function<void(const absl::Status&)> on_device_failure;
   };

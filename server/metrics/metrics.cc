@@ -100,7 +100,7 @@ void Metrics::CallFinished(const std::string& method, int grpc_status,
 
 void Metrics::StreamBlocked(const std::string& method,
                             absl::Duration duration) {
-  series_->calls.Blocked(method).Observe(series_->Seconds(duration));
+  series_->calls.Find(method).blocked->Observe(series_->Seconds(duration));
 }
 
 void Metrics::AddBufferedBytes(int64_t delta) {
@@ -234,6 +234,10 @@ void Metrics::SetReady(bool ready) { series_->state.ready->Set(ready ? 1 : 0); }
 
 void Metrics::SetDraining(bool draining) {
   series_->state.draining->Set(draining ? 1 : 0);
+}
+
+void Metrics::LoadTook(LoadStage stage, absl::Duration duration) {
+  series_->state.load[Index(stage)]->Set(series_->Seconds(duration));
 }
 
 }  // namespace sparseserve

@@ -35,6 +35,7 @@ enum class CancelStage { kQueue, kPrefill, kDecode, kWrite };
 enum class CancelCause { kClient, kDeadline, kDrain, kSlowConsumer };
 enum class RequestPhase { kTokenize, kPrefill, kDecode, kDetokenize };
 enum class TargetKind { kTimeToFirstToken, kTimePerOutputToken, kTotal };
+enum class LoadStage { kRead, kConvert, kWarmup };
 
 // What one engine step did, for one flush of the metrics per step.
 struct StepSample {
@@ -87,8 +88,6 @@ class Metrics {
     // Full names, "sparseserve.v1.InferenceService/Generate"; calls of others
     // count as "other".
     std::vector<std::string> grpc_methods;
-    std::vector<std::string> streaming_methods;  // of these
-    absl::Duration load_time;                    // from file to first request
   };
   explicit Metrics(const Options& options);
   ~Metrics();
@@ -106,7 +105,6 @@ class Metrics {
   void CallStarted(const std::string& method);
   void CallFinished(const std::string& method, int grpc_status,
                     absl::Duration duration);
-  // Of a streaming method; others count as "other".
   void StreamBlocked(const std::string& method, absl::Duration duration);
   void AddBufferedBytes(int64_t delta);
 
@@ -128,6 +126,7 @@ class Metrics {
   void SetMemory(const MemorySample& sample);
   void SetReady(bool ready);
   void SetDraining(bool draining);
+  void LoadTook(LoadStage stage, absl::Duration duration);
 
  private:
   struct Series;

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <utility>
 
-#include "absl/algorithm/container.h"
 #include "absl/strings/strip.h"
 #include "server/metrics/buckets.h"
 #include "server/metrics/label_values.h"
@@ -29,8 +28,7 @@ std::string LabelValue(absl::string_view text) {
 }  // namespace
 
 CallSeries::CallSeries(const SeriesFactory& make,
-                       const std::vector<std::string>& names,
-                       const std::vector<std::string>& streaming)
+                       const std::vector<std::string>& names)
     : started_(make.Counter("grpc_server_calls_started_total",
                             "Calls that the server began to handle.")),
       durations_(make.Histogram(
@@ -42,20 +40,17 @@ CallSeries::CallSeries(const SeriesFactory& make,
           "stream_write_blocked_seconds",
           "Time that one message of a stream waited for the client to read.",
           PhaseSecondsBuckets())) {
-  for (const std::string& name : names) {
-    AddMethod(name, absl::c_linear_search(streaming, name));
-  }
-  AddMethod("other", true);
+  for (const std::string& name : names) AddMethod(name);
+  AddMethod("other");
   // Named through the fallback only: a client may call a method "other".
   by_name_.erase("other");
 }
 
-void CallSeries::AddMethod(const std::string& name, bool streaming) {
+void CallSeries::AddMethod(const std::string& name) {
   const std::string label = LabelValue(name);
   auto method = std::make_unique<Method>();
   method->started = started_.One({{"grpc_method", label}});
-  method->blocked =
-      streaming ? blocked_.One({{"grpc_method", label}}) : nullptr;
+  method->blocked = blocked_.One({{"grpc_method", label}});
   method->name = label;
   by_name_[name] = method.get();
   methods_.push_back(std::move(method));
@@ -76,11 +71,6 @@ Histogram& CallSeries::Duration(Method& method, int status) const {
     slot.store(histogram, std::memory_order_release);
   }
   return *histogram;
-}
-
-Histogram& CallSeries::Blocked(absl::string_view name) const {
-  Histogram* blocked = Find(name).blocked;
-  return blocked == nullptr ? *methods_.back()->blocked : *blocked;
 }
 
 RequestSeries::RequestSeries(const SeriesFactory& make)
@@ -215,6 +205,10 @@ StateSeries::StateSeries(const SeriesFactory& process,
                          .Gauge("stream_buffered_bytes",
                                 "Output that waits for clients to read it.")
                          .One()),
+      load(model
+               .Gauge("model_load_duration_seconds",
+                      "Time that a stage of loading the model took.")
+               .Each("stage", kLoadStages)),
       clamped(process
                   .Counter("metrics_clamped_total",
                            "Impossible measurements that were replaced by "
@@ -245,8 +239,7 @@ Metrics::Series::Series(const Options& options)
     : registry(std::make_shared<prometheus::Registry>()),
       process(std::make_shared<ProcessCollector>()),
       attention_heads(options.attention_heads),
-      calls(SeriesFactory(*registry, {}), options.grpc_methods,
-            options.streaming_methods),
+      calls(SeriesFactory(*registry, {}), options.grpc_methods),
       requests(SeriesFactory(*registry,
                              {{"model_name", LabelValue(options.model_name)}})),
       steps(SeriesFactory(*registry,
@@ -254,14 +247,7 @@ Metrics::Series::Series(const Options& options)
       state(SeriesFactory(*registry, {}),
             SeriesFactory(*registry,
                           {{"model_name", LabelValue(options.model_name)}}),
-            options) {
-  // Known before anything else: a scrape cannot come while the model loads.
-  SeriesFactory(*registry, {{"model_name", LabelValue(options.model_name)}})
-      .Gauge("model_load_duration_seconds",
-             "Time from opening the model file to the first request.")
-      .One({{"stage", "total"}})
-      ->Set(Seconds(options.load_time));
-}
+            options) {}
 
 double Metrics::Series::Seconds(absl::Duration duration) {
   return Seconds(absl::ToDoubleSeconds(duration));

@@ -37,20 +37,18 @@ class CallSeries {
  public:
   struct Method {
     Counter* started;
-    Histogram* blocked;  // null if it does not stream
+    Histogram* blocked;
     std::string name;
     // By status; made at the first call that ends with it.
     std::array<std::atomic<Histogram*>, kGrpcStatuses> durations{};
   };
-  CallSeries(const SeriesFactory& make, const std::vector<std::string>& names,
-             const std::vector<std::string>& streaming);
+  CallSeries(const SeriesFactory& make, const std::vector<std::string>& names);
 
   Method& Find(absl::string_view name) const;  // or "other"
   Histogram& Duration(Method& method, int status) const;
-  Histogram& Blocked(absl::string_view name) const;
 
  private:
-  void AddMethod(const std::string& name, bool streaming);
+  void AddMethod(const std::string& name);
 
   const FamilyBuilder<Counter> started_;
   const FamilyBuilder<Histogram> durations_, blocked_;
@@ -99,6 +97,7 @@ struct StateSeries {
   Each<Gauge, 2> pages;   // free, used
   Each<Gauge, 4> memory;  // mapped_file, weights, kv, activations
   Gauge *ready, *draining, *buffered_bytes;
+  Each<Gauge, 3> load;
   Counter* clamped;
 };
 

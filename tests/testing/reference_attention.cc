@@ -9,65 +9,75 @@
 namespace sparseserve {
 namespace {
 
-struct Key {
-  PageId page = 0;
-  int offset = 0;
+// The keys of a list, in double precision.
+struct ListedKeys {
+  std::vector<int> visible_from;  // [keys]: first position that sees the key
+  std::vector<double> keys;       // [keys, head_dim]
+  std::vector<double> values;     // [keys, head_dim]
 };
 
-double Element(const KvLayerView& kv, const std::byte* from, int kv_head,
-               Key key, int i) {
-  const int64_t index =
-      ((int64_t{key.page} * kv.kv_heads + kv_head) * kPageTokens + key.offset) *
-          kv.head_dim +
-      i;
+double Element(const KvLayerView& kv, const std::byte* from, int64_t index) {
   if (kv.dtype == DType::kBF16) {
     return BFloat16ToFloat(reinterpret_cast<const uint16_t*>(from)[index]);
   }
   return reinterpret_cast<const float*>(from)[index];
 }
 
-// The keys that a row at `position` of a tile may see.
-std::vector<Key> VisibleKeys(const BlockLayout& layout, int32_t list,
-                             absl::Span<const PageId> pages, int position) {
-  std::vector<Key> keys;
+void AppendBlock(const AttentionArgs& args, PageId page, int kv_head,
+                 int first_visible_from, int step, ListedKeys& listed) {
+  const KvLayerView& kv = args.kv;
+  for (int offset = 0; offset < kPageTokens; ++offset) {
+    listed.visible_from.push_back(first_visible_from + offset * step);
+    const int64_t first =
+        ((int64_t{page} * kv.kv_heads + kv_head) * kPageTokens + offset) *
+        kv.head_dim;
+    for (int i = 0; i < kv.head_dim; ++i) {
+      listed.keys.push_back(Element(kv, kv.keys, first + i));
+      listed.values.push_back(Element(kv, kv.values, first + i));
+    }
+  }
+}
+
+ListedKeys Gather(const AttentionArgs& args, const QueryTile& tile,
+                  int32_t list, int kv_head) {
+  const BlockLayout& layout = *args.layout;
+  const absl::Span<const PageId> pages = args.pages[tile.slice];
+  ListedKeys listed;
   for (int64_t i = layout.full_offsets[list]; i < layout.full_offsets[list + 1];
        ++i) {
-    for (int offset = 0; offset < kPageTokens; ++offset) {
-      keys.push_back({pages[layout.full_blocks[i]], offset});
-    }
+    AppendBlock(args, pages[layout.full_blocks[i]], kv_head, 0, 0, listed);
   }
   for (int64_t i = layout.partial_offsets[list];
        i < layout.partial_offsets[list + 1]; ++i) {
     const int block = layout.partial_blocks[i];
-    for (int offset = 0; offset < kPageTokens; ++offset) {
-      if (block * kPageTokens + offset <= position) {
-        keys.push_back({pages[block], offset});
-      }
-    }
+    AppendBlock(args, pages[block], kv_head, block * kPageTokens, 1, listed);
   }
-  return keys;
+  return listed;
 }
 
-// Attention of one query over `keys`; returns the log-sum-exp.
-double AttendRow(const AttentionArgs& args, const float* query, int kv_head,
-                 const std::vector<Key>& keys, double* output) {
-  if (keys.empty()) return -std::numeric_limits<double>::infinity();
+// Attention of one query at `position`; returns the log-sum-exp.
+double AttendRow(const AttentionArgs& args, const float* query, int position,
+                 const ListedKeys& listed, double* output) {
+  const int head_dim = args.kv.head_dim;
+  std::vector<size_t> seen;
   std::vector<double> scores;
-  for (const Key& key : keys) {
+  for (size_t k = 0; k < listed.visible_from.size(); ++k) {
+    if (listed.visible_from[k] > position) continue;
     double dot = 0;
-    for (int i = 0; i < args.kv.head_dim; ++i) {
-      dot += query[i] * Element(args.kv, args.kv.keys, kv_head, key, i);
+    for (int i = 0; i < head_dim; ++i) {
+      dot += query[i] * listed.keys[k * head_dim + i];
     }
+    seen.push_back(k);
     scores.push_back(dot * args.scale);
   }
+  if (seen.empty()) return -std::numeric_limits<double>::infinity();
   const double maximum = *std::max_element(scores.begin(), scores.end());
   double sum = 0;
   for (const double score : scores) sum += std::exp(score - maximum);
-  for (size_t k = 0; k < keys.size(); ++k) {
+  for (size_t k = 0; k < seen.size(); ++k) {
     const double weight = std::exp(scores[k] - maximum) / sum;
-    for (int i = 0; i < args.kv.head_dim; ++i) {
-      output[i] +=
-          weight * Element(args.kv, args.kv.values, kv_head, keys[k], i);
+    for (int i = 0; i < head_dim; ++i) {
+      output[i] += weight * listed.values[seen[k] * head_dim + i];
     }
   }
   return maximum + std::log(sum);
@@ -84,16 +94,18 @@ ReferenceAttentionResult ReferenceAttention(const AttentionArgs& args) {
   result.lse.resize(args.queries.rows * args.heads);
   for (size_t t = 0; t < layout.tiles.size(); ++t) {
     const QueryTile& tile = layout.tiles[t];
-    for (int r = 0; r < tile.rows; ++r) {
-      const int64_t row = tile.first_row + r;
-      for (int head = 0; head < args.heads; ++head) {
-        const int kv_head = head / group;
-        const std::vector<Key> keys =
-            VisibleKeys(layout, layout.list_of[t * layout.kv_heads + kv_head],
-                        args.pages[tile.slice], tile.first_position + r);
-        result.lse[row * args.heads + head] = AttendRow(
-            args, args.queries.row(row) + head * head_dim, kv_head, keys,
-            result.output.data() + (row * args.heads + head) * head_dim);
+    for (int kv_head = 0; kv_head < args.kv.kv_heads; ++kv_head) {
+      const ListedKeys listed = Gather(
+          args, tile, layout.list_of[t * layout.kv_heads + kv_head], kv_head);
+      for (int r = 0; r < tile.rows; ++r) {
+        for (int g = 0; g < group; ++g) {
+          const int head = kv_head * group + g;
+          const int64_t row = tile.first_row + r;
+          result.lse[row * args.heads + head] = AttendRow(
+              args, args.queries.row(row) + head * head_dim,
+              tile.first_position + r, listed,
+              result.output.data() + (row * args.heads + head) * head_dim);
+        }
       }
     }
   }

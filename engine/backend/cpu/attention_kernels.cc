@@ -13,6 +13,7 @@
 #include "hwy/highway.h"
 #include "engine/backend/cpu/simd_dispatch.h"
 #include "engine/backend/cpu/simd_math-inl.h"
+#include "engine/backend/cpu/transpose-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -33,50 +34,6 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 constexpr int PaddedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
-template <typename Element, class D>
-HWY_INLINE hn::Vec<D> LoadFloats(D d, const Element* from) {
-  if constexpr (sizeof(Element) == sizeof(float)) {
-    return hn::LoadU(d, from);
-  } else {
-    return hn::PromoteTo(d, hn::LoadU(hn::Rebind<Element, D>(), from));
-  }
-}
-
-// scratch.keys[i, key] = keys[key, i], four by four. Columns up to the next
-// multiple of 16 behind the loaded keys become 0.
-template <typename Element>
-void TransposeKeys(const Element* keys, int loaded_keys, int head_dim,
-                   float* transposed) {
-  const hn::CappedTag<float, 4> d;
-  constexpr int kSide = static_cast<int>(hn::MaxLanes(d));
-  const int columns = (loaded_keys + 15) / 16 * 16;
-  for (int key = 0; key < columns; key += kSide) {
-    for (int i = 0; i < head_dim; i += kSide) {
-      const auto row = [&](int offset) HWY_ATTR {
-        return key + offset < loaded_keys
-                   ? LoadFloats(d, keys + (key + offset) * head_dim + i)
-                   : hn::Zero(d);
-      };
-      float* to = transposed + i * kBlockKeys + key;
-#if HWY_TARGET == HWY_SCALAR  // has no lanes to interleave
-      hn::StoreU(row(0), d, to);
-#else
-      const auto r0 = row(0), r1 = row(1), r2 = row(2), r3 = row(3);
-      const auto low01 = hn::InterleaveLower(d, r0, r1);
-      const auto low23 = hn::InterleaveLower(d, r2, r3);
-      const auto high01 = hn::InterleaveUpper(d, r0, r1);
-      const auto high23 = hn::InterleaveUpper(d, r2, r3);
-      hn::StoreU(hn::ConcatLowerLower(d, low23, low01), d, to);
-      hn::StoreU(hn::ConcatUpperUpper(d, low23, low01), d, to + kBlockKeys);
-      hn::StoreU(hn::ConcatLowerLower(d, high23, high01), d,
-                 to + 2 * kBlockKeys);
-      hn::StoreU(hn::ConcatUpperUpper(d, high23, high01), d,
-                 to + 3 * kBlockKeys);
-#endif
-    }
-  }
-}
-
 template <typename Element>
 void ExpandValues(const Element* values, int loaded_keys, int head_dim,
                   float* expanded) {
@@ -91,53 +48,67 @@ void ExpandValues(const Element* values, int loaded_keys, int head_dim,
   }
 }
 
-// c[r, :] = c[r, :] * c_scale[r] + sum_k a[r][k] * b[k, :] over kVectors
-// vectors of columns; without `c_scale`, c is overwritten. Every element's
-// sum runs over ascending k, so the tile's shape does not show in it.
-template <int kRows, int kVectors>
-HWY_INLINE void MultiplyTile(const float* const* a, int depth, const float* b,
-                             int b_stride, const float* c_scale, float* c,
-                             int c_stride) {
+// The right operand of a product: [depth, columns], read as float.
+template <typename Element>
+struct Right {
+  const Element* data;
+  int stride;
+  int depth;
+  int columns;
+};
+
+// Where a product goes: rows of float.
+struct Target {
+  float* data;
+  int stride;
+  const float* scale;  // [rows]; null to overwrite
+};
+
+// target[r, :] = target[r, :] * scale[r] + sum_k a[r][k] * b[k, :] over
+// kVectors vectors of columns from `column` on. Every element's sum runs over
+// ascending k, so the shape of the tile does not show in it.
+template <int kRows, int kVectors, typename Element>
+HWY_INLINE void MultiplyTile(const float* const* a, const Right<Element>& b,
+                             int column, const Target& target) {
   const DF d;
   VF sums[kRows][kVectors];
+  float* to = target.data + column;
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
-      sums[r][v] = c_scale == nullptr
-                       ? hn::Zero(d)
-                       : hn::Mul(hn::LoadU(d, c + r * c_stride + v * kLanes),
-                                 hn::Set(d, c_scale[r]));
+      const float* from = to + r * target.stride + v * kLanes;
+      sums[r][v] =
+          target.scale == nullptr
+              ? hn::Zero(d)
+              : hn::Mul(hn::LoadU(d, from), hn::Set(d, target.scale[r]));
     }
   }
-  for (int k = 0; k < depth; ++k) {
-    VF columns[kVectors];
+  for (int k = 0; k < b.depth; ++k) {
+    VF factors[kVectors];
     for (int v = 0; v < kVectors; ++v) {
-      columns[v] = hn::LoadU(d, b + k * b_stride + v * kLanes);
+      factors[v] = LoadFloats(d, b.data + k * b.stride + column + v * kLanes);
     }
     for (int r = 0; r < kRows; ++r) {
       const VF factor = hn::Set(d, a[r][k]);
       for (int v = 0; v < kVectors; ++v) {
-        sums[r][v] = hn::MulAdd(factor, columns[v], sums[r][v]);
+        sums[r][v] = hn::MulAdd(factor, factors[v], sums[r][v]);
       }
     }
   }
   for (int r = 0; r < kRows; ++r) {
     for (int v = 0; v < kVectors; ++v) {
-      hn::StoreU(sums[r][v], d, c + r * c_stride + v * kLanes);
+      hn::StoreU(sums[r][v], d, to + r * target.stride + v * kLanes);
     }
   }
 }
 
-template <int kRows>
-void Multiply(const float* const* a, int depth, const float* b, int b_stride,
-              const float* c_scale, float* c, int c_stride, int columns) {
+template <int kRows, typename Element>
+void Multiply(const float* const* a, const Right<Element>& b,
+              const Target& target) {
   int i = 0;
-  for (; i + kTileVectors * kLanes <= columns; i += kTileVectors * kLanes) {
-    MultiplyTile<kRows, kTileVectors>(a, depth, b + i, b_stride, c_scale, c + i,
-                                      c_stride);
+  for (; i + kTileVectors * kLanes <= b.columns; i += kTileVectors * kLanes) {
+    MultiplyTile<kRows, kTileVectors>(a, b, i, target);
   }
-  for (; i < columns; i += kLanes) {
-    MultiplyTile<kRows, 1>(a, depth, b + i, b_stride, c_scale, c + i, c_stride);
-  }
+  for (; i < b.columns; i += kLanes) MultiplyTile<kRows, 1>(a, b, i, target);
 }
 
 // Turns a row of raw scores into exp(scaled score - new maximum), 0 for hidden
@@ -173,62 +144,80 @@ HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
     sum = hn::Add(sum, weight);
     hn::StoreU(weight, d, scores + i);
   }
-  const float rescale = std::exp(before - maximum);
+  const float rescale = before == maximum ? 1.0f : std::exp(before - maximum);
   scratch.maximum[row] = maximum;
   scratch.rescale[row] = rescale;
   scratch.sum[row] =
       scratch.sum[row] * rescale + hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-template <int kRows>
-void AddBlockToRows(const AttentionBlock& block, int first,
-                    AttentionScratch& scratch) {
-  const int columns = (block.loaded_keys + 15) / 16 * 16;
-  const int stride = PaddedHeadDim(block.head_dim);
-  Multiply<kRows>(scratch.queries + first, block.head_dim, scratch.keys,
-                  kBlockKeys, nullptr, scratch.scores, kBlockKeys, columns);
+template <int kRows, typename Element>
+void AddBlockToRows(const Right<Element>& values, const AttentionBlock& block,
+                    int first, AttentionScratch& scratch) {
+  const Right<float> keys = {scratch.keys, kBlockKeys, block.head_dim,
+                             (block.loaded_keys + 15) / 16 * 16};
+  Multiply<kRows>(scratch.queries + first, keys,
+                  {scratch.scores, kBlockKeys, nullptr});
   const float* weights[kRows];
   for (int r = 0; r < kRows; ++r) {
     float* scores = scratch.scores + r * kBlockKeys;
-    SoftmaxRow(first + r, columns, block.scale, scores, scratch);
+    SoftmaxRow(first + r, keys.columns, block.scale, scores, scratch);
     weights[r] = scores;
   }
-  Multiply<kRows>(weights, block.loaded_keys, scratch.values, stride,
-                  scratch.rescale + first, scratch.output + first * stride,
-                  stride, stride);
+  const int stride = PaddedHeadDim(block.head_dim);
+  Multiply<kRows>(
+      weights, values,
+      {scratch.output + first * stride, stride, scratch.rescale + first});
 }
 
 template <typename Element>
-void LoadBlock(const AttentionBlock& block, AttentionScratch& scratch) {
-  TransposeKeys(reinterpret_cast<const Element*>(block.keys), block.loaded_keys,
-                block.head_dim, scratch.keys);
-  ExpandValues(reinterpret_cast<const Element*>(block.values),
-               block.loaded_keys, block.head_dim, scratch.values);
+void AddBlockToAll(const Right<Element>& values, const AttentionBlock& block,
+                   AttentionScratch& scratch) {
+  int row = 0;
+  for (; row + kTileRows <= block.rows; row += kTileRows) {
+    AddBlockToRows<kTileRows>(values, block, row, scratch);
+  }
+  switch (block.rows - row) {
+    case 5:
+      return AddBlockToRows<5>(values, block, row, scratch);
+    case 4:
+      return AddBlockToRows<4>(values, block, row, scratch);
+    case 3:
+      return AddBlockToRows<3>(values, block, row, scratch);
+    case 2:
+      return AddBlockToRows<2>(values, block, row, scratch);
+    case 1:
+      return AddBlockToRows<1>(values, block, row, scratch);
+    default:
+      return;
+  }
+}
+
+template <typename Element>
+void AddBlockOf(const AttentionBlock& block, AttentionScratch& scratch) {
+  TransposeRows(reinterpret_cast<const Element*>(block.keys), block.loaded_keys,
+                block.head_dim, scratch.keys, kBlockKeys);
+  const Element* values = reinterpret_cast<const Element*>(block.values);
+  const int stride = PaddedHeadDim(block.head_dim);
+  // Values are used once per tile of rows: a copy pays if they need converting
+  // more often than a copy would, or padding.
+  const bool is_float = sizeof(Element) == sizeof(float);
+  if (stride == block.head_dim && (is_float || block.rows <= kTileRows)) {
+    AddBlockToAll(Right<Element>{values, stride, block.loaded_keys, stride},
+                  block, scratch);
+  } else {
+    ExpandValues(values, block.loaded_keys, block.head_dim, scratch.values);
+    AddBlockToAll(
+        Right<float>{scratch.values, stride, block.loaded_keys, stride}, block,
+        scratch);
+  }
 }
 
 void AddBlock(const AttentionBlock& block, AttentionScratch& scratch) {
   if (block.dtype == DType::kBF16) {
-    LoadBlock<hwy::bfloat16_t>(block, scratch);
+    AddBlockOf<hwy::bfloat16_t>(block, scratch);
   } else {
-    LoadBlock<float>(block, scratch);
-  }
-  int row = 0;
-  for (; row + kTileRows <= block.rows; row += kTileRows) {
-    AddBlockToRows<kTileRows>(block, row, scratch);
-  }
-  switch (block.rows - row) {
-    case 5:
-      return AddBlockToRows<5>(block, row, scratch);
-    case 4:
-      return AddBlockToRows<4>(block, row, scratch);
-    case 3:
-      return AddBlockToRows<3>(block, row, scratch);
-    case 2:
-      return AddBlockToRows<2>(block, row, scratch);
-    case 1:
-      return AddBlockToRows<1>(block, row, scratch);
-    default:
-      return;
+    AddBlockOf<float>(block, scratch);
   }
 }
 

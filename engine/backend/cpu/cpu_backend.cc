@@ -2,12 +2,12 @@
 
 #include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -17,6 +17,7 @@
 #include "engine/backend/cpu/cpu_weight.h"
 #include "engine/backend/cpu/elementwise_kernels.h"
 #include "engine/backend/cpu/linear_kernels.h"
+#include "engine/backend/cpu/stored_products.h"
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/thread_pool.h"
@@ -29,26 +30,6 @@ constexpr int64_t kAlignment = 64;
 // Rows that one worker takes at a time of a row operation: a few microseconds
 // of work.
 constexpr int64_t kRowGrain = 8;
-
-// Ranges a worker gets of a product, so that a late one costs little.
-constexpr int64_t kRangesPerWorker = 4;
-
-// Input bytes that a pass over the weight keeps in the second-level cache.
-constexpr int64_t kInputBlockBytes = 256 << 10;
-
-struct AlignedFree {
-  void operator()(float* data) const { std::free(data); }
-};
-using AlignedFloats = std::unique_ptr<float[], AlignedFree>;
-
-AlignedFloats AllocateFloats(int64_t count) {
-  const int64_t bytes =
-      (count * sizeof(float) + kAlignment - 1) / kAlignment * kAlignment;
-  AlignedFloats floats(
-      static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
-  SPARSESERVE_CHECK(floats != nullptr);
-  return floats;
-}
 
 int AvailableCores() {
   cpu_set_t cores;
@@ -80,6 +61,7 @@ class CpuBackend : public Backend {
         linear_(LinearKernelsFor(simd)),
         elementwise_(ElementwiseKernelsFor(simd)),
         pool_(device_.threads),
+        stored_(linear_, pool_),
         attention_(simd, pool_) {
     if (multiply_bfloat16) {
       bfloat16_.emplace(linear_, elementwise_, pool_);
@@ -92,11 +74,7 @@ class CpuBackend : public Backend {
       absl::Span<const StoredMatrix> stacked, WeightUse use) override {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuWeight> weight,
                      CpuWeight::Create(stacked));
-    if (weight->columns() > strip_columns_) {
-      strip_columns_ = weight->columns();
-      strip_scratch_ =
-          AllocateFloats(device_.threads * kStripRows * strip_columns_);
-    }
+    stored_.Reserve(weight->columns());
     if (bfloat16_.has_value() && use == WeightUse::kLayer) {
       ASSIGN_OR_RETURN(std::unique_ptr<PackedWeight> packed,
                        bfloat16_->Pack(*weight));
@@ -106,19 +84,24 @@ class CpuBackend : public Backend {
   }
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
-    // Fresh pages of the system are zero and cost nothing until they are
-    // touched: a large KV cache takes memory as it fills.
-    const int64_t mapped = std::max<int64_t>(bytes, 1);
-    void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) {
+    SPARSESERVE_CHECK(bytes >= 0);
+    // The kernel promises more than it has; zeroing would then be fatal.
+    const int64_t physical =
+        int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
+    if (bytes > physical) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "cannot allocate ", bytes, " bytes: this machine has ", physical));
+    }
+    const int64_t rounded = (std::max<int64_t>(bytes, 1) + kAlignment - 1) /
+                            kAlignment * kAlignment;
+    void* data = std::aligned_alloc(kAlignment, rounded);
+    if (data == nullptr) {
       return absl::ResourceExhaustedError(
           absl::StrCat("cannot allocate ", bytes, " bytes of memory"));
     }
+    std::memset(data, 0, rounded);
     return Buffer(static_cast<std::byte*>(data), bytes,
-                  [](std::byte* memory, int64_t size) {
-                    munmap(memory, std::max<int64_t>(size, 1));
-                  });
+                  [](std::byte* memory, int64_t) { std::free(memory); });
   }
 
   void Embed(const Weight& table, absl::Span<const TokenId> tokens,
@@ -182,39 +165,6 @@ class CpuBackend : public Backend {
     });
   }
 
-  // Work items are (block of input rows, strip) pairs.
-  void MultiplyStored(const CpuWeight& weight, ConstMatrixView input,
-                      bool accumulate, MatrixView output) {
-    const int64_t strips = static_cast<int64_t>(weight.strips().size());
-    const int64_t row_bytes = input.columns * sizeof(float);
-    const int64_t block_rows =
-        std::max<int64_t>(kInputBlockBytes / row_bytes / 12 * 12, 12);
-    const int64_t blocks = (input.rows + block_rows - 1) / block_rows;
-    const int64_t ranges = device_.threads * kRangesPerWorker;
-    const int64_t grain = std::max<int64_t>(blocks * strips / ranges, 1);
-    const auto body = [&](int64_t begin, int64_t end, int worker) {
-      for (int64_t i = begin; i < end; ++i) {
-        const WeightStrip& strip = weight.strips()[i % strips];
-        const int64_t first = i / strips * block_rows;
-        linear_.multiply_strip(
-            {.weights = strip.data,
-             .dtype = strip.dtype,
-             .row_bytes = weight.RowBytes(strip.dtype),
-             .rows = strip.rows,
-             .columns = input.columns,
-             .input = input.row(first),
-             .input_stride = input.columns,
-             .input_rows = std::min(block_rows, input.rows - first),
-             .output = output.row(first) + strip.first_row,
-             .output_stride = output.columns,
-             .accumulate = accumulate,
-             .scratch =
-                 strip_scratch_.get() + worker * kStripRows * strip_columns_});
-      }
-    };
-    pool_.ParallelFor(blocks * strips, grain, body);
-  }
-
   void RopeAndStoreRow(const RopeAndStoreArgs& args, int64_t row) const {
     const int head_dim = args.kv.head_dim;
     const int64_t half = head_dim / 2;
@@ -256,11 +206,9 @@ class CpuBackend : public Backend {
   const LinearKernels& linear_;
   const ElementwiseKernels& elementwise_;
   ThreadPool pool_;
+  StoredProducts stored_;
   BlockAttention attention_;
   std::optional<Bfloat16Products> bfloat16_;
-  // [threads, kStripRows, strip_columns_]; grows while weights are loaded.
-  AlignedFloats strip_scratch_;
-  int64_t strip_columns_ = 0;
 };
 
 }  // namespace

@@ -17,16 +17,13 @@ namespace sparseserve {
 namespace {
 
 constexpr char kGenerate[] = "sparseserve.v1.InferenceService/Generate";
-constexpr char kStream[] = "sparseserve.v1.InferenceService/StreamGenerate";
 constexpr double kAbsent = -1;
 
 Metrics::Options SmallModel() {
   Metrics::Options options;
   options.model_name = "small";
   options.attention_heads = 90;
-  options.grpc_methods = {kGenerate, kStream};
-  options.streaming_methods = {kStream};
-  options.load_time = absl::Milliseconds(1500);
+  options.grpc_methods = {kGenerate};
   return options;
 }
 
@@ -215,24 +212,6 @@ TEST(MetricsTest, CallsOfUnknownMethodsCountAsOther) {
                   "grpc_server_call_duration_seconds_count{grpc_method="
                   "\"other\",grpc_status=\"UNIMPLEMENTED\"}"),
             1);
-}
-
-TEST(MetricsTest, OnlyStreamingMethodsHaveBlockedWrites) {
-  Metrics metrics(SmallModel());
-  metrics.StreamBlocked(kStream, absl::Milliseconds(3));
-  metrics.StreamBlocked(kGenerate, absl::Milliseconds(4));
-  const std::string count = "stream_write_blocked_seconds_count{grpc_method=\"";
-  EXPECT_EQ(Value(metrics, absl::StrCat(count, kStream, "\"}")), 1);
-  EXPECT_EQ(Value(metrics, absl::StrCat(count, kGenerate, "\"}")), kAbsent);
-  EXPECT_EQ(Value(metrics, absl::StrCat(count, "other\"}")), 1);
-}
-
-TEST(MetricsTest, LoadTimeIsKnownFromTheStart) {
-  const Metrics metrics(SmallModel());
-  EXPECT_EQ(Value(metrics,
-                  "model_load_duration_seconds{model_name=\"small\",stage="
-                  "\"total\"}"),
-            1.5);
 }
 
 TEST(MetricsTest, TargetsCountAsMetOrMissed) {

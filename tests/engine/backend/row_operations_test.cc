@@ -1,0 +1,207 @@
+// Norm, activation, rotation and storage against double precision.
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "engine/tensor/quant_blocks.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/backend/backend_under_test.h"
+
+namespace sparseserve {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+std::vector<float> RandomFloats(int64_t count, uint32_t seed, float deviation) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.0f, deviation);
+  std::vector<float> floats(count);
+  for (float& value : floats) value = normal(random);
+  return floats;
+}
+
+using RowOperationsTest = BackendTest;
+
+TEST_P(RowOperationsTest, RmsNormEqualsDoublePrecision) {
+  for (const int64_t columns : {8, 37, 64, 576}) {
+    constexpr int64_t kRows = 19;
+    std::vector<float> input = RandomFloats(kRows * columns, 1, 2.0f);
+    const std::vector<float> gain = RandomFloats(columns, 2, 1.0f);
+    std::vector<float> output(kRows * columns);
+    backend().RmsNorm(MatrixView{input.data(), kRows, columns}, gain.data(),
+                      1e-5f, {output.data(), kRows, columns});
+    for (int64_t r = 0; r < kRows; ++r) {
+      double squares = 0;
+      for (int64_t c = 0; c < columns; ++c) {
+        squares += std::pow(input[r * columns + c], 2);
+      }
+      const double norm = std::sqrt(squares / columns + 1e-5);
+      for (int64_t c = 0; c < columns; ++c) {
+        const double expected = input[r * columns + c] / norm * gain[c];
+        ASSERT_NEAR(output[r * columns + c], expected,
+                    1e-6 * std::abs(expected) + 1e-9);
+      }
+    }
+  }
+}
+
+TEST_P(RowOperationsTest, SwiGluEqualsDoublePrecision) {
+  for (const int64_t columns : {1, 15, 96}) {
+    constexpr int64_t kRows = 9;
+    std::vector<float> input = RandomFloats(kRows * 2 * columns, 3, 8.0f);
+    std::vector<float> output(kRows * columns);
+    backend().SwiGlu(MatrixView{input.data(), kRows, 2 * columns},
+                     {output.data(), kRows, columns});
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) {
+        const double gate = input[r * 2 * columns + c];
+        const double up = input[r * 2 * columns + columns + c];
+        const double expected = gate / (1 + std::exp(-gate)) * up;
+        ASSERT_NEAR(output[r * columns + c], expected,
+                    1e-6 * std::abs(expected) + 1e-12);
+      }
+    }
+  }
+}
+
+TEST_P(RowOperationsTest, SwiGluSaturatesAndKeepsNan) {
+  const std::vector<float> gates = {-1e30f, -100, -88, 88, 100, 1e30f, kNan};
+  std::vector<float> input = gates;
+  input.insert(input.end(), gates.size(), 1.0f);
+  std::vector<float> output(gates.size());
+  const int64_t columns = gates.size();
+  backend().SwiGlu(MatrixView{input.data(), 1, 2 * columns},
+                   {output.data(), 1, columns});
+  EXPECT_NEAR(output[0], 0, 1e-30);
+  EXPECT_NEAR(output[1], 0, 1e-30);
+  EXPECT_NEAR(output[2], 0, 1e-30);
+  EXPECT_EQ(output[3], 88);
+  EXPECT_EQ(output[4], 100);
+  EXPECT_EQ(output[5], 1e30f);
+  EXPECT_TRUE(std::isnan(output[6]));
+}
+
+// Two query heads and one KV head of `head_dim`, three rows.
+struct RopeCase {
+  explicit RopeCase(int head_dim, DType dtype)
+      : qkv(RandomFloats(3 * 4 * head_dim, 4, 1.0f)) {
+    for (int position = 0; position < 8; ++position) {
+      for (int i = 0; i < head_dim / 2; ++i) {
+        const double angle = position * std::pow(10000.0, -2.0 * i / head_dim);
+        cosines.push_back(std::cos(angle));
+        sines.push_back(std::sin(angle));
+      }
+    }
+    const int64_t bytes = 2 * kPageTokens * head_dim * BlockBytes(dtype);
+    keys.resize(bytes);
+    values.resize(bytes);
+    args.heads = 2;
+    args.positions = positions;
+    args.kv_slots = slots;
+    args.cosines = cosines.data();
+    args.sines = sines.data();
+    args.qkv = {qkv.data(), 3, 4 * head_dim};
+    args.kv = {.keys = keys.data(),
+               .values = values.data(),
+               .dtype = dtype,
+               .pages = 2,
+               .kv_heads = 1,
+               .head_dim = head_dim};
+  }
+
+  float Stored(const std::vector<std::byte>& from, int64_t index) const {
+    if (args.kv.dtype == DType::kF32) {
+      return reinterpret_cast<const float*>(from.data())[index];
+    }
+    return BFloat16ToFloat(
+        reinterpret_cast<const uint16_t*>(from.data())[index]);
+  }
+
+  std::vector<float> qkv, cosines, sines;
+  std::vector<std::byte> keys, values;
+  const std::vector<int32_t> positions = {0, 5, 7};
+  const std::vector<int64_t> slots = {64 + 3, 0, 63};
+  RopeAndStoreArgs args;
+};
+
+TEST_P(RowOperationsTest, RopeRotatesPairsAndStoresAtTheSlot) {
+  for (const int head_dim : {8, 64, 80, 128}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      RopeCase rope(head_dim, dtype);
+      const std::vector<float> before = rope.qkv;
+      backend().RopeAndStore(rope.args);
+      // bf16 keeps 8 bits.
+      const double stored = dtype == DType::kF32 ? 1e-6 : 1 / 128.;
+      for (int row = 0; row < 3; ++row) {
+        const int64_t slot = rope.slots[row] * head_dim;
+        for (int i = 0; i < head_dim; ++i) {
+          const int64_t table = rope.positions[row] * (head_dim / 2) + i / 2;
+          const double c = rope.cosines[table];
+          const double s = rope.sines[table];
+          const auto rotated = [&](int head) {
+            const float* pair =
+                &before[(row * 4 + head) * head_dim + i / 2 * 2];
+            return i % 2 == 0 ? pair[0] * c - pair[1] * s
+                              : pair[1] * c + pair[0] * s;
+          };
+          for (int head : {0, 1}) {
+            ASSERT_NEAR(rope.qkv[(row * 4 + head) * head_dim + i],
+                        rotated(head), 2e-6);
+          }
+          ASSERT_NEAR(rope.Stored(rope.keys, slot + i), rotated(2),
+                      stored * std::abs(rotated(2)) + 1e-6);
+          const double value = before[(row * 4 + 3) * head_dim + i];
+          ASSERT_NEAR(rope.Stored(rope.values, slot + i), value,
+                      stored * std::abs(value));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(RowOperationsTest, StoredBfloat16IsRoundedToNearestEven) {
+  RopeCase rope(8, DType::kBF16);
+  const std::vector<float> hard = {
+      1.00390625f,   // halfway: down to the even 1
+      1.01171875f,   // halfway: up to the even 1.015625
+      -1.00390626f,  // above halfway
+      kNan,         kInfinity, -kInfinity, 3.4e38f, 1e-40f};
+  std::copy(hard.begin(), hard.end(), rope.qkv.begin() + 3 * 8);
+  backend().RopeAndStore(rope.args);
+  for (size_t i = 0; i < hard.size(); ++i) {
+    const float expected = BFloat16ToFloat(FloatToBFloat16(hard[i]));
+    const float actual = rope.Stored(rope.values, rope.slots[0] * 8 + i);
+    if (std::isnan(expected)) {
+      EXPECT_TRUE(std::isnan(actual));
+    } else {
+      EXPECT_EQ(actual, expected) << hard[i];
+    }
+  }
+}
+
+TEST_P(RowOperationsTest, AllocatedMemoryIsZeroAndAligned) {
+  for (const int64_t bytes : {1, 63, 64, 1000}) {
+    const Buffer buffer = backend().Allocate(bytes).value();
+    EXPECT_EQ(buffer.bytes(), bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
+    for (int64_t i = 0; i < bytes; ++i) {
+      ASSERT_EQ(buffer.data()[i], std::byte{0});
+    }
+  }
+}
+
+TEST_P(RowOperationsTest, ImpossibleAllocationIsResourceExhausted) {
+  EXPECT_EQ(backend().Allocate(int64_t{1} << 60).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+INSTANTIATE_TEST_SUITE_P(Paths, RowOperationsTest,
+                         testing::ValuesIn(AvailableSimdPaths()),
+                         [](const auto& path) { return path.param; });
+
+}  // namespace
+}  // namespace sparseserve
