@@ -140,8 +140,8 @@ class CpuBackend : public Backend {
           accumulate,
           {output.row(stored_rows), groups.prefill_rows, output.columns});
     }
-    MultiplyStored(matrix, {input.data, stored_rows, input.columns}, accumulate,
-                   output);
+    stored_.Multiply(matrix, {input.data, stored_rows, input.columns},
+                     accumulate, output);
   }
 
   void RopeAndStore(const RopeAndStoreArgs& args) override {
