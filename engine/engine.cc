@@ -8,6 +8,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/loaded_model.h"
+#include "engine/model/row_math.h"
 #include "engine/model/sampler.h"
 #include "engine/model/slice_check.h"
 #include "engine/model/stage_clock.h"

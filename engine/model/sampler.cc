@@ -2,71 +2,22 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "engine/model/philox.h"
+#include "engine/model/row_math.h"
+#include "engine/model/sampling_check.h"
 
 namespace sparseserve {
 namespace {
 
+// Logits of which one maximum is taken when looking for the top_k.
+constexpr size_t kGroupLogits = 64;
 constexpr float kImpossible = -std::numeric_limits<float>::infinity();
-// Past this no penalty or bias has a use, and sums of them stay finite.
-constexpr float kLargestChange = 1e6f;
-
-absl::Status CheckRange(const char* name, float value, float least,
-                        float greatest) {
-  if (value >= least && value <= greatest) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      name, " is ", value, ", must be from ", least, " to ", greatest));
-}
-
-absl::Status CheckTokens(const char* name, absl::Span<const TokenId> tokens,
-                         int32_t vocab_size) {
-  for (const TokenId token : tokens) {
-    if (token < 0 || token >= vocab_size) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(name, " names token ", token,
-                       ", the vocabulary has ids 0 to ", vocab_size - 1));
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckSampling(const StepSlice& slice, int32_t vocab_size) {
-  const SamplingParams& params = *slice.sampling;
-  constexpr float kMax = std::numeric_limits<float>::max();
-  RETURN_IF_ERROR(CheckRange("temperature", params.temperature, 0, kMax));
-  if (params.top_k < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("top_k is ", params.top_k, ", must be 0 or more"));
-  }
-  RETURN_IF_ERROR(CheckRange("top_p", params.top_p,
-                             std::numeric_limits<float>::denorm_min(), 1));
-  RETURN_IF_ERROR(CheckRange("min_p", params.min_p, 0, 1));
-  RETURN_IF_ERROR(CheckRange("repetition_penalty", params.repetition_penalty,
-                             1 / kLargestChange, kLargestChange));
-  RETURN_IF_ERROR(CheckRange("presence_penalty", params.presence_penalty,
-                             -kLargestChange, kLargestChange));
-  RETURN_IF_ERROR(CheckRange("frequency_penalty", params.frequency_penalty,
-                             -kLargestChange, kLargestChange));
-  for (const auto& [token, bias] : params.logit_bias) {
-    RETURN_IF_ERROR(CheckTokens("logit_bias", {&token, 1}, vocab_size));
-    RETURN_IF_ERROR(
-        CheckRange("logit_bias", bias, -kLargestChange, kLargestChange));
-  }
-  if (params.logprobs > vocab_size) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("logprobs is ", params.logprobs,
-                     ", must be at most the vocabulary's ", vocab_size));
-  }
-  RETURN_IF_ERROR(CheckTokens("prompt", slice.prompt, vocab_size));
-  RETURN_IF_ERROR(CheckTokens("output", slice.output, vocab_size));
-  return CheckTokens("banned", slice.banned, vocab_size);
-}
-
 // More likely first, equals by id.
 struct MoreLikely {
   template <typename Candidate>
@@ -75,19 +26,27 @@ struct MoreLikely {
   }
 };
 
-TokenId MostLikely(absl::Span<const float> logits) {
-  return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) -
+TokenId FirstOf(absl::Span<const float> logits, float value) {
+  return static_cast<TokenId>(std::find(logits.begin(), logits.end(), value) -
                               logits.begin());
 }
 
-}  // namespace
-
-bool AllFinite(absl::Span<const float> values) {
-  // x - x is 0 for finite x and NaN otherwise; no branch, so it vectorises.
-  bool finite = true;
-  for (const float value : values) finite &= (value - value == 0.0f);
-  return finite;
+// The first index at which the weights up to and with it pass `target`.
+// REQUIRES: a weight is above 0.
+template <typename Weights, typename WeightOf>
+size_t PickWeight(const Weights& weights, double target, WeightOf weight_of) {
+  double passed = 0;
+  size_t last = 0;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    if (weight_of(weights[i]) == 0) continue;
+    passed += weight_of(weights[i]);
+    if (passed > target) return i;
+    last = i;
+  }
+  return last;  // rounding put the target at the very end
 }
+
+}  // namespace
 
 absl::Status NotFiniteError(const StepSlice& slice, int64_t position) {
   return absl::InternalError(absl::StrCat("the logits of sequence ",
@@ -103,6 +62,8 @@ Sampler::Sampler(int32_t vocab_size)
       seen_(vocab_size, false) {
   SPARSESERVE_CHECK(vocab_size >= 1);
   candidates_.reserve(vocab_size);
+  ranked_.reserve(vocab_size);
+  group_largest_.reserve(vocab_size / kGroupLogits);
 }
 
 absl::Status Sampler::Sample(absl::Span<const float> logits,
@@ -116,14 +77,13 @@ absl::Status Sampler::Sample(absl::Span<const float> logits,
   }
 
   Adjust(logits, slice);
-  const TokenId most_likely = MostLikely(adjusted_);
-  const float largest = adjusted_[most_likely];
+  const float largest = LargestOf(adjusted_);
   if (largest == kImpossible) {
     return absl::FailedPreconditionError(absl::StrCat(
         "sequence ", slice.sequence, " may draw no token: all are banned"));
   }
   result.token = params.temperature == 0
-                     ? most_likely
+                     ? FirstOf(adjusted_, largest)
                      : Draw(params, largest, slice.output.size());
   if (params.logprobs >= 0) ReportLogprobs(logits, params.logprobs, result);
   return absl::OkStatus();
@@ -173,109 +133,132 @@ void Sampler::ApplyOutputPenalties(const SamplingParams& params,
 
 TokenId Sampler::Draw(const SamplingParams& params, float largest,
                       uint64_t index) {
-  const bool limited = params.top_k > 0 && params.top_k < vocab_size_;
-  const double kept =
-      limited ? TakeTopK(params, largest) : TakeAll(params, largest);
-  if (params.top_p < 1) KeepTopP(params.top_p * kept);
-  double total = 0;
-  // The largest weight is 1, so min_p * max(p) is min_p in weights.
-  for (Candidate& candidate : candidates_) {
-    if (candidate.weight < params.min_p) candidate.weight = 0;
-    total += candidate.weight;
+  double total = ExpWeights(adjusted_, largest, params.temperature,
+                            absl::MakeSpan(weights_));
+  const double uniform = PhiloxUniform(params.seed, index);
+  const bool keeps_all =
+      params.top_k == 0 && params.top_p == 1 && params.min_p == 0;
+  if (keeps_all) {
+    const size_t drawn = PickWeight(weights_, uniform * total,
+                                    [](float weight) { return weight; });
+    return static_cast<TokenId>(drawn);
   }
-
-  const double target = PhiloxUniform(params.seed, index) * total;
-  double passed = 0;
-  TokenId token = -1;
-  for (const Candidate& candidate : candidates_) {
-    if (candidate.weight == 0) continue;
-    token = candidate.token;
-    passed += candidate.weight;
-    if (passed > target) break;
-  }
-  SPARSESERVE_CHECK(token >= 0);
-  return token;
+  TakeCandidates(params, total);
+  const auto weight_of = [](const Candidate& candidate) {
+    return candidate.weight;
+  };
+  total = 0;
+  for (const Candidate& candidate : candidates_) total += candidate.weight;
+  return candidates_[PickWeight(candidates_, uniform * total, weight_of)].token;
 }
 
-double Sampler::TakeTopK(const SamplingParams& params, float largest) {
+void Sampler::TakeCandidates(const SamplingParams& params, double total) {
+  const bool limit_count = params.top_k > 0 && params.top_k < vocab_size_;
+  float least_logit = std::numeric_limits<float>::lowest();
+  float least_weight = std::numeric_limits<float>::denorm_min();
+  if (limit_count) {
+    least_logit = std::max(least_logit, BoundOfTopK(params.top_k));
+  } else {
+    // All the weights below this are together less than the share that top_p
+    // may leave out.
+    least_weight = std::max(
+        least_weight,
+        static_cast<float>((1.0 - params.top_p) * total / vocab_size_));
+  }
   candidates_.clear();
   for (TokenId token = 0; token < vocab_size_; ++token) {
-    candidates_.push_back({adjusted_[token], 0, token});
-  }
-  std::partial_sort(candidates_.begin(), candidates_.begin() + params.top_k,
-                    candidates_.end(), MoreLikely());
-  candidates_.resize(params.top_k);
-  double total = 0;
-  for (Candidate& candidate : candidates_) {
-    candidate.weight =
-        std::exp((candidate.logit - largest) / params.temperature);
-    total += candidate.weight;
-  }
-  return total;
-}
-
-double Sampler::TakeAll(const SamplingParams& params, float largest) {
-  double total = 0;
-  for (TokenId token = 0; token < vocab_size_; ++token) {
-    weights_[token] =
-        std::exp((adjusted_[token] - largest) / params.temperature);
-    total += weights_[token];
-  }
-  // Neither filter can keep a weight below these: all the weights under the
-  // first together are less than the share that top_p may leave out.
-  const double floor = std::max((1.0 - params.top_p) * total / vocab_size_,
-                                static_cast<double>(params.min_p));
-  candidates_.clear();
-  for (TokenId token = 0; token < vocab_size_; ++token) {
-    if (weights_[token] > 0 && weights_[token] >= floor) {
+    if (weights_[token] >= least_weight && adjusted_[token] >= least_logit) {
       candidates_.push_back({adjusted_[token], weights_[token], token});
     }
   }
-  return total;
+  if (limit_count) {
+    KeepTopK(params.top_k);
+    total = 0;
+    for (const Candidate& candidate : candidates_) total += candidate.weight;
+  }
+  if (params.top_p < 1) KeepTopP(params.top_p * total);
+  // The largest weight is 1, so min_p * max(p) is min_p in weights.
+  std::erase_if(candidates_, [&](const Candidate& candidate) {
+    return candidate.weight < params.min_p;
+  });
+}
+
+float Sampler::BoundOfTopK(size_t count) {
+  // Among the largest values of disjoint groups, the count-th is at most the
+  // count-th of all.
+  const size_t groups = adjusted_.size() / kGroupLogits;
+  if (count > groups) return kImpossible;
+  group_largest_.clear();
+  for (size_t group = 0; group < groups; ++group) {
+    group_largest_.push_back(LargestOf(absl::MakeConstSpan(adjusted_).subspan(
+        group * kGroupLogits, kGroupLogits)));
+  }
+  const auto wanted = group_largest_.begin() + (count - 1);
+  std::nth_element(group_largest_.begin(), wanted, group_largest_.end(),
+                   std::greater<float>());
+  return *wanted;
+}
+
+void Sampler::KeepTopK(size_t count) {
+  if (count >= candidates_.size()) return;
+  ranked_ = candidates_;
+  std::nth_element(ranked_.begin(), ranked_.begin() + count - 1, ranked_.end(),
+                   MoreLikely());
+  DropAfter(ranked_[count - 1]);
 }
 
 void Sampler::KeepTopP(double mass) {
-  // Sorts no more of the tail than it takes to reach the mass.
-  constexpr size_t kFirstChunk = 64;
-  size_t sorted = 0;
+  // Halves the interval that holds the length of the shortest prefix, by rank,
+  // that reaches the mass: (low, high]. Elements below `low` outrank it, those
+  // from `high` on do not belong to it.
+  ranked_ = candidates_;
+  const auto begin = ranked_.begin();
+  size_t low = 0;
+  size_t high = ranked_.size();
   double passed = 0;
-  for (size_t kept = 0; kept < candidates_.size(); ++kept) {
-    if (kept == sorted) {
-      sorted = std::min(std::max(kFirstChunk, 4 * sorted), candidates_.size());
-      std::partial_sort(candidates_.begin() + kept,
-                        candidates_.begin() + sorted, candidates_.end(),
-                        MoreLikely());
-    }
-    passed += candidates_[kept].weight;
-    if (passed >= mass) {
-      candidates_.resize(kept + 1);
-      return;
+  while (high - low > 1) {
+    const size_t middle = low + (high - low) / 2;
+    std::nth_element(begin + low, begin + middle, begin + high, MoreLikely());
+    double half = 0;
+    for (size_t i = low; i < middle; ++i) half += ranked_[i].weight;
+    if (passed + half >= mass) {
+      high = middle;
+    } else {
+      passed += half;
+      low = middle;
     }
   }
+  // One element is left between the two, and it is the last to keep.
+  DropAfter(ranked_[low]);
+}
+
+void Sampler::DropAfter(const Candidate& last) {
+  std::erase_if(candidates_, [&](const Candidate& candidate) {
+    return MoreLikely()(last, candidate);
+  });
 }
 
 void Sampler::ReportLogprobs(absl::Span<const float> logits, int alternatives,
                              SliceResult& result) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - largest);
-  const double log_sum = std::log(sum);
+  const float largest = LargestOf(logits);
+  const double log_sum = std::log(
+      ExpWeights(logits, largest, /*temperature=*/1, absl::MakeSpan(weights_)));
   const auto logprob_of = [&](TokenId token) {
-    return TokenLogprob{token,
-                        static_cast<float>(logits[token] - largest - log_sum)};
+    const double above = static_cast<double>(logits[token]) - largest;
+    return TokenLogprob{token, static_cast<float>(above - log_sum)};
   };
   result.chosen = logprob_of(result.token);
 
   result.alternatives.clear();
   if (alternatives == 0) return;
-  candidates_.clear();
+  ranked_.clear();
   for (TokenId token = 0; token < vocab_size_; ++token) {
-    candidates_.push_back({logits[token], 0, token});
+    ranked_.push_back({logits[token], 0, token});
   }
-  std::partial_sort(candidates_.begin(), candidates_.begin() + alternatives,
-                    candidates_.end(), MoreLikely());
+  std::partial_sort(ranked_.begin(), ranked_.begin() + alternatives,
+                    ranked_.end(), MoreLikely());
   for (int i = 0; i < alternatives; ++i) {
-    result.alternatives.push_back(logprob_of(candidates_[i].token));
+    result.alternatives.push_back(logprob_of(ranked_[i].token));
   }
 }
 

@@ -18,7 +18,7 @@ namespace sparseserve {
 //   6. temperature
 //   7. top_k, then top_p over what top_k kept, then min_p; equal logits rank
 //      by id
-//   8. one draw among what is left
+//   8. one draw among what is left, in the order of ids
 // The draw is a pure function of seed and index of the output token, so it
 // depends on neither batch nor step. Log-probabilities are of the row as it
 // came. Keeps its memory between calls. One thread.
@@ -47,23 +47,28 @@ class Sampler {
                             absl::Span<const TokenId> output);
   // Steps 6 to 8.
   TokenId Draw(const SamplingParams& params, float largest, uint64_t index);
-  // Each leaves its candidates with weights and returns their sum.
-  double TakeTopK(const SamplingParams& params, float largest);
-  double TakeAll(const SamplingParams& params, float largest);
+  // Step 7, from weights_ and their sum, in candidates_.
+  void TakeCandidates(const SamplingParams& params, double total);
+  // No more than the count-th largest logit.
+  float BoundOfTopK(size_t count);
+  void KeepTopK(size_t count);
+  // Keeps the most likely until their weights reach `mass`.
   void KeepTopP(double mass);
+  // Drops the candidates that rank after `last`.
+  void DropAfter(const Candidate& last);
   void ReportLogprobs(absl::Span<const float> logits, int alternatives,
                       SliceResult& result);
 
   const int32_t vocab_size_;
   std::vector<float> adjusted_;         // [vocab_size]
-  std::vector<float> weights_;          // [vocab_size], scratch of TakeAll()
+  std::vector<float> weights_;          // [vocab_size]
   std::vector<int32_t> output_counts_;  // [vocab_size], zero between calls
   std::vector<bool> seen_;              // [vocab_size], false between calls
-  std::vector<Candidate> candidates_;   // room for vocab_size
+  std::vector<Candidate> candidates_;   // by id; room for vocab_size
+  std::vector<Candidate> ranked_;       // scratch; room for vocab_size
+  std::vector<float> group_largest_;    // scratch
 };
 
-// False if any value is NaN or infinite.
-bool AllFinite(absl::Span<const float> values);
 // INTERNAL: the logits at this position of the slice are not finite.
 absl::Status NotFiniteError(const StepSlice& slice, int64_t position);
 
