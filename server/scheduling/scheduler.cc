@@ -103,23 +103,22 @@ StepPlan Scheduler::PlanStep(absl::Time now) {
   for (const auto& sequence : running_) {
     if (sequence->progress() == Progress::kDecode) AddSlice(*sequence, plan);
   }
+  // At most one prompt is half-way: what it leaves of a step's budget is less
+  // than a page, and with that a later one starts only if it fits as a whole.
   for (const auto& sequence : running_) {
-    if (sequence->progress() != Progress::kPrefill) continue;
-    // Later ones do not overtake.
-    if (!AddSlice(*sequence, plan)) return plan;
+    if (sequence->progress() == Progress::kPrefill) AddSlice(*sequence, plan);
   }
   while (StartNext(plan, now)) {
   }
   return plan;
 }
 
-bool Scheduler::AddSlice(Sequence& sequence, StepPlan& plan) {
+void Scheduler::AddSlice(Sequence& sequence, StepPlan& plan) {
   const int tokens = sequence.NextTokens(budget_);
-  if (tokens == 0) return false;
+  SPARSESERVE_CHECK(tokens > 0);
   plan.slices.push_back(sequence.Slice(tokens));
   planned_.push_back({&sequence, tokens});
   budget_ -= tokens;
-  return true;
 }
 
 bool Scheduler::StartNext(StepPlan& plan, absl::Time now) {
@@ -134,7 +133,8 @@ bool Scheduler::StartNext(StepPlan& plan, absl::Time now) {
   started_.push_back(&next.request());
   running_.push_back(std::move(waiting_.front()));
   waiting_.pop_front();
-  return AddSlice(next, plan);
+  AddSlice(next, plan);
+  return true;
 }
 
 std::vector<Scheduler::Output> Scheduler::Commit(const StepResult& result,

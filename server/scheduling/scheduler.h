@@ -95,8 +95,8 @@ class Scheduler {
   };
 
   Scheduler(const Options& options, const Tokenizer& tokenizer);
-  // Adds the sequence's next slice; false if the budget is too small for it.
-  bool AddSlice(Sequence& sequence, StepPlan& plan);
+  // Adds the sequence's next slice. REQUIRES: the budget is enough for one.
+  void AddSlice(Sequence& sequence, StepPlan& plan);
   // Starts the first that waits if its pages and a first chunk fit.
   bool StartNext(StepPlan& plan, absl::Time now);
 

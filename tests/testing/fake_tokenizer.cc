@@ -1,5 +1,7 @@
 #include "tests/testing/fake_tokenizer.h"
 
+#include <utility>
+
 namespace sparseserve::testing {
 
 FakeTokenizer::FakeTokenizer(std::vector<std::string> pieces) {

@@ -1,5 +1,7 @@
 #include "server/scheduling/request_queue.h"
 
+#include <atomic>
+#include <memory>
 #include <string>
 #include <thread>
 #include <utility>
@@ -75,6 +77,16 @@ TEST(RequestQueueTest, RequestsCountUntilTheyStart) {
   queue.Started(*taken[0]);
   EXPECT_EQ(queue.waiting(), 0);
   EXPECT_EQ(Push(queue, "b"), Refusal::kNone);
+}
+
+TEST(RequestQueueTest, StartedRequestsMakeRoomForTheirTokens) {
+  RequestQueue queue({.max_tokens = 10});
+  Push(queue, "a", 6);
+  Push(queue, "b", 4);
+  const std::vector<std::unique_ptr<Request>> taken = queue.TakeAll();
+  queue.Started(*taken[0]);
+  EXPECT_EQ(Push(queue, "c", 7), Refusal::kQueueFull);
+  EXPECT_EQ(Push(queue, "d", 6), Refusal::kNone);
 }
 
 TEST(RequestQueueTest, WhileDrainingRefusesAndGivesOutWhatItHas) {

@@ -157,7 +157,8 @@ class Episode {
   }
 
   // Late and cancelled work does not run; whatever has had its first token gets
-  // one now; the earliest prompt moves; starts are in order of arrival.
+  // one now; a prompt that is half-way moves, and there is no second one;
+  // starts are in order of arrival.
   void CheckFairness(const StepPlan& plan) {
     std::set<SequenceId> planned;
     SequenceId first_prefill = 0;
@@ -182,6 +183,7 @@ class Episode {
       prefilling_.erase(slice.sequence);
       (slice.wants_token ? decoding_ : prefilling_).insert(slice.sequence);
     }
+    ASSERT_LE(prefilling_.size(), 1u);
   }
 
   void TakeEnded() {
