@@ -183,11 +183,13 @@ void LogServer(const Server& server, const ServerSettings& settings) {
 absl::StatusOr<int> Run(StopSignals& signals) {
   RETURN_IF_ERROR(CheckListen());
   ASSIGN_OR_RETURN(const ServerSettings settings, ReadSettings());
+  ASSIGN_OR_RETURN(const std::string model_name,
+                   ModelResourceName(absl::GetFlag(FLAGS_model_name),
+                                     absl::GetFlag(FLAGS_model)));
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, LoadEngine(settings));
   Server::Options options;
   options.settings = settings;
-  options.model_name = ModelResourceName(absl::GetFlag(FLAGS_model_name),
-                                         absl::GetFlag(FLAGS_model));
+  options.model_name = model_name;
   options.listen = absl::GetFlag(FLAGS_listen);
   options.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
   options.version = SPARSESERVE_VERSION;

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <iterator>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
+#include "engine/base/str_cat.h"
 #include "server/metrics/metrics.h"
 #include "server/rpc/admission.h"
 #include "server/rpc/call_observer.h"
@@ -26,6 +28,8 @@ namespace {
 
 // What ended calls may take to leave the sockets.
 constexpr absl::Duration kFlushTime = absl::Milliseconds(200);
+
+constexpr int kDefaultMaxOutputTokens = 256;
 
 Metrics::Options MetricsOptions(const Server::Options& options,
                                 const Engine& engine) {
@@ -89,10 +93,10 @@ struct Server::Parts {
         scheduler(std::move(made)),
         queue({options.settings.max_queued_requests,
                options.settings.max_queued_tokens}),
-        models{DescribeModel(options.model_name, *engine,
-                             {scheduler->max_request_tokens(),
-                              options.settings.max_queued_tokens,
-                              options.settings.default_max_output_tokens})},
+        models{DescribeModel(
+            options.model_name, *engine, scheduler->max_request_tokens(),
+            options.settings.default_max_output_tokens.value_or(
+                kDefaultMaxOutputTokens))},
         observer({metrics, log, absl::Now}),
         admission({options.settings.default_deadline},
                   {models.front(), queue, metrics, absl::Now, RandomBits}),

@@ -4,6 +4,8 @@
 #include <filesystem>
 
 #include "absl/strings/ascii.h"
+#include "engine/base/quoted.h"
+#include "engine/base/str_cat.h"
 
 namespace sparseserve {
 namespace {
@@ -24,20 +26,18 @@ std::string Slug(const std::string& text) {
 }  // namespace
 
 ServedModel DescribeModel(const std::string& name, const Engine& engine,
-                          const ServingLimits& limits) {
+                          int max_request_tokens,
+                          int default_max_output_tokens) {
   const ModelInfo& info = engine.info();
   ServedModel model{.name = name,
                     .info = info,
                     .compute_dtype = engine.compute_dtype(),
                     .tokenizer = engine.tokenizer(),
                     .chat_template = engine.chat_template()};
-  // One token at least is generated; a prompt that the empty queue cannot hold
-  // could never be served.
-  model.max_request_tokens = limits.max_request_tokens;
-  model.max_prompt_tokens = static_cast<int>(std::min<int64_t>(
-      limits.max_request_tokens - 1, limits.max_queued_tokens));
+  // One token at least is generated.
+  model.max_prompt_tokens = max_request_tokens - 1;
   model.default_max_output_tokens =
-      std::min(limits.default_max_output_tokens, limits.max_request_tokens);
+      std::min(default_max_output_tokens, max_request_tokens - 1);
   model.max_prompt_bytes =
       model.max_prompt_tokens * LongestTokenBytes(engine.tokenizer());
   return model;
@@ -52,11 +52,21 @@ size_t LongestTokenBytes(const Tokenizer& tokenizer) {
   return longest;
 }
 
-std::string ModelResourceName(const std::string& label,
-                              const std::string& model_path) {
-  std::string slug = Slug(label);
-  if (slug.empty()) slug = Slug(std::filesystem::path(model_path).stem());
-  return "models/" + (slug.empty() ? "default" : slug);
+absl::StatusOr<std::string> ModelResourceName(const std::string& label,
+                                              const std::string& model_path) {
+  if (label.empty()) {
+    const std::string slug = Slug(std::filesystem::path(model_path).stem());
+    return StrCat("models/", slug.empty() ? "default" : slug);
+  }
+  const bool plain =
+      label.size() <= 128 &&
+      std::all_of(label.begin(), label.end(), [](unsigned char c) {
+        return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-';
+      });
+  if (plain) return StrCat("models/", label);
+  return absl::InvalidArgumentError(
+      StrCat("--model_name=", Quoted(label),
+             " must be 1 to 128 letters, digits, '.', '_' and '-'"));
 }
 
 }  // namespace sparseserve

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "engine/engine.h"
 
 namespace sparseserve {
@@ -23,22 +23,18 @@ struct ServedModel {
   size_t max_prompt_bytes = 0;
 };
 
-// What main knows of it besides what the engine tells.
-struct ServingLimits {
-  int max_request_tokens = 0;  // of the scheduler
-  int64_t max_queued_tokens = 0;
-  int default_max_output_tokens = 0;
-};
-
+// `max_request_tokens` is the scheduler's. Answers whose caller sets no limit
+// may have `default_max_output_tokens`, or as many as the model can.
 ServedModel DescribeModel(const std::string& name, const Engine& engine,
-                          const ServingLimits& limits);
+                          int max_request_tokens,
+                          int default_max_output_tokens);
 
 // The bytes of the longest token of ordinary text.
 size_t LongestTokenBytes(const Tokenizer& tokenizer);
 
-// "models/" and `label`, or the file's name without its last extension if
-// `label` is empty. Becomes lower-case letters, digits, '-', '.' and '_'.
-std::string ModelResourceName(const std::string& label,
-                              const std::string& model_path);
+// "models/" and `label`; for an empty label, what the file's name says. An
+// INVALID_ARGUMENT if the label would not be a name.
+absl::StatusOr<std::string> ModelResourceName(const std::string& label,
+                                              const std::string& model_path);
 
 }  // namespace sparseserve

@@ -112,11 +112,12 @@ void SettleScheduler(const v1::SchedulerConfig& config,
 
 void SettleLimits(const v1::RequestLimits& limits, Settler& settler,
                   ServerSettings& settings) {
-  // The model's context bounds it further, once the model is known.
-  settler.Int("request_limits.default_max_output_tokens",
-              limits.has_default_max_output_tokens(),
-              limits.default_max_output_tokens(), {1, (int64_t{1} << 31) - 1},
-              settings.default_max_output_tokens);
+  if (limits.has_default_max_output_tokens()) {
+    settings.default_max_output_tokens = 0;
+    settler.Int("request_limits.default_max_output_tokens", true,
+                limits.default_max_output_tokens(), {1, (int64_t{1} << 31) - 1},
+                *settings.default_max_output_tokens);
+  }
   settler.Time("request_limits.default_deadline", limits.has_default_deadline(),
                ToDuration(limits.default_deadline()),
                {absl::Seconds(1), absl::Hours(24)}, settings.default_deadline);

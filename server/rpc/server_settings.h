@@ -26,7 +26,8 @@ struct ServerSettings {
   int max_queued_tokens = 1'000'000;
   absl::Duration drain_timeout = absl::Seconds(30);
 
-  int default_max_output_tokens = 256;
+  // At most the model's context, which only Server::Start knows.
+  std::optional<int> default_max_output_tokens;
   absl::Duration default_deadline = absl::Minutes(10);
   absl::Duration slow_consumer_timeout = absl::Seconds(30);
   int max_buffered_messages = 1024;

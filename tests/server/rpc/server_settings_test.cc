@@ -1,0 +1,200 @@
+#include "server/rpc/server_settings.h"
+
+#include <cstdint>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace sparseserve {
+namespace {
+
+using ::testing::HasSubstr;
+
+absl::StatusOr<ServerSettings> Settle(const std::string& config,
+                                      const SettingFlags& flags = {}) {
+  return SettleSettings(config, "server.textproto", flags);
+}
+
+std::string ErrorOf(const absl::StatusOr<ServerSettings>& settings) {
+  EXPECT_EQ(settings.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(settings.status().message());
+}
+
+TEST(ServerSettingsTest, AnEmptyConfigTakesDefaults) {
+  const auto settings = Settle("");
+  ASSERT_TRUE(settings.ok());
+  EXPECT_EQ(settings->max_step_tokens, 512);
+  EXPECT_EQ(settings->max_running_sequences, 32);
+  EXPECT_EQ(settings->max_queued_requests, 256);
+  EXPECT_EQ(settings->drain_timeout, absl::Seconds(30));
+  EXPECT_EQ(settings->default_max_output_tokens, std::nullopt);
+  EXPECT_EQ(settings->max_connection_age, absl::InfiniteDuration());
+}
+
+TEST(ServerSettingsTest, EveryFieldArrives) {
+  const auto settings = Settle(R"(
+    scheduler { max_step_tokens: 100 max_running_sequences: 2
+                max_queued_requests: 3 max_queued_tokens: 4 }
+    request_limits { default_max_output_tokens: 5
+                     default_deadline { seconds: 6 }
+                     slow_consumer_timeout { nanos: 7000000 }
+                     max_buffered_messages: 8 }
+    connection { max_request_bytes: 2048 max_concurrent_streams: 9
+                 max_metadata_bytes: 4096 max_connection_age { seconds: 60 }
+                 max_connection_idle { seconds: 61 } }
+    drain_timeout { seconds: 0 })");
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ(settings->max_step_tokens, 100);
+  EXPECT_EQ(settings->max_running_sequences, 2);
+  EXPECT_EQ(settings->max_queued_requests, 3);
+  EXPECT_EQ(settings->max_queued_tokens, 4);
+  EXPECT_EQ(settings->default_max_output_tokens, 5);
+  EXPECT_EQ(settings->default_deadline, absl::Seconds(6));
+  EXPECT_EQ(settings->slow_consumer_timeout, absl::Milliseconds(7));
+  EXPECT_EQ(settings->max_buffered_messages, 8);
+  EXPECT_EQ(settings->max_request_bytes, 2048);
+  EXPECT_EQ(settings->max_concurrent_streams, 9);
+  EXPECT_EQ(settings->max_metadata_bytes, 4096);
+  EXPECT_EQ(settings->max_connection_age, absl::Seconds(60));
+  EXPECT_EQ(settings->max_connection_idle, absl::Seconds(61));
+  EXPECT_EQ(settings->drain_timeout, absl::ZeroDuration());
+}
+
+TEST(ServerSettingsTest, FlagsWinOverTheConfig) {
+  const auto settings =
+      Settle("scheduler { max_step_tokens: 100 max_queued_requests: 7 }",
+             {.max_step_tokens = 200,
+              .max_running_sequences = 3,
+              .drain_timeout = absl::Seconds(1)});
+  ASSERT_TRUE(settings.ok());
+  EXPECT_EQ(settings->max_step_tokens, 200);
+  EXPECT_EQ(settings->max_running_sequences, 3);
+  EXPECT_EQ(settings->max_queued_requests, 7);
+  EXPECT_EQ(settings->drain_timeout, absl::Seconds(1));
+}
+
+TEST(ServerSettingsTest, MalformedTextIsNamedByLineAndColumn) {
+  EXPECT_THAT(ErrorOf(Settle("scheduler {\n  max_step_token: 3\n}")),
+              HasSubstr("server.textproto:2:17:"));
+  EXPECT_THAT(ErrorOf(Settle("scheduler {")), HasSubstr("server.textproto:1:"));
+}
+
+struct OutOfRange {
+  const char* config;
+  const char* error;
+};
+
+constexpr OutOfRange kOutOfRange[] = {
+    {"scheduler { max_step_tokens: 15 }",
+     "scheduler.max_step_tokens is 15, must be from 16 to 8192"},
+    {"scheduler { max_step_tokens: 8193 }", "scheduler.max_step_tokens"},
+    {"scheduler { max_running_sequences: 0 }",
+     "scheduler.max_running_sequences is 0, must be from 1 to 1024"},
+    {"scheduler { max_running_sequences: 1025 }",
+     "scheduler.max_running_sequences"},
+    {"scheduler { max_queued_requests: 0 }", "scheduler.max_queued_requests"},
+    {"scheduler { max_queued_requests: 100001 }",
+     "scheduler.max_queued_requests"},
+    {"scheduler { max_queued_tokens: 0 }", "scheduler.max_queued_tokens"},
+    {"request_limits { default_max_output_tokens: 0 }",
+     "request_limits.default_max_output_tokens"},
+    {"request_limits { default_deadline { nanos: 999999999 } }",
+     "request_limits.default_deadline"},
+    {"request_limits { default_deadline { seconds: 86401 } }",
+     "request_limits.default_deadline is 24h1s, must be from 1s to 24h"},
+    {"request_limits { slow_consumer_timeout { } }",
+     "request_limits.slow_consumer_timeout"},
+    {"request_limits { max_buffered_messages: 0 }",
+     "request_limits.max_buffered_messages"},
+    {"request_limits { max_buffered_messages: 65537 }",
+     "request_limits.max_buffered_messages"},
+    {"connection { max_request_bytes: 1023 }", "connection.max_request_bytes"},
+    {"connection { max_request_bytes: 67108865 }",
+     "connection.max_request_bytes"},
+    {"connection { max_concurrent_streams: 0 }",
+     "connection.max_concurrent_streams"},
+    {"connection { max_metadata_bytes: 16385 }",
+     "connection.max_metadata_bytes"},
+    {"connection { max_connection_age { seconds: 9 } }",
+     "connection.max_connection_age"},
+    {"connection { max_connection_idle { seconds: 9 } }",
+     "connection.max_connection_idle"},
+    {"drain_timeout { seconds: 3601 }", "drain_timeout"},
+    {"drain_timeout { seconds: -1 }", "drain_timeout"},
+};
+
+TEST(ServerSettingsTest, ValuesOutOfRangeAreNamed) {
+  for (const OutOfRange& bad : kOutOfRange) {
+    EXPECT_THAT(ErrorOf(Settle(bad.config)), HasSubstr(bad.error))
+        << bad.config;
+  }
+}
+
+TEST(ServerSettingsTest, AFlagOutOfRangeIsNamedAsAFlag) {
+  EXPECT_THAT(ErrorOf(Settle("", {.max_step_tokens = 1})),
+              HasSubstr("--max_step_tokens is 1, must be from 16 to 8192"));
+  EXPECT_THAT(ErrorOf(Settle("", {.drain_timeout = -absl::Seconds(1)})),
+              HasSubstr("--drain_timeout is -1s"));
+}
+
+TEST(ServerSettingsTest, AllErrorsComeTogether) {
+  const std::string error =
+      ErrorOf(Settle("scheduler { max_step_tokens: 1 }"
+                     " drain_timeout { seconds: -1 }"));
+  EXPECT_THAT(error, HasSubstr("max_step_tokens"));
+  EXPECT_THAT(error, HasSubstr("drain_timeout"));
+}
+
+TEST(ByteSizeTest, ReadsUnits) {
+  EXPECT_EQ(ParseByteSize("0").value(), 0);
+  EXPECT_EQ(ParseByteSize("4096").value(), 4096);
+  EXPECT_EQ(ParseByteSize("4096B").value(), 4096);
+  EXPECT_EQ(ParseByteSize("3KiB").value(), 3 << 10);
+  EXPECT_EQ(ParseByteSize("512MiB").value(), int64_t{512} << 20);
+  EXPECT_EQ(ParseByteSize("1.5GiB").value(), int64_t{3} << 29);
+  EXPECT_EQ(ParseByteSize("2TiB").value(), int64_t{2} << 40);
+  EXPECT_EQ(ParseByteSize("1152921504606846976").value(), int64_t{1} << 60);
+}
+
+TEST(ByteSizeTest, RefusesWhatIsNoSize) {
+  for (const char* text :
+       {"", "B", "KiB", "-1", "1e9", "0x10", "1 GiB", "1GB", "GiB1", "nan",
+        "inf", "1..5", "1152921504606846978TiB", "99999999999999999999"}) {
+    EXPECT_FALSE(ParseByteSize(text).ok()) << text;
+  }
+}
+
+TEST(ListenAddressTest, ReadsHostAndPort) {
+  struct Case {
+    const char* text;
+    const char* host;
+    int port;
+    bool loopback;
+  };
+  for (const Case& c :
+       {Case{"127.0.0.1:9000", "127.0.0.1", 9000, true},
+        Case{"127.1.2.3:0", "127.1.2.3", 0, true},
+        Case{"localhost:65535", "localhost", 65535, true},
+        Case{"[::1]:9000", "[::1]", 9000, true},
+        Case{"0.0.0.0:9000", "0.0.0.0", 9000, false},
+        Case{"[::]:9000", "[::]", 9000, false},
+        Case{"127.example.com:1", "127.example.com", 1, false},
+        Case{"localhost.example.com:1", "localhost.example.com", 1, false}}) {
+    const auto address = ParseListenAddress(c.text);
+    ASSERT_TRUE(address.ok()) << c.text;
+    EXPECT_EQ(address->host, c.host);
+    EXPECT_EQ(address->port, c.port);
+    EXPECT_EQ(address->loopback, c.loopback) << c.text;
+  }
+}
+
+TEST(ListenAddressTest, RefusesOthers) {
+  for (const char* text : {"", ":", "9000", ":9000", "a:", "a:b", "a:-1",
+                           "a:65536", "a:999999", "a: 1", "::1:9000"}) {
+    EXPECT_FALSE(ParseListenAddress(text).ok()) << text;
+  }
+}
+
+}  // namespace
+}  // namespace sparseserve
