@@ -34,6 +34,7 @@ ServedModel DescribeModel(const std::string& name, const Engine& engine,
                     .compute_dtype = engine.compute_dtype(),
                     .tokenizer = engine.tokenizer(),
                     .chat_template = engine.chat_template()};
+  model.max_request_tokens = max_request_tokens;
   // One token at least is generated.
   model.max_prompt_tokens = max_request_tokens - 1;
   model.default_max_output_tokens =
