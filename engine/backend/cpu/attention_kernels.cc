@@ -5,6 +5,8 @@
 #include <cstring>
 #include <limits>
 
+#include "hwy/cache_control.h"
+
 // This file is included again for every target; the order matters.
 // clang-format off
 #undef HWY_TARGET_INCLUDE
@@ -195,8 +197,16 @@ void AddBlockToAll(const Right<Element>& values, const AttentionBlock& block,
 
 template <typename Element>
 void AddBlockOf(const AttentionBlock& block, AttentionScratch& scratch) {
+  // The next block is elsewhere in memory, so it is fetched by hand meanwhile.
+  const auto fetch_next = [&](int first, int count) {
+    constexpr int kLineElements = 64 / sizeof(Element);
+    for (int i = first; i < first + count; i += kLineElements) {
+      hwy::Prefetch(reinterpret_cast<const Element*>(block.next_keys) + i);
+      hwy::Prefetch(reinterpret_cast<const Element*>(block.next_values) + i);
+    }
+  };
   TransposeRows(reinterpret_cast<const Element*>(block.keys), block.loaded_keys,
-                block.head_dim, scratch.keys, kBlockKeys);
+                block.head_dim, scratch.keys, fetch_next);
   const Element* values = reinterpret_cast<const Element*>(block.values);
   const int stride = PaddedHeadDim(block.head_dim);
   // Values are used once per tile of rows: a copy pays if they need converting

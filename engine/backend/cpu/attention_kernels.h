@@ -34,8 +34,11 @@ struct alignas(64) AttentionScratch {
 struct AttentionBlock {
   const std::byte* keys = nullptr;    // [kBlockKeys, head_dim] of `dtype`
   const std::byte* values = nullptr;  // likewise
-  DType dtype = DType::kF32;          // kF32 or kBF16
-  int head_dim = 0;                   // a multiple of 8
+  // What the next call will read, or anything.
+  const std::byte* next_keys = nullptr;
+  const std::byte* next_values = nullptr;
+  DType dtype = DType::kF32;  // kF32 or kBF16
+  int head_dim = 0;           // a multiple of 8
   // Keys that some row may see; what lies behind them is not read.
   int loaded_keys = kBlockKeys;
   int rows = 0;

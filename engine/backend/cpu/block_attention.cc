@@ -9,6 +9,11 @@ namespace {
 
 static_assert(kBlockKeys == kPageTokens);
 
+struct ListedBlock {
+  int32_t index = 0;
+  bool is_full = false;
+};
+
 // Walks a list's full and partial blocks in ascending order.
 class BlockWalk {
  public:
@@ -19,12 +24,12 @@ class BlockWalk {
         partial_end_(layout.partial_blocks.data() +
                      layout.partial_offsets[list + 1]) {}
 
-  // False at the end of the list.
-  bool Next(int32_t& block, bool& is_full) {
+  // False at the end of the list, with `block` unchanged.
+  bool Next(ListedBlock& block) {
     if (full_ == full_end_ && partial_ == partial_end_) return false;
-    is_full =
+    block.is_full =
         partial_ == partial_end_ || (full_ != full_end_ && *full_ < *partial_);
-    block = is_full ? *full_++ : *partial_++;
+    block.index = block.is_full ? *full_++ : *partial_++;
     return true;
   }
 
@@ -34,6 +39,19 @@ class BlockWalk {
   const int32_t* partial_;
   const int32_t* partial_end_;
 };
+
+// How many keys of `block` each row sees; returns the largest number.
+int SetVisibleKeys(const PackedRows& rows, const ListedBlock& block,
+                   AttentionScratch& scratch) {
+  int most = 0;
+  for (int r = 0; r < rows.count; ++r) {
+    const int behind = rows.position(r) - block.index * kBlockKeys + 1;
+    scratch.visible_keys[r] =
+        block.is_full ? kBlockKeys : std::clamp(behind, 0, kBlockKeys);
+    most = std::max(most, scratch.visible_keys[r]);
+  }
+  return most;
+}
 
 int64_t ListBlocks(const BlockLayout& layout, int32_t list) {
   return layout.full_offsets[list + 1] - layout.full_offsets[list] +
@@ -79,60 +97,63 @@ void BlockAttention::Run(const AttentionArgs& args) {
 void BlockAttention::Attend(const AttentionArgs& args, const Item& item,
                             AttentionScratch& scratch) const {
   const BlockLayout& layout = *args.layout;
-  const QueryTile& tile = layout.tiles[item.tile];
-  const absl::Span<const PageId> pages = args.pages[tile.slice];
   const int32_t list =
       layout.list_of[item.tile * layout.kv_heads + item.kv_head];
-  const int group = args.heads / args.kv.kv_heads;
-  const int head_dim = args.kv.head_dim;
+  PackedRows rows;
+  rows.tile = layout.tiles[item.tile];
+  rows.kv_head = item.kv_head;
+  rows.group = args.heads / args.kv.kv_heads;
+  const int packed = rows.tile.rows * rows.group;
+  for (; rows.first < packed; rows.first += kMaxPackedRows) {
+    rows.count = std::min(kMaxPackedRows, packed - rows.first);
+    for (int r = 0; r < rows.count; ++r) {
+      scratch.queries[r] =
+          args.queries.row(rows.query_row(r)) + rows.head(r) * args.kv.head_dim;
+    }
+    kernels_.begin(rows.count, args.kv.head_dim, scratch);
+    AddBlocks(args, rows, list, scratch);
+    for (int r = 0; r < rows.count; ++r) {
+      const int64_t row = rows.query_row(r);
+      const int head = rows.head(r);
+      const float lse =
+          kernels_.finish_row(r, args.kv.head_dim, scratch,
+                              args.output.row(row) + head * args.kv.head_dim);
+      if (args.lse != nullptr) args.lse[row * args.heads + head] = lse;
+    }
+  }
+}
+
+void BlockAttention::AddBlocks(const AttentionArgs& args,
+                               const PackedRows& rows, int32_t list,
+                               AttentionScratch& scratch) const {
+  const KvLayerView& kv = args.kv;
+  const absl::Span<const PageId> pages = args.pages[rows.tile.slice];
   const int64_t block_bytes =
-      int64_t{kBlockKeys} * head_dim * BlockBytes(args.kv.dtype);
-  const int packed_rows = tile.rows * group;
-  for (int first = 0; first < packed_rows; first += kMaxPackedRows) {
-    const int rows = std::min(kMaxPackedRows, packed_rows - first);
-    const auto query_row = [&](int r) {
-      return tile.first_row + (first + r) / group;
-    };
-    const auto head = [&](int r) {
-      return item.kv_head * group + (first + r) % group;
-    };
-    for (int r = 0; r < rows; ++r) {
-      scratch.queries[r] = args.queries.row(query_row(r)) + head(r) * head_dim;
-    }
-    kernels_.begin(rows, head_dim, scratch);
-    BlockWalk walk(layout, list);
-    int32_t block = 0;
-    bool is_full = false;
-    while (walk.Next(block, is_full)) {
-      SPARSESERVE_CHECK(block < static_cast<int64_t>(pages.size()) &&
-                        pages[block] >= 0 && pages[block] < args.kv.pages);
-      const int64_t offset =
-          (int64_t{pages[block]} * args.kv.kv_heads + item.kv_head) *
-          block_bytes;
-      int loaded_keys = 0;
-      for (int r = 0; r < rows; ++r) {
-        const int position = tile.first_position + (first + r) / group;
-        const int visible = position - block * kBlockKeys + 1;
-        scratch.visible_keys[r] =
-            is_full ? kBlockKeys : std::clamp(visible, 0, kBlockKeys);
-        loaded_keys = std::max(loaded_keys, scratch.visible_keys[r]);
-      }
-      kernels_.add_block({.keys = args.kv.keys + offset,
-                          .values = args.kv.values + offset,
-                          .dtype = args.kv.dtype,
-                          .head_dim = head_dim,
-                          .loaded_keys = loaded_keys,
-                          .rows = rows,
-                          .scale = args.scale},
-                         scratch);
-    }
-    for (int r = 0; r < rows; ++r) {
-      float* output = args.output.row(query_row(r)) + head(r) * head_dim;
-      const float lse = kernels_.finish_row(r, head_dim, scratch, output);
-      if (args.lse != nullptr) {
-        args.lse[int64_t{query_row(r)} * args.heads + head(r)] = lse;
-      }
-    }
+      int64_t{kBlockKeys} * kv.head_dim * BlockBytes(kv.dtype);
+  const auto offset_of = [&](const ListedBlock& block) {
+    SPARSESERVE_CHECK(block.index < static_cast<int64_t>(pages.size()));
+    const PageId page = pages[block.index];
+    SPARSESERVE_CHECK(page >= 0 && page < kv.pages);
+    return (int64_t{page} * kv.kv_heads + rows.kv_head) * block_bytes;
+  };
+  BlockWalk walk(*args.layout, list);
+  ListedBlock next;
+  bool has_next = walk.Next(next);
+  while (has_next) {
+    const ListedBlock block = next;
+    has_next = walk.Next(next);
+    const int64_t offset = offset_of(block);
+    const int64_t next_offset = offset_of(next);
+    kernels_.add_block({.keys = kv.keys + offset,
+                        .values = kv.values + offset,
+                        .next_keys = kv.keys + next_offset,
+                        .next_values = kv.values + next_offset,
+                        .dtype = kv.dtype,
+                        .head_dim = kv.head_dim,
+                        .loaded_keys = SetVisibleKeys(rows, block, scratch),
+                        .rows = rows.count,
+                        .scale = args.scale},
+                       scratch);
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "engine/backend/cpu/attention_kernels.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -101,26 +102,31 @@ HWY_INLINE void TransposeSquare(D d, const Element* from, int64_t from_stride,
 #endif
 
 // to[i, r] = from[r, i] for `columns` (a multiple of 8) columns and all rows up
-// to the next multiple of 16 of `rows`; those behind `rows` become 0.
-template <typename Element>
+// to the next multiple of 16 of `rows`; those behind `rows` become 0. Calls
+// ahead(first, count) now and then for so many elements of the next matrix,
+// in order.
+template <typename Element, class Ahead>
 void TransposeRows(const Element* from, int rows, int columns, float* to,
-                   int64_t to_stride) {
+                   const Ahead& ahead) {
   const hn::CappedTag<float, 16> wide;
   const hn::CappedTag<float, 8> narrow;
   constexpr int kWide = static_cast<int>(hn::MaxLanes(wide));
   constexpr int kNarrow = static_cast<int>(hn::MaxLanes(narrow));
   const int padded_rows = (rows + 15) / 16 * 16;
+  int announced = 0;
   int i = 0;
   for (; i + kWide <= columns; i += kWide) {
     for (int r = 0; r < padded_rows; r += kWide) {
+      ahead(announced, kWide * kWide);
+      announced += kWide * kWide;
       TransposeSquare(wide, from + r * columns + i, columns, rows - r,
-                      to + i * to_stride + r, to_stride);
+                      to + i * kBlockKeys + r, kBlockKeys);
     }
   }
   for (; i < columns; i += kNarrow) {
     for (int r = 0; r < padded_rows; r += kNarrow) {
       TransposeSquare(narrow, from + r * columns + i, columns, rows - r,
-                      to + i * to_stride + r, to_stride);
+                      to + i * kBlockKeys + r, kBlockKeys);
     }
   }
 }

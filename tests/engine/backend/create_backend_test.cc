@@ -117,6 +117,32 @@ TEST_F(Bfloat16LinearTest, OnlyLayerWeightsArePacked) {
             1e-6);
 }
 
+TEST(CreateBackendTest, ThreadsDoNotShowInTheResult) {
+  const std::vector<float> values = RandomFloats(kRows * kColumns, 5);
+  std::vector<float> input = RandomFloats(200 * kColumns, 6);
+  for (const char* dtype : {"f32", "bf16"}) {
+    std::vector<float> outputs[2];
+    for (const int threads : {1, 3}) {
+      const auto backend =
+          CreateBackend({.threads = threads, .compute_dtype = dtype}).value();
+      EXPECT_EQ(backend->device().threads, threads);
+      const auto weight =
+          backend
+              ->LoadWeight({{reinterpret_cast<const std::byte*>(values.data()),
+                             DType::kF32, kRows, kColumns}},
+                           WeightUse::kLayer)
+              .value();
+      std::vector<float>& output = outputs[threads / 2];
+      output.resize(200 * kRows);
+      // 192 prefill rows are whole chunks for either number of threads.
+      backend->Linear(*weight, MatrixView{input.data(), 200, kColumns},
+                      {.decode_rows = 8, .prefill_rows = 192}, false,
+                      {output.data(), 200, kRows});
+    }
+    EXPECT_EQ(outputs[0], outputs[1]) << dtype;
+  }
+}
+
 TEST(CreateBackendTest, KeepsKvInTheComputeDtype) {
   const auto exact = CreateBackend({.threads = 1, .compute_dtype = "f32"});
   EXPECT_EQ((*exact)->device().kv_dtype, DType::kF32);
