@@ -18,17 +18,19 @@ using Body = absl::FunctionRef<void(int64_t, int64_t, int)>;
 // A step has hundreds of regions a few microseconds apart: workers stay awake
 // across these gaps, and sleep soon after the step.
 constexpr std::chrono::microseconds kSpin{50};
-constexpr int kPausesPerClockRead = 16;
+constexpr int kPausesPerYield = 16;
 
-// Polls `ready` for about kSpin; returns whether it came true.
+// Polls `ready` for about kSpin; returns whether it came true. Yields between
+// polls: on a busy machine the thread that is waited for may need this core.
 template <typename Predicate>
 bool SpinUntil(Predicate ready) {
   const auto deadline = std::chrono::steady_clock::now() + kSpin;
   do {
-    for (int i = 0; i < kPausesPerClockRead; ++i) {
+    for (int i = 0; i < kPausesPerYield; ++i) {
       if (ready()) return true;
       hwy::Pause();
     }
+    std::this_thread::yield();
   } while (std::chrono::steady_clock::now() < deadline);
   return ready();
 }
