@@ -127,10 +127,12 @@ void DecodeShapes(benchmark::internal::Benchmark* bench) {
 #define SPARSESERVE_ATTENTION_BENCH(name, dtype, simd)      \
   BENCHMARK_CAPTURE(BM_PrefillAttention, name, dtype, simd) \
       ->Apply(PrefillShapes)                                \
+      ->MeasureProcessCPUTime()                             \
       ->UseRealTime()                                       \
       ->Unit(benchmark::kMillisecond);                      \
   BENCHMARK_CAPTURE(BM_DecodeAttention, name, dtype, simd)  \
       ->Apply(DecodeShapes)                                 \
+      ->MeasureProcessCPUTime()                             \
       ->UseRealTime()                                       \
       ->Unit(benchmark::kMillisecond)
 SPARSESERVE_ATTENTION_BENCH(bf16, "bf16", "auto");

@@ -196,9 +196,13 @@ void MultiplyStripOf(const LinearStrip& strip) {
     MultiplyAllRows<Format>(strip);
     return;
   }
+  const int64_t bytes = strip.columns / kColumnMultiple * Format::kBlockBytes;
   for (int n = 0; n < strip.rows; ++n) {
-    ExpandRowOf<Format>(strip.weights + n * strip.row_bytes, strip.columns,
-                        strip.scratch + n * strip.columns);
+    const std::byte* row = strip.weights + n * strip.row_bytes;
+    ExpandRowOf<Format>(row, strip.columns, strip.scratch + n * strip.columns);
+    // The next strip arrives while this one is multiplied.
+    const std::byte* next = row + kStripRows * strip.row_bytes;
+    for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(next + i);
   }
   LinearStrip expanded = strip;
   expanded.weights = reinterpret_cast<const std::byte*>(strip.scratch);
