@@ -18,6 +18,8 @@ constexpr int64_t kMaxWidth = 1 << 16;
 constexpr int64_t kMaxMlpWidth = 1 << 18;
 constexpr int64_t kMaxHeads = 1024;
 constexpr int64_t kMaxHeadDim = 256;
+// Attention kernels work on whole vectors of a head.
+constexpr int64_t kHeadDimStep = 8;
 constexpr int64_t kMaxContextTokens = 1 << 18;
 constexpr int64_t kMaxVocabSize = 1 << 22;
 
@@ -147,14 +149,14 @@ absl::Status ReadHeads(const ConfigReader& reader, ModelConfig& config) {
                      StrCat("a multiple of ", config.heads, " heads"));
   }
   ASSIGN_OR_RETURN(config.head_dim,
-                   reader.CountOr("attention.key_length", 2, kMaxHeadDim,
+                   reader.CountOr("attention.key_length", 1, kMaxHeadDim,
                                   config.hidden / config.heads));
-  if (config.head_dim < 2 || config.head_dim > kMaxHeadDim ||
-      config.head_dim % 2 != 0) {
-    return absl::InvalidArgumentError(
-        StrCat("the head dimension (embedding_length / head_count, or "
-               "key_length) is ",
-               config.head_dim, ", must be even and from 2 to ", kMaxHeadDim));
+  if (config.head_dim < kHeadDimStep || config.head_dim > kMaxHeadDim ||
+      config.head_dim % kHeadDimStep != 0) {
+    return absl::UnimplementedError(StrCat(
+        "the head dimension (", reader.Key("attention.key_length"),
+        ", else embedding_length / head_count) is ", config.head_dim,
+        ", supported are multiples of ", kHeadDimStep, " up to ", kMaxHeadDim));
   }
   for (const std::string_view name :
        {"attention.value_length", "rope.dimension_count"}) {

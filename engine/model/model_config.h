@@ -23,7 +23,7 @@ struct ModelConfig {
   int32_t hidden = 0;
   int32_t heads = 0;
   int32_t kv_heads = 0;  // divides heads
-  int32_t head_dim = 0;  // even
+  int32_t head_dim = 0;  // a multiple of 8
   int32_t mlp_hidden = 0;
   int32_t vocab_size = 0;
   int32_t context_tokens = 0;

@@ -33,7 +33,18 @@ class TensorSource {
                                                int64_t rows, int64_t columns,
                                                WeightUse use) {
     ASSIGN_OR_RETURN(const StoredMatrix matrix, Matrix(name, rows, columns));
-    return backend_.LoadWeight({&matrix, 1}, use);
+    return LoadStacked(name, {&matrix, 1}, use);
+  }
+
+  // `name` is that of the first, for the error.
+  absl::StatusOr<std::unique_ptr<Weight>> LoadStacked(
+      const std::string& name, absl::Span<const StoredMatrix> stacked,
+      WeightUse use) {
+    auto weight = backend_.LoadWeight(stacked, use);
+    if (weight.ok()) return weight;
+    return absl::Status(
+        weight.status().code(),
+        StrCat("tensor ", name, ": ", weight.status().message()));
   }
 
   // float [size] on the device.
@@ -82,7 +93,7 @@ class TensorSource {
   absl::flat_hash_set<std::string_view> taken_;
 };
 
-absl::StatusOr<LayerWeights> LoadLayer(Backend& backend, TensorSource& source,
+absl::StatusOr<LayerWeights> LoadLayer(TensorSource& source,
                                        const ModelConfig& config,
                                        int32_t index) {
   const auto name = [&](std::string_view part) {
@@ -100,7 +111,8 @@ absl::StatusOr<LayerWeights> LoadLayer(Backend& backend, TensorSource& source,
   ASSIGN_OR_RETURN(
       const StoredMatrix v,
       source.Matrix(name("attn_v"), config.kv_columns(), config.hidden));
-  ASSIGN_OR_RETURN(layer.qkv, backend.LoadWeight({q, k, v}, WeightUse::kLayer));
+  ASSIGN_OR_RETURN(layer.qkv, source.LoadStacked(name("attn_q"), {q, k, v},
+                                                 WeightUse::kLayer));
   ASSIGN_OR_RETURN(layer.attention_output,
                    source.Load(name("attn_output"), config.hidden,
                                config.q_columns(), WeightUse::kLayer));
@@ -112,8 +124,9 @@ absl::StatusOr<LayerWeights> LoadLayer(Backend& backend, TensorSource& source,
   ASSIGN_OR_RETURN(
       const StoredMatrix up,
       source.Matrix(name("ffn_up"), config.mlp_hidden, config.hidden));
-  ASSIGN_OR_RETURN(layer.gate_up,
-                   backend.LoadWeight({gate, up}, WeightUse::kLayer));
+  ASSIGN_OR_RETURN(
+      layer.gate_up,
+      source.LoadStacked(name("ffn_gate"), {gate, up}, WeightUse::kLayer));
   ASSIGN_OR_RETURN(layer.down,
                    source.Load(name("ffn_down"), config.hidden,
                                config.mlp_hidden, WeightUse::kLayer));
@@ -145,8 +158,7 @@ absl::StatusOr<ModelWeights> LoadModelWeights(
   }
   for (int32_t index = 0; index < config.layers; ++index) {
     if (progress) progress(static_cast<double>(index) / config.layers);
-    ASSIGN_OR_RETURN(LayerWeights layer,
-                     LoadLayer(backend, source, config, index));
+    ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(source, config, index));
     weights.layers.push_back(std::move(layer));
   }
   RETURN_IF_ERROR(source.CheckAllTaken());

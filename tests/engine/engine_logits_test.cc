@@ -68,6 +68,11 @@ std::vector<ModelCase> ModelCases() {
                     .seed = 5}});
   cases.push_back(
       {"wide_heads", {.heads = 2, .kv_heads = 1, .head_dim = 64, .seed = 6}});
+  cases.push_back(
+      {"heads_of_24",
+       {.hidden = 96, .heads = 4, .kv_heads = 2, .head_dim = 24, .seed = 7}});
+  cases.push_back({"widest_heads",
+                   {.heads = 1, .kv_heads = 1, .head_dim = 256, .seed = 8}});
   for (const DType dtype :
        {DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
     TinyModel model;

@@ -125,11 +125,12 @@ void ReferenceTransformer::Attend(const Layer& layer, const Visible& visible,
     Vector attended(heads_ * head_dim_);
     for (int head = 0; head < heads_; ++head) {
       const int at = head * head_dim_;
-      const int kv_at = head / (heads_ / kv_heads_) * head_dim_;
+      const int kv_head = head / (heads_ / kv_heads_);
+      const int kv_at = kv_head * head_dim_;
       double denominator = 0;
       Vector sum(head_dim_);
       for (int s = 0; s <= t; ++s) {
-        if (visible && !visible(t, s)) continue;
+        if (visible && !visible(kv_head, t, s)) continue;
         double score = 0;
         for (int d = 0; d < head_dim_; ++d) {
           score += q[t][at + d] * k[s][kv_at + d];

@@ -16,8 +16,9 @@ namespace sparseserve::testing {
 // file reader and the expansion of stored blocks. Slow and obvious.
 class ReferenceTransformer {
  public:
-  // True if the query at `row` sees the key at `column` (<= row).
-  using Visible = std::function<bool(int row, int column)>;
+  // True if, for this KV head, the query at position `row` sees the key at
+  // position `column` (<= row).
+  using Visible = std::function<bool(int kv_head, int row, int column)>;
 
   // REQUIRES: a complete llama file, such as TinyModel's.
   explicit ReferenceTransformer(const GgufFile& file);

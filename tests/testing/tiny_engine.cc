@@ -1,5 +1,6 @@
 #include "tests/testing/tiny_engine.h"
 
+#include <iostream>
 #include <random>
 #include <utility>
 
@@ -53,6 +54,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(
 std::unique_ptr<Engine> MakeEngine(const TinyModel& model,
                                    Engine::Options options) {
   auto engine = CreateEngine(model.Build(), std::move(options));
+  if (!engine.ok()) std::cerr << engine.status() << std::endl;
   SPARSESERVE_CHECK(engine.ok());
   return std::move(engine).value();
 }

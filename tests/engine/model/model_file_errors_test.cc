@@ -82,8 +82,7 @@ TEST(ModelFileErrorsTest, ValuesOutOfRangeAreNamedWithTheirRange) {
           {"llama.attention.head_count_kv", uint32_t{0}, "from 1 to 4"},
           {"llama.attention.head_count_kv", uint32_t{3}, "a divisor of 4"},
           {"llama.attention.head_count_kv", uint32_t{8}, "from 1 to 4"},
-          {"llama.attention.key_length", uint32_t{15}, "must be even"},
-          {"llama.attention.key_length", uint32_t{512}, "from 2 to 256"},
+          {"llama.attention.key_length", uint32_t{512}, "from 1 to 256"},
           {"llama.rope.freq_base", 0.0f, "above 1"},
           {"llama.rope.freq_base", -1.0f, "above 1"},
           {"llama.rope.freq_base", std::numeric_limits<float>::quiet_NaN(),
@@ -111,6 +110,8 @@ TEST(ModelFileErrorsTest, WhatTheEngineLacksIsUnimplementedByName) {
       {
           {"general.architecture", std::string("mamba"),
            "\"mamba\", known are: llama"},
+          {"llama.attention.key_length", uint32_t{12},
+           "is 12, supported are multiples of 8 up to 256"},
           {"llama.rope.dimension_count", uint32_t{8},
            "llama.rope.dimension_count is 8"},
           {"llama.attention.value_length", uint32_t{32},
@@ -146,6 +147,14 @@ TEST(ModelFileErrorsTest, TensorsThatAreMissingOrMisshapenAreNamed) {
           {"llama.attention.head_count_kv", uint32_t{4},
            "tensor blk.0.attn_k.weight has shape [64, 32], wanted [64, 64]"},
       });
+}
+
+TEST(ModelFileErrorsTest, MatrixThatTheDeviceCannotTakeIsNamed) {
+  const TinyModel model = {.mlp_hidden = 40};
+  const absl::Status status = CreateEngine(model.Build()).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("tensor blk.0.ffn_down.weight: a weight has 40"));
 }
 
 TEST(ModelFileErrorsTest, TensorsWithoutUseAreNotIgnored) {
