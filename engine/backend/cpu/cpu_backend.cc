@@ -40,7 +40,7 @@ int AvailableCores() {
 }
 
 std::string PathName(SimdLevel simd, Bfloat16Support bfloat16) {
-  const std::string level(SimdLevelName(simd));
+  std::string level(SimdLevelName(simd));
   switch (bfloat16) {
     case Bfloat16Support::kNone:
       break;
