@@ -272,6 +272,14 @@ TEST(ClientTest, LeavesServersThatDoNotServe) {
   EXPECT_EQ(server.attempts(), 0);
 }
 
+TEST(ClientTest, UsesServersWithoutAHealthService) {
+  ScriptedServer server({.has_health = false});
+  const auto client = ClientOf(server);
+  const auto answer = client->GenerateText(Prompt("hello"));
+  EXPECT_TRUE(answer.ok()) << answer.status();
+  EXPECT_TRUE(absl::IsUnimplemented(client->CheckHealth("").status()));
+}
+
 TEST(ClientTest, WaitsForAServerThatDoesNotServeYet) {
   ScriptedServer server({.serves = false});
   const auto client = ClientOf(server);

@@ -261,8 +261,9 @@ ScriptedServer::ScriptedServer(Script script) {
   folder_ = folder;
   address_ = "unix:" + folder_ + "/socket";
   const bool serves = script.serves;
+  const bool has_health = script.has_health;
   services_ = std::make_unique<Services>(std::move(script));
-  grpc::EnableDefaultHealthCheckService(true);
+  grpc::EnableDefaultHealthCheckService(has_health);
   grpc::ServerBuilder builder;
   builder.AddListeningPort(address_, grpc::InsecureServerCredentials());
   builder.RegisterService(
@@ -271,7 +272,7 @@ ScriptedServer::ScriptedServer(Script script) {
       static_cast<v1::ModelService::CallbackService*>(services_.get()));
   server_ = builder.BuildAndStart();
   if (server_ == nullptr) std::abort();
-  SetServing(serves);
+  if (has_health) SetServing(serves);
 }
 
 ScriptedServer::~ScriptedServer() {

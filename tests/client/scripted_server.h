@@ -26,6 +26,8 @@ struct Script {
   bool reports = true;
   // Whether the health service says that inference is served.
   bool serves = true;
+  // Whether there is a health service.
+  bool has_health = true;
 };
 
 // A server in this process whose services follow a script. It listens on a Unix
@@ -45,6 +47,7 @@ class ScriptedServer {
   std::optional<std::string> last_header(const std::string& key) const;
   // Returns once a hanging call was cancelled.
   void WaitForCancellation() const;
+  // REQUIRES: the script has health.
   void SetServing(bool serving);
 
  private:
