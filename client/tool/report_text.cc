@@ -1,5 +1,8 @@
 #include "client/tool/report_text.h"
 
+#include <string>
+#include <vector>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -18,7 +21,7 @@ double Milliseconds(const google::protobuf::Duration& duration) {
 std::string FormatTime(const google::protobuf::Duration& duration) {
   const double ms = Milliseconds(duration);
   if (ms >= 10'000) return absl::StrFormat("%.1f s", ms / 1e3);
-  return absl::StrFormat(ms < 100 ? "%.1f ms" : "%.0f ms", ms);
+  return absl::StrFormat("%.*f ms", ms < 100 ? 1 : 0, ms);
 }
 
 std::string FinishText(const v1::GenerationReport& report) {
