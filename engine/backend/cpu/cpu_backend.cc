@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -24,8 +23,6 @@
 
 namespace sparseserve::cpu {
 namespace {
-
-constexpr int64_t kAlignment = 64;
 
 // Rows that one worker takes at a time of a row operation: a few microseconds
 // of work.
@@ -85,23 +82,27 @@ class CpuBackend : public Backend {
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
     SPARSESERVE_CHECK(bytes >= 0);
-    // The kernel promises more than it has; zeroing would then be fatal.
+    // The system promises more than it has; using it all would be fatal.
     const int64_t physical =
         int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
     if (bytes > physical) {
       return absl::ResourceExhaustedError(absl::StrCat(
           "cannot allocate ", bytes, " bytes: this machine has ", physical));
     }
-    const int64_t rounded = (std::max<int64_t>(bytes, 1) + kAlignment - 1) /
-                            kAlignment * kAlignment;
-    void* data = std::aligned_alloc(kAlignment, rounded);
-    if (data == nullptr) {
+    // Fresh pages of the system are zero and take no memory until they are
+    // touched: a large KV cache costs what its sequences use. Zeroing it here
+    // would make loading slow and take gigabytes at once.
+    const int64_t mapped = std::max<int64_t>(bytes, 1);
+    void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) {
       return absl::ResourceExhaustedError(
           absl::StrCat("cannot allocate ", bytes, " bytes of memory"));
     }
-    std::memset(data, 0, rounded);
     return Buffer(static_cast<std::byte*>(data), bytes,
-                  [](std::byte* memory, int64_t) { std::free(memory); });
+                  [](std::byte* memory, int64_t size) {
+                    munmap(memory, std::max<int64_t>(size, 1));
+                  });
   }
 
   void Embed(const Weight& table, absl::Span<const TokenId> tokens,

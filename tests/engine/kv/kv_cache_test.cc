@@ -1,5 +1,9 @@
 #include "engine/kv/kv_cache.h"
 
+#include <unistd.h>
+
+#include <cstdint>
+#include <fstream>
 #include <memory>
 
 #include "engine/backend/create_backend.h"
@@ -34,6 +38,27 @@ TEST(KvCacheTest, LayersLieSideBySideAndFillTheMemory) {
     EXPECT_EQ(view.dtype, DType::kBF16);
     expected += 2 * side;
   }
+}
+
+// Memory that this process has touched.
+int64_t ResidentBytes() {
+  std::ifstream statm("/proc/self/statm");
+  int64_t total_pages = 0, resident_pages = 0;
+  statm >> total_pages >> resident_pages;
+  return resident_pages * sysconf(_SC_PAGESIZE);
+}
+
+TEST(KvCacheTest, CpuCacheTakesMemoryOnlyAsItFills) {
+  const auto backend = CreateBackend({.threads = 1});
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  if ((*backend)->device().name != "cpu") GTEST_SKIP() << "device memory";
+  constexpr int64_t kBytes = int64_t{256} << 20;
+  const int64_t before = ResidentBytes();
+  const auto cache = KvCache::Create(
+      **backend, kShape,
+      static_cast<int32_t>(kBytes / KvCache::PageBytes(kShape)));
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_LT(ResidentBytes() - before, kBytes / 4);
 }
 
 }  // namespace
