@@ -48,8 +48,9 @@ enum class WeightUse {
              // so no second copy is made for prefill
 };
 
-// Rows of a batch: decode rows first, then prefill rows. A decode row's result
-// is the same to the bit whatever other rows are beside it.
+// Rows of a batch: decode rows first, then prefill rows. A row's result is the
+// same to the bit whatever other rows of either kind are beside it; a prefill
+// row may be rounded otherwise than a decode row.
 struct RowGroups {
   int64_t decode_rows = 0;
   int64_t prefill_rows = 0;

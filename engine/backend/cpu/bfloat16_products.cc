@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <optional>
+#include <random>
 #include <unordered_map>
 #include <vector>
 
@@ -10,8 +12,7 @@
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 
-// From the OpenMP runtime that oneDNN uses. The header that declares them
-// belongs to one compiler.
+// Of the OpenMP runtime; the header that declares them is one compiler's.
 extern "C" int omp_get_max_threads();
 extern "C" void omp_set_num_threads(int threads);
 
@@ -88,7 +89,7 @@ struct Bfloat16Products::Engine {
   dnnl::engine engine{dnnl::engine::kind::cpu, 0};
 };
 
-// What all weights of one shape share. Product and scratch are per worker.
+// What all weights of one shape share. Products and scratch are per worker.
 struct Bfloat16Products::Shape {
   struct Worker {
     Product tall, tall_sum, low, low_sum;
@@ -100,6 +101,9 @@ struct Bfloat16Products::Shape {
   int64_t columns = 0;
   memory::desc weights;
   std::vector<Worker> workers;
+  // Whether the four products give a row the same bits, an addition apart.
+  // Unknown until a weight is there to try it on. If not, `low` does it all.
+  std::optional<bool> is_uniform;
 };
 
 namespace {
@@ -150,9 +154,35 @@ Bfloat16Products::Bfloat16Products(const LinearKernels& linear,
 
 Bfloat16Products::~Bfloat16Products() = default;
 
-int64_t Bfloat16Products::MinRows() const {
-  // A low chunk for every worker; below, whole workers would idle.
-  return kLow * std::max(pool_.threads(), 2);
+// oneDNN promises no order of its sums, and chooses its kernels by height. A
+// row must not tell how many rows were beside it, so this tries what holds.
+bool Bfloat16Products::IsUniform(Shape& shape, void* weights) {
+  Shape::Worker& worker = shape.workers[0];
+  std::mt19937 random(1);
+  for (uint16_t& value : worker.source) {
+    // bf16 of any sign and fraction, from 1/8 to 2.
+    value = static_cast<uint16_t>((random() & 0x81FF) | 0x3E00);
+  }
+  std::vector<float> low(kTall * shape.rows);
+  const auto run_low = [&](Product& product, std::vector<float>& target) {
+    for (int64_t row = 0; row < kTall; row += kLow) {
+      product.Run(worker.source.data() + row * shape.columns, weights,
+                  target.data() + row * shape.rows);
+    }
+  };
+  run_low(worker.low, low);
+  std::vector<float> found(low.size());
+  worker.tall.Run(worker.source.data(), weights, found.data());
+  if (found != low) return false;
+  // Sums on top of the products themselves, in another order.
+  const std::vector<float> before(low.rbegin(), low.rend());
+  for (size_t i = 0; i < low.size(); ++i) low[i] += before[i];
+  found = before;
+  worker.tall_sum.Run(worker.source.data(), weights, found.data());
+  if (found != low) return false;
+  found = before;
+  run_low(worker.low_sum, found);
+  return found == low;
 }
 
 absl::StatusOr<Bfloat16Products::Shape*> Bfloat16Products::ShapeFor(
@@ -190,7 +220,7 @@ absl::StatusOr<Bfloat16Products::Shape*> Bfloat16Products::ShapeFor(
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> Bfloat16Products::Pack(
     const CpuWeight& weight) {
-  ASSIGN_OR_RETURN(const Shape* shape,
+  ASSIGN_OR_RETURN(Shape* const shape,
                    ShapeFor(weight.rows(), weight.columns()));
   std::vector<uint16_t> plain(weight.rows() * weight.columns());
   std::vector<std::vector<float>> expanded(
@@ -215,6 +245,9 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> Bfloat16Products::Pack(
     dnnl::stream stream(engine);
     dnnl::reorder(from, to).execute(stream, from, to);
     stream.wait();
+    if (!shape->is_uniform.has_value()) {
+      shape->is_uniform = IsUniform(*shape, to.get_data_handle());
+    }
     return std::make_unique<OneDnnWeight>(std::move(to));
   } catch (const dnnl::error& error) {
     return absl::ResourceExhaustedError(
@@ -230,8 +263,9 @@ void Bfloat16Products::Multiply(const PackedWeight& weight,
   const auto found = shapes_.find({packed.rows(), packed.columns()});
   SPARSESERVE_CHECK(found != shapes_.end());
   Shape& shape = *found->second;
-  const int64_t tall_chunks =
-      input.rows >= kTall * pool_.threads() ? input.rows / kTall : 0;
+  const bool is_uniform = *shape.is_uniform;
+  const bool has_tall = is_uniform && input.rows >= kTall * pool_.threads();
+  const int64_t tall_chunks = has_tall ? input.rows / kTall : 0;
   const int64_t low_rows = input.rows - tall_chunks * kTall;
   const int64_t chunks = tall_chunks + (low_rows + kLow - 1) / kLow;
   const auto run_chunk = [&](int64_t chunk, int worker_index) {
@@ -244,7 +278,7 @@ void Bfloat16Products::Multiply(const PackedWeight& weight,
     const int64_t rows = std::min(height, input.rows - first);
     elementwise_.to_bfloat16(input.row(first), rows * shape.columns,
                              worker.source.data());
-    if (rows == height) {
+    if (rows == height && (is_uniform || !accumulate)) {
       Product& product = is_tall ? (accumulate ? worker.tall_sum : worker.tall)
                                  : (accumulate ? worker.low_sum : worker.low);
       product.Run(worker.source.data(), packed.data(), output.row(first));

@@ -22,15 +22,14 @@ Bfloat16Support DetectBfloat16Support();
 // workers each compute their share of the rows with a single-threaded
 // primitive, so that no second team of threads competes with the pool. Rows
 // are computed in chunks of fixed heights, so primitives are made while
-// weights are loaded, and never again. Used by one thread.
+// weights are loaded, and never again. A row's result is the same to the bit
+// whatever rows are beside it, and however many workers there are. Used by one
+// thread.
 class Bfloat16Products {
  public:
   Bfloat16Products(const LinearKernels& linear,
                    const ElementwiseKernels& elementwise, ThreadPool& pool);
   ~Bfloat16Products();
-
-  // Fewer rows than this are not worth it.
-  int64_t MinRows() const;
 
   // INTERNAL if oneDNN has no primitive for the shape.
   absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const CpuWeight& weight);
@@ -44,6 +43,7 @@ class Bfloat16Products {
   struct Shape;
 
   absl::StatusOr<Shape*> ShapeFor(int64_t rows, int64_t columns);
+  static bool IsUniform(Shape& shape, void* weights);
 
   const LinearKernels& linear_;
   const ElementwiseKernels& elementwise_;

@@ -132,8 +132,9 @@ class CpuBackend : public Backend {
     SPARSESERVE_CHECK(input.columns == weight.columns());
     SPARSESERVE_CHECK(output.columns == weight.rows());
     int64_t stored_rows = input.rows;
-    if (matrix.packed() != nullptr &&
-        groups.prefill_rows >= bfloat16_->MinRows()) {
+    // However few: rounding that depended on their number would let a
+    // sequence's text depend on its neighbours.
+    if (matrix.packed() != nullptr && groups.prefill_rows > 0) {
       stored_rows = groups.decode_rows;
       bfloat16_->Multiply(
           *matrix.packed(),

@@ -83,7 +83,7 @@ class Bfloat16LinearTest : public testing::Test {
 
 TEST_F(Bfloat16LinearTest, PrefillIsWithinTwoRoundingsOfDoublePrecision) {
   // Whole chunks, padded ones, and both.
-  for (const int64_t rows : {32, 33, 64, 127, 128, 300}) {
+  for (const int64_t rows : {1, 15, 33, 64, 127, 128, 300}) {
     const std::vector<float> input = RandomFloats(rows * kColumns, rows);
     const RowGroups groups = {.prefill_rows = rows};
     // Each factor is rounded to 8 bits: at most 2^-9 each, and 2^-8 together.
@@ -104,6 +104,24 @@ TEST_F(Bfloat16LinearTest, DecodeRowsBesidePrefillStayExact) {
             Multiply(*weight_, alone, {.decode_rows = 3}));
   EXPECT_LT(WorstError(alone, Multiply(*weight_, alone, {.decode_rows = 3}), 0),
             1e-6);
+}
+
+TEST_F(Bfloat16LinearTest, PrefillRowIsTheSameToTheBitInAnyBatch) {
+  // Two whole tall chunks, so that each row was in every kind of chunk.
+  const std::vector<float> input = RandomFloats(130 * kColumns, 7);
+  for (const bool accumulate : {false, true}) {
+    const std::vector<float> together =
+        Multiply(*weight_, input, {.prefill_rows = 130}, accumulate);
+    for (int64_t rows = 1; rows <= 66; ++rows) {
+      const int64_t first = rows * 17 % (130 - rows);
+      const std::vector<float> some(input.begin() + first * kColumns,
+                                    input.begin() + (first + rows) * kColumns);
+      EXPECT_EQ(Multiply(*weight_, some, {.prefill_rows = rows}, accumulate),
+                std::vector<float>(together.begin() + first * kRows,
+                                   together.begin() + (first + rows) * kRows))
+          << rows << " rows from " << first;
+    }
+  }
 }
 
 TEST_F(Bfloat16LinearTest, OnlyLayerWeightsArePacked) {
@@ -134,7 +152,6 @@ TEST(CreateBackendTest, ThreadsDoNotShowInTheResult) {
               .value();
       std::vector<float>& output = outputs[threads / 2];
       output.resize(200 * kRows);
-      // 192 prefill rows are whole chunks for either number of threads.
       backend->Linear(*weight, MatrixView{input.data(), 200, kColumns},
                       {.decode_rows = 8, .prefill_rows = 192}, false,
                       {output.data(), 200, kRows});
