@@ -1,5 +1,6 @@
 #include "engine/tokenizer/bpe_tokenizer.h"
 
+#include <algorithm>
 #include <limits>
 #include <optional>
 #include <utility>
@@ -18,6 +19,13 @@ namespace {
 constexpr size_t kMaxTextBytes = std::numeric_limits<int32_t>::max();
 constexpr TokenId kNoToken = -1;
 constexpr size_t kMaxTokens = std::numeric_limits<int32_t>::max();
+
+// Shares of a token sum to it; no text that Encode() takes overflows the sum.
+constexpr uint64_t kWholeToken = uint64_t{1} << 32;
+
+absl::Status TooMany(int64_t max_tokens) {
+  return absl::OutOfRangeError(StrCat("more than ", max_tokens, " tokens"));
+}
 
 bool IsLiteral(TokenKind kind) {
   return kind == TokenKind::kControl || kind == TokenKind::kUnknown ||
@@ -78,6 +86,7 @@ absl::StatusOr<std::unique_ptr<BpeTokenizer>> BpeTokenizer::Create(
   RETURN_IF_ERROR(tokenizer->AddBytes(vocabulary, index));
   RETURN_IF_ERROR(tokenizer->AddMerges(vocabulary, index));
   RETURN_IF_ERROR(tokenizer->AddEndTokens(vocabulary));
+  tokenizer->MeasureTokens();
   return tokenizer;
 }
 
@@ -156,8 +165,37 @@ absl::Status BpeTokenizer::AddEndTokens(const BpeVocabulary& vocabulary) {
   return absl::OkStatus();
 }
 
+void BpeTokenizer::MeasureTokens() {
+  std::array<size_t, 256> longest = {};  // token with the byte in it
+  for (const std::string& token : bytes_) {
+    for (const char byte : token) {
+      size_t& most = longest[static_cast<uint8_t>(byte)];
+      most = std::max(most, token.size());
+    }
+  }
+  for (size_t byte = 0; byte < longest.size(); ++byte) {
+    // A byte without a token of its own may disappear.
+    if (byte_tokens_[byte] == kNoToken) continue;
+    least_shares_[byte] = kWholeToken / longest[byte];
+  }
+}
+
+// A token of n bytes, each in no longer token than some m >= n, has shares of
+// 1/m that sum to 1 at most: the sum over a text cannot exceed its tokens.
+bool BpeTokenizer::NeedsMoreThan(int64_t max_tokens,
+                                 std::string_view text) const {
+  if (max_tokens >= static_cast<int64_t>(text.size())) return false;
+  uint64_t shares = 0;
+  for (const char byte : text) {
+    shares += least_shares_[static_cast<uint8_t>(byte)];
+  }
+  return shares / kWholeToken > static_cast<uint64_t>(max_tokens) ||
+         (shares / kWholeToken == static_cast<uint64_t>(max_tokens) &&
+          shares % kWholeToken > 0);
+}
+
 absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(
-    std::string_view text, bool parse_special) const {
+    std::string_view text, bool parse_special, int64_t max_tokens) const {
   if (text.size() > kMaxTextBytes) {
     return absl::InvalidArgumentError(
         StrCat("a text of ", text.size(), " bytes; at most ", kMaxTextBytes));
@@ -166,34 +204,39 @@ absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(
     return absl::InvalidArgumentError(
         StrCat("not valid UTF-8 at byte ", *invalid));
   }
+  if (NeedsMoreThan(max_tokens, text)) return TooMany(max_tokens);
   const AddedTokens& added =
       parse_special ? user_defined_and_special_ : user_defined_;
-  std::vector<TokenId> tokens;
-  PairMerger::Scratch scratch;
+  Encoding encoding{.max_tokens = max_tokens};
   size_t offset = 0;
   while (const auto match = added.FindNext(text, offset)) {
-    RETURN_IF_ERROR(EncodeOrdinary(text.substr(offset, match->offset - offset),
-                                   scratch, tokens));
-    tokens.push_back(match->token);
+    RETURN_IF_ERROR(
+        EncodeOrdinary(text.substr(offset, match->offset - offset), encoding));
+    encoding.tokens.push_back(match->token);
     offset = match->offset + match->bytes;
   }
-  RETURN_IF_ERROR(EncodeOrdinary(text.substr(offset), scratch, tokens));
-  return tokens;
+  RETURN_IF_ERROR(EncodeOrdinary(text.substr(offset), encoding));
+  return std::move(encoding.tokens);
 }
 
 absl::Status BpeTokenizer::EncodeOrdinary(std::string_view text,
-                                          PairMerger::Scratch& scratch,
-                                          std::vector<TokenId>& tokens) const {
-  std::vector<TokenId> symbols;
-  return splitter_.Split(text, [&](std::string_view word) {
-    symbols.clear();
-    for (const char byte : word) {
+                                          Encoding& encoding) const {
+  std::vector<TokenId>& word = encoding.word;
+  std::vector<TokenId>& tokens = encoding.tokens;
+  const auto full = [&encoding, &tokens] {
+    return static_cast<int64_t>(tokens.size()) > encoding.max_tokens;
+  };
+  RETURN_IF_ERROR(splitter_.Split(text, [&](std::string_view piece) {
+    word.clear();
+    for (const char byte : piece) {
       const TokenId token = byte_tokens_[static_cast<uint8_t>(byte)];
-      if (token != kNoToken) symbols.push_back(token);
+      if (token != kNoToken) word.push_back(token);
     }
-    merger_.Apply(symbols, scratch);
-    tokens.insert(tokens.end(), symbols.begin(), symbols.end());
-  });
+    merger_.Apply(word, encoding.scratch);
+    tokens.insert(tokens.end(), word.begin(), word.end());
+    return !full();
+  }));
+  return full() ? TooMany(encoding.max_tokens) : absl::OkStatus();
 }
 
 std::string_view BpeTokenizer::TokenBytes(TokenId token) const {

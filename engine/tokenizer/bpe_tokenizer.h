@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -54,8 +55,10 @@ class BpeTokenizer : public Tokenizer {
   static absl::StatusOr<std::unique_ptr<BpeTokenizer>> Create(
       const BpeVocabulary& vocabulary);
 
+  using Tokenizer::Encode;
   absl::StatusOr<std::vector<TokenId>> Encode(
-      std::string_view text, bool parse_special) const override;
+      std::string_view text, bool parse_special,
+      int64_t max_tokens) const override;
   std::string_view TokenBytes(TokenId token) const override;
   bool IsSpecial(TokenId token) const override;
   int vocab_size() const override { return static_cast<int>(bytes_.size()); }
@@ -75,14 +78,26 @@ class BpeTokenizer : public Tokenizer {
                          const TokenIndex& index);
   absl::Status AddEndTokens(const BpeVocabulary& vocabulary);
 
+  void MeasureTokens();
+  // Whether any encoding of `text` has more tokens. Never wrong when true; one
+  // cheap look at each byte.
+  bool NeedsMoreThan(int64_t max_tokens, std::string_view text) const;
+
+  // One call of Encode().
+  struct Encoding {
+    int64_t max_tokens;
+    std::vector<TokenId> tokens;
+    std::vector<TokenId> word;
+    PairMerger::Scratch scratch;
+  };
   // Appends the tokens of text without added tokens.
-  absl::Status EncodeOrdinary(std::string_view text,
-                              PairMerger::Scratch& scratch,
-                              std::vector<TokenId>& tokens) const;
+  absl::Status EncodeOrdinary(std::string_view text, Encoding& encoding) const;
 
   std::vector<std::string> bytes_;             // by id
   std::vector<bool> special_;                  // by id
   std::array<TokenId, 256> byte_tokens_ = {};  // -1: the vocabulary has none
+  // By byte: the least share of a token that it can be, in 2^-32.
+  std::array<uint64_t, 256> least_shares_ = {};
   std::vector<TokenId> end_tokens_;
   PreSplitter splitter_;
   PairMerger merger_;

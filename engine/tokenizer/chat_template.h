@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -25,10 +27,15 @@ class ChatTemplate {
   virtual ~ChatTemplate() = default;
   // Ends with the opening of the assistant's turn. Contents are encoded
   // without special tokens, so they cannot forge a turn. INVALID_ARGUMENT
-  // names the message's index for an unknown role.
+  // names the message's index for an unknown role; OUT_OF_RANGE as Tokenizer's.
   virtual absl::StatusOr<std::vector<TokenId>> Encode(
+      const Tokenizer& tokenizer, absl::Span<const ChatMessage> messages,
+      int64_t max_tokens) const = 0;
+  absl::StatusOr<std::vector<TokenId>> Encode(
       const Tokenizer& tokenizer,
-      absl::Span<const ChatMessage> messages) const = 0;
+      absl::Span<const ChatMessage> messages) const {
+    return Encode(tokenizer, messages, std::numeric_limits<int64_t>::max());
+  }
   virtual std::string_view name() const = 0;
 };
 

@@ -31,36 +31,51 @@ absl::StatusOr<TokenId> SpecialToken(const Tokenizer& tokenizer,
 // Appends turns to a prompt.
 class TurnWriter {
  public:
-  static absl::StatusOr<TurnWriter> Create(const Tokenizer& tokenizer) {
-    TurnWriter writer(tokenizer);
+  static absl::StatusOr<TurnWriter> Create(const Tokenizer& tokenizer,
+                                           int64_t max_tokens) {
+    TurnWriter writer(tokenizer, max_tokens);
     ASSIGN_OR_RETURN(writer.start_, SpecialToken(tokenizer, kStart));
     ASSIGN_OR_RETURN(writer.end_, SpecialToken(tokenizer, kEnd));
     return writer;
   }
 
   absl::Status Open(std::string_view role, std::string_view content) {
-    tokens_.push_back(start_);
+    RETURN_IF_ERROR(Append(start_));
     // Encoded together: a content that begins with white space joins the
     // line's end in one word.
     return AppendText(StrCat(role, "\n", content));
   }
   absl::Status Close() {
-    tokens_.push_back(end_);
+    RETURN_IF_ERROR(Append(end_));
     return AppendText("\n");
   }
   std::vector<TokenId> Take() { return std::move(tokens_); }
 
  private:
-  explicit TurnWriter(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  TurnWriter(const Tokenizer& tokenizer, int64_t max_tokens)
+      : tokenizer_(&tokenizer), max_tokens_(max_tokens) {}
+
+  int64_t room() const {
+    return max_tokens_ - static_cast<int64_t>(tokens_.size());
+  }
+  absl::Status Append(TokenId token) {
+    if (room() < 1) {
+      return absl::OutOfRangeError(
+          StrCat("more than ", max_tokens_, " tokens"));
+    }
+    tokens_.push_back(token);
+    return absl::OkStatus();
+  }
 
   absl::Status AppendText(std::string_view text) {
     ASSIGN_OR_RETURN(const std::vector<TokenId> tokens,
-                     tokenizer_->Encode(text, /*parse_special=*/false));
+                     tokenizer_->Encode(text, /*parse_special=*/false, room()));
     tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
     return absl::OkStatus();
   }
 
   const Tokenizer* tokenizer_;
+  int64_t max_tokens_;
   TokenId start_ = 0;
   TokenId end_ = 0;
   std::vector<TokenId> tokens_;
@@ -88,9 +103,11 @@ absl::Status CheckMessages(absl::Span<const ChatMessage> messages) {
 }  // namespace
 
 absl::StatusOr<std::vector<TokenId>> ChatMlTemplate::Encode(
-    const Tokenizer& tokenizer, absl::Span<const ChatMessage> messages) const {
+    const Tokenizer& tokenizer, absl::Span<const ChatMessage> messages,
+    int64_t max_tokens) const {
   RETURN_IF_ERROR(CheckMessages(messages));
-  ASSIGN_OR_RETURN(TurnWriter writer, TurnWriter::Create(tokenizer));
+  ASSIGN_OR_RETURN(TurnWriter writer,
+                   TurnWriter::Create(tokenizer, max_tokens));
   if (!default_system_.empty() && messages[0].role != kSystem) {
     RETURN_IF_ERROR(writer.Open(kSystem, default_system_));
     RETURN_IF_ERROR(writer.Close());

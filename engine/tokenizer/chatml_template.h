@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,9 +25,10 @@ class ChatMlTemplate : public ChatTemplate {
 
   // Also INVALID_ARGUMENT: there are no messages, or a content is not valid
   // UTF-8. FAILED_PRECONDITION: the tokenizer lacks ChatML's special tokens.
+  using ChatTemplate::Encode;
   absl::StatusOr<std::vector<TokenId>> Encode(
-      const Tokenizer& tokenizer,
-      absl::Span<const ChatMessage> messages) const override;
+      const Tokenizer& tokenizer, absl::Span<const ChatMessage> messages,
+      int64_t max_tokens) const override;
   std::string_view name() const override { return "chatml"; }
 
   const std::string& default_system() const { return default_system_; }

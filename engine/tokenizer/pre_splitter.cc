@@ -77,7 +77,7 @@ PreSplitter::~PreSplitter() = default;
 
 absl::Status PreSplitter::Split(
     std::string_view text,
-    absl::FunctionRef<void(std::string_view word)> emit) const {
+    absl::FunctionRef<bool(std::string_view word)> emit) const {
   const std::unique_ptr<pcre2_match_context, FreeMatchContext> context(
       pcre2_match_context_create(nullptr));
   const std::unique_ptr<pcre2_match_data, FreeMatchData> match(
@@ -95,7 +95,7 @@ absl::Status PreSplitter::Split(
     }
     const size_t end = pcre2_get_ovector_pointer(match.get())[1];
     SPARSESERVE_CHECK(end > offset && end <= text.size());
-    emit(text.substr(offset, end - offset));
+    if (!emit(text.substr(offset, end - offset))) break;
     offset = end;
   }
   return absl::OkStatus();

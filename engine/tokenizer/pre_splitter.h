@@ -30,11 +30,12 @@ class PreSplitter {
   explicit PreSplitter(PreSplit rule);
   ~PreSplitter();
 
-  // Calls `emit` with each word in order; the words together are `text`.
+  // Calls `emit` with each word in order, until it returns false; the words
+  // together are `text`.
   // INTERNAL if the matcher reached a limit of its own, which it does for no
   // known text. REQUIRES: `text` is valid UTF-8.
   absl::Status Split(std::string_view text,
-                     absl::FunctionRef<void(std::string_view word)> emit) const;
+                     absl::FunctionRef<bool(std::string_view word)> emit) const;
 
  private:
   struct FreeCode {

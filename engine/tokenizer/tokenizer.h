@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,9 +19,14 @@ class Tokenizer {
   // `text` must be valid UTF-8 (INVALID_ARGUMENT names the byte offset if
   // not). With `parse_special`, the model's special tokens in `text` become
   // their ids; without, they are ordinary text: a caller's prompt cannot forge
-  // a turn.
+  // a turn. OUT_OF_RANGE, without the work of encoding the rest, as soon as it
+  // is known that there are more than `max_tokens`.
   virtual absl::StatusOr<std::vector<TokenId>> Encode(
-      std::string_view text, bool parse_special) const = 0;
+      std::string_view text, bool parse_special, int64_t max_tokens) const = 0;
+  absl::StatusOr<std::vector<TokenId>> Encode(std::string_view text,
+                                              bool parse_special) const {
+    return Encode(text, parse_special, std::numeric_limits<int64_t>::max());
+  }
 
   // The bytes of one token; not necessarily whole UTF-8 characters. Special
   // tokens have their literal text. REQUIRES: 0 <= token < vocab_size().

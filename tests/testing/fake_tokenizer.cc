@@ -13,7 +13,10 @@ FakeTokenizer::FakeTokenizer(std::vector<std::string> pieces) {
 }
 
 absl::StatusOr<std::vector<TokenId>> FakeTokenizer::Encode(
-    std::string_view text, bool /*parse_special*/) const {
+    std::string_view text, bool /*parse_special*/, int64_t max_tokens) const {
+  if (static_cast<int64_t>(text.size()) > max_tokens) {
+    return absl::OutOfRangeError("too many tokens");
+  }
   std::vector<TokenId> tokens;
   for (const char byte : text) {
     tokens.push_back(static_cast<unsigned char>(byte));

@@ -19,8 +19,10 @@ class FakeTokenizer : public Tokenizer {
   explicit FakeTokenizer(std::vector<std::string> pieces = {});
 
   // One token per byte.
+  using Tokenizer::Encode;
   absl::StatusOr<std::vector<TokenId>> Encode(
-      std::string_view text, bool parse_special) const override;
+      std::string_view text, bool parse_special,
+      int64_t max_tokens) const override;
   std::string_view TokenBytes(TokenId token) const override;
   bool IsSpecial(TokenId token) const override { return token == kEndToken; }
   int vocab_size() const override { return static_cast<int>(bytes_.size()); }

@@ -122,6 +122,37 @@ TEST(BpeTokenizerTest, EncodesAMegabyteWord) {
             Ids(kBytes / 32, 259 + 4));
 }
 
+TEST(BpeTokenizerTest, RefusesMoreTokensThanTheLimit) {
+  const auto tokenizer = Create(ByteLevelVocabulary({"a b", "ab c"}));
+  struct Case {
+    std::string text;
+    int tokens;
+  };
+  for (const auto& [text, tokens] :
+       std::vector<Case>{{"", 0},
+                         {"abc", 1},
+                         {"abcabcabc", 3},
+                         {"acbacb", 6},
+                         {"ab ab ab", 5},
+                         {"<|im_end|>", 1},
+                         {"<|im_end|><|im_end|>abcabc", 4}}) {
+    EXPECT_EQ(tokenizer->Encode(text, true, tokens)->size(), tokens) << text;
+    if (tokens == 0) continue;
+    EXPECT_EQ(tokenizer->Encode(text, true, tokens - 1).status().code(),
+              absl::StatusCode::kOutOfRange)
+        << text;
+  }
+}
+
+TEST(BpeTokenizerTest, TheLimitCountsOnlyBytesThatHaveTokens) {
+  BpeVocabulary vocabulary = ByteLevelVocabulary({});
+  vocabulary.tokens[4] = "no byte";
+  vocabulary.tokens.push_back("\x04!");
+  vocabulary.kinds.push_back(TokenKind::kUserDefined);
+  EXPECT_EQ(Create(vocabulary)->Encode("x\x04\x04y", false, 2).value(),
+            (Ids{'x', 'y'}));
+}
+
 struct BadVocabulary {
   std::string name;
   std::function<void(BpeVocabulary&)> spoil;

@@ -46,6 +46,21 @@ TEST(ChatMlTemplateTest, FramesEveryMessageAndOpensTheAssistantsTurn) {
             "<|im_start|>assistant\n");
 }
 
+TEST(ChatMlTemplateTest, RefusesMoreTokensThanTheLimit) {
+  const auto tokenizer = MakeTokenizer();
+  const ChatMlTemplate chat("");
+  const std::vector<ChatMessage> messages = {{"user", "Hi"}};
+  const auto all = chat.Encode(*tokenizer, messages);
+  ASSERT_TRUE(all.ok()) << all.status();
+  const int64_t tokens = static_cast<int64_t>(all->size());
+  EXPECT_TRUE(chat.Encode(*tokenizer, messages, tokens).ok());
+  for (int64_t limit = 0; limit < tokens; ++limit) {
+    EXPECT_EQ(chat.Encode(*tokenizer, messages, limit).status().code(),
+              absl::StatusCode::kOutOfRange)
+        << limit;
+  }
+}
+
 TEST(ChatMlTemplateTest, OpensWithTheDefaultSystemMessageUnlessOneIsGiven) {
   const ChatMlTemplate chat("Default.");
   EXPECT_EQ(Render(chat, {{"user", "Hi"}}),

@@ -14,8 +14,11 @@ using Words = std::vector<std::string>;
 
 Words Split(PreSplit rule, std::string_view text) {
   Words words;
-  const absl::Status status = PreSplitter(rule).Split(
-      text, [&](std::string_view word) { words.emplace_back(word); });
+  const absl::Status status =
+      PreSplitter(rule).Split(text, [&](std::string_view word) {
+        words.emplace_back(word);
+        return true;
+      });
   EXPECT_TRUE(status.ok()) << status;
   return words;
 }
@@ -49,6 +52,17 @@ TEST(PreSplitterTest, SplitsAsGpt2Does) {
   for (const auto& [text, expected] : kCases) {
     EXPECT_EQ(Split(PreSplit::kGpt2, text), expected) << text;
   }
+}
+
+TEST(PreSplitterTest, StopsWhenItIsTold) {
+  Words words;
+  const absl::Status status =
+      PreSplitter(PreSplit::kGpt2).Split("a b c", [&](std::string_view word) {
+        words.emplace_back(word);
+        return words.size() < 2;
+      });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(words, (Words{"a", " b"}));
 }
 
 TEST(PreSplitterTest, SetsEveryNumericCharacterApartAsSmolLmDoes) {
