@@ -19,6 +19,7 @@
 #include "server/rpc/request_id.h"
 #include "server/rpc/request_log.h"
 #include "server/rpc/served_model.h"
+#include "server/rpc/tokenizer_worker.h"
 #include "server/scheduling/request_queue.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/serving_loop.h"
@@ -68,6 +69,12 @@ TokenStream::Options StreamOptions(const ServerSettings& settings) {
   return options;
 }
 
+TokenizerWorker::Options TokenizerOptions(const ServerSettings& settings) {
+  TokenizerWorker::Options options;
+  options.max_jobs = settings.max_queued_requests;
+  return options;
+}
+
 GrpcServer::Options GrpcOptions(const Server::Options& options) {
   const ServerSettings& settings = options.settings;
   GrpcServer::Options result;
@@ -98,11 +105,13 @@ struct Server::Parts {
             options.settings.default_max_output_tokens.value_or(
                 kDefaultMaxOutputTokens))},
         observer({metrics, log, absl::Now}),
-        admission({options.settings.default_deadline},
-                  {models.front(), queue, metrics, absl::Now, RandomBits}),
-        inference(
-            StreamOptions(options.settings),
-            {models.front(), admission, observer, metrics, queue, absl::Now}),
+        tokenizer(TokenizerOptions(options.settings)),
+        admission(
+            {options.settings.default_deadline},
+            {models.front(), tokenizer, queue, metrics, absl::Now, RandomBits}),
+        inference(StreamOptions(options.settings),
+                  {models.front(), admission, tokenizer, observer, metrics,
+                   queue, absl::Now}),
         model_service({models, observer, absl::Now}),
         loop({queue, *engine, *scheduler, metrics, absl::Now,
               options.on_device_failure}) {}
@@ -114,6 +123,7 @@ struct Server::Parts {
   RequestQueue queue;
   const std::vector<ServedModel> models;
   CallObserver observer;
+  TokenizerWorker tokenizer;
   Admission admission;
   InferenceService inference;
   ModelService model_service;
@@ -147,6 +157,8 @@ Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Server::~Server() {
   parts_->loop.Stop();
   parts_->grpc->Shutdown(absl::Now() + kFlushTime);
+  // What callers left behind: it uses parts that go first.
+  parts_->tokenizer.Stop();
 }
 
 int Server::port() const { return parts_->grpc->port(); }

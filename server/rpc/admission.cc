@@ -1,32 +1,54 @@
 #include "server/rpc/admission.h"
 
 #include <utility>
+#include <vector>
 
+#include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "server/rpc/prompt_conversion.h"
 #include "server/rpc/request_conversion.h"
 #include "server/rpc/status_details.h"
 
 namespace sparseserve {
+namespace {
+
+absl::Status ToStatus(Refusal refusal, const RequestQueue& queue) {
+  switch (refusal) {
+    case Refusal::kNone:
+      return absl::OkStatus();
+    case Refusal::kQueueFull:
+      return QueueFull(queue.waiting());
+    case Refusal::kDraining:
+      return Draining();
+  }
+  SPARSESERVE_CHECK(false && "unknown refusal");
+}
+
+}  // namespace
 
 Admission::Admission(Options options, Dependencies dependencies)
     : options_(options), d_(std::move(dependencies)) {}
 
-absl::Status Admission::Admit(const v1::GenerateOptions& options,
-                              CallRecord& record,
-                              std::shared_ptr<TokenStream> stream) {
-  ASSIGN_OR_RETURN(std::unique_ptr<Request> request, Convert(options, record));
-  request->cancelled = stream->cancelled();
-  request->sink = std::move(stream);
-  switch (d_.queue.Push(request)) {
-    case Refusal::kNone:
-      return absl::OkStatus();
-    case Refusal::kQueueFull:
-      return QueueFull(d_.queue.waiting());
-    case Refusal::kDraining:
-      return Draining();
+void Admission::Admit(v1::GenerateOptions options, CallRecord& record,
+                      std::shared_ptr<TokenStream> stream) {
+  absl::StatusOr<std::unique_ptr<Request>> request = Convert(options, record);
+  if (!request.ok()) return Refuse(request.status(), *stream);
+  const absl::StatusOr<size_t> bytes = PromptBytes(options, d_.model);
+  if (!bytes.ok()) return Refuse(bytes.status(), *stream);
+  const auto pending = std::make_shared<Pending>();
+  pending->options = std::move(options);
+  pending->request = *std::move(request);
+  pending->request->cancelled = stream->cancelled();
+  pending->stream = std::move(stream);
+  if (*bytes == 0) return Complete(*pending);
+  if (!d_.worker.Submit(*bytes, [this, pending] { Complete(*pending); })) {
+    Refuse(QueueFull(d_.worker.waiting()), *pending->stream);
   }
-  return absl::InternalError("unknown refusal");
+}
+
+void Admission::Refuse(const absl::Status& status, TokenStream& stream) {
+  d_.metrics.Rejected(RejectReasonOf(status));
+  stream.Refuse(status);
 }
 
 absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
@@ -34,21 +56,37 @@ absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
   record.model = d_.model.name;
   ASSIGN_OR_RETURN(std::unique_ptr<Request> request,
                    ConvertOptions(options, d_.model, d_.draw_seed));
-  const absl::Time begin = d_.clock();
-  ASSIGN_OR_RETURN(std::vector<TokenId> prompt,
-                   EncodePrompt(options, d_.model));
-  d_.metrics.PhaseTime(RequestPhase::kTokenize, d_.clock() - begin);
-  RETURN_IF_ERROR(SetPrompt(std::move(prompt), d_.model, *request));
-
+  RETURN_IF_ERROR(ToStatus(d_.queue.WouldRefuse(), d_.queue));
   request->id = record.request_id;
-  request->operation = record.operation;
+  request->operation = *record.operation;
   request->arrival = record.arrival;
   request->deadline = record.deadline == absl::InfiniteFuture()
                           ? record.arrival + options_.default_deadline
                           : record.deadline;
-  record.prompt_tokens = static_cast<int>(request->prompt.size());
   record.target = request->target;
   return request;
+}
+
+void Admission::Complete(Pending& pending) {
+  // The caller has its answer; nobody reads another.
+  if (pending.request->cancelled->load()) return;
+  const std::shared_ptr<TokenStream> stream = pending.stream;
+  const absl::Status status = EncodeAndPush(pending);
+  if (!status.ok()) Refuse(status, *stream);
+}
+
+absl::Status Admission::EncodeAndPush(Pending& pending) {
+  // Again, for much can have changed while the text waited.
+  RETURN_IF_ERROR(ToStatus(d_.queue.WouldRefuse(), d_.queue));
+  const absl::Time begin = d_.clock();
+  ASSIGN_OR_RETURN(std::vector<TokenId> prompt,
+                   EncodePrompt(pending.options, d_.model));
+  d_.metrics.PhaseTime(RequestPhase::kTokenize, d_.clock() - begin);
+  std::unique_ptr<Request>& request = pending.request;
+  RETURN_IF_ERROR(SetPrompt(std::move(prompt), d_.model, *request));
+  pending.stream->SetPromptTokens(static_cast<int>(request->prompt.size()));
+  request->sink = std::move(pending.stream);
+  return ToStatus(d_.queue.Push(request), d_.queue);
 }
 
 }  // namespace sparseserve

@@ -10,17 +10,19 @@
 #include "server/rpc/call_record.h"
 #include "server/rpc/served_model.h"
 #include "server/rpc/token_stream.h"
+#include "server/rpc/tokenizer_worker.h"
 #include "server/scheduling/request_queue.h"
 #include "sparseserve/v1/inference_service.pb.h"
 
 namespace sparseserve {
 
-// The way from a parsed message into the queue: converts, tokenises, pushes.
-// Thread-safe.
+// The way from a parsed message into the queue: converts, has the text
+// tokenised by the worker, pushes. Thread-safe.
 class Admission {
  public:
   struct Dependencies {  // all outlive this
     const ServedModel& model;
+    TokenizerWorker& worker;
     RequestQueue& queue;
     Metrics& metrics;
     std::function<absl::Time()> clock;
@@ -31,16 +33,29 @@ class Admission {
   };
   Admission(Options options, Dependencies dependencies);
 
-  // Queues what `options` ask for; the output goes to `stream`. Completes
-  // `record`, which nobody writes to any more once the request is queued. An
-  // error if the request is refused: `stream` is untouched.
-  absl::Status Admit(const v1::GenerateOptions& options, CallRecord& record,
-                     std::shared_ptr<TokenStream> stream);
+  // Queues what `options` ask for, or refuses the stream, now or once the
+  // prompt is encoded. Completes `record`, and uses it no more when it returns;
+  // the call can end at any moment from then on. Does no long work.
+  void Admit(v1::GenerateOptions options, CallRecord& record,
+             std::shared_ptr<TokenStream> stream);
+
+  // Ends a call that was not taken, and counts it.
+  void Refuse(const absl::Status& status, TokenStream& stream);
 
  private:
-  // The request but for its sink and flag.
+  // A checked request whose prompt is still to be encoded.
+  struct Pending {
+    v1::GenerateOptions options;
+    std::unique_ptr<Request> request;
+    std::shared_ptr<TokenStream> stream;
+  };
+
+  // All that can be checked without encoding the prompt.
   absl::StatusOr<std::unique_ptr<Request>> Convert(
       const v1::GenerateOptions& options, CallRecord& record) const;
+  // On the worker's thread unless there is no text.
+  void Complete(Pending& pending);
+  absl::Status EncodeAndPush(Pending& pending);
 
   const Options options_;
   const Dependencies d_;

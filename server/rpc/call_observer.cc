@@ -22,19 +22,19 @@ void CallObserver::Finished(const CallRecord& record,
 }
 
 void CallObserver::Finished(const CallRecord& record,
-                            const TokenStream::End& end, int output_tokens) {
+                            const TokenStream::Summary& summary) {
   RequestLogEntry::Generation generation;
-  generation.prompt_tokens = record.prompt_tokens;
-  generation.output_tokens = output_tokens;
-  if (end.report.has_value()) {
-    const FinishReport& report = *end.report;
+  generation.prompt_tokens = summary.prompt_tokens;
+  generation.output_tokens = summary.output_tokens;
+  if (summary.end.report.has_value()) {
+    const FinishReport& report = *summary.end.report;
     generation.queue = report.queue;
     generation.time_to_first_token = report.time_to_first_token;
     generation.density =
         Density({report.prefill_blocks.computed + report.decode_blocks.computed,
                  report.prefill_blocks.allowed + report.decode_blocks.allowed});
   }
-  Finish(record, end.status, generation);
+  Finish(record, summary.end.status, generation);
 }
 
 void CallObserver::WaitUntilIdle(absl::Time deadline) {

@@ -27,8 +27,7 @@ class CallObserver {
   void Started(const CallRecord& record);
   // Of a call that generates nothing.
   void Finished(const CallRecord& record, const absl::Status& status);
-  void Finished(const CallRecord& record, const TokenStream::End& end,
-                int output_tokens);
+  void Finished(const CallRecord& record, const TokenStream::Summary& summary);
 
   // Returns once no call is under way, or at `deadline`.
   void WaitUntilIdle(absl::Time deadline);

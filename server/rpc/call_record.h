@@ -9,8 +9,8 @@
 
 namespace sparseserve {
 
-// One call, from its first byte to its log line. Written while the call is
-// taken in, read only once its request is queued.
+// One call, from its first byte to its log line. Written while the call's
+// method runs, read only from then on.
 struct CallRecord {
   std::string method;  // "sparseserve.v1.InferenceService/Generate"
   std::string request_id;
@@ -19,9 +19,8 @@ struct CallRecord {
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();  // the caller's own
 
-  // Of generations.
-  Operation operation = Operation::kStreamGenerate;
-  std::optional<int> prompt_tokens;
+  // Of calls to InferenceService.
+  std::optional<Operation> operation;
   LatencyTarget target;
 };
 

@@ -50,10 +50,7 @@ void GenerationCall::StartTimer(absl::Duration delay) {
       });
 }
 
-void GenerationCall::Over() {
-  const auto [end, output_tokens] = stream_->Done();
-  observer_.Finished(record_, end, output_tokens);
-}
+void GenerationCall::Over() { observer_.Finished(record_, stream_->Done()); }
 
 WholeCall::WholeCall(grpc::CallbackServerContext& context,
                      grpc::ByteBuffer& response, CallRecord record,

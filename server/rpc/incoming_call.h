@@ -11,7 +11,7 @@
 namespace sparseserve {
 
 // What request metadata and the deadline say. A malformed x-request-id is
-// replaced; CheckRequestId() refuses it.
+// replaced; SettleRequestId() refuses it.
 CallRecord RecordOf(const grpc::CallbackServerContext& context,
                     const std::string& method, absl::Time arrival);
 

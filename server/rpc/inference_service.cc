@@ -17,7 +17,9 @@ InferenceService::InferenceService(TokenStream::Options stream_options,
       call_dependencies_{d_.model,
                          d_.observer,
                          std::move(stream_options),
-                         {d_.queue, d_.metrics, d_.clock}} {}
+                         {d_.queue, d_.metrics, d_.clock}},
+      tokenize_dependencies_{d_.model, d_.worker, d_.observer, d_.metrics,
+                             d_.clock} {}
 
 grpc::ServerUnaryReactor* InferenceService::Generate(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
@@ -43,18 +45,12 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* InferenceService::StreamGenerate(
 grpc::ServerUnaryReactor* InferenceService::Tokenize(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
     grpc::ByteBuffer* response) {
-  return AnswerCall<v1::TokenizeRequest, v1::TokenizeResponse>(
-      {*context, *request, *response,
-       NewRecord(*context, kTokenizeMethod, Operation::kTokenize)},
-      d_.observer,
-      [this](const v1::TokenizeRequest& message)
-          -> absl::StatusOr<v1::TokenizeResponse> {
-        const absl::Time begin = d_.clock();
-        const auto tokens = EncodeInput(message, d_.model);
-        if (!tokens.ok()) return tokens.status();
-        d_.metrics.PhaseTime(RequestPhase::kTokenize, d_.clock() - begin);
-        return ToTokenizeResponse(*tokens, d_.model.tokenizer);
-      });
+  auto* const call = new TokenizeCall(
+      *context, *response,
+      NewRecord(*context, kTokenizeMethod, Operation::kTokenize),
+      tokenize_dependencies_);
+  call->Start(*request);
+  return call;
 }
 
 grpc::ServerUnaryReactor* InferenceService::Detokenize(
@@ -95,15 +91,9 @@ void InferenceService::Start(const grpc::CallbackServerContext& context,
     status =
         SettleRequestId(context, message.options().request_id(), call.record());
   }
-  if (status.ok()) {
-    // From here on, unless refused, the call can end at any moment.
-    status =
-        d_.admission.Admit(message.options(), call.record(), call.stream());
-  }
-  if (!status.ok()) {
-    d_.metrics.Rejected(RejectReasonOf(status));
-    call.stream()->Refuse(status);
-  }
+  if (!status.ok()) return d_.admission.Refuse(status, *call.stream());
+  d_.admission.Admit(std::move(*message.mutable_options()), call.record(),
+                     call.stream());
 }
 
 }  // namespace sparseserve

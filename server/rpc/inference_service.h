@@ -5,6 +5,7 @@
 
 #include "server/rpc/admission.h"
 #include "server/rpc/generation_calls.h"
+#include "server/rpc/tokenize_call.h"
 #include "sparseserve/v1/inference_service.grpc.pb.h"
 
 namespace sparseserve {
@@ -21,6 +22,7 @@ class InferenceService final
   struct Dependencies {  // all outlive the service
     const ServedModel& model;
     Admission& admission;
+    TokenizerWorker& worker;
     CallObserver& observer;
     Metrics& metrics;
     RequestQueue& queue;
@@ -53,6 +55,7 @@ class InferenceService final
 
   const Dependencies d_;
   const GenerationCall::Dependencies call_dependencies_;
+  const TokenizeCall::Dependencies tokenize_dependencies_;
 };
 
 }  // namespace sparseserve

@@ -1,6 +1,8 @@
 #include "server/rpc/prompt_conversion.h"
 
 #include <algorithm>
+#include <limits>
+#include <optional>
 #include <utility>
 
 #include "engine/base/status_macros.h"
@@ -41,31 +43,36 @@ void CheckChat(std::string_view field, const v1::ChatMessages& chat,
   }
 }
 
-absl::StatusOr<std::vector<TokenId>> EncodeText(std::string_view field,
-                                                const std::string& text,
-                                                bool parse_special,
-                                                const ServedModel& model) {
-  if (text.size() > model.max_prompt_bytes) {
-    return PromptTooLong(field, text.size(), model.max_prompt_bytes, "bytes");
-  }
-  return model.tokenizer.Encode(text, parse_special);
+absl::StatusOr<size_t> FittingBytes(std::string_view field, size_t bytes,
+                                    const ServedModel& model) {
+  if (bytes <= model.max_prompt_bytes) return bytes;
+  return PromptTooLong(field, bytes, model.max_prompt_bytes, "bytes");
 }
 
-absl::StatusOr<std::vector<TokenId>> EncodeChat(std::string_view field,
-                                                const v1::ChatMessages& chat,
-                                                const ServedModel& model) {
+size_t ContentBytes(const v1::ChatMessages& chat) {
   size_t bytes = 0;
   for (const v1::ChatMessage& message : chat.messages()) {
     bytes += message.content().size();
   }
-  if (bytes > model.max_prompt_bytes) {
-    return PromptTooLong(field, bytes, model.max_prompt_bytes, "bytes");
-  }
+  return bytes;
+}
+
+absl::StatusOr<std::vector<TokenId>> EncodeChat(const v1::ChatMessages& chat,
+                                                const ServedModel& model,
+                                                int64_t max_tokens) {
   std::vector<ChatMessage> messages;
   for (const v1::ChatMessage& message : chat.messages()) {
     messages.push_back({message.role(), message.content()});
   }
-  return model.chat_template->Encode(model.tokenizer, messages);
+  return model.chat_template->Encode(model.tokenizer, messages, max_tokens);
+}
+
+// Says what stopped an encoding at the limit.
+absl::StatusOr<std::vector<TokenId>> WithinPromptLimit(
+    std::string_view field, absl::StatusOr<std::vector<TokenId>> tokens,
+    const ServedModel& model) {
+  if (!absl::IsOutOfRange(tokens.status())) return tokens;
+  return PromptTooLong(field, std::nullopt, model.max_prompt_tokens, "tokens");
 }
 
 }  // namespace
@@ -117,14 +124,32 @@ void CheckPrompt(const v1::GenerateOptions& options, const ServedModel& model,
   }
 }
 
-absl::StatusOr<std::vector<TokenId>> EncodePrompt(
-    const v1::GenerateOptions& options, const ServedModel& model) {
+absl::StatusOr<size_t> PromptBytes(const v1::GenerateOptions& options,
+                                   const ServedModel& model) {
   switch (options.prompt_case()) {
     case v1::GenerateOptions::kText:
-      return EncodeText("options.text", options.text(),
-                        /*parse_special=*/false, model);
+      return FittingBytes("options.text", options.text().size(), model);
     case v1::GenerateOptions::kChat:
-      return EncodeChat("options.chat", options.chat(), model);
+      return FittingBytes("options.chat", ContentBytes(options.chat()), model);
+    default:
+      return 0;
+  }
+}
+
+absl::StatusOr<std::vector<TokenId>> EncodePrompt(
+    const v1::GenerateOptions& options, const ServedModel& model) {
+  RETURN_IF_ERROR(PromptBytes(options, model).status());
+  switch (options.prompt_case()) {
+    case v1::GenerateOptions::kText:
+      return WithinPromptLimit(
+          "options.text",
+          model.tokenizer.Encode(options.text(), /*parse_special=*/false,
+                                 model.max_prompt_tokens),
+          model);
+    case v1::GenerateOptions::kChat:
+      return WithinPromptLimit(
+          "options.chat",
+          EncodeChat(options.chat(), model, model.max_prompt_tokens), model);
     default: {
       const auto& ids = options.token_ids().ids();
       if (ids.size() > model.max_prompt_tokens) {
@@ -169,14 +194,14 @@ absl::Status SetPrompt(std::vector<TokenId> prompt, const ServedModel& model,
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<TokenId>> EncodeInput(
-    const v1::TokenizeRequest& request, const ServedModel& model) {
+absl::StatusOr<size_t> CheckInput(const v1::TokenizeRequest& request,
+                                  const ServedModel& model) {
   RETURN_IF_ERROR(CheckModelName("model", request.model(), model,
                                  /*may_be_empty=*/true));
   FieldErrors errors;
   switch (request.input_case()) {
     case v1::TokenizeRequest::kText:
-      return EncodeText("text", request.text(), request.parse_special(), model);
+      return FittingBytes("text", request.text().size(), model);
     case v1::TokenizeRequest::kChat:
       if (request.parse_special()) {
         errors.Add("parse_special", "true",
@@ -184,11 +209,21 @@ absl::StatusOr<std::vector<TokenId>> EncodeInput(
       }
       CheckChat("chat", request.chat(), model, errors);
       RETURN_IF_ERROR(errors.ToStatus());
-      return EncodeChat("chat", request.chat(), model);
+      return FittingBytes("chat", ContentBytes(request.chat()), model);
     case v1::TokenizeRequest::INPUT_NOT_SET:
       errors.Add("input", "", "text or chat");
   }
   return errors.ToStatus();
+}
+
+absl::StatusOr<std::vector<TokenId>> EncodeInput(
+    const v1::TokenizeRequest& request, const ServedModel& model) {
+  if (request.has_chat()) {
+    // Its length in bytes is limit enough.
+    return EncodeChat(request.chat(), model,
+                      std::numeric_limits<int64_t>::max());
+  }
+  return model.tokenizer.Encode(request.text(), request.parse_special());
 }
 
 absl::StatusOr<std::string> DecodeTokens(const v1::DetokenizeRequest& request,

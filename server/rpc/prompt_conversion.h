@@ -29,8 +29,13 @@ void CheckTokenIds(std::string_view field,
 void CheckPrompt(const v1::GenerateOptions& options, const ServedModel& model,
                  FieldErrors& errors);
 
+// The bytes that EncodePrompt() will read, 0 for token ids; PROMPT_TOO_LONG if
+// they cannot fit the context, whatever they say.
+absl::StatusOr<size_t> PromptBytes(const v1::GenerateOptions& options,
+                                   const ServedModel& model);
+
 // The prompt of checked options as tokens. Costs time proportional to a text's
-// length, which is refused beforehand if it cannot fit.
+// length, until it is known not to fit.
 absl::StatusOr<std::vector<TokenId>> EncodePrompt(
     const v1::GenerateOptions& options, const ServedModel& model);
 
@@ -39,18 +44,17 @@ absl::StatusOr<std::vector<TokenId>> EncodePrompt(
 absl::Status SetPrompt(std::vector<TokenId> prompt, const ServedModel& model,
                        Request& request);
 
-// The input of Tokenize as tokens. It may be longer than the context, but not
-// than max_prompt_bytes.
+// Checks the input of Tokenize; the bytes that EncodeInput() will read.
+absl::StatusOr<size_t> CheckInput(const v1::TokenizeRequest& request,
+                                  const ServedModel& model);
+
+// The checked input of Tokenize as tokens. It may be longer than the context,
+// but not than max_prompt_bytes.
 absl::StatusOr<std::vector<TokenId>> EncodeInput(
     const v1::TokenizeRequest& request, const ServedModel& model);
 
 // The bytes of all tokens of Detokenize.
 absl::StatusOr<std::string> DecodeTokens(const v1::DetokenizeRequest& request,
                                          const ServedModel& model);
-
-// INVALID_ARGUMENT or NOT_FOUND unless `name` is the model's or, where
-// `may_be_empty`, empty.
-absl::Status CheckModelName(std::string_view field, const std::string& name,
-                            const ServedModel& model, bool may_be_empty);
 
 }  // namespace sparseserve

@@ -135,20 +135,22 @@ absl::Status NotImplemented(const std::vector<FieldViolation>& violations) {
                     violations, static_cast<int>(violations.size()));
 }
 
-absl::Status PromptTooLong(std::string_view field, int64_t size, int64_t limit,
-                           std::string_view unit) {
+absl::Status PromptTooLong(std::string_view field, std::optional<int64_t> size,
+                           int64_t limit, std::string_view unit) {
+  const std::string length =
+      StrCat(size.has_value() ? StrCat(*size) : StrCat("more than ", limit),
+             " ", unit, " long");
   ErrorDetails details;
   details.reason = "PROMPT_TOO_LONG";
   details.metadata = {{"field", std::string(field)},
-                      {"size", StrCat(size)},
                       {"limit", StrCat(limit)},
                       {"unit", std::string(unit)}};
-  details.violations = {{std::string(field), StrCat(size, " ", unit, " long"),
-                         StrCat("at most ", limit, " ", unit)}};
-  return WithDetails(
-      absl::InvalidArgumentError(StrCat(field, " is ", size, " ", unit,
-                                        " long, must be at most ", limit)),
-      details);
+  if (size.has_value()) details.metadata.emplace_back("size", StrCat(*size));
+  details.violations = {
+      {std::string(field), length, StrCat("at most ", limit, " ", unit)}};
+  return WithDetails(absl::InvalidArgumentError(StrCat(
+                         field, " is ", length, ", must be at most ", limit)),
+                     details);
 }
 
 absl::Status ModelNotFound(std::string_view name) {

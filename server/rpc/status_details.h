@@ -50,9 +50,10 @@ absl::Status InvalidFields(const std::vector<FieldViolation>& violations,
                            int found);
 // UNIMPLEMENTED / NOT_IMPLEMENTED.
 absl::Status NotImplemented(const std::vector<FieldViolation>& violations);
-// INVALID_ARGUMENT / PROMPT_TOO_LONG; `unit` is "tokens" or "bytes".
-absl::Status PromptTooLong(std::string_view field, int64_t size, int64_t limit,
-                           std::string_view unit);
+// INVALID_ARGUMENT / PROMPT_TOO_LONG; `unit` is "tokens" or "bytes"; no `size`
+// if it was not counted to the end.
+absl::Status PromptTooLong(std::string_view field, std::optional<int64_t> size,
+                           int64_t limit, std::string_view unit);
 absl::Status ModelNotFound(std::string_view name);
 absl::Status PatternUnsupported(std::string_view plan, std::string_view model);
 absl::Status QueueFull(int waiting);

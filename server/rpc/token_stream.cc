@@ -72,6 +72,11 @@ void TokenStream::Fail(const absl::Status& status, const char* reason) {
   Refuse(WithDetails(status, details));
 }
 
+void TokenStream::SetPromptTokens(int tokens) {
+  MutexLock lock(mu_);
+  prompt_tokens_ = tokens;
+}
+
 void TokenStream::Refuse(const absl::Status& status) {
   MutexLock lock(mu_);
   // What an error cuts short is of no use, least of all to a slow reader.
@@ -107,10 +112,10 @@ void TokenStream::ReaderTimedOut() {
   call_->Break();
 }
 
-std::pair<TokenStream::End, int> TokenStream::Done() {
+TokenStream::Summary TokenStream::Done() {
   MutexLock lock(mu_);
   call_ = nullptr;
-  return {*end_, output_tokens_};
+  return {*end_, prompt_tokens_, output_tokens_};
 }
 
 void TokenStream::EndWith(End end) {

@@ -31,6 +31,13 @@ class TokenStream : public TokenSink {
     std::optional<FinishReport> report;
   };
 
+  // What is known of a call that is over.
+  struct Summary {
+    End end;
+    std::optional<int> prompt_tokens;  // if the prompt was encoded
+    int output_tokens = 0;             // that came for the call
+  };
+
   // The call. Methods are called one at a time, with the stream locked: they
   // start things and return. Must live until Done().
   class Call {
@@ -68,15 +75,16 @@ class TokenStream : public TokenSink {
   void Finish(const FinishReport& report) override;
   void Fail(const absl::Status& status, const char* reason) override;
 
-  // The call's threads. Refuse: the request never reached the loop.
+  // The tokenizer's thread. The call may be over.
+  void SetPromptTokens(int tokens);
+  // The call's threads and the tokenizer's. The request never reached the loop.
   void Refuse(const absl::Status& status);
   void WriteDone(bool ok);
   // The caller left, or its deadline passed.
   void Cancelled();
   void ReaderTimedOut();
-  // The call is over: nothing of it is used from now on. Returns how it ended
-  // and the tokens that came for it.
-  std::pair<End, int> Done();
+  // The call is over: nothing of it is used from now on.
+  Summary Done();
 
   // Goes into the request, as its flag.
   std::shared_ptr<std::atomic<bool>> cancelled() const { return cancelled_; }
@@ -104,6 +112,7 @@ class TokenStream : public TokenSink {
   int64_t pending_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Time pending_since_ ABSL_GUARDED_BY(mu_);
   std::optional<End> end_ ABSL_GUARDED_BY(mu_);
+  std::optional<int> prompt_tokens_ ABSL_GUARDED_BY(mu_);
   int output_tokens_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

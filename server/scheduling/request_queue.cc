@@ -27,6 +27,15 @@ Refusal RequestQueue::Push(std::unique_ptr<Request>& request) {
   return Refusal::kNone;
 }
 
+Refusal RequestQueue::WouldRefuse() const {
+  MutexLock lock(mu_);
+  if (draining_) return Refusal::kDraining;
+  const bool full =
+      waiting_requests_ >= options_.max_requests ||
+      (waiting_requests_ > 0 && waiting_tokens_ >= options_.max_tokens);
+  return full ? Refusal::kQueueFull : Refusal::kNone;
+}
+
 std::vector<std::unique_ptr<Request>> RequestQueue::TakeAll() {
   MutexLock lock(mu_);
   return std::exchange(incoming_, {});

@@ -28,6 +28,10 @@ class RequestQueue {
   // one request is taken whatever its length.
   Refusal Push(std::unique_ptr<Request>& request);
 
+  // What Push() would answer now, whatever the request: spares work on what
+  // will be refused. It may have changed by the time of Push().
+  Refusal WouldRefuse() const;
+
   // Everything that has arrived since the last call, in order; empty if none.
   // The caller tells through Started() when a request stops waiting (it began
   // to run or was dropped): it counts against the bounds until then.

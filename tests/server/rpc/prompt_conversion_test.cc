@@ -13,6 +13,7 @@ namespace sparseserve {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using testing::PartsOf;
 using testing::SampleModel;
 using testing::StatusParts;
@@ -30,9 +31,9 @@ std::vector<TokenId> Bytes(const std::string& text) {
   return {text.begin(), text.end()};
 }
 
-StatusParts TooLong(const absl::StatusOr<std::vector<TokenId>>& result) {
-  EXPECT_FALSE(result.ok());
-  const StatusParts parts = PartsOf(result.status());
+StatusParts TooLong(const absl::Status& status) {
+  EXPECT_FALSE(status.ok());
+  const StatusParts parts = PartsOf(status);
   EXPECT_EQ(parts.code, grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(parts.reason, "PROMPT_TOO_LONG");
   return parts;
@@ -63,11 +64,12 @@ TEST(EncodePromptTest, TokenIdsAreTakenAsTheyAre) {
 
 TEST(EncodePromptTest, TextThatCannotFitIsRefusedByItsBytes) {
   const SampleModel sample;
-  EXPECT_TRUE(
-      EncodePrompt(TextPrompt(std::string(kMaxBytes, 'a')), sample.model())
-          .ok());
-  const StatusParts parts = TooLong(EncodePrompt(
-      TextPrompt(std::string(kMaxBytes + 1, 'a')), sample.model()));
+  EXPECT_EQ(PromptBytes(TextPrompt(std::string(kMaxBytes, 'a')), sample.model())
+                .value(),
+            kMaxBytes);
+  const StatusParts parts = TooLong(
+      EncodePrompt(TextPrompt(std::string(kMaxBytes + 1, 'a')), sample.model())
+          .status());
   EXPECT_EQ(parts.metadata.at("field"), "options.text");
   EXPECT_EQ(parts.metadata.at("unit"), "bytes");
   EXPECT_EQ(parts.metadata.at("limit"), "198");
@@ -82,15 +84,30 @@ TEST(EncodePromptTest, ChatThatCannotFitIsRefusedByItsBytes) {
     message.set_role("user");
     message.set_content(std::string(100, 'a'));
   }
-  EXPECT_EQ(TooLong(EncodePrompt(options, sample.model())).metadata.at("field"),
+  EXPECT_EQ(TooLong(EncodePrompt(options, sample.model()).status())
+                .metadata.at("field"),
             "options.chat");
+}
+
+TEST(EncodePromptTest, TextOfTooManyTokensIsRefusedWithoutCountingThem) {
+  const SampleModel sample;
+  EXPECT_TRUE(
+      EncodePrompt(TextPrompt(std::string(99, 'a')), sample.model()).ok());
+  const StatusParts parts = TooLong(
+      EncodePrompt(TextPrompt(std::string(100, 'a')), sample.model()).status());
+  EXPECT_EQ(parts.metadata.at("field"), "options.text");
+  EXPECT_EQ(parts.metadata.at("unit"), "tokens");
+  EXPECT_EQ(parts.metadata.at("limit"), "99");
+  EXPECT_EQ(parts.metadata.count("size"), 0);
+  EXPECT_THAT(parts.message, HasSubstr("more than 99 tokens long"));
 }
 
 TEST(EncodePromptTest, TooManyTokenIdsAreRefused) {
   const SampleModel sample;
   v1::GenerateOptions options;
   for (int i = 0; i < 100; ++i) options.mutable_token_ids()->add_ids(1);
-  const StatusParts parts = TooLong(EncodePrompt(options, sample.model()));
+  const StatusParts parts =
+      TooLong(EncodePrompt(options, sample.model()).status());
   EXPECT_EQ(parts.metadata.at("unit"), "tokens");
   EXPECT_EQ(parts.metadata.at("limit"), "99");
 }
@@ -158,25 +175,26 @@ TEST(EncodeInputTest, EmptyTextHasNoTokens) {
   EXPECT_THAT(EncodeInput(request, sample.model()).value(), ElementsAre());
 }
 
-TEST(EncodeInputTest, BadInputsAreNamed) {
+TEST(CheckInputTest, BadInputsAreNamed) {
   const SampleModel sample;
   v1::TokenizeRequest none;
-  EXPECT_THAT(PartsOf(EncodeInput(none, sample.model()).status()).fields,
+  EXPECT_THAT(PartsOf(CheckInput(none, sample.model()).status()).fields,
               ElementsAre("input"));
   v1::TokenizeRequest special;
   special.mutable_chat()->add_messages()->set_role("nobody");
   special.set_parse_special(true);
-  EXPECT_THAT(PartsOf(EncodeInput(special, sample.model()).status()).fields,
+  EXPECT_THAT(PartsOf(CheckInput(special, sample.model()).status()).fields,
               ElementsAre("parse_special", "chat.messages[0].role",
                           "chat.messages[0].content"));
   v1::TokenizeRequest huge;
   huge.set_text(std::string(kMaxBytes + 1, 'a'));
-  EXPECT_EQ(TooLong(EncodeInput(huge, sample.model())).metadata.at("field"),
-            "text");
+  EXPECT_EQ(
+      TooLong(CheckInput(huge, sample.model()).status()).metadata.at("field"),
+      "text");
   v1::TokenizeRequest elsewhere;
   elsewhere.set_text("a");
   elsewhere.set_model("models/other");
-  EXPECT_EQ(PartsOf(EncodeInput(elsewhere, sample.model()).status()).reason,
+  EXPECT_EQ(PartsOf(CheckInput(elsewhere, sample.model()).status()).reason,
             "MODEL_NOT_FOUND");
 }
 

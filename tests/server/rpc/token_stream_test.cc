@@ -275,7 +275,7 @@ TEST_F(TokenStreamTest, AnAnswerThatWasNotDeliveredCountsAsCancelled) {
   stream->Emit(Piece("a"));
   stream->Finish(Report(1));
   FinishWrite(*stream, /*ok=*/false);
-  EXPECT_EQ(stream->Done().first.status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(stream->Done().end.status.code(), absl::StatusCode::kCancelled);
 }
 
 TEST_F(TokenStreamTest, AnErrorUnderWayIsKeptWhenItsReaderLeaves) {
@@ -317,7 +317,7 @@ TEST_F(TokenStreamTest, ATimeoutOfTheEndItselfBreaksTheCall) {
   stream->Finish(Report(0));
   stream->ReaderTimedOut();
   EXPECT_EQ(call_.breaks, 1);
-  EXPECT_EQ(ReasonOf(stream->Done().first.status), "SLOW_CONSUMER");
+  EXPECT_EQ(ReasonOf(stream->Done().end.status), "SLOW_CONSUMER");
 }
 
 TEST_F(TokenStreamTest, ARefusedRequestEndsTheCall) {
@@ -365,7 +365,7 @@ TEST_F(TokenStreamTest, CountsTheTokensThatCame) {
   stream->Emit(Piece("de"));
   stream->Cancelled();
   FinishWrite(*stream, false);
-  EXPECT_EQ(stream->Done().second, 5);
+  EXPECT_EQ(stream->Done().output_tokens, 5);
 }
 
 // A call with threads of its own, as gRPC has them: writes end elsewhere, and
