@@ -55,6 +55,20 @@ TEST(RequestQueueTest, RefusesMoreThanItsBoundOfRequests) {
   EXPECT_EQ(queue.waiting(), 2);
 }
 
+TEST(RequestQueueTest, TellsBeforehandWhatItWouldRefuse) {
+  RequestQueue queue({.max_requests = 2, .max_tokens = 10});
+  EXPECT_EQ(queue.WouldRefuse(), Refusal::kNone);
+  Push(queue, "a", 20);
+  EXPECT_EQ(queue.WouldRefuse(), Refusal::kQueueFull);
+  queue.Started(*MakeRequest("a", 20));
+  Push(queue, "b", 1);
+  EXPECT_EQ(queue.WouldRefuse(), Refusal::kNone);
+  Push(queue, "c", 1);
+  EXPECT_EQ(queue.WouldRefuse(), Refusal::kQueueFull);
+  queue.StartDraining();
+  EXPECT_EQ(queue.WouldRefuse(), Refusal::kDraining);
+}
+
 TEST(RequestQueueTest, RefusesMoreThanItsBoundOfTokens) {
   RequestQueue queue({.max_tokens = 10});
   EXPECT_EQ(Push(queue, "a", 6), Refusal::kNone);
