@@ -91,6 +91,8 @@ absl::StatusOr<std::unique_ptr<BpeTokenizer>> BpeTokenizer::Create(
 }
 
 absl::Status BpeTokenizer::AddTokens(const BpeVocabulary& vocabulary) {
+  std::vector<AddedTokens::Literal> user_defined;
+  std::vector<AddedTokens::Literal> user_defined_and_special;
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
     const std::string& text = vocabulary.tokens[id];
     const TokenKind kind = vocabulary.kinds[id];
@@ -107,9 +109,11 @@ absl::Status BpeTokenizer::AddTokens(const BpeVocabulary& vocabulary) {
                  " bytes, not within 1 and ", AddedTokens::kMaxBytes));
     }
     const TokenId token = static_cast<TokenId>(id);
-    user_defined_and_special_.Add(text, token);
-    if (!IsSpecialKind(kind)) user_defined_.Add(text, token);
+    user_defined_and_special.push_back({text, token});
+    if (!IsSpecialKind(kind)) user_defined.push_back({text, token});
   }
+  user_defined_ = AddedTokens(std::move(user_defined));
+  user_defined_and_special_ = AddedTokens(std::move(user_defined_and_special));
   return absl::OkStatus();
 }
 
