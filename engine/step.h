@@ -130,8 +130,10 @@ class StepExecutor {
  public:
   virtual ~StepExecutor() = default;
   // Runs one forward pass. KV writes are positional, so a slice can be redone
-  // in the next step. A status other than OK means that the device failed:
-  // callers drop every sequence in `plan`. A bad slice (NaN, empty row) fails
+  // in the next step. INVALID_ARGUMENT: the plan as a whole is malformed (over
+  // the limits of slices or rows) and nothing ran. Any other status than OK
+  // means that the device failed: callers drop every sequence in `plan`. A bad
+  // slice (NaN, empty row) fails
   // alone, in its SliceResult::status; the others' results stand.
   virtual absl::StatusOr<StepResult> Step(const StepPlan& plan) = 0;
 };

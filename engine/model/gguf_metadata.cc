@@ -178,6 +178,13 @@ absl::StatusOr<std::string_view> GgufMetadata::GetString(
   return cursor.ReadString(key);
 }
 
+absl::StatusOr<int64_t> GgufMetadata::GetArrayLength(
+    std::string_view key) const {
+  ASSIGN_OR_RETURN(const Value value, FindArray(key));
+  // Each element has a byte of the file at least.
+  return static_cast<int64_t>(value.count);
+}
+
 absl::StatusOr<std::vector<int32_t>> GgufMetadata::GetInt32Array(
     std::string_view key) const {
   ASSIGN_OR_RETURN(const Value value, FindArray(key));

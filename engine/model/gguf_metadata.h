@@ -33,6 +33,8 @@ class GgufMetadata {
   absl::StatusOr<float> GetFloat(std::string_view key) const;
   absl::StatusOr<bool> GetBool(std::string_view key) const;
   absl::StatusOr<std::string_view> GetString(std::string_view key) const;
+  // Elements of an array of any type, without reading them.
+  absl::StatusOr<int64_t> GetArrayLength(std::string_view key) const;
   absl::StatusOr<std::vector<int32_t>> GetInt32Array(
       std::string_view key) const;
   absl::StatusOr<std::vector<float>> GetFloatArray(std::string_view key) const;

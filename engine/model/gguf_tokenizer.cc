@@ -25,13 +25,13 @@ constexpr std::string_view kKindsKey = "tokenizer.ggml.token_type";
 constexpr std::string_view kMergesKey = "tokenizer.ggml.merges";
 constexpr std::string_view kChatTemplateKey = "tokenizer.chat_template";
 
-// The names that converters write for a model's pre-splitting rule.
+// The names that converters write for a model's pre-splitting rule. "default"
+// is no rule that we know: it also splits off punctuation and threes of digits.
 constexpr std::pair<std::string_view, PreSplit> kPreSplits[] = {
-    {"gpt-2", PreSplit::kGpt2},       {"gpt2", PreSplit::kGpt2},
-    {"default", PreSplit::kGpt2},     {"phi-2", PreSplit::kGpt2},
-    {"roberta-bpe", PreSplit::kGpt2}, {"smollm", PreSplit::kSmolLm},
-    {"starcoder", PreSplit::kSmolLm}, {"refact", PreSplit::kSmolLm},
-    {"codeshell", PreSplit::kSmolLm}};
+    {"gpt-2", PreSplit::kGpt2},    {"gpt2", PreSplit::kGpt2},
+    {"phi-2", PreSplit::kGpt2},    {"roberta-bpe", PreSplit::kGpt2},
+    {"smollm", PreSplit::kSmolLm}, {"starcoder", PreSplit::kSmolLm},
+    {"refact", PreSplit::kSmolLm}, {"codeshell", PreSplit::kSmolLm}};
 
 // Keys of tokens that end a text or a turn.
 constexpr std::array<std::string_view, 3> kEndKeys = {

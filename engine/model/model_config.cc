@@ -178,8 +178,7 @@ absl::Status ReadVocabSize(const GgufMetadata& metadata,
     return absl::InvalidArgumentError(
         StrCat("the model file has no ", kTokens));
   }
-  ASSIGN_OR_RETURN(const auto tokens, metadata.GetStringArray(kTokens));
-  const int64_t count = static_cast<int64_t>(tokens.size());
+  ASSIGN_OR_RETURN(const int64_t count, metadata.GetArrayLength(kTokens));
   if (count < 1 || count > kMaxVocabSize) {
     return WrongFile(kTokens, StrCat("an array of ", count),
                      StrCat("one of 1 to ", kMaxVocabSize));

@@ -120,7 +120,8 @@ absl::StatusOr<std::vector<TokenId>> ChatMlTemplate::Encode(
   return writer.Take();
 }
 
-std::unique_ptr<ChatMlTemplate> RecognizeChatMl(std::string_view jinja) {
+absl::StatusOr<std::unique_ptr<ChatMlTemplate>> RecognizeChatMl(
+    std::string_view jinja) {
   const std::string system_opening = StrCat(kStart, kSystem, "\n");
   bool starts = false;
   bool ends = false;
@@ -136,6 +137,11 @@ std::unique_ptr<ChatMlTemplate> RecognizeChatMl(std::string_view jinja) {
     default_system = literal.substr(begin, end - begin);
   }
   if (!starts || !ends) return nullptr;
+  if (const auto invalid = FindInvalidUtf8(default_system)) {
+    return absl::InvalidArgumentError(
+        StrCat("the chat template's system message is not valid UTF-8 at byte ",
+               *invalid));
+  }
   return std::make_unique<ChatMlTemplate>(std::move(default_system));
 }
 

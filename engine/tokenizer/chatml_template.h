@@ -40,7 +40,9 @@ class ChatMlTemplate : public ChatTemplate {
 // The ChatML template that a model file's Jinja source describes; null if it
 // is not of that family. The source is read, never executed: its default
 // system message is the literal between "<|im_start|>system\n" and
-// "<|im_end|>" in one piece of its text, if there is one.
-std::unique_ptr<ChatMlTemplate> RecognizeChatMl(std::string_view jinja);
+// "<|im_end|>" in one piece of its text, if there is one. INVALID_ARGUMENT if
+// that is not UTF-8: every request would fail.
+absl::StatusOr<std::unique_ptr<ChatMlTemplate>> RecognizeChatMl(
+    std::string_view jinja);
 
 }  // namespace sparseserve

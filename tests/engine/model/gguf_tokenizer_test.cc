@@ -63,11 +63,8 @@ TEST(GgufTokenizerTest, LoadsTheVocabularyThatTheFileDescribes) {
 }
 
 TEST(GgufTokenizerTest, KnowsTheRulesOfFilesByTheirNames) {
-  const std::pair<std::string, size_t> kWordsOf12[] = {{"gpt-2", 1},
-                                                       {"gpt2", 1},
-                                                       {"default", 1},
-                                                       {"smollm", 2},
-                                                       {"starcoder", 2}};
+  const std::pair<std::string, size_t> kWordsOf12[] = {
+      {"gpt-2", 1}, {"gpt2", 1}, {"smollm", 2}, {"starcoder", 2}};
   for (const auto& [name, tokens] : kWordsOf12) {
     WithMetadata(
         [&name = name](GgufWriter& writer) {
@@ -100,10 +97,15 @@ TEST(GgufTokenizerTest, NamesTheKeyThatIsMissingOrMalformed) {
        [](GgufWriter& writer) {
          writer.Add("tokenizer.ggml.model", std::string("llama"));
        }},
-      {"tokenizer.ggml.pre is \"odd\"; known are gpt-2, gpt2, default",
+      {"tokenizer.ggml.pre is \"odd\"; known are gpt-2, gpt2, phi-2",
        [&](GgufWriter& writer) {
          model(writer);
          writer.Add("tokenizer.ggml.pre", std::string("odd"));
+       }},
+      {"tokenizer.ggml.pre is \"default\"; known are",
+       [&](GgufWriter& writer) {
+         model(writer);
+         writer.Add("tokenizer.ggml.pre", std::string("default"));
        }},
       {"no metadata key \"tokenizer.ggml.tokens\"", model},
       {"\"tokenizer.ggml.tokens\" is an array of int32",
@@ -149,6 +151,20 @@ TEST(GgufTokenizerTest, NamesTheKeyThatIsMissingOrMalformed) {
   for (const Case& bad : kCases) {
     EXPECT_THAT(TokenizerError(bad.write), HasSubstr(bad.message));
   }
+}
+
+TEST(GgufTokenizerTest, RefusesADefaultSystemMessageThatIsNotUtf8) {
+  WithMetadata(
+      [](GgufWriter& writer) {
+        writer.Add("tokenizer.chat_template",
+                   std::string("<|im_start|>system\nab\xff<|im_end|>"));
+      },
+      [](const GgufMetadata& metadata) {
+        const absl::Status status = LoadChatTemplate(metadata).status();
+        EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+        EXPECT_THAT(std::string(status.message()),
+                    HasSubstr("not valid UTF-8 at byte 2"));
+      });
 }
 
 TEST(GgufTokenizerTest, LoadsAKnownChatTemplateAndNoOther) {

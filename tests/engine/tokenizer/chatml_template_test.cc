@@ -131,7 +131,7 @@ TEST(RecognizeChatMlTest, FindsTheDefaultSystemMessageInEveryStyle) {
       {"{# <|im_start|>system\nNo.<|im_end|> #}<|im_start|><|im_end|>", ""},
   };
   for (const auto& [source, expected] : kCases) {
-    const auto chat = RecognizeChatMl(source);
+    const auto chat = RecognizeChatMl(source).value();
     ASSERT_NE(chat, nullptr) << source;
     EXPECT_EQ(chat->default_system(), expected) << source;
     EXPECT_EQ(chat->name(), "chatml");
@@ -144,7 +144,7 @@ TEST(RecognizeChatMlTest, LeavesOtherFamiliesAlone) {
         "<|start_header_id|>user<|end_header_id|>", "{{ '<|im_start|>' }}",
         "{# <|im_start|> <|im_end|> #}",
         "{{ '<|im_st' + 'art|><|im_end|>' }}"}) {
-    EXPECT_EQ(RecognizeChatMl(source), nullptr) << source;
+    EXPECT_EQ(RecognizeChatMl(source).value(), nullptr) << source;
   }
 }
 
