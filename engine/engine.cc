@@ -176,9 +176,10 @@ std::string LoadedEngine::compute_dtype() const {
 std::string LoadedEngine::DeviceSummary() const {
   const DeviceInfo& device = model_.backend->device();
   return StrCat(device.name, ", ", device.simd, ", ", device.threads,
-                " threads, ", compute_dtype(), " products, ",
-                DTypeName(device.kv_dtype), " KV cache of ", kv_pages(),
-                " pages (", model_.kv_budget.reason, ")");
+                " threads, ", DTypeName(device.prefill_dtype),
+                " prompt products, ", DTypeName(device.kv_dtype),
+                " KV cache of ", kv_pages(), " pages (",
+                model_.kv_budget.reason, ")");
 }
 
 }  // namespace

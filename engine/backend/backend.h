@@ -27,7 +27,10 @@ struct DeviceInfo {
   std::string name;  // "cpu"
   std::string simd;  // "avx512_bf16", "avx2", ...: the paths in use
   int threads = 0;
-  ComputeDtype compute_dtype = ComputeDtype::kF32;
+  ComputeDtype compute_dtype = ComputeDtype::kF32;  // what may be rounded
+  // What factors of prefill products are rounded to: kF32 (not at all), also
+  // where kBF16 is allowed but the device has no instructions for it.
+  DType prefill_dtype = DType::kF32;
   DType kv_dtype = DType::kF32;  // kF32 or kBF16
 };
 

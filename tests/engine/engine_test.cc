@@ -83,6 +83,14 @@ TEST(EngineTest, TellsWhatItLoaded) {
   EXPECT_THAT(engine->DeviceSummary(), HasSubstr("2 threads"));
 }
 
+TEST(EngineTest, SummaryTellsProductsAndKvDtypeApart) {
+  Engine::Options options = ExactOptions();
+  options.compute_dtype = "bf16";
+  options.simd = "scalar";
+  EXPECT_THAT(MakeEngine({}, options)->DeviceSummary(),
+              HasSubstr("F32 prompt products, BF16 KV cache"));
+}
+
 TEST(EngineTest, LoadingReportsProgressFromNoneToAll) {
   std::vector<double> seen;
   Engine::Options options = ExactOptions();

@@ -1,7 +1,7 @@
 #include "engine/backend/cpu/bfloat16_products.h"
 
 #include <algorithm>
-#include <cstring>
+#include <exception>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <optional>
 #include <random>
@@ -10,7 +10,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
-#include "engine/base/status_macros.h"
 
 // Of the OpenMP runtime; the header that declares them is one compiler's.
 extern "C" int omp_get_max_threads();
@@ -75,10 +74,10 @@ struct Product {
 }  // namespace
 
 Bfloat16Support DetectBfloat16Support() {
-  const auto has = [isa = static_cast<unsigned>(dnnl::get_effective_cpu_isa())](
-                       dnnl::cpu_isa wanted) {
-    const auto bits = static_cast<unsigned>(wanted);
-    return (isa & bits) == bits;
+  const dnnl::cpu_isa available = dnnl::get_effective_cpu_isa();
+  const auto has = [available](dnnl::cpu_isa wanted) {
+    return (static_cast<unsigned>(wanted) &
+            ~static_cast<unsigned>(available)) == 0;
   };
   if (has(dnnl::cpu_isa::avx512_core_amx)) return Bfloat16Support::kAmx;
   if (has(dnnl::cpu_isa::avx512_core_bf16)) return Bfloat16Support::kAvx512;
@@ -185,43 +184,48 @@ bool Bfloat16Products::IsUniform(Shape& shape, void* weights) {
   return found == low;
 }
 
-absl::StatusOr<Bfloat16Products::Shape*> Bfloat16Products::ShapeFor(
-    int64_t rows, int64_t columns) {
+Bfloat16Products::Shape& Bfloat16Products::ShapeFor(int64_t rows,
+                                                    int64_t columns) {
   std::unique_ptr<Shape>& shape = shapes_[{rows, columns}];
-  if (shape != nullptr) return shape.get();
+  if (shape != nullptr) return *shape;
   const SingleThreaded single_threaded;
   const dnnl::engine& engine = engine_->engine;
-  try {
-    auto made = std::make_unique<Shape>();
-    made->rows = rows;
-    made->columns = columns;
-    const memory::desc any({columns, rows}, memory::data_type::bf16,
-                           memory::format_tag::any);
-    const auto tall = Describe(engine, kTall, rows, any, false);
-    made->weights = tall.weights_desc();
-    const auto tall_sum = Describe(engine, kTall, rows, made->weights, true);
-    const auto low = Describe(engine, kLow, rows, made->weights, false);
-    const auto low_sum = Describe(engine, kLow, rows, made->weights, true);
-    for (int worker = 0; worker < pool_.threads(); ++worker) {
-      made->workers.push_back({.tall = MakeProduct(engine, tall),
-                               .tall_sum = MakeProduct(engine, tall_sum),
-                               .low = MakeProduct(engine, low),
-                               .low_sum = MakeProduct(engine, low_sum),
-                               .source = std::vector<uint16_t>(kTall * columns),
-                               .target = std::vector<float>(kLow * rows)});
-    }
-    shape = std::move(made);
-  } catch (const dnnl::error& error) {
-    return absl::InternalError(absl::StrCat("no bf16 product of ", rows, " x ",
-                                            columns, ": ", error.message));
+  auto made = std::make_unique<Shape>();
+  made->rows = rows;
+  made->columns = columns;
+  const memory::desc any({columns, rows}, memory::data_type::bf16,
+                         memory::format_tag::any);
+  const auto tall = Describe(engine, kTall, rows, any, false);
+  made->weights = tall.weights_desc();
+  const auto tall_sum = Describe(engine, kTall, rows, made->weights, true);
+  const auto low = Describe(engine, kLow, rows, made->weights, false);
+  const auto low_sum = Describe(engine, kLow, rows, made->weights, true);
+  for (int worker = 0; worker < pool_.threads(); ++worker) {
+    made->workers.push_back({.tall = MakeProduct(engine, tall),
+                             .tall_sum = MakeProduct(engine, tall_sum),
+                             .low = MakeProduct(engine, low),
+                             .low_sum = MakeProduct(engine, low_sum),
+                             .source = std::vector<uint16_t>(kTall * columns),
+                             .target = std::vector<float>(kLow * rows)});
   }
-  return shape.get();
+  shape = std::move(made);
+  return *shape;
 }
 
 absl::StatusOr<std::unique_ptr<PackedWeight>> Bfloat16Products::Pack(
     const CpuWeight& weight) {
-  ASSIGN_OR_RETURN(Shape* const shape,
-                   ShapeFor(weight.rows(), weight.columns()));
+  try {
+    return PackOrThrow(weight);
+  } catch (const std::exception& error) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot pack a weight of ", weight.rows(), " x ",
+                     weight.columns(), " as bf16: ", error.what()));
+  }
+}
+
+std::unique_ptr<PackedWeight> Bfloat16Products::PackOrThrow(
+    const CpuWeight& weight) {
+  Shape& shape = ShapeFor(weight.rows(), weight.columns());
   std::vector<uint16_t> plain(weight.rows() * weight.columns());
   std::vector<std::vector<float>> expanded(
       pool_.threads(), std::vector<float>(weight.columns()));
@@ -235,25 +239,19 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> Bfloat16Products::Pack(
         }
       });
   const SingleThreaded single_threaded;
-  try {
-    const dnnl::engine& engine = engine_->engine;
-    // Stored rows are the columns of the product's right operand.
-    memory from(memory::desc({weight.columns(), weight.rows()},
-                             memory::data_type::bf16, memory::format_tag::ba),
-                engine, plain.data());
-    memory to(shape->weights, engine);
-    dnnl::stream stream(engine);
-    dnnl::reorder(from, to).execute(stream, from, to);
-    stream.wait();
-    if (!shape->is_uniform.has_value()) {
-      shape->is_uniform = IsUniform(*shape, to.get_data_handle());
-    }
-    return std::make_unique<OneDnnWeight>(std::move(to));
-  } catch (const dnnl::error& error) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("cannot pack a weight of ", weight.rows(), " x ",
-                     weight.columns(), " as bf16: ", error.message));
+  const dnnl::engine& engine = engine_->engine;
+  // Stored rows are the columns of the product's right operand.
+  memory from(memory::desc({weight.columns(), weight.rows()},
+                           memory::data_type::bf16, memory::format_tag::ba),
+              engine, plain.data());
+  memory to(shape.weights, engine);
+  dnnl::stream stream(engine);
+  dnnl::reorder(from, to).execute(stream, from, to);
+  stream.wait();
+  if (!shape.is_uniform.has_value()) {
+    shape.is_uniform = IsUniform(shape, to.get_data_handle());
   }
+  return std::make_unique<OneDnnWeight>(std::move(to));
 }
 
 void Bfloat16Products::Multiply(const PackedWeight& weight,

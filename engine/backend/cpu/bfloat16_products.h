@@ -31,7 +31,13 @@ class Bfloat16Products {
                    const ElementwiseKernels& elementwise, ThreadPool& pool);
   ~Bfloat16Products();
 
-  // INTERNAL if oneDNN has no primitive for the shape.
+  // Memory that packing takes, most of it for good.
+  static int64_t PackingBytes(const CpuWeight& weight) {
+    return 2 * weight.rows() * weight.columns() *
+           static_cast<int64_t>(sizeof(uint16_t));
+  }
+  // RESOURCE_EXHAUSTED with the reason if memory is short. oneDNN has a
+  // primitive for every shape.
   absl::StatusOr<std::unique_ptr<PackedWeight>> Pack(const CpuWeight& weight);
 
   // output = input * weight^T, or += if `accumulate`.
@@ -42,7 +48,9 @@ class Bfloat16Products {
   struct Engine;
   struct Shape;
 
-  absl::StatusOr<Shape*> ShapeFor(int64_t rows, int64_t columns);
+  // Both throw what oneDNN does, and std::bad_alloc.
+  std::unique_ptr<PackedWeight> PackOrThrow(const CpuWeight& weight);
+  Shape& ShapeFor(int64_t rows, int64_t columns);
   static bool IsUniform(Shape& shape, void* weights);
 
   const LinearKernels& linear_;

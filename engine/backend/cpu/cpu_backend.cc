@@ -1,8 +1,6 @@
 #include "engine/backend/cpu/cpu_backend.h"
 
-#include <sched.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -17,6 +15,8 @@
 #include "engine/backend/cpu/elementwise_kernels.h"
 #include "engine/backend/cpu/linear_kernels.h"
 #include "engine/backend/cpu/stored_products.h"
+#include "engine/base/available_cores.h"
+#include "engine/base/available_memory.h"
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/thread_pool.h"
@@ -27,14 +27,6 @@ namespace {
 // Rows that one worker takes at a time of a row operation: a few microseconds
 // of work.
 constexpr int64_t kRowGrain = 8;
-
-int AvailableCores() {
-  cpu_set_t cores;
-  if (sched_getaffinity(0, sizeof(cores), &cores) == 0) {
-    return std::clamp(CPU_COUNT(&cores), 1, kMaxThreads);
-  }
-  return 1;
-}
 
 std::string PathName(SimdLevel simd, Bfloat16Support bfloat16) {
   std::string level(SimdLevelName(simd));
@@ -47,6 +39,15 @@ std::string PathName(SimdLevel simd, Bfloat16Support bfloat16) {
       return level + "_amx";
   }
   return level;
+}
+
+// The system promises more than it has; using it all would be fatal.
+absl::Status CheckFits(int64_t bytes, const char* what) {
+  const int64_t available = AvailableMemoryBytes();
+  if (bytes <= available) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("cannot allocate ", bytes, " bytes for ", what, ": ",
+                   available, " are available"));
 }
 
 class CpuBackend : public Backend {
@@ -73,6 +74,9 @@ class CpuBackend : public Backend {
                      CpuWeight::Create(stacked));
     stored_.Reserve(weight->columns());
     if (bfloat16_.has_value() && use == WeightUse::kLayer) {
+      RETURN_IF_ERROR(
+          CheckFits(Bfloat16Products::PackingBytes(*weight),
+                    "a bf16 copy of a weight (none with compute_dtype f32)"));
       ASSIGN_OR_RETURN(std::unique_ptr<PackedWeight> packed,
                        bfloat16_->Pack(*weight));
       weight->set_packed(std::move(packed));
@@ -82,13 +86,7 @@ class CpuBackend : public Backend {
 
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
     SPARSESERVE_CHECK(bytes >= 0);
-    // The system promises more than it has; using it all would be fatal.
-    const int64_t physical =
-        int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
-    if (bytes > physical) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "cannot allocate ", bytes, " bytes: this machine has ", physical));
-    }
+    RETURN_IF_ERROR(CheckFits(bytes, "a buffer"));
     // Fresh pages of the system are zero and take no memory until they are
     // touched: a large KV cache costs what its sequences use. Zeroing it here
     // would make loading slow and take gigabytes at once.
@@ -233,12 +231,15 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(
   const bool has_bfloat16 = support != Bfloat16Support::kNone;
   DeviceInfo device;
   device.name = "cpu";
-  device.threads = options.threads > 0 ? options.threads : AvailableCores();
+  device.threads = options.threads > 0
+                       ? options.threads
+                       : std::min(AvailableCores(), kMaxThreads);
   device.compute_dtype = options.compute_dtype.value_or(
       has_bfloat16 ? ComputeDtype::kBF16 : ComputeDtype::kF32);
   const bool is_bfloat16 = device.compute_dtype == ComputeDtype::kBF16;
   device.kv_dtype = is_bfloat16 ? DType::kBF16 : DType::kF32;
   const bool multiply_bfloat16 = is_bfloat16 && has_bfloat16;
+  device.prefill_dtype = multiply_bfloat16 ? DType::kBF16 : DType::kF32;
   device.simd =
       PathName(simd, multiply_bfloat16 ? support : Bfloat16Support::kNone);
   return std::make_unique<CpuBackend>(std::move(device), simd, options.max_rows,

@@ -1,6 +1,9 @@
 #include "engine/base/available_memory.h"
 
+#include <limits>
+
 #include "gtest/gtest.h"
+#include "tests/testing/test_folder.h"
 
 namespace sparseserve {
 namespace {
@@ -17,6 +20,32 @@ TEST(AvailableMemoryTest, TextWithoutTheEstimateGivesNone) {
   EXPECT_LT(ParseMemAvailable(""), 0);
   EXPECT_LT(ParseMemAvailable("MemTotal: 5 kB\n"), 0);
   EXPECT_LT(ParseMemAvailable("MemAvailable: lots\n"), 0);
+}
+
+constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
+
+TEST(AvailableMemoryTest, CountsTheCacheOfAVersion2GroupAsRoom) {
+  testing::TestFolder root;
+  EXPECT_EQ(GroupRoomBytes(root.path()), kNoLimit);
+  root.Write("memory.max", "max\n");
+  root.Write("memory.current", "700\n");
+  EXPECT_EQ(GroupRoomBytes(root.path()), kNoLimit);
+  root.Write("memory.max", "1000\n");
+  EXPECT_EQ(GroupRoomBytes(root.path()), 300);
+  root.Write("memory.stat", "anon 500\ninactive_file 150\nactive_file 40\n");
+  EXPECT_EQ(GroupRoomBytes(root.path()), 490);
+  root.Write("memory.max", "400\n");
+  EXPECT_EQ(GroupRoomBytes(root.path()), 0);
+}
+
+TEST(AvailableMemoryTest, CountsTheCacheOfAVersion1GroupAsRoom) {
+  testing::TestFolder root;
+  root.Write("memory/memory.limit_in_bytes", "1000\n");
+  root.Write("memory/memory.usage_in_bytes", "900\n");
+  root.Write("memory/memory.stat",
+             "inactive_file 1\ntotal_inactive_file 200\n"
+             "total_active_file 5000");
+  EXPECT_EQ(GroupRoomBytes(root.path()), 1000);
 }
 
 TEST(AvailableMemoryTest, ThisMachineHasSome) {
