@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "engine/engine.h"
 #include "engine/model/gguf_file.h"
 #include "gmock/gmock.h"
@@ -38,8 +39,9 @@ double RelativeError(const std::vector<float>& found,
     low = std::min(low, want);
     high = std::max(high, want);
     const double difference = std::abs(found[i] - want);
-    // Written so that a NaN counts.
-    if (!(difference <= largest)) largest = difference;
+    // A NaN counts as infinite.
+    if (!(difference <= largest))
+      largest = std::isnan(difference) ? HUGE_VAL : difference;
   }
   return largest / (high - low);
 }
@@ -116,6 +118,32 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineModelTest,
                          [](const auto& instance) {
                            return instance.param.name;
                          });
+
+// Each factor of a prompt's products has 8 bits, and keys and values too.
+TEST(EngineLogitsTest, RoundedPromptsStayNearTheReference) {
+  Engine::Options options = ExactOptions();
+  options.compute_dtype = "bf16";
+  for (const ModelCase& model_case : ModelCases()) {
+    SCOPED_TRACE(model_case.name);
+    const auto engine = MakeEngine(model_case.model, options);
+    if (!absl::StrContains(engine->DeviceSummary(), "BF16 prompt products")) {
+      GTEST_SKIP() << "this CPU multiplies no bf16";
+    }
+    const std::string bytes = model_case.model.Build();
+    const auto file =
+        GgufFile::Parse(
+            absl::MakeConstSpan(
+                reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()))
+            .value();
+    Stream stream(RandomTokens(71, 3), 0);
+    const auto wanted = ReferenceTransformer(*file).Logits(stream.tokens);
+    const double prompt =
+        RelativeError(RunAlone(*engine, stream, 70), wanted, 0);
+    EXPECT_LE(prompt, 0.03);
+    EXPECT_GE(prompt, 1e-5);  // it is rounded
+    EXPECT_LE(RelativeError(RunAlone(*engine, stream, 1), wanted, 70), 0.03);
+  }
+}
 
 class EngineBatchTest : public ::testing::TestWithParam<const char*> {
  protected:

@@ -222,8 +222,17 @@ TinyModel PoisonedModel() {
   return model;
 }
 
-TEST(EngineStepTest, LogitsThatAreNotFiniteFailTheirSliceAlone) {
-  const auto engine = MakeEngine(PoisonedModel());
+class EngineNanTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  std::unique_ptr<Engine> MakePoisoned() {
+    Engine::Options options = ExactOptions();
+    options.compute_dtype = GetParam();
+    return MakeEngine(PoisonedModel(), options);
+  }
+};
+
+TEST_P(EngineNanTest, LogitsThatAreNotFiniteFailTheirSliceAlone) {
+  const auto engine = MakePoisoned();
   Stream good({1, 2, 3}, 0);
   Stream poisoned({1, 255, 3}, 8);
   SamplingParams greedy;
@@ -250,8 +259,8 @@ TEST(EngineStepTest, LogitsThatAreNotFiniteFailTheirSliceAlone) {
   EXPECT_TRUE(result->slices[1].status.ok()) << result->slices[1].status;
 }
 
-TEST(EngineStepTest, WhatAFailedSequenceLeftInItsPagesHarmsNoOther) {
-  const auto engine = MakeEngine(PoisonedModel());
+TEST_P(EngineNanTest, WhatAFailedSequenceLeftInItsPagesHarmsNoOther) {
+  const auto engine = MakePoisoned();
   const std::vector<TokenId> tokens = RandomTokens(9, 3);
   Stream clean(tokens, 0);
   const std::vector<float> wanted = RunAlone(*engine, clean, 9);
@@ -262,16 +271,19 @@ TEST(EngineStepTest, WhatAFailedSequenceLeftInItsPagesHarmsNoOther) {
       absl::IsInternal(SliceStatus(*engine, NextSlice(poisoned, 70, logits))));
   // The same pages, shorter: the rest of the page still holds NaN.
   Stream reused(tokens, 8);
-  std::vector<float> found = RunAlone(*engine, reused, 8);
-  const std::vector<float> decoded = RunAlone(*engine, reused, 1);
-  found.insert(found.end(), decoded.begin(), decoded.end());
-  double largest = 0;
-  for (size_t i = 0; i < wanted.size(); ++i) {
-    const double difference = std::abs(found[i] - wanted[i]);
-    if (!(difference <= largest)) largest = difference;
-  }
-  EXPECT_LE(largest, 1e-4);
+  EXPECT_EQ(RunAlone(*engine, reused, 9), wanted);
+  Stream longer(std::vector<TokenId>(66, 7), 8);
+  ASSERT_TRUE(
+      absl::IsInternal(SliceStatus(*engine, NextSlice(poisoned, 70, logits))));
+  RunAlone(*engine, longer, 65);
+  const std::vector<float> decoded = RunAlone(*engine, longer, 1);
+  EXPECT_THAT(decoded, ::testing::Each(::testing::Truly(
+                           [](float logit) { return std::isfinite(logit); })));
 }
+
+INSTANTIATE_TEST_SUITE_P(ComputeDtypes, EngineNanTest,
+                         ::testing::Values("f32", "bf16"),
+                         [](const auto& instance) { return instance.param; });
 
 }  // namespace
 }  // namespace sparseserve

@@ -36,8 +36,10 @@ double LogitsComparison::Add(const GoldenRows& rows, int position,
   double reference_rest = 1;
   for (int i = 0; i < rows.top; ++i) {
     const float logit = logits[ids[i]];
-    worst_difference_ = std::max<double>(worst_difference_,
-                                         std::abs(logit - expected[i]) / range);
+    const double difference = std::abs(logit - expected[i]) / range;
+    // A NaN counts as infinite.
+    if (!(difference <= worst_difference_))
+      worst_difference_ = std::isnan(difference) ? HUGE_VAL : difference;
     const double p = std::exp(expected[i] - double{rows.log_sum_exp[position]});
     const double q = std::exp(logit - log_sum);
     divergence_ += DivergenceTerm(p, q);

@@ -68,5 +68,13 @@ TEST(LogitsComparisonTest, MeasuresDifferencesAgainstTheRowsRange) {
   EXPECT_NEAR(comparison.worst_difference(), 0.05, 1e-6);
 }
 
+TEST(LogitsComparisonTest, ANanIsTheWorstDifferenceForGood) {
+  LogitsComparison comparison;
+  const GoldenRows rows = OneRow({0.5f, 0.3f, 0.1f, 0.1f}, 0, 1);
+  comparison.Add(rows, 0, std::vector<float>{std::nanf(""), 1, 0, 0});
+  comparison.Add(rows, 0, Logits({0.5f, 0.3f, 0.1f, 0.1f}));
+  EXPECT_GT(comparison.worst_difference(), 1e6);
+}
+
 }  // namespace
 }  // namespace sparseserve

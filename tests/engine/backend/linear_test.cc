@@ -96,7 +96,7 @@ double WorstError(const std::vector<float>& weight,
       }
       const double error =
           std::abs(actual[r * outputs + n] - exact) / magnitude;
-      if (!(error <= worst)) worst = error;
+      if (!(error <= worst)) worst = std::isnan(error) ? HUGE_VAL : error;
     }
   }
   return worst;
@@ -184,6 +184,29 @@ TEST_P(LinearTest, AccumulateAddsToTheOutput) {
   EXPECT_EQ(output, expected);
 }
 
+// Widths of real models, which fill no cache block, strip or input tile evenly.
+TEST_P(LinearTest, WideMatricesAddToTheOutputInDoublePrecision) {
+  for (const int64_t columns : {768, 800, 1600}) {
+    const RandomMatrix matrix(DType::kQ4_1, 21, columns, 17);
+    const auto weight =
+        backend().LoadWeight({matrix.stored()}, WeightUse::kLayer).value();
+    for (const int64_t rows : {1, 13, 130}) {
+      std::vector<float> input = RandomFloats(rows * columns, rows);
+      const std::vector<float> product =
+          Multiply(backend(), *weight, input, {.decode_rows = rows});
+      EXPECT_LT(WorstError(matrix.values(), input, product, columns), 1e-6)
+          << columns << " columns, " << rows << " rows";
+      const std::vector<float> before = RandomFloats(rows * 21, 18);
+      std::vector<float> output = before;
+      backend().Linear(*weight, MatrixView{input.data(), rows, columns},
+                       {.decode_rows = rows}, true, {output.data(), rows, 21});
+      for (size_t i = 0; i < output.size(); ++i) output[i] -= before[i];
+      EXPECT_LT(WorstError(matrix.values(), input, output, columns), 1e-6)
+          << columns << " columns, " << rows << " rows, on top";
+    }
+  }
+}
+
 TEST_P(LinearTest, EmbedExpandsTheTokensRows) {
   for (const DType dtype : kDTypes) {
     const RandomMatrix matrix(dtype, 19, 64, 13);
@@ -216,6 +239,16 @@ TEST_P(LinearTest, RefusesShapesThatItCannotMultiply) {
       backend()
           .LoadWeight({narrow.stored(), wide.stored()}, WeightUse::kLayer)
           .ok());
+}
+
+TEST(AvailableSimdPathsTest, ListsWhatTheCpuHas) {
+  const std::vector<std::string> paths = AvailableSimdPaths();
+  EXPECT_THAT(paths, testing::Contains("scalar"));
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    EXPECT_THAT(paths, testing::Contains("avx2"));
+  }
+#endif
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, LinearTest,
