@@ -81,22 +81,23 @@ class Server:
                 raise SystemExit(f"the server did not start:\n{text}")
             time.sleep(0.05)
 
-    def metric(self, name):
+    def scrape(self):
+        """Used pages, steps run and requests cancelled by cause, at once."""
         url = f"http://{self.metrics_address}/metrics"
         text = urllib.request.urlopen(url, timeout=10).read().decode()
+        values = {"cancelled": {}, "steps": 0.0}
         for line in text.splitlines():
-            if line.startswith(name):
-                return float(line.rsplit(" ", 1)[1])
-        raise SystemExit(f"the server exports no {name}")
-
-    def used_pages(self):
-        url = f"http://{self.metrics_address}/metrics"
-        text = urllib.request.urlopen(url, timeout=10).read().decode()
-        for line in text.splitlines():
-            if (line.startswith("sparseserve_kv_cache_pages{")
-                    and 'tier="device"' in line and 'state="used"' in line):
-                return float(line.rsplit(" ", 1)[1])
-        raise SystemExit("the server exports no sparseserve_kv_cache_pages")
+            name, _, value = line.rpartition(" ")
+            if name.startswith("sparseserve_kv_cache_pages{"):
+                if 'tier="device"' in name and 'state="used"' in name:
+                    values["pages"] = float(value)
+            elif name.startswith("sparseserve_requests_cancelled_total{"):
+                cause = re.search('cause="([a-z_]+)"', name).group(1)
+                total = values["cancelled"].get(cause, 0.0)
+                values["cancelled"][cause] = total + float(value)
+            elif name.startswith("sparseserve_engine_step_seconds_count{"):
+                values["steps"] += float(value)
+        return values
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -202,9 +203,13 @@ def concurrency(args):
 
 
 def victim(args):
-    """A client process of its own, to be stopped or killed."""
+    """A client process of its own, to be stopped or killed. Starts when told,
+    prints a line at its first token and one at its end."""
     pb = load_messages()
     with grpc.insecure_channel(args.address) as channel:
+        grpc.channel_ready_future(channel).result(timeout=30)
+        print("ready", flush=True)
+        sys.stdin.readline()
         request = request_for(pb, PROMPTS[args.index], args.tokens, top_k=20)
         call = channel.unary_stream(
             STREAM,
@@ -212,10 +217,26 @@ def victim(args):
             response_deserializer=pb.StreamGenerateResponse.FromString)(
                 request, timeout=args.timeout)
         try:
-            for message in call:
-                print(time.monotonic(), flush=True)
+            for i, _ in enumerate(call):
+                if i == 0:
+                    print("first token", flush=True)
+            print("OK", flush=True)
         except grpc.RpcError as error:
-            print(error.code(), flush=True)
+            print(error.code().name, flush=True)
+
+
+class Victim:
+    def __init__(self, address, index, tokens, timeout):
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "victim", f"--address={address}",
+             f"--index={index}", f"--tokens={tokens}", f"--timeout={timeout}"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()
+
+    def go(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        self.process.stdout.readline()
 
 
 def gaps(streams, begin, end):
@@ -228,29 +249,39 @@ def gaps(streams, begin, end):
     return result
 
 
-def wait_pages(server, at_most, timeout):
-    """Seconds until the used pages are `at_most`, and the count seen."""
-    start = time.monotonic()
-    while True:
-        used = server.used_pages()
-        now = time.monotonic()
-        if used <= at_most or now - start > timeout:
-            return now - start, used
-        time.sleep(0.001)
+def wait_cancelled(server, before, timeout):
+    """Scrapes until one more request was cancelled. Returns the scrape that
+    shows it, the last one that does not, and the cause."""
+    end = time.monotonic() + timeout
+    last = before
+    while time.monotonic() < end:
+        now = server.scrape()
+        for cause, count in now["cancelled"].items():
+            if count > before["cancelled"][cause]:
+                return now, last, cause
+        last = now
+        time.sleep(0.02)
+    raise SystemExit(f"no request was cancelled in {timeout} s")
 
 
 def disturbance(args):
     pb = load_messages()
     config = tempfile.NamedTemporaryFile("w", suffix=".textproto")
-    config.write("request_limits { slow_consumer_timeout { seconds: 2 } "
-                 "max_buffered_messages: 64 }\n")
+    # A stopped client's kernel and transport take megabytes before a write
+    # waits, so it is its silence that ends the stream.
+    config.write("connection { keepalive_time { seconds: 2 } "
+                 "keepalive_timeout { seconds: 2 } }\n")
     config.flush()
     server = Server(args, f"--config={config.name}")
+    victims = {
+        name: Victim(server.address, index, args.tokens, timeout)
+        for name, index, timeout in (("healthy", 4, 600), ("SIGKILL", 5, 600),
+                                     ("deadline", 6, 2.0), ("SIGSTOP", 7, 600))
+    }
     requests = [request_for(pb, prompt, args.tokens, logprobs=False)
                 for prompt in PROMPTS[:4]]
-    run_together(pb, server.address, requests[:1])
     streams = [Stream() for _ in requests]
-    failures = []
+    left = threading.Event()
 
     def steady(i):
         with grpc.insecure_channel(server.address) as channel:
@@ -265,76 +296,71 @@ def disturbance(args):
                     for token in message.output.token_ids:
                         streams[i].ids.append(token)
                         streams[i].times.append(now)
+                    if left.is_set():
+                        call.cancel()
+                        return
             except grpc.RpcError as error:
-                failures.append(error)
+                streams[i].error = error
 
     threads = [threading.Thread(target=steady, args=(i,))
                for i in range(len(requests))]
     for thread in threads:
         thread.start()
+    while not all(stream.times for stream in streams):
+        time.sleep(0.01)
+    steady_pages = server.scrape()["pages"]
+
+    # The same load with a fifth client that behaves.
+    victims["healthy"].go()
+    begin = time.monotonic()
     time.sleep(args.window)
-    steady_pages = server.used_pages()
-    baseline_begin = min(s.times[0] for s in streams)
-    baseline_end = time.monotonic()
+    baseline = gaps(streams, begin, time.monotonic())
+    before = server.scrape()
+    victims["healthy"].process.kill()
+    wait_cancelled(server, before, 30)
 
-    def start_victim(index, timeout):
-        process = subprocess.Popen(
-            [sys.executable, __file__, "victim", f"--address={server.address}",
-             f"--index={index}", f"--tokens={args.tokens}",
-             f"--timeout={timeout}"],
-            stdout=subprocess.PIPE, text=True)
-        process.stdout.readline()  # its first token is there
-        return process
-
-    report = {}
-    stopped = start_victim(5, 600)
-    with_victim = server.used_pages()
-    stopped.send_signal(signal.SIGSTOP)
-    disturbed_begin = time.monotonic()
-    seconds, used = wait_pages(server, steady_pages, 120)
-    report["SIGSTOP"] = (with_victim, used, seconds)
-    disturbed = gaps(streams, disturbed_begin, time.monotonic())
-
-    killed = start_victim(6, 600)
-    with_victim = server.used_pages()
-    begin = time.monotonic()
-    killed.kill()
-    seconds, used = wait_pages(server, steady_pages, 30)
-    report["SIGKILL"] = (with_victim, used, seconds)
-    time.sleep(1)
-    disturbed += gaps(streams, begin, time.monotonic())
-
-    late = start_victim(7, 2.0)
-    with_victim = server.used_pages()
-    begin = time.monotonic()
-    last = None
-    for line in late.stdout:
-        last = line.strip()
-    ended = time.monotonic()
-    seconds, used = wait_pages(server, steady_pages, 30)
-    report[f"deadline ({last})"] = (with_victim, used, seconds)
-    disturbed += gaps(streams, begin, ended + 1)
-
-    stopped.kill()
-    for process in (stopped, killed, late):
-        process.wait()
+    disturbed = {}
+    for name in ("SIGKILL", "deadline", "SIGSTOP"):
+        victim_process = victims[name].process
+        victims[name].go()
+        time.sleep(1)
+        before = server.scrape()
+        begin = time.monotonic()
+        if name != "deadline":
+            victim_process.send_signal(getattr(signal, name))
+        after, last, cause = wait_cancelled(server, before, 60)
+        ended = time.monotonic()
+        time.sleep(1)
+        disturbed[name] = gaps(streams, begin, time.monotonic())
+        print(f"{name} (cause \"{cause}\"): pages in use {last['pages']:.0f} before, "
+              f"{after['pages']:.0f} after (the steady streams hold "
+              f"{steady_pages:.0f}); back {(ended - begin) * 1e3:.0f} ms after "
+              f"the {'signal' if name != 'deadline' else 'second began'}, "
+              f"{after['steps'] - last['steps']:.0f} steps between the two "
+              "looks")
+    report = []
+    for name, some in disturbed.items():
+        for label, pick in (
+                ("median", statistics.median),
+                ("p95", lambda g: sorted(g)[int(0.95 * len(g))])):
+            report.append(
+                f"{name}: steady streams' inter-token latency, {label}: "
+                f"{pick(baseline) * 1e3:.2f} ms with a fifth stream that "
+                f"behaves, {pick(some) * 1e3:.2f} ms now, ratio "
+                f"{pick(some) / pick(baseline):.3f}")
+    print("\n".join(report))
+    left.set()
     for thread in threads:
         thread.join()
-    _, idle = wait_pages(server, 0, 10)
-    baseline = gaps(streams, baseline_begin, baseline_end)
-    step = statistics.median(baseline)
-    for name, (before, after, seconds) in report.items():
-        print(f"{name}: pages in use {before:.0f} -> {after:.0f} (steady "
-              f"streams hold {steady_pages:.0f}), seen {seconds * 1e3:.1f} ms "
-              f"later; a step takes {step * 1e3:.1f} ms")
-    for name, pick in (("median", statistics.median),
-                       ("p95", lambda g: sorted(g)[int(0.95 * len(g))])):
-        print(f"steady streams' inter-token latency, {name}: "
-              f"{pick(baseline) * 1e3:.2f} ms before, "
-              f"{pick(disturbed) * 1e3:.2f} ms during, ratio "
-              f"{pick(disturbed) / pick(baseline):.3f}")
-    print(f"failed steady streams: {len(failures)}; pages in use at idle: "
-          f"{idle:.0f}")
+    for each in victims.values():
+        each.process.kill()
+        each.process.wait()
+    deadline = time.monotonic() + 10
+    while server.scrape()["pages"] > 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    failed = sum(stream.error is not None for stream in streams)
+    print(f"failed steady streams: {failed}; pages in use at idle: "
+          f"{server.scrape()['pages']:.0f}")
     server.stop()
 
 
@@ -352,7 +378,7 @@ def main():
             default=ROOT / "build/release/server/sparseserve-server")
         command.add_argument("--model", required=True)
         command.add_argument("--tokens", type=int,
-                             default=64 if name == "concurrency" else 2000)
+                             default=64 if name == "concurrency" else 4000)
         command.add_argument("--compute_dtypes", default="f32,auto",
                              help="comma-separated, for concurrency")
         command.add_argument("--window", type=float, default=8.0,
