@@ -25,7 +25,6 @@ inline constexpr LabelValues<4> kRequestPhases = {"tokenize", "prefill",
 inline constexpr LabelValues<3> kTargets = {"time_to_first_token",
                                             "time_per_output_token", "total"};
 inline constexpr LabelValues<2> kTargetOutcomes = {"missed", "met"};
-inline constexpr LabelValues<3> kLoadStages = {"read", "convert", "warmup"};
 inline constexpr LabelValues<6> kPromptClasses = {
     "le_1k", "le_4k", "le_16k", "le_64k", "le_256k", "gt_256k"};
 inline constexpr LabelValues<kPhases> kPhaseNames = {"prefill", "decode"};

@@ -147,6 +147,13 @@ void Metrics::Finished(const RequestSample& sample) {
   }
 }
 
+void Metrics::Answered(Operation operation, FinishOutcome outcome,
+                       absl::Duration duration) {
+  RequestSeries& requests = series_->requests;
+  requests.finished[Index(operation)][Index(outcome)]->Increment();
+  requests.duration[Index(operation)]->Observe(series_->Seconds(duration));
+}
+
 void Metrics::PhaseTime(RequestPhase phase, absl::Duration duration) {
   series_->requests.phase[Index(phase)]->Observe(series_->Seconds(duration));
 }
@@ -234,10 +241,6 @@ void Metrics::SetReady(bool ready) { series_->state.ready->Set(ready ? 1 : 0); }
 
 void Metrics::SetDraining(bool draining) {
   series_->state.draining->Set(draining ? 1 : 0);
-}
-
-void Metrics::LoadTook(LoadStage stage, absl::Duration duration) {
-  series_->state.load[Index(stage)]->Set(series_->Seconds(duration));
 }
 
 }  // namespace sparseserve

@@ -35,7 +35,6 @@ enum class CancelStage { kQueue, kPrefill, kDecode, kWrite };
 enum class CancelCause { kClient, kDeadline, kDrain, kSlowConsumer };
 enum class RequestPhase { kTokenize, kPrefill, kDecode, kDetokenize };
 enum class TargetKind { kTimeToFirstToken, kTimePerOutputToken, kTotal };
-enum class LoadStage { kRead, kConvert, kWarmup };
 
 // What one engine step did, for one flush of the metrics per step.
 struct StepSample {
@@ -112,6 +111,9 @@ class Metrics {
   void Rejected(RejectReason reason);
   void Cancelled(CancelStage stage, CancelCause cause);
   void Finished(const RequestSample& sample);
+  // A request that generates nothing: tokenizing, detokenizing.
+  void Answered(Operation operation, FinishOutcome outcome,
+                absl::Duration duration);
   // Tokenizing and detokenizing; prefill and decode come with Finished().
   void PhaseTime(RequestPhase phase, absl::Duration duration);
   void TargetOutcome(TargetKind target, bool met);
@@ -126,7 +128,6 @@ class Metrics {
   void SetMemory(const MemorySample& sample);
   void SetReady(bool ready);
   void SetDraining(bool draining);
-  void LoadTook(LoadStage stage, absl::Duration duration);
 
  private:
   struct Series;

@@ -205,10 +205,6 @@ StateSeries::StateSeries(const SeriesFactory& process,
                          .Gauge("stream_buffered_bytes",
                                 "Output that waits for clients to read it.")
                          .One()),
-      load(model
-               .Gauge("model_load_duration_seconds",
-                      "Time that a stage of loading the model took.")
-               .Each("stage", kLoadStages)),
       clamped(process
                   .Counter("metrics_clamped_total",
                            "Impossible measurements that were replaced by "

@@ -97,7 +97,6 @@ struct StateSeries {
   Each<Gauge, 2> pages;   // free, used
   Each<Gauge, 4> memory;  // mapped_file, weights, kv, activations
   Gauge *ready, *draining, *buffered_bytes;
-  Each<Gauge, 3> load;
   Counter* clamped;
 };
 

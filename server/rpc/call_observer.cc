@@ -18,6 +18,7 @@ void CallObserver::Started(const CallRecord& record) {
 
 void CallObserver::Finished(const CallRecord& record,
                             const absl::Status& status) {
+  if (record.operation.has_value()) CountRequest(record, status);
   Finish(record, status, std::nullopt);
 }
 
@@ -35,6 +36,18 @@ void CallObserver::Finished(const CallRecord& record,
                  report.prefill_blocks.allowed + report.decode_blocks.allowed});
   }
   Finish(record, summary.end.status, generation);
+}
+
+void CallObserver::CountRequest(const CallRecord& record,
+                                const absl::Status& status) {
+  if (status.ok() || absl::IsCancelled(status)) {
+    d_.metrics.Answered(
+        *record.operation,
+        status.ok() ? FinishOutcome::kStop : FinishOutcome::kCancelled,
+        d_.clock() - record.arrival);
+  } else {
+    d_.metrics.Rejected(RejectReasonOf(status));
+  }
 }
 
 void CallObserver::WaitUntilIdle(absl::Time deadline) {

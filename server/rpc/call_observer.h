@@ -33,6 +33,7 @@ class CallObserver {
   void WaitUntilIdle(absl::Time deadline);
 
  private:
+  void CountRequest(const CallRecord& record, const absl::Status& status);
   void Finish(const CallRecord& record, const absl::Status& status,
               std::optional<RequestLogEntry::Generation> generation);
 

@@ -134,6 +134,18 @@ TEST_F(TokenizingCallsTest, OtherCallsAreAnsweredWhileTextsAreEncoded) {
   stuck.join();
 }
 
+TEST_F(TokenizingCallsTest, ATokenizeCallIsCountedAsARequest) {
+  tokenizer_.release.Set();
+  EXPECT_TRUE(Tokenize().ok());
+  const std::string line =
+      "sparseserve_requests_finished_total{finish_reason=\"stop\","
+      "model_name=\"\",operation=\"tokenize\"} 1";
+  // The client may hear of the end before the count is made.
+  while (metrics_.Serialize().find(line) == std::string::npos) {
+    std::this_thread::yield();
+  }
+}
+
 TEST_F(TokenizingCallsTest, TooManyWaitingTextsAreRefused) {
   std::thread stuck = StartTokenize();
   grpc::ClientContext waiting_context;
