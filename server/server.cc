@@ -62,6 +62,17 @@ Scheduler::Options SchedulerOptions(const ServerSettings& settings,
   return options;
 }
 
+// What settings could not know without the model.
+absl::Status CheckOutputDefault(const ServerSettings& settings,
+                                const Scheduler& scheduler) {
+  const int most = scheduler.max_request_tokens() - 1;
+  const int value = settings.default_max_output_tokens.value_or(1);
+  if (value <= most) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat("request_limits.default_max_output_tokens is ", value,
+             ", must be from 1 to ", most, " with this model"));
+}
+
 TokenStream::Options StreamOptions(const ServerSettings& settings) {
   TokenStream::Options options;
   options.max_buffered_messages = settings.max_buffered_messages;
@@ -137,6 +148,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
       std::unique_ptr<Scheduler> scheduler,
       Scheduler::Create(SchedulerOptions(options.settings, *engine),
                         engine->tokenizer()));
+  RETURN_IF_ERROR(CheckOutputDefault(options.settings, *scheduler));
   auto parts =
       std::make_unique<Parts>(options, std::move(engine), std::move(scheduler));
   const MemoryUse memory = parts->engine->memory();
