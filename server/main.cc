@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <fstream>
 #include <memory>
@@ -48,7 +49,8 @@ ABSL_FLAG(std::string, kv_cache_bytes, "",
           "Memory for keys and values, such as 2GiB; empty takes an eighth of "
           "the machine's, at most 1GiB.");
 ABSL_FLAG(std::optional<int>, max_step_tokens, std::nullopt,
-          "Tokens that one step computes at most, 16 to 8192; default 512.");
+          "Tokens that one step computes at most: max_running_sequences + 63 "
+          "to 8192; default 512, or that sum if it is more.");
 ABSL_FLAG(std::optional<int>, max_running_sequences, std::nullopt,
           "Requests that run at the same time, 1 to 1024; default 32.");
 ABSL_FLAG(std::optional<int>, max_queued_requests, std::nullopt,
@@ -134,8 +136,10 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
   ASSIGN_OR_RETURN(options.kv_cache_bytes, KvCacheBytes());
   options.max_step_tokens = settings.max_step_tokens;
   options.max_step_slices = settings.max_running_sequences;
-  options.stopwatch = [begin = absl::Now()] {
-    return absl::ToDoubleSeconds(absl::Now() - begin);
+  options.stopwatch = [begin = std::chrono::steady_clock::now()] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() -
+                                         begin)
+        .count();
   };
   options.progress = [last = std::string()](const char* stage,
                                             double done) mutable {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
+#include "engine/step.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
 #include "server/rpc/field_errors.h"
@@ -66,6 +67,11 @@ class Settler {
     setting = value;
   }
 
+  void Refuse(const std::string& name, int value,
+              const std::string& requirement) {
+    errors_.Add(name, StrCat(value), requirement);
+  }
+
   absl::Status ToStatus() const {
     std::vector<std::string> lines;
     for (const FieldViolation& violation : errors_.violations()) {
@@ -108,6 +114,23 @@ void SettleScheduler(const v1::SchedulerConfig& config,
   settler.Int("scheduler.max_queued_tokens", config.has_max_queued_tokens(),
               config.max_queued_tokens(), {1, (int64_t{1} << 31) - 1},
               settings.max_queued_tokens);
+}
+
+// A step must hold a token of every other sequence and a page of a prompt, for
+// prompts are cut at pages' borders.
+void SettleStepTokens(bool from_flag, bool from_config, Settler& settler,
+                      ServerSettings& settings) {
+  const int least = settings.max_running_sequences + kPageTokens - 1;
+  if (settings.max_step_tokens >= least) return;
+  if (!from_flag && !from_config) {
+    settings.max_step_tokens = least;
+    return;
+  }
+  settler.Refuse(
+      from_flag ? "--max_step_tokens" : "scheduler.max_step_tokens",
+      settings.max_step_tokens,
+      StrCat("at least ", least, ": max_running_sequences, which is ",
+             settings.max_running_sequences, ", and ", kPageTokens - 1));
 }
 
 void SettleLimits(const v1::RequestLimits& limits, Settler& settler,
@@ -175,6 +198,9 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   settler.Time("--drain_timeout", flags.drain_timeout.has_value(),
                flags.drain_timeout.value_or(absl::ZeroDuration()), drain_range,
                settings.drain_timeout);
+  RETURN_IF_ERROR(settler.ToStatus());
+  SettleStepTokens(flags.max_step_tokens.has_value(),
+                   parsed.scheduler().has_max_step_tokens(), settler, settings);
   RETURN_IF_ERROR(settler.ToStatus());
   return settings;
 }

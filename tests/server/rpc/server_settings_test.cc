@@ -196,5 +196,24 @@ TEST(ListenAddressTest, RefusesOthers) {
   }
 }
 
+TEST(SettleSettingsTest, AStepMustHoldEverySequenceAndAPage) {
+  const auto raised = SettleSettings("", "", {.max_running_sequences = 1000});
+  ASSERT_TRUE(raised.ok()) << raised.status();
+  EXPECT_EQ(raised->max_step_tokens, 1063);
+  EXPECT_TRUE(SettleSettings("", "", {.max_step_tokens = 95}).ok());
+  const absl::Status flag =
+      SettleSettings("", "", {.max_step_tokens = 94}).status();
+  EXPECT_EQ(flag.message(),
+            "--max_step_tokens is 94, must be at least 95: "
+            "max_running_sequences, which is 32, and 63");
+  const absl::Status field =
+      SettleSettings("scheduler { max_step_tokens: 100 }", "",
+                     {.max_running_sequences = 38})
+          .status();
+  EXPECT_EQ(field.message(),
+            "scheduler.max_step_tokens is 100, must be at least 101: "
+            "max_running_sequences, which is 38, and 63");
+}
+
 }  // namespace
 }  // namespace sparseserve
