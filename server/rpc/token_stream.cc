@@ -9,6 +9,10 @@
 namespace sparseserve {
 namespace {
 
+// A client's own timer can run a little ahead of the deadline that the server
+// computed: what it then sends is a cancellation, but what it means is this.
+constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(20);
+
 int64_t BytesOf(const OutputPiece& piece) {
   size_t bytes = piece.text.size() + piece.token_ids.size() * sizeof(TokenId);
   for (const OutputPiece::Logprobs& logprobs : piece.logprobs) {
@@ -157,8 +161,9 @@ void TokenStream::LeaveByCaller() {
   TakePending();
   // An error that is on its way already says more.
   if (!end_.has_value() || end_->status.ok()) {
-    end_ = FailedEnd(d_.clock() >= options_.deadline ? Ending::kDeadline
-                                                     : Ending::kCancelled);
+    end_ = FailedEnd(d_.clock() + kDeadlineSlack >= options_.deadline
+                         ? Ending::kDeadline
+                         : Ending::kCancelled);
   }
   Proceed();
 }
