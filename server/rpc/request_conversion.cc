@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 
 #include "engine/base/status_macros.h"
@@ -69,12 +70,17 @@ void ConvertTargets(const v1::LatencyTarget& target, LatencyTarget& result,
 }
 
 // Sets `result` if the field is present, whose presence protoc spells has_x().
-template <typename Value>
-void ConvertNumber(std::string_view field, bool present, double value,
+template <typename Given, typename Value>
+void ConvertNumber(std::string_view field, bool present, Given value,
                    std::pair<double, double> range, Value& result,
                    FieldErrors& errors) {
   if (!present) return;
-  errors.CheckRange(field, value, range.first, range.second);
+  if constexpr (std::is_integral_v<Given>) {
+    errors.CheckRange(field, int64_t{value}, static_cast<int64_t>(range.first),
+                      static_cast<int64_t>(range.second));
+  } else {
+    errors.CheckRange(field, double{value}, range.first, range.second);
+  }
   // Keeps the conversion defined for what was just refused.
   if (value >= range.first && value <= range.second) {
     result = static_cast<Value>(value);
@@ -83,9 +89,8 @@ void ConvertNumber(std::string_view field, bool present, double value,
 
 void ConvertSampling(const v1::SamplingParams& from, const ServedModel& model,
                      SamplingParams& to, FieldErrors& errors) {
-  const auto number = [&errors](std::string_view name, bool present,
-                                double value, double low, double high,
-                                auto& result) {
+  const auto number = [&errors](std::string_view name, bool present, auto value,
+                                double low, double high, auto& result) {
     ConvertNumber(StrCat("options.sampling.", name), present, value,
                   {low, high}, result, errors);
   };
