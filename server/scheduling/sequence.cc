@@ -173,7 +173,8 @@ RequestSample Sequence::Sample() const {
   sample.outcome = OutcomeOf(ending(), finish_reason_);
   sample.prompt_tokens = prompt_tokens();
   sample.output_tokens = output_tokens();
-  if (ending() != Ending::kFinished) sample.wasted_tokens = computed_tokens_;
+  if (CancelCauseOf(ending()).has_value())
+    sample.wasted_tokens = computed_tokens_;
   sample.queue = started_.value_or(ended_) - request_->arrival;
   sample.time_to_first_token = absl::InfiniteDuration();
   if (first_token_.has_value()) {
