@@ -13,6 +13,8 @@
 namespace sparseserve {
 namespace {
 
+constexpr int kMaxSyncThreads = 64;
+
 void SetConnectionArguments(const GrpcServer::Options& options,
                             grpc::ServerBuilder& builder) {
   const auto set = [&builder](const char* key, int64_t value) {
@@ -50,8 +52,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
   grpc::ServerBuilder builder;
   SetConnectionArguments(options, builder);
   builder.SetMaxReceiveMessageSize(options.max_request_bytes);
-  builder.SetResourceQuota(
-      grpc::ResourceQuota("server").Resize(options.max_buffer_bytes));
+  // Threads: of reflection, the only service that uses one for each call.
+  builder.SetResourceQuota(grpc::ResourceQuota("server")
+                               .Resize(options.max_buffer_bytes)
+                               .SetMaxThreads(kMaxSyncThreads));
   for (grpc::Service* service : services) builder.RegisterService(service);
 
   std::unique_ptr<GrpcServer> server(new GrpcServer);
