@@ -12,8 +12,8 @@ namespace sparseserve {
 // How one call of Client runs. Plain data, may be reused for many calls.
 struct CallOptions {
   // The call fails with DEADLINE_EXCEEDED after this time, retries included.
-  // The server plans with it: work that cannot finish in time is refused at
-  // once. Infinite leaves the limit to the server.
+  // The server knows it and gives up what is not done by then. Infinite leaves
+  // the limit to the server.
   absl::Duration timeout = absl::InfiniteDuration();
 
   // A stop requested on its source, by any thread and at any time, cancels the

@@ -20,7 +20,7 @@ struct ErrorDetails {
   };
 
   // For programs: UPPER_SNAKE_CASE and the system that defines it, such as
-  // "QUEUE_FULL" of "sparseserve". Empty if the error did not come from a
+  // "QUEUE_FULL" of "sparseserve.dev". Empty if the error did not come from a
   // server's code, for example because none could be reached.
   std::string reason;
   std::string domain;

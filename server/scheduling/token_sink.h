@@ -52,7 +52,7 @@ class TokenSink {
  public:
   virtual ~TokenSink() = default;
   // False if the reader is too slow: its buffer is full. The caller then
-  // cancels the sequence; Finish() with an error follows.
+  // ends the sequence; Fail() follows.
   virtual bool Emit(OutputPiece piece) = 0;
   // Exactly one of these ends the output. An error's code and message go to
   // the caller; `reason` is its ErrorInfo reason ("SLOW_CONSUMER").
