@@ -36,7 +36,8 @@ ABSL_FLAG(std::string, model_name, "",
 ABSL_FLAG(std::string, listen, "127.0.0.1:9000",
           "host:port for gRPC; port 0 picks a free one.");
 ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:9090",
-          "host:port for HTTP GET /metrics; port 0 picks a free one.");
+          "host:port for HTTP GET /metrics; port 0 picks a free one, empty "
+          "serves none.");
 ABSL_FLAG(std::string, config, "",
           "File with a sparseserve.v1.ServerConfig in text format; flags win "
           "over it.");
@@ -107,18 +108,27 @@ absl::StatusOr<int64_t> KvCacheBytes() {
   return std::min(memory / 8, int64_t{1} << 30);
 }
 
-absl::Status CheckListen() {
-  ASSIGN_OR_RETURN(const ListenAddress address,
+// Where the server listens, as the flags say.
+struct Listeners {
+  ListenAddress grpc;
+  std::optional<ListenAddress> metrics;
+};
+
+absl::StatusOr<Listeners> ReadListeners() {
+  Listeners listeners;
+  ASSIGN_OR_RETURN(listeners.grpc,
                    ParseListenAddress(absl::GetFlag(FLAGS_listen)));
-  RETURN_IF_ERROR(
-      ParseListenAddress(absl::GetFlag(FLAGS_metrics_listen)).status());
-  if (!address.loopback && !absl::GetFlag(FLAGS_insecure)) {
+  const std::string metrics = absl::GetFlag(FLAGS_metrics_listen);
+  if (!metrics.empty()) {
+    ASSIGN_OR_RETURN(listeners.metrics, ParseListenAddress(metrics));
+  }
+  if (!listeners.grpc.loopback && !absl::GetFlag(FLAGS_insecure)) {
     return absl::InvalidArgumentError(
         StrCat("--listen=", absl::GetFlag(FLAGS_listen),
                " is reachable from other machines, unencrypted and without "
                "credentials: say --insecure if that is meant"));
   }
-  return absl::OkStatus();
+  return listeners;
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
@@ -167,25 +177,27 @@ void LogEngine(const Engine& engine, const std::string& model_name) {
              Mebibytes(memory.activations_bytes)));
 }
 
-void LogServer(const Server& server, const ServerSettings& settings) {
+void LogServer(const Server& server, const Listeners& listeners,
+               const ServerSettings& settings) {
   Log(StrCat("limits: ", settings.max_running_sequences, " running, ",
              settings.max_queued_requests, " queued, ",
              settings.max_step_tokens, " tokens a step, prompts up to ",
              server.max_prompt_tokens(), " tokens, ",
              absl::FormatDuration(settings.default_deadline),
              " where callers set no deadline"));
+  std::string line =
+      StrCat("listening grpc=", listeners.grpc.host, ":", server.port());
+  if (listeners.metrics.has_value()) {
+    line = StrCat(line, " metrics=", listeners.metrics->host, ":",
+                  server.metrics_port());
+  }
   // The last line of a start: scripts wait for it.
-  const std::string host =
-      ParseListenAddress(absl::GetFlag(FLAGS_listen))->host;
-  const std::string metrics_host =
-      ParseListenAddress(absl::GetFlag(FLAGS_metrics_listen))->host;
-  Log(StrCat("listening grpc=", host, ":", server.port(),
-             " metrics=", metrics_host, ":", server.metrics_port()));
+  Log(line);
 }
 
 // 0 after a signal, 1 after a failed device.
 absl::StatusOr<int> Run(StopSignals& signals) {
-  RETURN_IF_ERROR(CheckListen());
+  ASSIGN_OR_RETURN(const Listeners listeners, ReadListeners());
   ASSIGN_OR_RETURN(const ServerSettings settings, ReadSettings());
   ASSIGN_OR_RETURN(const std::string model_name,
                    ModelResourceName(absl::GetFlag(FLAGS_model_name),
@@ -205,7 +217,7 @@ absl::StatusOr<int> Run(StopSignals& signals) {
   LogEngine(*engine, options.model_name);
   ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
                    Server::Start(std::move(options), std::move(engine)));
-  LogServer(*server, settings);
+  LogServer(*server, listeners, settings);
 
   if (signals.Wait() == StopSignals::Cause::kDeviceFailed) {
     server->Abandon();

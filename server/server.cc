@@ -154,7 +154,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   const MemoryUse memory = parts->engine->memory();
   parts->metrics.SetMemory({memory.mapped_file_bytes, memory.weights_bytes,
                             memory.kv_bytes, memory.activations_bytes});
-  RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
+  if (!options.metrics_listen.empty()) {
+    RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
+  }
   ASSIGN_OR_RETURN(parts->grpc, GrpcServer::Start(GrpcOptions(options),
                                                   {&parts->inference,
                                                    &parts->model_service}));
@@ -175,6 +177,7 @@ Server::~Server() {
 
 int Server::port() const { return parts_->grpc->port(); }
 int Server::metrics_port() const { return parts_->metrics.port(); }
+const Metrics& Server::metrics() const { return parts_->metrics; }
 int Server::max_prompt_tokens() const {
   return parts_->models.front().max_prompt_tokens;
 }

@@ -12,6 +12,8 @@
 
 namespace sparseserve {
 
+class Metrics;
+
 // A loaded model, served: the graph of everything between the sockets and the
 // engine. Made by main, which waits for the reason to end it.
 class Server {
@@ -20,7 +22,7 @@ class Server {
     ServerSettings settings;
     std::string model_name;      // resource name, "models/{model}"
     std::string listen;          // host:port
-    std::string metrics_listen;  // host:port
+    std::string metrics_listen;  // host:port; empty for none
     std::string version;
     std::string revision;
     int log_descriptor = 2;  // takes a line a call
@@ -37,7 +39,8 @@ class Server {
   ~Server();
 
   int port() const;
-  int metrics_port() const;
+  int metrics_port() const;  // 0 for none
+  const Metrics& metrics() const;
   int max_prompt_tokens() const;
 
   // Health turns to NOT_SERVING, new requests are refused with UNAVAILABLE /

@@ -46,8 +46,8 @@ TokenStream::TokenStream(Options options, const Dependencies& dependencies,
 TokenStream::~TokenStream() { d_.metrics.AddBufferedBytes(-pending_bytes_); }
 
 bool TokenStream::Emit(OutputPiece piece) {
-  const absl::Time now = d_.clock();
   MutexLock lock(mu_);
+  const absl::Time now = d_.clock();
   // The flag that the loop reads is set already.
   if (ended_) return true;
   if (writing_ && (pending_messages_ >= options_.max_buffered_messages ||
@@ -89,7 +89,6 @@ void TokenStream::Refuse(const absl::Status& status) {
 }
 
 void TokenStream::WriteDone(bool ok) {
-  const absl::Time now = d_.clock();
   MutexLock lock(mu_);
   writing_ = false;
   if (!ok) {
@@ -97,7 +96,7 @@ void TokenStream::WriteDone(bool ok) {
     return;
   }
   if (pending_messages_ > 0) {
-    d_.metrics.StreamBlocked(options_.method, now - pending_since_);
+    d_.metrics.StreamBlocked(options_.method, d_.clock() - pending_since_);
   }
   Proceed();
 }

@@ -1,0 +1,575 @@
+#include "server/server.h"
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/rpc/status_details.h"
+#include "sparseserve/v1/model_service.pb.h"
+#include "tests/server/rpc/server_fixture.h"
+
+namespace sparseserve {
+namespace {
+
+using ::testing::ElementsAre;
+using testing::FakeExecutor;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::kGeneratePath;
+using testing::kStreamGeneratePath;
+using ::testing::Not;
+using ::testing::Pair;
+using testing::PartsOf;
+using testing::ServerFixture;
+using testing::StatusParts;
+using testing::StreamedAnswer;
+using testing::StreamRequest;
+using testing::TestCall;
+using testing::TestChannel;
+using testing::TextOptions;
+using testing::WholeRequest;
+
+constexpr char kHealthCheckPath[] = "/grpc.health.v1.Health/Check";
+constexpr char kHealthWatchPath[] = "/grpc.health.v1.Health/Watch";
+constexpr char kReflectionPath[] =
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+
+// HealthCheckRequest{service} and HealthCheckResponse{status}.
+std::string HealthRequest(const std::string& service) {
+  return service.empty() ? ""
+                         : std::string("\x0A") +
+                               static_cast<char>(service.size()) + service;
+}
+const std::string kServing("\x08\x01", 2);
+const std::string kNotServing("\x08\x02", 2);
+
+class ServerTest : public ServerFixture {};
+
+TEST_F(ServerTest, StreamsAnAnswerAndItsReport) {
+  Start();
+  const StreamedAnswer answer = Stream(TextOptions("hello", 12));
+  EXPECT_EQ(answer.status.code, grpc::StatusCode::OK) << answer.status.message;
+  EXPECT_EQ(answer.text.size(), 12);
+  EXPECT_EQ(answer.token_ids.size(), 12);
+  ASSERT_TRUE(answer.report.has_value());
+  EXPECT_EQ(answer.report->model(), "models/fake");
+  EXPECT_EQ(answer.report->usage().prompt_tokens(), 5);
+  EXPECT_EQ(answer.report->usage().output_tokens(), 12);
+  EXPECT_EQ(answer.report->finish_reason(), v1::FINISH_REASON_LENGTH);
+  EXPECT_EQ(answer.report->attention().plan(), "dense");
+}
+
+TEST_F(ServerTest, AWholeAnswerEqualsTheStreamedOne) {
+  Start();
+  const v1::GenerateOptions options = TextOptions("hello", 40);
+  TestCall call(channel(), kGeneratePath,
+                WholeRequest(options).SerializeAsString());
+  v1::GenerateResponse whole;
+  ASSERT_TRUE(call.Read(whole));
+  EXPECT_TRUE(call.Finish().ok());
+  const StreamedAnswer streamed = Stream(options);
+  EXPECT_EQ(whole.text(), streamed.text);
+  EXPECT_EQ(
+      std::vector<TokenId>(whole.token_ids().begin(), whole.token_ids().end()),
+      streamed.token_ids);
+  EXPECT_EQ(whole.report().usage().output_tokens(), 40);
+}
+
+TEST_F(ServerTest, ManyStreamsAtOnceEachGetTheirOwnAnswer) {
+  Start();
+  const auto prompt = [](int i) { return "prompt " + std::to_string(i); };
+  std::vector<std::unique_ptr<TestCall>> calls;
+  for (int i = 0; i < 20; ++i) {
+    calls.push_back(
+        std::make_unique<TestCall>(channel(), kStreamGeneratePath,
+                                   StreamRequest(TextOptions(prompt(i), 30))));
+  }
+  std::vector<std::string> texts;
+  for (auto& call : calls) texts.push_back(ReadAll(*call).text);
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(texts[i], Stream(TextOptions(prompt(i), 30)).text) << i;
+  }
+}
+
+TEST_F(ServerTest, RequestIdsAreEchoedLoggedAndReported) {
+  Start();
+  v1::GenerateOptions options = TextOptions("hello", 2);
+  TestCall::Options call_options;
+  call_options.metadata = {
+      {"x-request-id", "from-metadata"},
+      {"traceparent",
+       "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}};
+  TestCall first(channel(), kStreamGeneratePath, StreamRequest(options),
+                 call_options);
+  EXPECT_EQ(ReadAll(first).report->request_id(), "from-metadata");
+  EXPECT_EQ(first.trailers().find("x-request-id")->second, "from-metadata");
+
+  options.set_request_id("from-options");
+  TestCall second(channel(), kGeneratePath,
+                  WholeRequest(options).SerializeAsString(), call_options);
+  v1::GenerateResponse response;
+  ASSERT_TRUE(second.Read(response));
+  EXPECT_TRUE(second.Finish().ok());
+  EXPECT_EQ(response.report().request_id(), "from-options");
+  EXPECT_EQ(second.trailers().find("x-request-id")->second, "from-options");
+
+  server().Drain(absl::Now() + absl::Minutes(1));
+  EXPECT_THAT(Log(), HasSubstr(R"("request_id":"from-metadata")"));
+  EXPECT_THAT(Log(), HasSubstr(R"("request_id":"from-options")"));
+  EXPECT_THAT(Log(),
+              HasSubstr(R"("trace_id":"4bf92f3577b34da6a3ce929d0e0e4736")"));
+}
+
+TEST_F(ServerTest, MalformedRequestIdsAreRefused) {
+  Start();
+  TestCall::Options call_options;
+  call_options.metadata = {{"x-request-id", std::string(129, 'x')}};
+  TestCall metadata(channel(), kGeneratePath,
+                    WholeRequest(TextOptions("a", 1)).SerializeAsString(),
+                    call_options);
+  EXPECT_THAT(PartsOf(metadata.Finish()).fields, ElementsAre("x-request-id"));
+
+  v1::GenerateOptions options = TextOptions("a", 1);
+  options.set_request_id("with space");
+  const StatusParts parts = StatusOf(kGeneratePath, WholeRequest(options));
+  EXPECT_THAT(parts.fields, ElementsAre("options.request_id"));
+  EXPECT_EQ(parts.request_id.size(), 32);  // one was made
+}
+
+TEST_F(ServerTest, LogsNeitherPromptNorAnswer) {
+  Start();
+  const StreamedAnswer answer = Stream(TextOptions("secret words", 30));
+  StatusOf(kGeneratePath, WholeRequest(TextOptions("secret words", -5)));
+  server().Drain(absl::Now() + absl::Minutes(1));
+  const std::string log = Log();
+  EXPECT_THAT(log, HasSubstr(R"("output_tokens":30)"));
+  EXPECT_THAT(log, HasSubstr(R"("reason":"INVALID_FIELD")"));
+  EXPECT_THAT(log, Not(HasSubstr("secret")));
+  EXPECT_THAT(log, Not(HasSubstr(answer.text.substr(0, 10))));
+}
+
+TEST_F(ServerTest, BadRequestsAreRefusedBeforeTheQueue) {
+  Start();
+  v1::GenerateOptions options = TextOptions("a", 0);
+  options.mutable_sampling()->set_top_p(2);
+  for (const char* path : {kGeneratePath, kStreamGeneratePath}) {
+    const StatusParts parts = StatusOf(path, WholeRequest(options));
+    EXPECT_EQ(parts.code, grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(parts.fields, ElementsAre("options.sampling.top_p",
+                                          "options.stop.max_output_tokens"));
+  }
+  EXPECT_EQ(Series("sparseserve_requests_rejected_total",
+                   {"reason=\"invalid_argument\""}),
+            2);
+}
+
+TEST_F(ServerTest, PromptsOverTheLimitAreCountedAsSuch) {
+  Start();
+  EXPECT_EQ(StatusOf(kGeneratePath,
+                     WholeRequest(TextOptions(std::string(1000, 'a'), 1)))
+                .reason,
+            "PROMPT_TOO_LONG");
+  EXPECT_EQ(Series("sparseserve_requests_rejected_total",
+                   {"reason=\"prompt_too_long\""}),
+            1);
+}
+
+TEST_F(ServerTest, AnEmptyRequestIsRefused) {
+  Start();
+  for (const char* path : {kGeneratePath, kStreamGeneratePath}) {
+    EXPECT_THAT(StatusOf(path, v1::GenerateRequest()).fields,
+                ElementsAre("options.prompt"));
+  }
+}
+
+TEST_F(ServerTest, BytesThatAreNoRequestAreInvalidEverywhere) {
+  Start();
+  for (const char* path : {kGeneratePath, kStreamGeneratePath,
+                           "/sparseserve.v1.InferenceService/Tokenize",
+                           "/sparseserve.v1.InferenceService/Detokenize",
+                           "/sparseserve.v1.ModelService/ListModels",
+                           "/sparseserve.v1.ModelService/GetModel"}) {
+    TestCall call(channel(), path, "\xFF\xFF\xFF");
+    const StatusParts parts = PartsOf(call.Finish());
+    EXPECT_EQ(parts.code, grpc::StatusCode::INVALID_ARGUMENT) << path;
+    EXPECT_EQ(parts.reason, "INVALID_FIELD");
+    EXPECT_THAT(parts.fields, ElementsAre("request"));
+  }
+}
+
+TEST_F(ServerTest, TextThatIsNotUtf8IsNamed) {
+  Start();
+  std::string bytes = WholeRequest(TextOptions("Z", 1)).SerializeAsString();
+  bytes[bytes.find('Z')] = '\xFF';
+  TestCall call(channel(), kStreamGeneratePath, bytes);
+  EXPECT_THAT(PartsOf(call.Finish()).fields, ElementsAre("options.text"));
+}
+
+TEST_F(ServerTest, MessagesOverTheLimitAreRefused) {
+  settings_.max_request_bytes = 2048;
+  Start();
+  TestCall call(
+      channel(), kGeneratePath,
+      WholeRequest(TextOptions(std::string(3000, 'a'), 1)).SerializeAsString());
+  EXPECT_EQ(call.Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST_F(ServerTest, ACancelStopsTheSequenceAndFreesItsPages) {
+  gated_ = true;
+  Start();
+  TestCall call(channel(), kStreamGeneratePath,
+                StreamRequest(TextOptions("hello", 500)));
+  gate().Allow(1);
+  EXPECT_TRUE(call.Read().has_value());
+  call.Cancel();
+  EXPECT_EQ(call.Finish().error_code(), grpc::StatusCode::CANCELLED);
+  // The call ends on the server, too, while the step is still running.
+  WaitForSeries("sparseserve_grpc_server_call_duration_seconds_count",
+                {"CANCELLED"}, 1);
+  gate().Open();
+  WaitForSeries("sparseserve_requests_cancelled_total", {"cause=\"client\""},
+                1);
+  EXPECT_EQ(Series("sparseserve_kv_cache_pages", {"state=\"used\""}), 0);
+}
+
+TEST_F(ServerTest, AWholeAnswerCanBeCancelledToo) {
+  gated_ = true;
+  Start();
+  TestCall call(channel(), kGeneratePath,
+                WholeRequest(TextOptions("hello", 500)).SerializeAsString());
+  gate().WaitForArrivals(1);
+  call.Cancel();
+  EXPECT_EQ(call.Finish().error_code(), grpc::StatusCode::CANCELLED);
+  // The call ends on the server, too, while the step is still running.
+  WaitForSeries("sparseserve_grpc_server_call_duration_seconds_count",
+                {"CANCELLED"}, 1);
+  gate().Open();
+  WaitForSeries("sparseserve_requests_cancelled_total", {"cause=\"client\""},
+                1);
+}
+
+TEST_F(ServerTest, ADeadlineThatPassesStopsTheSequence) {
+  gated_ = true;
+  Start();
+  TestCall call(channel(), kStreamGeneratePath,
+                StreamRequest(TextOptions("hello", 500)),
+                {.timeout = absl::Milliseconds(200)});
+  EXPECT_EQ(call.Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  gate().Open();
+  WaitForSeries("sparseserve_kv_cache_pages", {"state=\"used\""}, 0);
+  EXPECT_EQ(Series("sparseserve_requests_finished_total",
+                   {"finish_reason=\"length\""}),
+            0);
+}
+
+TEST_F(ServerTest, ACallWithoutADeadlineGetsTheDefaultOne) {
+  settings_.default_deadline = absl::Milliseconds(100);
+  engine_options_.context_tokens = 100'000;
+  engine_options_.kv_pages = 2000;
+  prepare_ = [](FakeExecutor& executor) {
+    executor.on_step = [](const StepPlan&) {
+      absl::SleepFor(absl::Milliseconds(1));
+      return absl::OkStatus();
+    };
+  };
+  Start();
+  TestCall call(channel(), kGeneratePath,
+                WholeRequest(TextOptions("hello", 90'000)).SerializeAsString(),
+                {.timeout = absl::InfiniteDuration()});
+  const StatusParts parts = PartsOf(call.Finish());
+  EXPECT_EQ(parts.code, grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_EQ(parts.reason, "DEADLINE_EXPIRED");
+}
+
+TEST_F(ServerTest, AReaderThatTakesNothingIsCutOffAndOthersGoOn) {
+  // A kilobyte a token fills the connection's window soon.
+  engine_options_.pieces = {std::string(1000, 'x')};
+  engine_options_.context_tokens = 20'000;
+  engine_options_.kv_pages = 700;
+  settings_.max_buffered_messages = 4;
+  prepare_ = [](FakeExecutor& executor) {
+    executor.draw = [](const StepSlice&) {
+      return testing::FakeTokenizer::kFirstPiece;
+    };
+  };
+  Start();
+  TestCall stopped(channel(), kStreamGeneratePath,
+                   StreamRequest(TextOptions("hello", 19'000)));
+  WaitForSeries("sparseserve_requests_cancelled_total",
+                {"cause=\"slow_consumer\""}, 1);
+  EXPECT_EQ(Series("sparseserve_kv_cache_pages", {"state=\"used\""}), 0);
+  TestChannel other(server().port());
+  TestCall reader(other, kStreamGeneratePath,
+                  StreamRequest(TextOptions("hello", 5)));
+  EXPECT_EQ(ReadAll(reader).text.size(), 5000);
+  // What was on its way arrives, then the reason.
+  const StreamedAnswer answer = ReadAll(stopped);
+  EXPECT_EQ(answer.status.reason, "SLOW_CONSUMER");
+  EXPECT_EQ(answer.text, std::string(answer.text.size(), 'x'));
+}
+
+TEST_F(ServerTest, AReaderThatNeverTakesTheRestIsDisconnected) {
+  engine_options_.pieces = {std::string(1000, 'x')};
+  engine_options_.context_tokens = 20'000;
+  engine_options_.kv_pages = 700;
+  settings_.slow_consumer_timeout = absl::Milliseconds(50);
+  settings_.max_buffered_messages = 65'536;
+  prepare_ = [](FakeExecutor& executor) {
+    executor.draw = [](const StepSlice&) {
+      return testing::FakeTokenizer::kFirstPiece;
+    };
+  };
+  Start();
+  TestCall stopped(channel(), kStreamGeneratePath,
+                   StreamRequest(TextOptions("hello", 19'000)));
+  // The call ends on the server, though its client does nothing.
+  WaitForSeries("sparseserve_grpc_server_call_duration_seconds_count",
+                {"StreamGenerate", "CANCELLED"}, 1);
+  EXPECT_EQ(Series("sparseserve_stream_buffered_bytes"), 0);
+}
+
+TEST_F(ServerTest, AFullQueueRefusesAndClientsRetryUntilThereIsRoom) {
+  gated_ = true;
+  settings_.max_running_sequences = 1;
+  settings_.max_queued_requests = 1;
+  Start();
+  const std::string request = StreamRequest(TextOptions("hello", 3));
+  TestCall running(channel(), kStreamGeneratePath, request);
+  gate().WaitForArrivals(1);
+  // One of these waits, the other is refused: then the queue is full.
+  TestCall queued(channel(), kStreamGeneratePath, request);
+  TestCall also_queued(channel(), kStreamGeneratePath, request);
+  WaitForSeries("sparseserve_requests_rejected_total",
+                {"reason=\"queue_full\""}, 1);
+  TestCall refused(channel(), kStreamGeneratePath, request);
+  const StatusParts parts = PartsOf(refused.Finish());
+  EXPECT_EQ(parts.code, grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(parts.reason, "QUEUE_FULL");
+  EXPECT_EQ(refused.trailers().find("grpc-retry-pushback-ms")->second, "200");
+
+  TestChannel retrying(server().port(), {.service_config = R"({
+    "methodConfig": [{
+      "name": [{"service": "sparseserve.v1.InferenceService"}],
+      "retryPolicy": {"maxAttempts": 5, "initialBackoff": "0.2s",
+                      "maxBackoff": "1s", "backoffMultiplier": 2,
+                      "retryableStatusCodes": ["UNAVAILABLE"]}}]})"});
+  TestCall persistent(retrying, kStreamGeneratePath, request);
+  WaitForSeries("sparseserve_requests_rejected_total",
+                {"reason=\"queue_full\""}, 3);
+  gate().Open();
+  const StreamedAnswer answer = ReadAll(persistent);
+  EXPECT_EQ(answer.status.code, grpc::StatusCode::OK) << answer.status.message;
+  EXPECT_EQ(answer.text.size(), 3);
+  EXPECT_EQ(ReadAll(running).text.size(), 3);
+  EXPECT_EQ(ReadAll(queued).text.size() + ReadAll(also_queued).text.size(), 3);
+}
+
+TEST_F(ServerTest, DrainingFinishesWhatRunsAndRefusesWhatComes) {
+  gated_ = true;
+  Start();
+  TestCall watcher(channel(), kHealthWatchPath, HealthRequest(""));
+  EXPECT_EQ(watcher.Read(), kServing);
+  TestCall running(channel(), kStreamGeneratePath,
+                   StreamRequest(TextOptions("hello", 20)));
+  gate().WaitForArrivals(1);
+  std::thread drain([this] { server().Drain(absl::Now() + absl::Minutes(1)); });
+  EXPECT_EQ(watcher.Read(), kNotServing);
+  WaitForSeries("sparseserve_server_draining", {}, 1);
+
+  TestCall late(channel(), kGeneratePath,
+                WholeRequest(TextOptions("hello", 1)).SerializeAsString());
+  const StatusParts parts = PartsOf(late.Finish());
+  EXPECT_EQ(parts.code, grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(parts.reason, "DRAINING");
+  EXPECT_EQ(late.trailers().find("grpc-retry-pushback-ms")->second, "0");
+
+  gate().Open();
+  const StreamedAnswer answer = ReadAll(running);
+  EXPECT_EQ(answer.status.code, grpc::StatusCode::OK);
+  EXPECT_EQ(answer.text.size(), 20);
+  drain.join();
+}
+
+TEST_F(ServerTest, DrainingCancelsTheRestAtItsDeadline) {
+  prepare_ = [](FakeExecutor& executor) {
+    executor.on_step = [](const StepPlan&) {
+      absl::SleepFor(absl::Milliseconds(1));
+      return absl::OkStatus();
+    };
+  };
+  engine_options_.context_tokens = 100'000;
+  engine_options_.kv_pages = 2000;
+  Start();
+  TestCall running(channel(), kStreamGeneratePath,
+                   StreamRequest(TextOptions("hello", 90'000)));
+  EXPECT_TRUE(running.Read().has_value());
+  server().Drain(absl::Now());
+  const StreamedAnswer answer = ReadAll(running);
+  EXPECT_EQ(answer.status.code, grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(answer.status.reason, "DRAINING");
+}
+
+TEST_F(ServerTest, HealthAnswersForTheServerAndEachService) {
+  Start();
+  for (const char* service :
+       {"", "sparseserve.v1.InferenceService", "sparseserve.v1.ModelService"}) {
+    TestCall call(channel(), kHealthCheckPath, HealthRequest(service));
+    EXPECT_EQ(call.Read(), kServing) << service;
+    EXPECT_TRUE(call.Finish().ok());
+  }
+  TestCall unknown(channel(), kHealthCheckPath, HealthRequest("other"));
+  EXPECT_EQ(unknown.Finish().error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(ServerTest, ReflectionListsTheServices) {
+  Start();
+  // ServerReflectionRequest{list_services = "*"}.
+  TestCall call(channel(), kReflectionPath, "\x3A\x01*");
+  const auto reply = call.Read();
+  ASSERT_TRUE(reply.has_value());
+  EXPECT_THAT(*reply, HasSubstr("sparseserve.v1.InferenceService"));
+  EXPECT_THAT(*reply, HasSubstr("sparseserve.v1.ModelService"));
+  EXPECT_THAT(*reply, HasSubstr("grpc.health.v1.Health"));
+}
+
+TEST_F(ServerTest, AFailedDeviceFailsItsCallsAndTurnsHealthOff) {
+  prepare_ = [](FakeExecutor& executor) {
+    executor.on_step = [](const StepPlan&) {
+      return absl::InternalError("the device is gone");
+    };
+  };
+  Start();
+  TestCall watcher(channel(), kHealthWatchPath, HealthRequest(""));
+  EXPECT_EQ(watcher.Read(), kServing);
+  const StreamedAnswer answer = Stream(TextOptions("hello", 5));
+  EXPECT_EQ(answer.status.code, grpc::StatusCode::INTERNAL);
+  EXPECT_EQ(answer.status.reason, "DEVICE_FAILED");
+  EXPECT_THAT(DeviceFailure().message(), HasSubstr("the device is gone"));
+  server().Abandon();
+  EXPECT_EQ(watcher.Read(), kNotServing);
+}
+
+TEST_F(ServerTest, AFailedSliceFailsItsCallAlone) {
+  gated_ = true;
+  prepare_ = [](FakeExecutor& executor) {
+    executor.slice_status = [](const StepSlice& slice) {
+      return slice.prompt.front() == 'X' ? absl::InternalError("nan")
+                                         : absl::OkStatus();
+    };
+  };
+  Start();
+  TestCall good(channel(), kStreamGeneratePath,
+                StreamRequest(TextOptions("good", 10)));
+  TestCall bad(channel(), kStreamGeneratePath,
+               StreamRequest(TextOptions("X", 10)));
+  gate().Open();
+  const StatusParts parts = ReadAll(bad).status;
+  EXPECT_EQ(parts.code, grpc::StatusCode::INTERNAL);
+  EXPECT_EQ(parts.reason, "NUMERIC_FAULT");
+  EXPECT_EQ(ReadAll(good).text.size(), 10);
+}
+
+TEST_F(ServerTest, TokenizesAndDetokenizes) {
+  Start();
+  v1::TokenizeRequest request;
+  request.set_text("abc");
+  TestCall tokenize(channel(), "/sparseserve.v1.InferenceService/Tokenize",
+                    request.SerializeAsString());
+  v1::TokenizeResponse tokens;
+  ASSERT_TRUE(tokenize.Read(tokens));
+  EXPECT_THAT(tokens.token_ids(), ElementsAre('a', 'b', 'c'));
+  EXPECT_THAT(tokens.pieces(), ElementsAre("a", "b", "c"));
+
+  v1::DetokenizeRequest back;
+  *back.mutable_token_ids() = tokens.token_ids();
+  back.add_token_ids(0xFF);
+  TestCall detokenize(channel(), "/sparseserve.v1.InferenceService/Detokenize",
+                      back.SerializeAsString());
+  v1::DetokenizeResponse text;
+  ASSERT_TRUE(detokenize.Read(text));
+  EXPECT_EQ(text.text(), "abc\xEF\xBF\xBD");
+}
+
+TEST_F(ServerTest, DescribesItsModel) {
+  Start();
+  TestCall list(channel(), "/sparseserve.v1.ModelService/ListModels", "");
+  v1::ListModelsResponse models;
+  ASSERT_TRUE(list.Read(models));
+  ASSERT_EQ(models.models_size(), 1);
+  EXPECT_EQ(models.models(0).name(), "models/fake");
+  EXPECT_EQ(models.models(0).limits().max_prompt_tokens(), 999);
+  EXPECT_EQ(models.models(0).limits().default_max_output_tokens(), 256);
+  EXPECT_EQ(models.next_page_token(), "");
+
+  v1::GetModelRequest request;
+  request.set_name("models/fake");
+  TestCall get(channel(), "/sparseserve.v1.ModelService/GetModel",
+               request.SerializeAsString());
+  v1::GetModelResponse model;
+  ASSERT_TRUE(get.Read(model));
+  EXPECT_EQ(model.model().SerializeAsString(),
+            models.models(0).SerializeAsString());
+
+  request.set_name("models/other");
+  const StatusParts missing =
+      StatusOf("/sparseserve.v1.ModelService/GetModel", request);
+  EXPECT_EQ(missing.code, grpc::StatusCode::NOT_FOUND);
+  request.set_name("");
+  EXPECT_THAT(StatusOf("/sparseserve.v1.ModelService/GetModel", request).fields,
+              ElementsAre("name"));
+}
+
+TEST_F(ServerTest, APortInUseIsAnError) {
+  Start();
+  Server::Options options;
+  options.model_name = "models/fake";
+  options.listen = "127.0.0.1:" + std::to_string(server().port());
+  const auto second = Server::Start(
+      options,
+      std::make_unique<testing::FakeEngine>(testing::FakeEngine::Options()));
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()),
+              HasSubstr(options.listen));
+}
+
+TEST_F(ServerTest, ADefaultOutputLimitBeyondTheContextIsAnError) {
+  Server::Options options;
+  options.model_name = "models/fake";
+  options.listen = "127.0.0.1:0";
+  options.settings.default_max_output_tokens = 1001;
+  const auto server = Server::Start(
+      options,
+      std::make_unique<testing::FakeEngine>(testing::FakeEngine::Options()));
+  EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(server.status().message()),
+              HasSubstr("default_max_output_tokens is 1001"));
+}
+
+TEST_F(ServerTest, StoppingWithCallsUnderWayEndsThem) {
+  gated_ = true;
+  Start();
+  std::vector<std::unique_ptr<TestCall>> calls;
+  for (int i = 0; i < 8; ++i) {
+    calls.push_back(std::make_unique<TestCall>(
+        channel(), i % 2 == 0 ? kStreamGeneratePath : kGeneratePath,
+        StreamRequest(TextOptions("hello", 400))));
+  }
+  gate().WaitForArrivals(1);
+  std::thread drain([this] { server().Drain(absl::Now()); });
+  gate().Open();
+  for (auto& call : calls) {
+    const grpc::StatusCode code = call->Finish().error_code();
+    EXPECT_TRUE(code == grpc::StatusCode::UNAVAILABLE ||
+                code == grpc::StatusCode::OK)
+        << code;
+  }
+  drain.join();
+}
+
+}  // namespace
+}  // namespace sparseserve
