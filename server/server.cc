@@ -95,6 +95,8 @@ GrpcServer::Options GrpcOptions(const Server::Options& options) {
   result.max_metadata_bytes = settings.max_metadata_bytes;
   result.max_connection_age = settings.max_connection_age;
   result.max_connection_idle = settings.max_connection_idle;
+  result.keepalive_time = settings.keepalive_time;
+  result.keepalive_timeout = settings.keepalive_timeout;
   return result;
 }
 

@@ -32,9 +32,9 @@ void SetConnectionArguments(const GrpcServer::Options& options,
   set_time(GRPC_ARG_MAX_CONNECTION_AGE_MS, options.max_connection_age);
   set_time(GRPC_ARG_MAX_CONNECTION_IDLE_MS, options.max_connection_idle);
   set_time(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, absl::Seconds(10));
+  set_time(GRPC_ARG_KEEPALIVE_TIME_MS, options.keepalive_time);
+  set_time(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, options.keepalive_timeout);
   // Routers ping idle connections every 30 s; the defaults would cut them off.
-  set_time(GRPC_ARG_KEEPALIVE_TIME_MS, absl::Minutes(1));
-  set_time(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, absl::Seconds(20));
   set(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   set_time(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
            absl::Seconds(10));

@@ -23,6 +23,8 @@ class GrpcServer {
     int max_metadata_bytes = 16 << 10;
     absl::Duration max_connection_age = absl::InfiniteDuration();
     absl::Duration max_connection_idle = absl::Minutes(15);
+    absl::Duration keepalive_time = absl::Minutes(1);
+    absl::Duration keepalive_timeout = absl::Seconds(20);
     // All of gRPC's buffers together.
     size_t max_buffer_bytes = size_t{512} << 20;
   };

@@ -177,6 +177,13 @@ void SettleConnection(const v1::ConnectionConfig& connection, Settler& settler,
       "connection.max_connection_idle", connection.has_max_connection_idle(),
       ToDuration(connection.max_connection_idle()),
       {absl::Seconds(10), absl::Hours(24)}, settings.max_connection_idle);
+  settler.Time("connection.keepalive_time", connection.has_keepalive_time(),
+               ToDuration(connection.keepalive_time()),
+               {absl::Seconds(1), absl::Hours(1)}, settings.keepalive_time);
+  settler.Time(
+      "connection.keepalive_timeout", connection.has_keepalive_timeout(),
+      ToDuration(connection.keepalive_timeout()),
+      {absl::Seconds(1), absl::Minutes(10)}, settings.keepalive_timeout);
 }
 
 }  // namespace

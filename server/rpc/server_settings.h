@@ -37,6 +37,8 @@ struct ServerSettings {
   int max_metadata_bytes = 16 << 10;
   absl::Duration max_connection_age = absl::InfiniteDuration();
   absl::Duration max_connection_idle = absl::Minutes(15);
+  absl::Duration keepalive_time = absl::Minutes(1);
+  absl::Duration keepalive_timeout = absl::Seconds(20);
 };
 
 // `config` is a ServerConfig in text format, or empty; `config_name` names it

@@ -291,20 +291,19 @@ TEST_F(ServerTest, AReaderThatTakesNothingIsCutOffAndOthersGoOn) {
   engine_options_.pieces = {std::string(1000, 'x')};
   engine_options_.context_tokens = 20'000;
   engine_options_.kv_pages = 700;
-  settings_.max_buffered_messages = 4;
   prepare_ = [](FakeExecutor& executor) {
     executor.draw = [](const StepSlice&) {
       return testing::FakeTokenizer::kFirstPiece;
     };
   };
   Start();
-  TestCall stopped(channel(), kStreamGeneratePath,
+  TestChannel unread(server().port(), {.window_bytes = 65'535});
+  TestCall stopped(unread, kStreamGeneratePath,
                    StreamRequest(TextOptions("hello", 19'000)));
   WaitForSeries("sparseserve_requests_cancelled_total",
                 {"cause=\"slow_consumer\""}, 1);
   EXPECT_EQ(Series("sparseserve_kv_cache_pages", {"state=\"used\""}), 0);
-  TestChannel other(server().port());
-  TestCall reader(other, kStreamGeneratePath,
+  TestCall reader(channel(), kStreamGeneratePath,
                   StreamRequest(TextOptions("hello", 5)));
   EXPECT_EQ(ReadAll(reader).text.size(), 5000);
   // What was on its way arrives, then the reason.
@@ -325,7 +324,8 @@ TEST_F(ServerTest, AReaderThatNeverTakesTheRestIsDisconnected) {
     };
   };
   Start();
-  TestCall stopped(channel(), kStreamGeneratePath,
+  TestChannel unread(server().port(), {.window_bytes = 65'535});
+  TestCall stopped(unread, kStreamGeneratePath,
                    StreamRequest(TextOptions("hello", 19'000)));
   // The call ends on the server, though its client does nothing.
   WaitForSeries("sparseserve_grpc_server_call_duration_seconds_count",

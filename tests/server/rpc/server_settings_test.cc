@@ -42,7 +42,9 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
                      max_buffered_messages: 8 }
     connection { max_request_bytes: 2048 max_concurrent_streams: 9
                  max_metadata_bytes: 4096 max_connection_age { seconds: 60 }
-                 max_connection_idle { seconds: 61 } }
+                 max_connection_idle { seconds: 61 }
+                 keepalive_time { seconds: 62 }
+                 keepalive_timeout { seconds: 63 } }
     drain_timeout { seconds: 0 })");
   ASSERT_TRUE(settings.ok()) << settings.status();
   EXPECT_EQ(settings->max_step_tokens, 100);
@@ -58,6 +60,8 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->max_metadata_bytes, 4096);
   EXPECT_EQ(settings->max_connection_age, absl::Seconds(60));
   EXPECT_EQ(settings->max_connection_idle, absl::Seconds(61));
+  EXPECT_EQ(settings->keepalive_time, absl::Seconds(62));
+  EXPECT_EQ(settings->keepalive_timeout, absl::Seconds(63));
   EXPECT_EQ(settings->drain_timeout, absl::ZeroDuration());
 }
 
@@ -120,6 +124,9 @@ constexpr OutOfRange kOutOfRange[] = {
      "connection.max_connection_age"},
     {"connection { max_connection_idle { seconds: 9 } }",
      "connection.max_connection_idle"},
+    {"connection { keepalive_time { nanos: 1 } }", "connection.keepalive_time"},
+    {"connection { keepalive_timeout { seconds: 601 } }",
+     "connection.keepalive_timeout"},
     {"drain_timeout { seconds: 3601 }", "drain_timeout"},
     {"drain_timeout { seconds: -1 }", "drain_timeout"},
 };

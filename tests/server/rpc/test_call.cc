@@ -30,6 +30,8 @@ TestChannel::TestChannel(int port, const Options& options)
   if (!options.service_config.empty()) {
     arguments.SetServiceConfigJSON(options.service_config);
   }
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, options.window_bytes);
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   if (options.idle_ping != absl::InfiniteDuration()) {
     arguments.SetInt(
         GRPC_ARG_KEEPALIVE_TIME_MS,
@@ -44,9 +46,11 @@ TestChannel::TestChannel(int port, const Options& options)
 
 TestChannel::~TestChannel() = default;
 
-bool TestChannel::connected() {
+bool TestChannel::StaysConnected(absl::Duration time) {
   return state_->channel->GetState(/*try_to_connect=*/false) ==
-         GRPC_CHANNEL_READY;
+             GRPC_CHANNEL_READY &&
+         !state_->channel->WaitForStateChange(
+             GRPC_CHANNEL_READY, absl::ToChronoTime(absl::Now() + time));
 }
 
 struct TestCall::State {

@@ -18,13 +18,16 @@ class TestChannel {
     std::string service_config;  // JSON; empty for none
     // Pings an idle connection so often; infinite for never.
     absl::Duration idle_ping = absl::InfiniteDuration();
+    // Takes no more of a stream than this before it is read; gRPC's own choice
+    // is 4 MiB.
+    int window_bytes = 4 << 20;
   };
   explicit TestChannel(int port);
   TestChannel(int port, const Options& options);
   ~TestChannel();
 
-  // False if there is no connection, or the one that was there has gone.
-  bool connected();
+  // Waits for `time`, or until the connection that there is goes away.
+  bool StaysConnected(absl::Duration time);
 
  private:
   friend class TestCall;
