@@ -132,7 +132,7 @@ absl::StatusOr<Listeners> ReadListeners() {
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
-    const ServerSettings& settings) {
+    const ServerSettings& settings, const StopSignals& signals) {
   const std::string path = absl::GetFlag(FLAGS_model);
   if (path.empty()) {
     return absl::InvalidArgumentError(
@@ -151,8 +151,12 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
                                          begin)
         .count();
   };
-  options.progress = [last = std::string()](const char* stage,
-                                            double done) mutable {
+  options.progress = [&signals, last = std::string()](const char* stage,
+                                                      double done) mutable {
+    if (signals.signalled()) {
+      Log("stopped while loading");
+      _exit(1);  // nothing to finish, nothing to lose
+    }
     // Quarters are enough to see that something moves.
     std::string line =
         StrCat("loading: ", stage, " ", static_cast<int>(done * 4) * 25, " %");
@@ -202,7 +206,8 @@ absl::StatusOr<int> Run(StopSignals& signals) {
   ASSIGN_OR_RETURN(const std::string model_name,
                    ModelResourceName(absl::GetFlag(FLAGS_model_name),
                                      absl::GetFlag(FLAGS_model)));
-  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, LoadEngine(settings));
+  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
+                   LoadEngine(settings, signals));
   Server::Options options;
   options.settings = settings;
   options.model_name = model_name;

@@ -14,6 +14,10 @@ class StopSignals {
 
   StopSignals();
 
+  // Whether a signal has come that Wait() would return for: what takes long
+  // before Wait() asks.
+  bool signalled() const;
+
   // Blocks until one of them. After a signal, a second one ends the process at
   // once, with status 1.
   Cause Wait();

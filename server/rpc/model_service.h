@@ -11,11 +11,6 @@
 
 namespace sparseserve {
 
-// One page of `models`, which are sorted by name. A page token is the name of
-// the last model of the page before.
-absl::StatusOr<v1::ListModelsResponse> ListPage(
-    const v1::ListModelsRequest& request, absl::Span<const ServedModel> models);
-
 // The gRPC face of ModelService.
 class ModelService final
     : public v1::ModelService::WithRawCallbackMethod_ListModels<

@@ -17,6 +17,7 @@
 #include "tests/testing/fake_executor.h"
 #include "tests/testing/fake_tokenizer.h"
 #include "tests/testing/recording_sink.h"
+#include "tests/testing/step_gate.h"
 
 namespace sparseserve {
 namespace {
@@ -25,34 +26,7 @@ using testing::FakeExecutor;
 using testing::FakeTokenizer;
 using ::testing::IsEmpty;
 using testing::RecordingSink;
-
-// Lets as many steps pass as the test allows.
-class Gate {
- public:
-  void Allow(int steps) {
-    MutexLock lock(mu_);
-    allowed_ += steps;
-    changed_.NotifyAll();
-  }
-  void Open() { Allow(1'000'000'000); }
-  void Pass() {
-    MutexLock lock(mu_);
-    ++arrived_;
-    changed_.NotifyAll();
-    while (allowed_ == 0) changed_.Wait(mu_);
-    --allowed_;
-  }
-  void WaitForArrivals(int steps) {
-    MutexLock lock(mu_);
-    while (arrived_ < steps) changed_.Wait(mu_);
-  }
-
- private:
-  Mutex mu_;
-  CondVar changed_;
-  int allowed_ ABSL_GUARDED_BY(mu_) = 0;
-  int arrived_ ABSL_GUARDED_BY(mu_) = 0;
-};
+using testing::StepGate;
 
 // A sink that calls `at_end` before it records the end.
 class ObservingSink : public RecordingSink {
@@ -160,7 +134,7 @@ class ServingLoopTest : public ::testing::Test {
                                        .context_tokens = 640,
                                        .kv_pages = kPages};
   std::atomic<int64_t> now_ns_{absl::ToUnixNanos(absl::FromUnixSeconds(1001))};
-  Gate gate_;
+  StepGate gate_;
   FakeTokenizer tokenizer_;
   RequestQueue queue_{{}};
   FakeExecutor executor_;
