@@ -1,5 +1,6 @@
 #include "engine/model/model_config.h"
 
+#include <cmath>
 #include <string>
 #include <string_view>
 
@@ -22,8 +23,6 @@ constexpr int64_t kMaxHeadDim = 256;
 constexpr int64_t kHeadDimStep = 8;
 constexpr int64_t kMaxContextTokens = 1 << 18;
 constexpr int64_t kMaxVocabSize = 1 << 22;
-
-constexpr float kDefaultRopeBase = 10000.0f;
 
 absl::Status WrongFile(std::string_view key, std::string_view found,
                        std::string_view wanted) {
@@ -200,6 +199,16 @@ std::string_view ArchitectureName(Architecture architecture) {
   switch (architecture) {
     case Architecture::kLlama:
       return "llama";
+    case Architecture::kSmolLm3:
+      return "smollm3";
+    case Architecture::kQwen2:
+      return "qwen2";
+    case Architecture::kQwen3:
+      return "qwen3";
+    case Architecture::kGemma2:
+      return "gemma2";
+    case Architecture::kGemma3:
+      return "gemma3";
   }
   return "";
 }
@@ -219,10 +228,12 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const GgufMetadata& metadata) {
                    reader.Count("context_length", 1, kMaxContextTokens));
   ASSIGN_OR_RETURN(config.norm_epsilon,
                    reader.Real("attention.layer_norm_rms_epsilon", 0, 1));
-  config.rope_base = kDefaultRopeBase;
   if (reader.Has("rope.freq_base")) {
-    ASSIGN_OR_RETURN(config.rope_base, reader.Real("rope.freq_base", 1, 1e12f));
+    ASSIGN_OR_RETURN(config.rope.base, reader.Real("rope.freq_base", 1, 1e12f));
   }
+  config.layer_configs.resize(config.layers);
+  config.attention_scale =
+      1.0f / std::sqrt(static_cast<float>(config.head_dim));
   RETURN_IF_ERROR(ReadVocabSize(metadata, reader, config));
   return config;
 }

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 #include <string_view>
+#include <variant>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/model/gguf_metadata.h"
@@ -9,14 +11,55 @@
 namespace sparseserve {
 
 // The model families whose forward pass the engine has.
-enum class Architecture { kLlama };
+enum class Architecture { kLlama, kSmolLm3, kQwen2, kQwen3, kGemma2, kGemma3 };
 inline constexpr Architecture kArchitectures[] = {Architecture::kLlama};
 
-// As in general.architecture: "llama".
+// As in general.architecture: "llama", "qwen2", ...
 std::string_view ArchitectureName(Architecture architecture);
 
-// A decoder's shape, from the model file's metadata. Every value is in range:
-// products of them that size a tensor fit in 63 bits.
+// What the gate of the gated MLP goes through.
+enum class Activation { kSilu, kGeluTanh };
+
+// Which two elements of a head turn together, for i < head_dim / 2.
+enum class RopePairs {
+  kAdjacent,  // 2 i and 2 i + 1: GGUF's order of llama and smollm3
+  kHalves,    // i and i + head_dim / 2: everybody else's
+};
+
+// Frequencies of the rotary embedding: pair i turns by position * f(i), where
+// f(i) = base^(-2 i / head_dim), changed by the scaling.
+struct RopeFrequencies {
+  // f(i) / factor for all pairs (position interpolation, arXiv 2306.15595).
+  struct Linear {
+    float factor = 1;
+  };
+  // Llama 3.1's: wavelengths above original_context_tokens / low_factor are
+  // divided by `factor`, those below original_context_tokens / high_factor
+  // stay, and those between change smoothly.
+  struct Llama3 {
+    float factor = 1;
+    float low_factor = 1;
+    float high_factor = 4;
+    int32_t original_context_tokens = 0;
+  };
+  // f(i) / divisors[i], [head_dim / 2]: as GGUF files hold Llama 3.1's.
+  struct Divisors {
+    std::vector<float> divisors;
+  };
+  float base = 10000;
+  std::variant<std::monostate, Linear, Llama3, Divisors> scaling;
+};
+
+// What may differ between the layers of one model.
+struct LayerConfig {
+  // A query sees so many latest keys, itself among them; 0: all before it.
+  int32_t window_tokens = 0;
+  bool rotates = true;         // false: no positions (SmolLM3's every fourth)
+  bool is_local_rope = false;  // turns by ModelConfig::local_rope
+};
+
+// A decoder's shape, from the model file. Every value is in range: products of
+// them that size a tensor fit in 63 bits.
 struct ModelConfig {
   Architecture architecture = Architecture::kLlama;
   int32_t layers = 0;
@@ -28,7 +71,20 @@ struct ModelConfig {
   int32_t vocab_size = 0;
   int32_t context_tokens = 0;
   float norm_epsilon = 0;
-  float rope_base = 0;
+  RopePairs rope_pairs = RopePairs::kAdjacent;
+  RopeFrequencies rope;
+  RopeFrequencies local_rope;              // of layers that say so
+  std::vector<LayerConfig> layer_configs;  // [layers]
+
+  Activation activation = Activation::kSilu;
+  bool has_qkv_bias = false;    // q, k and v add a vector (Qwen2)
+  bool has_qk_norm = false;     // RMSNorm of each q and k head (Qwen3, Gemma 3)
+  bool has_post_norms = false;  // RMSNorm of each half's result (Gemma)
+  float embedding_scale = 1;    // multiplies token embeddings (Gemma)
+  float attention_scale = 0;    // multiplies q . k
+  // cap * tanh(x / cap) of scores and of logits; 0: none (Gemma 2).
+  float attention_softcap = 0;
+  float logit_softcap = 0;
 
   int32_t q_columns() const { return heads * head_dim; }
   int32_t kv_columns() const { return kv_heads * head_dim; }

@@ -1,6 +1,5 @@
 #include "engine/model/transformer.h"
 
-#include <cmath>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -35,7 +34,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
       new Transformer(backend, config, std::move(weights), limits));
   ASSIGN_OR_RETURN(made->rope_,
                    BuildRopeTable(backend, config.context_tokens,
-                                  config.head_dim, config.rope_base));
+                                  config.head_dim, config.rope.base));
   const int64_t rows = limits.max_rows;
   const int64_t logit_rows = limits.max_logit_rows;
   Activations& a = made->activations_;
@@ -101,7 +100,7 @@ void Transformer::AttentionHalf(const LayerWeights& layer,
   attention.kv = kv;
   attention.pages = plan.pages();
   attention.layout = &plan.layout();
-  attention.scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
+  attention.scale = config_.attention_scale;
   attention.output = attended;
   backend_.Attention(attention);
   clock.Lap(times.attention);
