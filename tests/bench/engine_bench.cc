@@ -1,10 +1,12 @@
-// How fast the engine is by itself, without server: prefill and decode at two
-// lengths, many sequences against one, and peak memory. Rates are printed with
-// their share of what the machine can do, measured in the same run: decode
-// against reading the weights once per step at the bandwidth of memory,
-// prefill against the rate of the library's large square matrix products.
+// How fast the engine is by itself, without server: prefill at some lengths,
+// decode at some depths, many sequences against one, and peak memory. Rates are
+// printed with their share of what the machine can do, measured in the same
+// run: decode against reading the weights once per step at the bandwidth of
+// memory, prefill against the rate of the library's large square matrix
+// products.
 //
 //   engine_bench --compute_dtype=auto
+//   engine_bench --prefill=128,8192 --depths=0,7680 --json
 
 #include <algorithm>
 #include <chrono>
@@ -19,6 +21,9 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
@@ -29,6 +34,15 @@
 ABSL_FLAG(std::string, model, "", "model file; empty takes the default model");
 ABSL_FLAG(std::string, compute_dtype, "auto", "auto, f32 or bf16");
 ABSL_FLAG(int, threads, 0, "CPU threads; 0 takes one per core");
+ABSL_FLAG(std::string, simd, "auto", "widest instructions: auto, avx2, ...");
+ABSL_FLAG(std::vector<std::string>, prefill,
+          (std::vector<std::string>{"512", "2048"}),
+          "prompt lengths in tokens");
+ABSL_FLAG(std::vector<std::string>, depths,
+          (std::vector<std::string>{"512", "2048"}),
+          "tokens before the first decode step; 0 counts as 1");
+ABSL_FLAG(bool, json, false,
+          "print one JSON object of rates instead, without the limits");
 ABSL_FLAG(int, decode_steps, 64, "decode steps per measurement");
 ABSL_FLAG(int, repetitions, 3, "prefills per length; the median counts");
 
@@ -36,6 +50,7 @@ namespace sparseserve {
 namespace {
 
 constexpr int kConcurrent = 16;
+constexpr int kTogetherDepth = 512;
 constexpr int kStepTokens = 512;
 
 double Seconds(absl::FunctionRef<void()> work) {
@@ -121,22 +136,69 @@ class Workload {
   std::vector<TokenId> prompt_;
 };
 
-struct LengthRates {
-  int tokens;
-  double prefill;  // tokens per second
-  double decode;   // tokens per second, one sequence
+// Tokens per second at a prompt length, a depth, or a number of sequences.
+struct Rate {
+  int at;
+  double tokens_per_second;
 };
 
-LengthRates Measure(Engine& engine, int tokens) {
-  const int steps = absl::GetFlag(FLAGS_decode_steps);
-  std::vector<double> prefill;
-  std::vector<double> decode;
+struct Rates {
+  std::vector<Rate> prefill;
+  std::vector<Rate> decode;  // of one sequence
+  Rate together;             // of `at` sequences, in total
+};
+
+double PrefillRate(Engine& engine, int tokens) {
+  std::vector<double> seconds;
   for (int i = 0; i < absl::GetFlag(FLAGS_repetitions); ++i) {
-    Workload workload(engine, 1, tokens, steps);
-    prefill.push_back(workload.Prefill());
-    decode.push_back(workload.Decode(steps));
+    seconds.push_back(Workload(engine, 1, tokens, 0).Prefill());
   }
-  return {tokens, tokens / Median(prefill), 1 / Median(decode)};
+  return tokens / Median(seconds);
+}
+
+double DecodeRate(Engine& engine, int sequences, int depth) {
+  const int steps = absl::GetFlag(FLAGS_decode_steps);
+  std::vector<double> seconds;
+  for (int i = 0; i < absl::GetFlag(FLAGS_repetitions); ++i) {
+    Workload workload(engine, sequences, std::max(depth, 1), steps);
+    workload.Prefill();
+    seconds.push_back(workload.Decode(steps));
+  }
+  return sequences / Median(seconds);
+}
+
+absl::StatusOr<std::vector<int>> Lengths(const std::vector<std::string>& texts,
+                                         int greatest) {
+  std::vector<int> lengths;
+  for (const std::string& text : texts) {
+    int length = 0;
+    if (!absl::SimpleAtoi(text, &length) || length < 0 || length > greatest) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(text, " is no number of tokens from 0 to ", greatest));
+    }
+    lengths.push_back(length);
+  }
+  return lengths;
+}
+
+absl::StatusOr<Rates> Measure(Engine& engine) {
+  const int context = engine.info().context_tokens;
+  const int steps = absl::GetFlag(FLAGS_decode_steps);
+  ASSIGN_OR_RETURN(const std::vector<int> prompts,
+                   Lengths(absl::GetFlag(FLAGS_prefill), context));
+  ASSIGN_OR_RETURN(const std::vector<int> depths,
+                   Lengths(absl::GetFlag(FLAGS_depths), context - steps));
+  Workload(engine, 1, kStepTokens, 1).Prefill();  // first touch of memory
+  Rates rates;
+  for (const int tokens : prompts) {
+    rates.prefill.push_back({tokens, PrefillRate(engine, tokens)});
+  }
+  for (const int depth : depths) {
+    rates.decode.push_back({depth, DecodeRate(engine, 1, depth)});
+  }
+  rates.together = {kConcurrent,
+                    DecodeRate(engine, kConcurrent, kTogetherDepth)};
+  return rates;
 }
 
 // What a token costs at least, on this machine.
@@ -186,12 +248,48 @@ void PrintRate(const std::string& what, double rate, double limit) {
               rate / limit, limit);
 }
 
+void PrintJson(const Engine& engine, const Rates& rates, double peak_memory) {
+  std::printf("{\"device\": \"%s\"", engine.DeviceSummary().c_str());
+  for (const Rate& rate : rates.prefill) {
+    std::printf(", \"prefill %d\": %.2f", rate.at, rate.tokens_per_second);
+  }
+  for (const Rate& rate : rates.decode) {
+    std::printf(", \"decode %d\": %.2f", rate.at, rate.tokens_per_second);
+  }
+  std::printf(", \"together %d\": %.2f, \"peak MB\": %.0f}\n",
+              rates.together.at, rates.together.tokens_per_second, peak_memory);
+}
+
+void PrintShares(const Engine& engine, int threads, const Rates& rates) {
+  const Limits limits(engine, threads);
+  for (const Rate& rate : rates.prefill) {
+    PrintRate(absl::StrCat("prefill of ", rate.at, " tokens"),
+              rate.tokens_per_second, limits.Prefill(rate.at));
+  }
+  for (const Rate& rate : rates.decode) {
+    PrintRate(absl::StrCat("decode at ", rate.at, " tokens"),
+              rate.tokens_per_second, limits.Decode(1, rate.at));
+  }
+  PrintRate(absl::StrCat(rates.together.at, " decodes at ", kTogetherDepth,
+                         " tokens, total"),
+            rates.together.tokens_per_second,
+            limits.Decode(rates.together.at, kTogetherDepth));
+}
+
+void PrintMemory(const MemoryUse& memory, double peak_memory) {
+  std::printf(
+      "peak memory %.0f MB (mapped file %.0f, other weights %.0f, KV %.0f, "
+      "activations %.0f)\n",
+      peak_memory, memory.mapped_file_bytes / 1e6, memory.weights_bytes / 1e6,
+      memory.kv_bytes / 1e6, memory.activations_bytes / 1e6);
+}
+
 absl::Status Run() {
   const std::string model = absl::GetFlag(FLAGS_model);
-  const int steps = absl::GetFlag(FLAGS_decode_steps);
   Engine::Options options;
   options.model_path = model.empty() ? testing::DefaultModelPath() : model;
   options.compute_dtype = absl::GetFlag(FLAGS_compute_dtype);
+  options.simd = absl::GetFlag(FLAGS_simd);
   options.threads = absl::GetFlag(FLAGS_threads);
   if (options.threads == 0) {
     options.threads = static_cast<int>(std::thread::hardware_concurrency());
@@ -206,33 +304,15 @@ absl::Status Run() {
     if (status.ok()) engine = *std::move(created);
   });
   RETURN_IF_ERROR(status);
-  std::printf("%s\nloaded in %.2f s\n", engine->DeviceSummary().c_str(), load);
-
-  Workload(*engine, 1, kStepTokens, 1).Prefill();  // first touch of memory
-  const std::vector<LengthRates> lengths = {Measure(*engine, 512),
-                                            Measure(*engine, 2048)};
-  Workload many(*engine, kConcurrent, lengths[0].tokens, steps);
-  many.Prefill();
-  const double concurrent = kConcurrent / many.Decode(steps);
+  ASSIGN_OR_RETURN(const Rates rates, Measure(*engine));
   const double peak_memory = ProcessMegabytes("VmHWM");
-
-  const Limits limits(*engine, options.threads);
-  for (const LengthRates& rates : lengths) {
-    const std::string at = absl::StrCat(" at ", rates.tokens, " tokens");
-    PrintRate("prefill" + at, rates.prefill, limits.Prefill(rates.tokens));
-    PrintRate("decode" + at, rates.decode, limits.Decode(1, rates.tokens));
+  if (absl::GetFlag(FLAGS_json)) {
+    PrintJson(*engine, rates, peak_memory);
+    return absl::OkStatus();
   }
-  PrintRate(absl::StrCat(kConcurrent, " decodes at ", lengths[0].tokens,
-                         " tokens, total"),
-            concurrent, limits.Decode(kConcurrent, lengths[0].tokens));
-  std::printf("%d decodes against 1: %.2f times the tokens/s\n", kConcurrent,
-              concurrent / lengths[0].decode);
-  const MemoryUse memory = engine->memory();
-  std::printf(
-      "peak memory %.0f MB (mapped file %.0f, other weights %.0f, KV %.0f, "
-      "activations %.0f)\n",
-      peak_memory, memory.mapped_file_bytes / 1e6, memory.weights_bytes / 1e6,
-      memory.kv_bytes / 1e6, memory.activations_bytes / 1e6);
+  std::printf("%s\nloaded in %.2f s\n", engine->DeviceSummary().c_str(), load);
+  PrintShares(*engine, options.threads, rates);
+  PrintMemory(engine->memory(), peak_memory);
   return absl::OkStatus();
 }
 

@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+"""The engine beside llama.cpp: same file, same threads, runs taking turns.
+
+  peer_bench.py --llama_cpp DIR/bin --model MODEL.gguf
+  peer_bench.py --llama_cpp DIR/bin --model MODEL.gguf --prefill 128,512 --rounds 3
+
+DIR/bin holds llama-bench and llama-batched-bench. Each round runs ours, then
+theirs with flash attention off and on; the medians over the rounds are
+compared, each against the better of the peer's two settings. Nothing else
+should run meanwhile. Prints a line per figure: ours, theirs, ratio; then the
+peak memory of both at the longest prompt and depth.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SEQUENCES = 16
+TOGETHER_DEPTH = 512
+
+
+def run(command):
+    """Standard output and peak resident megabytes."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True) as process:
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with status "
+                         f"{process.returncode}:\n{output}")
+    return output, usage.ru_maxrss * 1024 / 1e6
+
+
+def ours(args):
+    output, peak = run([
+        str(args.engine_bench), f"--model={args.model}",
+        f"--threads={args.threads}", f"--prefill={args.prefill}",
+        f"--depths={args.depths}", f"--decode_steps={args.decode_steps}",
+        "--repetitions=1", f"--simd={args.simd}",
+        f"--compute_dtype={args.compute_dtype}", "--json"])
+    rates = json.loads(output)
+    device = rates.pop("device")
+    rates.pop("peak MB")
+    return device, rates, peak
+
+
+def theirs(args, flash):
+    bench = [str(args.llama_cpp / "llama-bench"), "-m", str(args.model), "-t",
+             str(args.threads), "-fa", str(flash), "-r", "1", "-o", "json"]
+    rates = {}
+    prefill, peak = run(bench + ["-p", args.prefill, "-n", "0"])
+    for row in json.loads(prefill):
+        rates[f"prefill {row['n_prompt']}"] = row["avg_ts"]
+    decode, other_peak = run(
+        bench + ["-p", "0", "-n", str(args.decode_steps), "-d", args.depths])
+    for row in json.loads(decode):
+        rates[f"decode {row['n_depth']}"] = row["avg_ts"]
+    context = SEQUENCES * (TOGETHER_DEPTH + args.decode_steps)
+    together, _ = run([
+        str(args.llama_cpp / "llama-batched-bench"), "-m", str(args.model),
+        "-t", str(args.threads), "-fa", str(flash), "-c", str(context), "-npp",
+        str(TOGETHER_DEPTH), "-ntg", str(args.decode_steps), "-npl",
+        str(SEQUENCES), "--output-format", "jsonl"])
+    for line in re.findall(r"^\{.*\}$", together, re.MULTILINE):
+        rates[f"together {SEQUENCES}"] = json.loads(line)["speed_tg"]
+    return rates, max(peak, other_peak)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llama_cpp", type=pathlib.Path, required=True)
+    parser.add_argument("--model", type=pathlib.Path, required=True)
+    parser.add_argument("--engine_bench", type=pathlib.Path,
+                        default=ROOT / "build/release/tests/bench/engine_bench")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--prefill", default="128,512,2048,8192")
+    parser.add_argument("--depths", default="0,2048,7680")
+    parser.add_argument("--decode_steps", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--simd", default="auto",
+                        help="our widest instructions, such as avx2")
+    parser.add_argument("--compute_dtype", default="auto")
+    args = parser.parse_args()
+
+    our_rounds, their_rounds = [], {0: [], 1: []}
+    our_peak, their_peak = [], {0: [], 1: []}
+    device = ""
+    for number in range(args.rounds):
+        device, rates, peak = ours(args)
+        our_rounds.append(rates)
+        our_peak.append(peak)
+        for flash in (0, 1):
+            rates, peak = theirs(args, flash)
+            their_rounds[flash].append(rates)
+            their_peak[flash].append(peak)
+        print(f"round {number + 1} of {args.rounds} done", file=sys.stderr)
+    print(f"ours: {device}; {args.rounds} rounds, medians, tokens/s")
+    for name in our_rounds[0]:
+        mine = statistics.median(r[name] for r in our_rounds)
+        peers = {flash: statistics.median(r[name] for r in rounds)
+                 for flash, rounds in their_rounds.items()}
+        best = max(peers, key=peers.get)
+        print(f"{name}: ours {mine:.1f}, llama.cpp {peers[best]:.1f} "
+              f"(flash attention {'on' if best else 'off'}), ratio "
+              f"{mine / peers[best]:.2f}")
+    print(f"peak memory: ours {max(our_peak):.0f} MB, llama.cpp "
+          f"{max(their_peak[0]):.0f} MB without, {max(their_peak[1]):.0f} MB "
+          "with flash attention")
+
+
+if __name__ == "__main__":
+    main()
