@@ -70,7 +70,7 @@ void TokenStream::Finish(const FinishReport& report) {
   EndWith({absl::OkStatus(), report});
 }
 
-void TokenStream::Fail(const absl::Status& status, const char* reason) {
+void TokenStream::Fail(const absl::Status& status, ErrorReason reason) {
   ErrorDetails details;
   details.reason = reason;
   Refuse(WithDetails(status, details));

@@ -167,7 +167,7 @@ TEST_F(TokenStreamTest, KeepsOutputForTheEndIfItDoesNotDeliver) {
 
 TEST_F(TokenStreamTest, AFailureReachesTheCallerWithItsReason) {
   const auto stream = Make();
-  stream->Fail(absl::InternalError("nan"), "NUMERIC_FAULT");
+  stream->Fail(absl::InternalError("nan"), ErrorReason::kNumericFault);
   ASSERT_TRUE(call_.ended());
   EXPECT_EQ(call_.end->status.code(), absl::StatusCode::kInternal);
   EXPECT_EQ(EndReason(), "NUMERIC_FAULT");
@@ -178,7 +178,7 @@ TEST_F(TokenStreamTest, AFailureDropsWhatIsNotWrittenYet) {
   const auto stream = Make();
   stream->Emit(Piece("a"));
   stream->Emit(Piece("b"));
-  stream->Fail(absl::UnavailableError("bye"), "DRAINING");
+  stream->Fail(absl::UnavailableError("bye"), ErrorReason::kDraining);
   EXPECT_EQ(BufferedBytes(), 0);
   FinishWrite(*stream);
   ASSERT_TRUE(call_.ended());
@@ -253,7 +253,7 @@ TEST_F(TokenStreamTest, WhatComesAfterACancelIsDropped) {
   const auto stream = Make();
   stream->Cancelled();
   EXPECT_TRUE(stream->Emit(Piece("a")));
-  stream->Fail(absl::CancelledError("gone"), "CANCELLED");
+  stream->Fail(absl::CancelledError("gone"), ErrorReason::kCancelled);
   stream->Finish(Report(1));
   stream->Cancelled();
   EXPECT_THAT(call_.written, IsEmpty());
@@ -281,7 +281,7 @@ TEST_F(TokenStreamTest, AnAnswerThatWasNotDeliveredCountsAsCancelled) {
 TEST_F(TokenStreamTest, AnErrorUnderWayIsKeptWhenItsReaderLeaves) {
   const auto stream = Make();
   stream->Emit(Piece("a"));
-  stream->Fail(absl::CancelledError("slow"), "SLOW_CONSUMER");
+  stream->Fail(absl::CancelledError("slow"), ErrorReason::kSlowConsumer);
   FinishWrite(*stream, /*ok=*/false);
   ASSERT_TRUE(call_.ended());
   EXPECT_EQ(EndReason(), "SLOW_CONSUMER");
@@ -431,11 +431,12 @@ TEST_F(TokenStreamTest, LoopCallAndCallerMayEndInAnyOrder) {
     std::thread loop([stream, round] {
       for (int i = 0; i < 5; ++i) {
         if (stream->Emit(Piece("x"))) continue;
-        stream->Fail(absl::CancelledError("slow"), "SLOW_CONSUMER");
+        stream->Fail(absl::CancelledError("slow"), ErrorReason::kSlowConsumer);
         return;
       }
       if (round % 2 == 0) stream->Finish(Report(5));
-      if (round % 2 == 1) stream->Fail(absl::InternalError("x"), "X");
+      if (round % 2 == 1)
+        stream->Fail(absl::InternalError("x"), ErrorReason::kNumericFault);
     });
     std::thread caller([stream, round] {
       if (round % 3 != 0) stream->Cancelled();
