@@ -70,7 +70,7 @@ void CallObserver::Finish(
   d_.log.Write({.time = now,
                 .method = record.method,
                 .request_id = record.request_id,
-                .trace_id = record.trace_id,
+                .traceparent = record.traceparent,
                 .model = record.model,
                 .code = code,
                 .reason = reason,

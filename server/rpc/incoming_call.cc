@@ -28,7 +28,7 @@ CallRecord RecordOf(const grpc::CallbackServerContext& context,
   record.method = method;
   const std::string_view id = Metadata(context, kRequestIdKey);
   record.request_id = IsRequestId(id) ? std::string(id) : NewRequestId();
-  record.trace_id = TraceIdOf(Metadata(context, "traceparent"));
+  record.traceparent = TraceparentOf(Metadata(context, "traceparent"));
   record.arrival = arrival;
   const auto deadline = context.deadline();
   if (deadline != std::chrono::system_clock::time_point::max()) {

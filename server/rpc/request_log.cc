@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "nlohmann/json.hpp"
+#include "server/rpc/request_id.h"
 
 namespace sparseserve {
 namespace {
@@ -43,7 +44,11 @@ void RequestLog::Write(const RequestLogEntry& entry) {
   line["event"] = "call";
   line["method"] = entry.method;
   line["request_id"] = entry.request_id;
-  if (!entry.trace_id.empty()) line["trace_id"] = entry.trace_id;
+  if (!entry.traceparent.empty()) {
+    // The first for those who search, the second for those who follow it up.
+    line["trace_id"] = TraceIdOf(entry.traceparent);
+    line["traceparent"] = entry.traceparent;
+  }
   line["model"] = entry.model;
   line["code"] = entry.code;
   if (!entry.reason.empty()) line["reason"] = entry.reason;

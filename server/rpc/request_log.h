@@ -14,7 +14,7 @@ struct RequestLogEntry {
   absl::Time time;  // when the call ended
   std::string_view method;
   std::string_view request_id;
-  std::string_view trace_id;  // empty without a traceparent
+  std::string_view traceparent;  // well-formed or empty
   std::string_view model;
   std::string_view code;    // "OK"
   std::string_view reason;  // ErrorInfo's; empty if OK

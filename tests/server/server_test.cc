@@ -122,7 +122,9 @@ TEST_F(ServerTest, RequestIdsAreEchoedLoggedAndReported) {
   EXPECT_THAT(Log(), HasSubstr(R"("request_id":"from-metadata")"));
   EXPECT_THAT(Log(), HasSubstr(R"("request_id":"from-options")"));
   EXPECT_THAT(Log(),
-              HasSubstr(R"("trace_id":"4bf92f3577b34da6a3ce929d0e0e4736")"));
+              HasSubstr(R"("trace_id":"4bf92f3577b34da6a3ce929d0e0e4736",)"
+                        R"("traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736)"
+                        R"(-00f067aa0ba902b7-01")"));
 }
 
 TEST_F(ServerTest, MalformedRequestIdsAreRefused) {

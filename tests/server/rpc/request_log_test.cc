@@ -43,7 +43,7 @@ TEST_F(RequestLogTest, WritesAGenerationAsOneLineOfJson) {
   entry.time = absl::FromUnixMillis(1'234);
   entry.method = "pkg.Service/Method";
   entry.request_id = "id-1";
-  entry.trace_id = "4bf92f3577b34da6a3ce929d0e0e4736";
+  entry.traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
   entry.model = "models/a";
   entry.code = "UNAVAILABLE";
   entry.reason = "DRAINING";
@@ -60,6 +60,8 @@ TEST_F(RequestLogTest, WritesAGenerationAsOneLineOfJson) {
             R"("event":"call","method":"pkg.Service/Method",)"
             R"("request_id":"id-1",)"
             R"("trace_id":"4bf92f3577b34da6a3ce929d0e0e4736",)"
+            R"("traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-)"
+            R"(00f067aa0ba902b7-01",)"
             R"("model":"models/a","code":"UNAVAILABLE","reason":"DRAINING",)"
             R"("prompt_tokens":7,"output_tokens":3,"queue_ms":1.0,)"
             R"("time_to_first_token_ms":2.0,"plan":"dense","density":0.5,)"
@@ -71,7 +73,7 @@ TEST_F(RequestLogTest, LeavesOutWhatIsNotKnown) {
   RequestLog log(input());
   log.Write({.method = "m", .code = "OK"});
   const std::string line = ReadAll();
-  for (const char* key : {"trace_id", "reason", "plan", "output_tokens"}) {
+  for (const char* key : {"trace", "reason", "plan", "output_tokens"}) {
     EXPECT_THAT(line, Not(HasSubstr(key)));
   }
 }
