@@ -335,6 +335,29 @@ TEST_F(ServerTest, AReaderThatNeverTakesTheRestIsDisconnected) {
   EXPECT_EQ(Series("sparseserve_stream_buffered_bytes"), 0);
 }
 
+TEST_F(ServerTest, AFinishedAnswerThatIsNeverTakenIsASlowConsumers) {
+  engine_options_.pieces = {std::string(1000, 'x')};
+  // Long enough to generate the answer, which fills the connection's window
+  // and gRPC's buffer.
+  settings_.slow_consumer_timeout = absl::Seconds(1);
+  prepare_ = [](FakeExecutor& executor) {
+    executor.draw = [](const StepSlice&) {
+      return testing::FakeTokenizer::kFirstPiece;
+    };
+  };
+  Start();
+  TestChannel unread(server().port(), {.window_bytes = 65'535});
+  TestCall stopped(unread, kStreamGeneratePath,
+                   StreamRequest(TextOptions("hello", 300)));
+  WaitForSeries("sparseserve_requests_finished_total",
+                {"finish_reason=\"length\""}, 1);
+  WaitForSeries("sparseserve_requests_cancelled_total",
+                {"stage=\"write\"", "cause=\"slow_consumer\""}, 1);
+  EXPECT_EQ(stopped.Finish().error_code(), grpc::StatusCode::CANCELLED);
+  server().Drain(absl::Now() + absl::Minutes(1));
+  EXPECT_THAT(Log(), HasSubstr(R"("reason":"SLOW_CONSUMER")"));
+}
+
 TEST_F(ServerTest, AFullQueueRefusesAndClientsRetryUntilThereIsRoom) {
   gated_ = true;
   settings_.max_running_sequences = 1;

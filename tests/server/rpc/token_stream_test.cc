@@ -14,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/rpc/status_details.h"
+#include "tests/testing/scrape.h"
 #include "tests/testing/signal.h"
 
 namespace sparseserve {
@@ -82,6 +83,16 @@ class TokenStreamTest : public ::testing::Test {
   }
   std::string EndReason() const {
     return call_.end->status.ok() ? "" : ReasonOf(call_.end->status);
+  }
+  // Cancellations of what was being written, by `cause`, and of all kinds.
+  double CancelledWrites(const std::string& cause) const {
+    return *testing::SumOfSeries(
+        metrics_.Serialize(), "sparseserve_requests_cancelled_total",
+        {"stage=\"write\"", "cause=\"" + cause + "\""});
+  }
+  double Cancellations() const {
+    return *testing::SumOfSeries(metrics_.Serialize(),
+                                 "sparseserve_requests_cancelled_total", {});
   }
   double BufferedBytes() const {
     const std::string text = metrics_.Serialize();
@@ -299,6 +310,54 @@ TEST_F(TokenStreamTest, AReaderThatTakesNothingIsTimedWhenGenerationIsOver) {
   FinishWrite(*stream, /*ok=*/false);
   ASSERT_TRUE(call_.ended());
   EXPECT_EQ(EndReason(), "SLOW_CONSUMER");
+}
+
+TEST_F(TokenStreamTest, AnAnswerThatItsReaderNeverTakesIsASlowConsumersOnce) {
+  const auto stream = Make();
+  stream->Emit(Piece("a"));
+  stream->Finish(Report(1));
+  EXPECT_EQ(Cancellations(), 0);
+  stream->ReaderTimedOut();
+  // What breaking the call brings about.
+  stream->Cancelled();
+  FinishWrite(*stream, /*ok=*/false);
+  EXPECT_EQ(CancelledWrites("slow_consumer"), 1);
+  EXPECT_EQ(Cancellations(), 1);
+}
+
+TEST_F(TokenStreamTest, AnAnswerWhoseReaderLeavesIsACancelledWrite) {
+  const auto stream = Make();
+  stream->Emit(Piece("a"));
+  stream->Finish(Report(1));
+  FinishWrite(*stream, /*ok=*/false);
+  EXPECT_EQ(CancelledWrites("client"), 1);
+  EXPECT_EQ(Cancellations(), 1);
+}
+
+TEST_F(TokenStreamTest, AnAnswerPastItsDeadlineIsACancelledWrite) {
+  options_.deadline = now_ + absl::Seconds(1);
+  const auto stream = Make();
+  stream->Emit(Piece("a"));
+  stream->Finish(Report(1));
+  now_ += absl::Seconds(1);
+  FinishWrite(*stream, /*ok=*/false);
+  EXPECT_EQ(CancelledWrites("deadline"), 1);
+  EXPECT_EQ(Cancellations(), 1);
+}
+
+// The loop counts what it ends itself.
+TEST_F(TokenStreamTest, WhatTheLoopEndsIsNotCountedHere) {
+  const auto slow = Make();
+  slow->Emit(Piece("a"));
+  slow->Fail(absl::CancelledError("slow"), ErrorReason::kSlowConsumer);
+  slow->ReaderTimedOut();
+  FinishWrite(*slow, /*ok=*/false);
+  EXPECT_EQ(EndReason(), "SLOW_CONSUMER");
+  call_ = RecordingCall();
+  const auto left = Make();
+  left->Cancelled();
+  left->Fail(absl::CancelledError("left"), ErrorReason::kCancelled);
+  EXPECT_EQ(Cancellations(), 0);
 }
 
 TEST_F(TokenStreamTest, EveryMessageAfterTheEndOfGenerationHasItsOwnTime) {
