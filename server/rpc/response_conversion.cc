@@ -97,11 +97,12 @@ TargetResult Compare(const FinishReport& report, const LatencyTarget& target) {
     result.time_to_first_token_met =
         report.time_to_first_token <= target.time_to_first_token;
   }
-  if (target.time_per_output_token != none) {
-    // A single token has no time between tokens: nothing was missed.
+  // A single token has no time between tokens: nothing was met or missed, and
+  // the loop counts neither.
+  if (target.time_per_output_token != none &&
+      report.time_per_output_token.has_value()) {
     result.time_per_output_token_met =
-        report.time_per_output_token.value_or(absl::ZeroDuration()) <=
-        target.time_per_output_token;
+        *report.time_per_output_token <= target.time_per_output_token;
   }
   if (target.total != none) result.total_met = report.total <= target.total;
   return result;

@@ -127,6 +127,25 @@ TEST_F(ServerTest, RequestIdsAreEchoedLoggedAndReported) {
                         R"(-00f067aa0ba902b7-01")"));
 }
 
+TEST_F(ServerTest, ReportAndMetricsAgreeOnEachTarget) {
+  Start();
+  for (const int tokens : {1, 2}) {
+    v1::GenerateOptions options = TextOptions("hello", tokens);
+    options.mutable_latency_target()
+        ->mutable_time_per_output_token()
+        ->set_seconds(60);
+    options.mutable_latency_target()->mutable_total()->set_seconds(3600);
+    const v1::TargetOutcome outcome = Stream(options).report->target_outcome();
+    EXPECT_EQ(outcome.has_time_per_output_token_met(), tokens == 2);
+    EXPECT_TRUE(outcome.has_total_met());
+  }
+  EXPECT_EQ(Series("sparseserve_latency_targets_total",
+                   {"target=\"time_per_output_token\""}),
+            1);
+  EXPECT_EQ(Series("sparseserve_latency_targets_total", {"target=\"total\""}),
+            2);
+}
+
 TEST_F(ServerTest, MalformedRequestIdsAreRefused) {
   Start();
   TestCall::Options call_options;
