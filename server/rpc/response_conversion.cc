@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "google/protobuf/duration.pb.h"
+#include "server/rpc/prompt_conversion.h"
 #include "server/rpc/request_limits.h"
 #include "server/rpc/utf8_text.h"
 
@@ -188,6 +189,7 @@ v1::Model ToModel(const ServedModel& model) {
   limits.set_default_max_output_tokens(model.default_max_output_tokens);
   limits.set_max_stop_strings(kMaxStopStrings);
   limits.set_max_logprobs(kMaxLogprobs);
+  limits.set_max_tokenized_tokens(MaxTokenizedTokens(model));
   return proto;
 }
 

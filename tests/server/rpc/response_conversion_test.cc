@@ -165,6 +165,7 @@ TEST(ModelTest, DescribesTheModelAndItsLimits) {
   EXPECT_EQ(model.limits().default_max_output_tokens(), 16);
   EXPECT_EQ(model.limits().max_stop_strings(), 16);
   EXPECT_EQ(model.limits().max_logprobs(), 20);
+  EXPECT_EQ(model.limits().max_tokenized_tokens(), 65'536);
 }
 
 TEST(FallbackNameTest, EveryReasonHasAName) {
