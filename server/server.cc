@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "server/metrics/metrics.h"
@@ -23,6 +22,7 @@
 #include "server/scheduling/request_queue.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/serving_loop.h"
+#include "server/server_clock.h"
 
 namespace sparseserve {
 namespace {
@@ -108,6 +108,7 @@ struct Server::Parts {
   Parts(const Options& options, std::unique_ptr<Engine> loaded,
         std::unique_ptr<Scheduler> made)
       : engine(std::move(loaded)),
+        clock(options.wall_clock()),
         metrics(MetricsOptions(options, *engine)),
         log(options.log_descriptor),
         scheduler(std::move(made)),
@@ -117,19 +118,24 @@ struct Server::Parts {
             options.model_name, *engine, scheduler->max_request_tokens(),
             options.settings.default_max_output_tokens.value_or(
                 kDefaultMaxOutputTokens))},
-        observer({metrics, log, absl::Now}),
+        observer({metrics, log, now(), options.wall_clock}),
         tokenizer(TokenizerOptions(options.settings)),
         admission(
             {options.settings.default_deadline},
-            {models.front(), tokenizer, queue, metrics, absl::Now, RandomBits}),
+            {models.front(), tokenizer, queue, metrics, now(), RandomBits}),
         inference(StreamOptions(options.settings),
                   {models.front(), admission, tokenizer, observer, metrics,
-                   queue, absl::Now}),
-        model_service({models, observer, absl::Now}),
-        loop({queue, *engine, *scheduler, metrics, absl::Now,
+                   queue, now()}),
+        model_service({models, observer, now()}),
+        loop({queue, *engine, *scheduler, metrics, now(),
               options.on_device_failure}) {}
 
+  std::function<absl::Time()> now() const {
+    return [this] { return clock.Now(); };
+  }
+
   const std::unique_ptr<Engine> engine;
+  const ServerClock clock;
   Metrics metrics;
   RequestLog log;
   const std::unique_ptr<Scheduler> scheduler;
@@ -172,7 +178,7 @@ Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 Server::~Server() {
   parts_->loop.Stop();
-  parts_->grpc->Shutdown(absl::Now() + kFlushTime);
+  parts_->grpc->Shutdown(kFlushTime);
   // What callers left behind: it uses parts that go first.
   parts_->tokenizer.Stop();
 }
@@ -184,7 +190,8 @@ int Server::max_prompt_tokens() const {
   return parts_->models.front().max_prompt_tokens;
 }
 
-void Server::Drain(absl::Time deadline) {
+void Server::Drain(absl::Duration at_most) {
+  const absl::Time deadline = parts_->clock.Now() + at_most;
   parts_->metrics.SetReady(false);
   parts_->metrics.SetDraining(true);
   parts_->grpc->SetServing(false);
@@ -192,13 +199,14 @@ void Server::Drain(absl::Time deadline) {
   parts_->loop.Drain(deadline);
   // Output that readers have not taken yet. Health watchers never end of
   // themselves and are not waited for.
-  parts_->observer.WaitUntilIdle(std::max(deadline, absl::Now() + kFlushTime));
+  parts_->observer.WaitUntilIdle(
+      std::max(deadline, parts_->clock.Now() + kFlushTime));
 }
 
 void Server::Abandon() {
   parts_->metrics.SetReady(false);
   parts_->grpc->SetServing(false);
-  parts_->observer.WaitUntilIdle(absl::Now() + kFlushTime);
+  parts_->observer.WaitUntilIdle(parts_->clock.Now() + kFlushTime);
 }
 
 }  // namespace sparseserve

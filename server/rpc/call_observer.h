@@ -20,7 +20,8 @@ class CallObserver {
   struct Dependencies {  // all outlive this
     Metrics& metrics;
     RequestLog& log;
-    std::function<absl::Time()> clock;
+    std::function<absl::Time()> clock;       // of the records; never steps
+    std::function<absl::Time()> wall_clock;  // dates the log
   };
   explicit CallObserver(Dependencies dependencies);
 

@@ -72,7 +72,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
 }
 
 GrpcServer::~GrpcServer() {
-  if (server_ != nullptr) Shutdown(absl::Now());
+  if (server_ != nullptr) Shutdown(absl::ZeroDuration());
 }
 
 void GrpcServer::SetServing(bool serving) {
@@ -84,8 +84,9 @@ void GrpcServer::SetServing(bool serving) {
   health->SetServingStatus("", serving);
 }
 
-void GrpcServer::Shutdown(absl::Time deadline) {
-  server_->Shutdown(absl::ToChronoTime(deadline));
+void GrpcServer::Shutdown(absl::Duration at_most) {
+  // gRPC takes the wall clock's time and turns it into its own at once.
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + at_most));
 }
 
 }  // namespace sparseserve

@@ -40,9 +40,10 @@ class GrpcServer {
   // What health checks answer, for the whole server and for each service.
   void SetServing(bool serving);
 
-  // Refuses new calls, waits for those under way until `deadline`, then cancels
-  // them. Health watchers among them: so wait for the others before.
-  void Shutdown(absl::Time deadline);
+  // Refuses new calls, waits for those under way, but no longer than `at_most`,
+  // then cancels them. Health watchers among them: so wait for the others
+  // before.
+  void Shutdown(absl::Duration at_most);
 
  private:
   GrpcServer() = default;

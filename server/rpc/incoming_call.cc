@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "absl/time/clock.h"
 #include "engine/base/str_cat.h"
 #include "server/rpc/field_errors.h"
 #include "server/rpc/message_parser.h"
@@ -32,7 +33,8 @@ CallRecord RecordOf(const grpc::CallbackServerContext& context,
   record.arrival = arrival;
   const auto deadline = context.deadline();
   if (deadline != std::chrono::system_clock::time_point::max()) {
-    record.deadline = absl::FromChrono(deadline);
+    // gRPC knows how much time is left and tells it by the wall clock.
+    record.deadline = arrival + (absl::FromChrono(deadline) - absl::Now());
   }
   return record;
 }

@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -118,7 +119,7 @@ TEST_F(ServerTest, RequestIdsAreEchoedLoggedAndReported) {
   EXPECT_EQ(response.report().request_id(), "from-options");
   EXPECT_EQ(second.trailers().find("x-request-id")->second, "from-options");
 
-  server().Drain(absl::Now() + absl::Minutes(1));
+  server().Drain(absl::Minutes(1));
   EXPECT_THAT(Log(), HasSubstr(R"("request_id":"from-metadata")"));
   EXPECT_THAT(Log(), HasSubstr(R"("request_id":"from-options")"));
   EXPECT_THAT(Log(),
@@ -146,6 +147,28 @@ TEST_F(ServerTest, ReportAndMetricsAgreeOnEachTarget) {
             2);
 }
 
+// An hour back each time that anyone looks, from noon of the second day.
+TEST_F(ServerTest, AWallClockThatStepsBackChangesNoTimes) {
+  const auto looks = std::make_shared<std::atomic<int>>(0);
+  wall_clock_ = [looks] {
+    return absl::UnixEpoch() + absl::Hours(36 - (*looks)++);
+  };
+  Start();
+  v1::GenerateOptions options = TextOptions("hello", 3);
+  options.mutable_latency_target()->mutable_total()->set_seconds(600);
+  const StreamedAnswer answer = Stream(options);
+  ASSERT_EQ(answer.status.code, grpc::StatusCode::OK) << answer.status.message;
+  const v1::Timings& timings = answer.report->timings();
+  EXPECT_GE(timings.queue().nanos(), 0);
+  EXPECT_GT(timings.total().nanos(), 0);
+  EXPECT_LT(timings.total().seconds(), 600);
+  server().Drain(absl::Minutes(1));
+  // Lines have the time that there is.
+  EXPECT_THAT(Log(), HasSubstr(R"("time":"1970-01-02T11:00:00.000Z")"));
+  EXPECT_THAT(Log(), Not(HasSubstr("_ms\":-")));
+  EXPECT_EQ(Series("sparseserve_metrics_clamped_total"), 0);
+}
+
 TEST_F(ServerTest, MalformedRequestIdsAreRefused) {
   Start();
   TestCall::Options call_options;
@@ -166,7 +189,7 @@ TEST_F(ServerTest, LogsNeitherPromptNorAnswer) {
   Start();
   const StreamedAnswer answer = Stream(TextOptions("secret words", 30));
   StatusOf(kGeneratePath, WholeRequest(TextOptions("secret words", -5)));
-  server().Drain(absl::Now() + absl::Minutes(1));
+  server().Drain(absl::Minutes(1));
   const std::string log = Log();
   EXPECT_THAT(log, HasSubstr(R"("output_tokens":30)"));
   EXPECT_THAT(log, HasSubstr(R"("reason":"INVALID_FIELD")"));
@@ -373,7 +396,7 @@ TEST_F(ServerTest, AFinishedAnswerThatIsNeverTakenIsASlowConsumers) {
   WaitForSeries("sparseserve_requests_cancelled_total",
                 {"stage=\"write\"", "cause=\"slow_consumer\""}, 1);
   EXPECT_EQ(stopped.Finish().error_code(), grpc::StatusCode::CANCELLED);
-  server().Drain(absl::Now() + absl::Minutes(1));
+  server().Drain(absl::Minutes(1));
   EXPECT_THAT(Log(), HasSubstr(R"("reason":"SLOW_CONSUMER")"));
 }
 
@@ -421,7 +444,7 @@ TEST_F(ServerTest, DrainingFinishesWhatRunsAndRefusesWhatComes) {
   TestCall running(channel(), kStreamGeneratePath,
                    StreamRequest(TextOptions("hello", 20)));
   gate().WaitForArrivals(1);
-  std::thread drain([this] { server().Drain(absl::Now() + absl::Minutes(1)); });
+  std::thread drain([this] { server().Drain(absl::Minutes(1)); });
   EXPECT_EQ(watcher.Read(), kNotServing);
   WaitForSeries("sparseserve_server_draining", {}, 1);
 
@@ -452,7 +475,7 @@ TEST_F(ServerTest, DrainingCancelsTheRestAtItsDeadline) {
   TestCall running(channel(), kStreamGeneratePath,
                    StreamRequest(TextOptions("hello", 90'000)));
   EXPECT_TRUE(running.Read().has_value());
-  server().Drain(absl::Now());
+  server().Drain(absl::ZeroDuration());
   const StreamedAnswer answer = ReadAll(running);
   EXPECT_EQ(answer.status.code, grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(answer.status.reason, "DRAINING");
@@ -604,7 +627,7 @@ TEST_F(ServerTest, StoppingWithCallsUnderWayEndsThem) {
         StreamRequest(TextOptions("hello", 400))));
   }
   gate().WaitForArrivals(1);
-  std::thread drain([this] { server().Drain(absl::Now()); });
+  std::thread drain([this] { server().Drain(absl::ZeroDuration()); });
   gate().Open();
   for (auto& call : calls) {
     const grpc::StatusCode code = call->Finish().error_code();

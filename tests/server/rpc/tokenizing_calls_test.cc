@@ -76,7 +76,7 @@ class TokenizingCallsTest : public ::testing::Test {
   }
   ~TokenizingCallsTest() override {
     tokenizer_.release.Set();
-    server_->Shutdown(absl::Now());
+    server_->Shutdown(absl::ZeroDuration());
     worker_.Stop();
   }
 
@@ -113,7 +113,7 @@ class TokenizingCallsTest : public ::testing::Test {
   Metrics metrics_{Metrics::Options{}};
   RequestLog log_{-1};
   RequestQueue queue_{{.max_requests = 1}};
-  CallObserver observer_{{metrics_, log_, absl::Now}};
+  CallObserver observer_{{metrics_, log_, absl::Now, absl::Now}};
   TokenizerWorker worker_{{.max_jobs = 1}};
   Admission admission_{{},
                        {served_.front(), worker_, queue_, metrics_, absl::Now,
