@@ -246,6 +246,22 @@ TEST_F(ServerTest, BytesThatAreNoRequestAreInvalidEverywhere) {
   }
 }
 
+TEST_F(ServerTest, FieldsThatTheServerDoesNotKnowAreInvalidEverywhere) {
+  Start();
+  for (const char* path : {kGeneratePath, kStreamGeneratePath,
+                           "/sparseserve.v1.InferenceService/Tokenize",
+                           "/sparseserve.v1.InferenceService/Detokenize",
+                           "/sparseserve.v1.ModelService/ListModels",
+                           "/sparseserve.v1.ModelService/GetModel"}) {
+    TestCall call(channel(), path, "\xC0\x3E\x05");  // field 1000, varint 5
+    EXPECT_THAT(PartsOf(call.Finish()).fields, ElementsAre("request.1000"))
+        << path;
+  }
+  // options, field 1, of which field 1000.
+  TestCall call(channel(), kGeneratePath, "\x0A\x03\xC0\x3E\x05");
+  EXPECT_THAT(PartsOf(call.Finish()).fields, ElementsAre("options.1000"));
+}
+
 TEST_F(ServerTest, TextThatIsNotUtf8IsNamed) {
   Start();
   std::string bytes = WholeRequest(TextOptions("Z", 1)).SerializeAsString();
