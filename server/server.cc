@@ -19,6 +19,7 @@
 #include "server/rpc/request_log.h"
 #include "server/rpc/served_model.h"
 #include "server/rpc/tokenizer_worker.h"
+#include "server/rpc/unknown_methods.h"
 #include "server/scheduling/request_queue.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/serving_loop.h"
@@ -127,6 +128,7 @@ struct Server::Parts {
                   {models.front(), admission, tokenizer, observer, metrics,
                    queue, now()}),
         model_service({models, observer, now()}),
+        unknown_methods({observer, now()}),
         loop({queue, *engine, *scheduler, metrics, now(),
               options.on_device_failure}) {}
 
@@ -146,6 +148,7 @@ struct Server::Parts {
   Admission admission;
   InferenceService inference;
   ModelService model_service;
+  UnknownMethods unknown_methods;
   ServingLoop loop;
   std::unique_ptr<GrpcServer> grpc;
 };
@@ -165,9 +168,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   if (!options.metrics_listen.empty()) {
     RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
   }
-  ASSIGN_OR_RETURN(parts->grpc, GrpcServer::Start(GrpcOptions(options),
-                                                  {&parts->inference,
-                                                   &parts->model_service}));
+  ASSIGN_OR_RETURN(parts->grpc,
+                   GrpcServer::Start(GrpcOptions(options),
+                                     {&parts->inference, &parts->model_service},
+                                     parts->unknown_methods));
   parts->loop.Start();
   parts->grpc->SetServing(true);
   parts->metrics.SetReady(true);

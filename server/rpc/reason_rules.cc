@@ -14,6 +14,8 @@ const char* ReasonName(ErrorReason reason) {
       return "PROMPT_TOO_LONG";
     case ErrorReason::kModelNotFound:
       return "MODEL_NOT_FOUND";
+    case ErrorReason::kMethodNotFound:
+      return "METHOD_NOT_FOUND";
     case ErrorReason::kPatternUnsupported:
       return "PATTERN_UNSUPPORTED";
     case ErrorReason::kQueueFull:
@@ -47,6 +49,7 @@ RejectReason RejectReasonOf(ErrorReason reason) {
     case ErrorReason::kInvalidField:
     case ErrorReason::kNotImplemented:
     case ErrorReason::kModelNotFound:
+    case ErrorReason::kMethodNotFound:
     case ErrorReason::kPatternUnsupported:
     // Not refusals: these end what was accepted.
     case ErrorReason::kCancelled:
@@ -72,6 +75,7 @@ std::optional<absl::Duration> RetryDelayOf(ErrorReason reason) {
     case ErrorReason::kNotImplemented:
     case ErrorReason::kPromptTooLong:
     case ErrorReason::kModelNotFound:
+    case ErrorReason::kMethodNotFound:
     case ErrorReason::kPatternUnsupported:
     case ErrorReason::kCancelled:
     case ErrorReason::kDeadlineInQueue:

@@ -157,6 +157,15 @@ absl::Status ModelNotFound(std::string_view name) {
                      details);
 }
 
+absl::Status MethodNotFound(std::string_view method) {
+  ErrorDetails details;
+  details.reason = ErrorReason::kMethodNotFound;
+  const std::string name = Excerpt(method, kMaxFieldBytes);
+  details.metadata = {{"method", name}};
+  return WithDetails(
+      absl::UnimplementedError(StrCat("no method ", name, " here")), details);
+}
+
 absl::Status PatternUnsupported(std::string_view plan, std::string_view model) {
   ErrorDetails details;
   details.reason = ErrorReason::kPatternUnsupported;

@@ -56,6 +56,8 @@ absl::Status NotImplemented(const std::vector<FieldViolation>& violations);
 absl::Status PromptTooLong(std::string_view field, std::optional<int64_t> size,
                            int64_t limit, std::string_view unit);
 absl::Status ModelNotFound(std::string_view name);
+// UNIMPLEMENTED / METHOD_NOT_FOUND.
+absl::Status MethodNotFound(std::string_view method);
 absl::Status PatternUnsupported(std::string_view plan, std::string_view model);
 absl::Status QueueFull(int waiting);
 absl::Status Draining();

@@ -10,6 +10,7 @@ enum class ErrorReason {
   kNotImplemented,
   kPromptTooLong,
   kModelNotFound,
+  kMethodNotFound,
   kPatternUnsupported,
   kQueueFull,
   kDraining,

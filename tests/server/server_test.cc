@@ -262,6 +262,29 @@ TEST_F(ServerTest, FieldsThatTheServerDoesNotKnowAreInvalidEverywhere) {
   EXPECT_THAT(PartsOf(call.Finish()).fields, ElementsAre("options.1000"));
 }
 
+TEST_F(ServerTest, MethodsThatNobodyHasAreNamedAndCounted) {
+  Start();
+  for (const std::string& path :
+       {std::string("/sparseserve.v1.InferenceService/Embed"),
+        std::string("/other.Service/") + std::string(2000, 'x')}) {
+    TestCall call(channel(), path, "x",
+                  {.metadata = {{"x-request-id", "id-1"}}});
+    const StatusParts parts = PartsOf(call.Finish());
+    EXPECT_EQ(parts.code, grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_EQ(parts.reason, "METHOD_NOT_FOUND");
+    EXPECT_EQ(parts.metadata.at("method").substr(0, 15), path.substr(0, 15));
+    EXPECT_LT(parts.message.size(), 200);
+    EXPECT_EQ(parts.request_id, "id-1");
+  }
+  WaitForSeries("sparseserve_grpc_server_call_duration_seconds_count",
+                {"grpc_method=\"other\"", "UNIMPLEMENTED"}, 2);
+  EXPECT_EQ(Series("sparseserve_grpc_server_calls_started_total",
+                   {"grpc_method=\"other\""}),
+            2);
+  server().Drain(absl::Minutes(1));
+  EXPECT_THAT(Log(), HasSubstr(R"("method":"/sparseserve.v1.Inferenc)"));
+}
+
 TEST_F(ServerTest, TextThatIsNotUtf8IsNamed) {
   Start();
   std::string bytes = WholeRequest(TextOptions("Z", 1)).SerializeAsString();
