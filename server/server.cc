@@ -28,7 +28,7 @@
 namespace sparseserve {
 namespace {
 
-// What ended calls may take to leave the sockets.
+// What ended calls may take to leave the sockets, and their lines to be read.
 constexpr absl::Duration kFlushTime = absl::Milliseconds(200);
 
 constexpr int kDefaultMaxOutputTokens = 256;
@@ -111,7 +111,7 @@ struct Server::Parts {
       : engine(std::move(loaded)),
         clock(options.wall_clock()),
         metrics(MetricsOptions(options, *engine)),
-        log(options.log_descriptor),
+        log(options.log_descriptor, metrics),
         scheduler(std::move(made)),
         queue({options.settings.max_queued_requests,
                options.settings.max_queued_tokens}),
@@ -205,12 +205,14 @@ void Server::Drain(absl::Duration at_most) {
   // themselves and are not waited for.
   parts_->observer.WaitUntilIdle(
       std::max(deadline, parts_->clock.Now() + kFlushTime));
+  parts_->log.Flush(kFlushTime);
 }
 
 void Server::Abandon() {
   parts_->metrics.SetReady(false);
   parts_->grpc->SetServing(false);
   parts_->observer.WaitUntilIdle(parts_->clock.Now() + kFlushTime);
+  parts_->log.Flush(kFlushTime);
 }
 
 }  // namespace sparseserve

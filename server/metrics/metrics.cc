@@ -109,6 +109,10 @@ void Metrics::AddBufferedBytes(int64_t delta) {
   series_->state.buffered_bytes->Set(series_->Count(series_->buffered_bytes));
 }
 
+void Metrics::LogLineDropped() {
+  series_->state.dropped_log_lines->Increment();
+}
+
 void Metrics::Rejected(RejectReason reason) {
   series_->outcomes.rejected[Index(reason)]->Increment();
 }

@@ -238,6 +238,10 @@ StateSeries::StateSeries(const SeriesFactory& process,
                          .Gauge("stream_buffered_bytes",
                                 "Output that waits for clients to read it.")
                          .One()),
+      dropped_log_lines(process
+                            .Counter("log_lines_dropped_total",
+                                     "Lines of the log that nobody took.")
+                            .One()),
       clamped(process
                   .Counter("metrics_clamped_total",
                            "Impossible measurements that were replaced by "

@@ -108,7 +108,7 @@ struct StateSeries {
   Each<Gauge, 2> pages;   // free, used
   Each<Gauge, 4> memory;  // mapped_file, weights, kv, activations
   Gauge *ready, *draining, *buffered_bytes;
-  Counter* clamped;
+  Counter *dropped_log_lines, *clamped;
 };
 
 struct Metrics::Series {

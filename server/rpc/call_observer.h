@@ -14,7 +14,7 @@
 namespace sparseserve {
 
 // Sees every call begin and end: counts it, logs it, and knows when none is
-// left. Thread-safe; not for the serving thread, for it writes the log.
+// left. Thread-safe; not for the serving thread, for it words the log's lines.
 class CallObserver {
  public:
   struct Dependencies {  // all outlive this

@@ -112,7 +112,7 @@ class TokenizingCallsTest : public ::testing::Test {
   const StuckTokenizer tokenizer_;
   const std::vector<ServedModel> served_ = {ModelWith(tokenizer_)};
   Metrics metrics_{Metrics::Options{}};
-  RequestLog log_{-1};
+  RequestLog log_{-1, metrics_};
   RequestQueue queue_{{.max_requests = 1}};
   CallObserver observer_{{metrics_, log_, absl::Now, absl::Now}};
   TokenizerWorker worker_{{.max_jobs = 1}};
