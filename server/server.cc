@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "server/metrics/metrics.h"
+#include "server/readiness.h"
 #include "server/rpc/admission.h"
 #include "server/rpc/call_observer.h"
 #include "server/rpc/grpc_server.h"
@@ -136,6 +137,21 @@ struct Server::Parts {
     return [this] { return clock.Now(); };
   }
 
+  // REQUIRES: the loop and gRPC have been started.
+  void StartReadiness(absl::Duration stall_timeout) {
+    readiness = std::make_unique<Readiness>(
+        Readiness::Options{
+            .stall_timeout = stall_timeout,
+            .look_every = std::min(absl::Seconds(1), stall_timeout / 4)},
+        Readiness::Dependencies{
+            [this] { return clock.Now() - loop.last_turn(); },
+            [this] { queue.Wake(); },
+            [this](bool ready) {
+              grpc->SetServing(ready);
+              metrics.SetReady(ready);
+            }});
+  }
+
   const std::unique_ptr<Engine> engine;
   const ServerClock clock;
   Metrics metrics;
@@ -151,6 +167,7 @@ struct Server::Parts {
   UnknownMethods unknown_methods;
   ServingLoop loop;
   std::unique_ptr<GrpcServer> grpc;
+  std::unique_ptr<Readiness> readiness;  // while the loop may turn
 };
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
@@ -173,14 +190,14 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
                                      {&parts->inference, &parts->model_service},
                                      parts->unknown_methods));
   parts->loop.Start();
-  parts->grpc->SetServing(true);
-  parts->metrics.SetReady(true);
+  parts->StartReadiness(options.settings.stall_timeout);
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 Server::~Server() {
+  parts_->readiness.reset();
   parts_->loop.Stop();
   parts_->grpc->Shutdown(kFlushTime);
   // What callers left behind: it uses parts that go first.
@@ -196,9 +213,8 @@ int Server::max_prompt_tokens() const {
 
 void Server::Drain(absl::Duration at_most) {
   const absl::Time deadline = parts_->clock.Now() + at_most;
-  parts_->metrics.SetReady(false);
   parts_->metrics.SetDraining(true);
-  parts_->grpc->SetServing(false);
+  parts_->readiness->Close();
   parts_->queue.StartDraining();
   parts_->loop.Drain(deadline);
   // Output that readers have not taken yet. Health watchers never end of
@@ -209,8 +225,7 @@ void Server::Drain(absl::Duration at_most) {
 }
 
 void Server::Abandon() {
-  parts_->metrics.SetReady(false);
-  parts_->grpc->SetServing(false);
+  parts_->readiness->Close();
   parts_->observer.WaitUntilIdle(parts_->clock.Now() + kFlushTime);
   parts_->log.Flush(kFlushTime);
 }

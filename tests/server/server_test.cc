@@ -532,6 +532,22 @@ TEST_F(ServerTest, HealthAnswersForTheServerAndEachService) {
   EXPECT_EQ(unknown.Finish().error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_F(ServerTest, AStepThatHangsTurnsHealthOffUntilItEnds) {
+  gated_ = true;
+  settings_.stall_timeout = absl::Milliseconds(400);
+  Start();
+  TestCall watcher(channel(), kHealthWatchPath, HealthRequest(""));
+  EXPECT_EQ(watcher.Read(), kServing);
+  TestCall hung(channel(), kStreamGeneratePath,
+                StreamRequest(TextOptions("hello", 1)));
+  EXPECT_EQ(watcher.Read(), kNotServing);
+  WaitForSeries("sparseserve_model_ready", {}, 0);
+  gate().Open();
+  EXPECT_EQ(watcher.Read(), kServing);
+  EXPECT_EQ(ReadAll(hung).status.code, grpc::StatusCode::OK);
+  WaitForSeries("sparseserve_model_ready", {}, 1);
+}
+
 TEST_F(ServerTest, ReflectionListsTheServices) {
   Start();
   // ServerReflectionRequest{list_services = "*"}.
