@@ -343,6 +343,9 @@ TEST_F(ServerTest, ADeadlineThatPassesStopsTheSequence) {
                 StreamRequest(TextOptions("hello", 500)),
                 {.timeout = absl::Milliseconds(200)});
   EXPECT_EQ(call.Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  // The client's timer can run ahead of the server's.
+  WaitForSeries("sparseserve_grpc_server_call_duration_seconds_count",
+                {"StreamGenerate"}, 1);
   gate().Open();
   WaitForSeries("sparseserve_kv_cache_pages", {"state=\"used\""}, 0);
   EXPECT_EQ(Series("sparseserve_requests_finished_total",
