@@ -19,7 +19,6 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/flags/usage_config.h"
-#include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/engine.h"
@@ -230,7 +229,7 @@ absl::StatusOr<int> Run(StopSignals& signals) {
   }
   Log(StrCat("stopping: finishing what runs, for at most ",
              absl::FormatDuration(settings.drain_timeout)));
-  server->Drain(absl::Now() + settings.drain_timeout);
+  server->Drain(settings.drain_timeout);
   Log("stopped");
   return 0;
 }

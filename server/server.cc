@@ -6,10 +6,10 @@
 #include <utility>
 #include <vector>
 
-#include "absl/time/clock.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "server/metrics/metrics.h"
+#include "server/readiness.h"
 #include "server/rpc/admission.h"
 #include "server/rpc/call_observer.h"
 #include "server/rpc/grpc_server.h"
@@ -20,14 +20,16 @@
 #include "server/rpc/request_log.h"
 #include "server/rpc/served_model.h"
 #include "server/rpc/tokenizer_worker.h"
+#include "server/rpc/unknown_methods.h"
 #include "server/scheduling/request_queue.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/serving_loop.h"
+#include "server/server_clock.h"
 
 namespace sparseserve {
 namespace {
 
-// What ended calls may take to leave the sockets.
+// What ended calls may take to leave the sockets, and their lines to be read.
 constexpr absl::Duration kFlushTime = absl::Milliseconds(200);
 
 constexpr int kDefaultMaxOutputTokens = 256;
@@ -108,8 +110,9 @@ struct Server::Parts {
   Parts(const Options& options, std::unique_ptr<Engine> loaded,
         std::unique_ptr<Scheduler> made)
       : engine(std::move(loaded)),
+        clock(options.wall_clock()),
         metrics(MetricsOptions(options, *engine)),
-        log(options.log_descriptor),
+        log(options.log_descriptor, metrics),
         scheduler(std::move(made)),
         queue({options.settings.max_queued_requests,
                options.settings.max_queued_tokens}),
@@ -117,19 +120,40 @@ struct Server::Parts {
             options.model_name, *engine, scheduler->max_request_tokens(),
             options.settings.default_max_output_tokens.value_or(
                 kDefaultMaxOutputTokens))},
-        observer({metrics, log, absl::Now}),
+        observer({metrics, log, now(), options.wall_clock}),
         tokenizer(TokenizerOptions(options.settings)),
         admission(
             {options.settings.default_deadline},
-            {models.front(), tokenizer, queue, metrics, absl::Now, RandomBits}),
+            {models.front(), tokenizer, queue, metrics, now(), RandomBits}),
         inference(StreamOptions(options.settings),
                   {models.front(), admission, tokenizer, observer, metrics,
-                   queue, absl::Now}),
-        model_service({models, observer, absl::Now}),
-        loop({queue, *engine, *scheduler, metrics, absl::Now,
+                   queue, now()}),
+        model_service({models, observer, now()}),
+        unknown_methods({observer, now()}),
+        loop({queue, *engine, *scheduler, metrics, now(),
               options.on_device_failure}) {}
 
+  std::function<absl::Time()> now() const {
+    return [this] { return clock.Now(); };
+  }
+
+  // REQUIRES: the loop and gRPC have been started.
+  void StartReadiness(absl::Duration stall_timeout) {
+    readiness = std::make_unique<Readiness>(
+        Readiness::Options{
+            .stall_timeout = stall_timeout,
+            .look_every = std::min(absl::Seconds(1), stall_timeout / 4)},
+        Readiness::Dependencies{
+            [this] { return clock.Now() - loop.last_turn(); },
+            [this] { queue.Wake(); },
+            [this](bool ready) {
+              grpc->SetServing(ready);
+              metrics.SetReady(ready);
+            }});
+  }
+
   const std::unique_ptr<Engine> engine;
+  const ServerClock clock;
   Metrics metrics;
   RequestLog log;
   const std::unique_ptr<Scheduler> scheduler;
@@ -140,8 +164,10 @@ struct Server::Parts {
   Admission admission;
   InferenceService inference;
   ModelService model_service;
+  UnknownMethods unknown_methods;
   ServingLoop loop;
   std::unique_ptr<GrpcServer> grpc;
+  std::unique_ptr<Readiness> readiness;  // while the loop may turn
 };
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
@@ -159,20 +185,21 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   if (!options.metrics_listen.empty()) {
     RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
   }
-  ASSIGN_OR_RETURN(parts->grpc, GrpcServer::Start(GrpcOptions(options),
-                                                  {&parts->inference,
-                                                   &parts->model_service}));
+  ASSIGN_OR_RETURN(parts->grpc,
+                   GrpcServer::Start(GrpcOptions(options),
+                                     {&parts->inference, &parts->model_service},
+                                     parts->unknown_methods));
   parts->loop.Start();
-  parts->grpc->SetServing(true);
-  parts->metrics.SetReady(true);
+  parts->StartReadiness(options.settings.stall_timeout);
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 Server::~Server() {
+  parts_->readiness.reset();
   parts_->loop.Stop();
-  parts_->grpc->Shutdown(absl::Now() + kFlushTime);
+  parts_->grpc->Shutdown(kFlushTime);
   // What callers left behind: it uses parts that go first.
   parts_->tokenizer.Stop();
 }
@@ -184,21 +211,23 @@ int Server::max_prompt_tokens() const {
   return parts_->models.front().max_prompt_tokens;
 }
 
-void Server::Drain(absl::Time deadline) {
-  parts_->metrics.SetReady(false);
+void Server::Drain(absl::Duration at_most) {
+  const absl::Time deadline = parts_->clock.Now() + at_most;
   parts_->metrics.SetDraining(true);
-  parts_->grpc->SetServing(false);
+  parts_->readiness->Close();
   parts_->queue.StartDraining();
   parts_->loop.Drain(deadline);
   // Output that readers have not taken yet. Health watchers never end of
   // themselves and are not waited for.
-  parts_->observer.WaitUntilIdle(std::max(deadline, absl::Now() + kFlushTime));
+  parts_->observer.WaitUntilIdle(
+      std::max(deadline, parts_->clock.Now() + kFlushTime));
+  parts_->log.Flush(kFlushTime);
 }
 
 void Server::Abandon() {
-  parts_->metrics.SetReady(false);
-  parts_->grpc->SetServing(false);
-  parts_->observer.WaitUntilIdle(absl::Now() + kFlushTime);
+  parts_->readiness->Close();
+  parts_->observer.WaitUntilIdle(parts_->clock.Now() + kFlushTime);
+  parts_->log.Flush(kFlushTime);
 }
 
 }  // namespace sparseserve

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
 #include "server/rpc/server_settings.h"
@@ -26,6 +27,9 @@ class Server {
     std::string version;
     std::string revision;
     int log_descriptor = 2;  // takes a line a call
+    // What the log's lines are dated by. It may jump: durations and deadlines
+    // do not follow it.
+    std::function<absl::Time()> wall_clock = absl::Now;
     // Called once, on the serving thread, if the device failed for good.
     std::function<void(const absl::Status&)> on_device_failure;
   };
@@ -44,9 +48,9 @@ class Server {
   int max_prompt_tokens() const;
 
   // Health turns to NOT_SERVING, new requests are refused with UNAVAILABLE /
-  // "DRAINING". Returns when the running ones have finished, or at `deadline`,
-  // having cancelled the rest.
-  void Drain(absl::Time deadline);
+  // "DRAINING". Returns when the running ones have finished, or after
+  // `at_most`, having cancelled the rest.
+  void Drain(absl::Duration at_most);
   // The device is gone: health turns to NOT_SERVING, calls end.
   void Abandon();
 

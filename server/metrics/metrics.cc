@@ -109,30 +109,34 @@ void Metrics::AddBufferedBytes(int64_t delta) {
   series_->state.buffered_bytes->Set(series_->Count(series_->buffered_bytes));
 }
 
+void Metrics::LogLineDropped() {
+  series_->state.dropped_log_lines->Increment();
+}
+
 void Metrics::Rejected(RejectReason reason) {
-  series_->requests.rejected[Index(reason)]->Increment();
+  series_->outcomes.rejected[Index(reason)]->Increment();
 }
 
 void Metrics::Cancelled(CancelStage stage, CancelCause cause) {
-  series_->requests.cancelled[Index(stage)][Index(cause)]->Increment();
+  series_->outcomes.cancelled[Index(stage)][Index(cause)]->Increment();
 }
 
 void Metrics::Finished(const RequestSample& sample) {
-  RequestSeries& requests = series_->requests;
   const size_t operation = Index(sample.operation);
-  requests.finished[operation][Index(sample.outcome)]->Increment();
-  requests.queue->Observe(series_->Seconds(sample.queue));
-  requests.duration[operation]->Observe(series_->Seconds(sample.total));
-  requests.prompt_tokens->Observe(series_->Count(sample.prompt_tokens));
-  requests.generation_tokens->Observe(series_->Count(sample.output_tokens));
-  requests.wasted_tokens->Increment(series_->Count(sample.wasted_tokens));
+  series_->outcomes.finished[operation][Index(sample.outcome)]->Increment();
+  series_->times.queue->Observe(series_->Seconds(sample.queue));
+  series_->times.duration[operation]->Observe(series_->Seconds(sample.total));
+  series_->work.prompt_tokens->Observe(series_->Count(sample.prompt_tokens));
+  series_->work.generation_tokens->Observe(
+      series_->Count(sample.output_tokens));
+  series_->work.wasted_tokens->Increment(series_->Count(sample.wasted_tokens));
   if (sample.time_to_first_token != absl::InfiniteDuration()) {
-    requests.first_token[PromptClass(sample.prompt_tokens)]->Observe(
+    series_->times.first_token[PromptClass(sample.prompt_tokens)]->Observe(
         series_->Seconds(sample.time_to_first_token));
     PhaseTime(RequestPhase::kPrefill, sample.prefill);
   }
   if (sample.time_per_output_token != absl::InfiniteDuration()) {
-    requests.per_output_token->Observe(
+    series_->times.per_output_token->Observe(
         series_->Seconds(sample.time_per_output_token));
     PhaseTime(RequestPhase::kDecode, sample.decode);
   }
@@ -143,23 +147,23 @@ void Metrics::Finished(const RequestSample& sample) {
     const double computed = series_->Count(blocks[p].computed);
     if (allowed == 0) continue;
     if (computed > allowed) series_->state.clamped->Increment();
-    requests.density[p]->Observe(std::min(computed / allowed, 1.0));
+    series_->work.density[p]->Observe(std::min(computed / allowed, 1.0));
   }
 }
 
 void Metrics::Answered(Operation operation, FinishOutcome outcome,
                        absl::Duration duration) {
-  RequestSeries& requests = series_->requests;
-  requests.finished[Index(operation)][Index(outcome)]->Increment();
-  requests.duration[Index(operation)]->Observe(series_->Seconds(duration));
+  series_->outcomes.finished[Index(operation)][Index(outcome)]->Increment();
+  series_->times.duration[Index(operation)]->Observe(
+      series_->Seconds(duration));
 }
 
 void Metrics::PhaseTime(RequestPhase phase, absl::Duration duration) {
-  series_->requests.phase[Index(phase)]->Observe(series_->Seconds(duration));
+  series_->times.phase[Index(phase)]->Observe(series_->Seconds(duration));
 }
 
 void Metrics::TargetOutcome(TargetKind target, bool met) {
-  series_->requests.targets[Index(target)][met ? 1 : 0]->Increment();
+  series_->outcomes.targets[Index(target)][met ? 1 : 0]->Increment();
 }
 
 void Metrics::Step(const StepSample& sample) {

@@ -106,6 +106,7 @@ class Metrics {
                     absl::Duration duration);
   void StreamBlocked(const std::string& method, absl::Duration duration);
   void AddBufferedBytes(int64_t delta);
+  void LogLineDropped();
 
   // Requests.
   void Rejected(RejectReason reason);

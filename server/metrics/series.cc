@@ -25,6 +25,36 @@ std::string LabelValue(absl::string_view text) {
   return value;
 }
 
+SeriesFactory ModelFactory(prometheus::Registry& registry,
+                           const Metrics::Options& options) {
+  return SeriesFactory(registry,
+                       {{"model_name", LabelValue(options.model_name)}});
+}
+
+// What does not change while the server runs.
+void AddConstants(const SeriesFactory& process, const SeriesFactory& model,
+                  const Metrics::Options& options) {
+  process.Gauge("memory_limit_bytes", "Most memory that the process may use.")
+      .One({{"device", "cpu"}})
+      ->Set(static_cast<double>(MemoryLimitBytes()));
+  process.Gauge("build_info", "The running build; always 1.")
+      .One({{"version", LabelValue(options.version)},
+            {"revision", LabelValue(options.revision)},
+            {"grpc_version", LabelValue(options.grpc_version)},
+            {"simd", LabelValue(options.simd)},
+            {"accelerator", LabelValue(options.device)}})
+      ->Set(1);
+  model.Gauge("model_info", "The loaded model; always 1.")
+      .One({{"dtype", LabelValue(options.dtype)},
+            {"architecture", LabelValue(options.architecture)},
+            {"attention_backend", LabelValue(options.attention_backend)}})
+      ->Set(1);
+  process.Gauge("cache_config_info", "Size of the KV cache; always 1.")
+      .One({{"block_size", std::to_string(options.page_tokens)},
+            {"num_gpu_blocks", std::to_string(options.kv_pages)}})
+      ->Set(1);
+}
+
 }  // namespace
 
 CallSeries::CallSeries(const SeriesFactory& make,
@@ -73,7 +103,7 @@ Histogram& CallSeries::Duration(Method& method, int status) const {
   return *histogram;
 }
 
-RequestSeries::RequestSeries(const SeriesFactory& make)
+OutcomeSeries::OutcomeSeries(const SeriesFactory& make)
     : finished(
           make.Counter("requests_finished_total",
                        "Accepted requests that ended, by how.")
@@ -88,8 +118,10 @@ RequestSeries::RequestSeries(const SeriesFactory& make)
       targets(make.Counter("latency_targets_total",
                            "Latency targets of requests that ended, by "
                            "whether they were met.")
-                  .Grid("target", kTargets, "outcome", kTargetOutcomes)),
-      queue(make.Histogram("request_queue_time_seconds",
+                  .Grid("target", kTargets, "outcome", kTargetOutcomes)) {}
+
+TimeSeries::TimeSeries(const SeriesFactory& make)
+    : queue(make.Histogram("request_queue_time_seconds",
                            "Time from arrival to the start of the first step.",
                            QueueSecondsBuckets())
                 .One()),
@@ -110,8 +142,10 @@ RequestSeries::RequestSeries(const SeriesFactory& make)
       phase(make.Histogram("request_phase_seconds",
                            "Time that a request spent in a phase.",
                            PhaseSecondsBuckets())
-                .Each("phase", kRequestPhases)),
-      prompt_tokens(make.Histogram("request_prompt_tokens",
+                .Each("phase", kRequestPhases)) {}
+
+WorkSeries::WorkSeries(const SeriesFactory& make)
+    : prompt_tokens(make.Histogram("request_prompt_tokens",
                                    "Tokens in the prompt of one request.",
                                    PromptTokensBuckets())
                         .One()),
@@ -168,8 +202,7 @@ StepSeries::StepSeries(const SeriesFactory& make)
 }
 
 StateSeries::StateSeries(const SeriesFactory& process,
-                         const SeriesFactory& model,
-                         const Metrics::Options& options)
+                         const SeriesFactory& model)
     : running(
           process.Gauge("requests_running", "Requests in the batch.").One()),
       waiting(
@@ -205,45 +238,29 @@ StateSeries::StateSeries(const SeriesFactory& process,
                          .Gauge("stream_buffered_bytes",
                                 "Output that waits for clients to read it.")
                          .One()),
+      dropped_log_lines(process
+                            .Counter("log_lines_dropped_total",
+                                     "Lines of the log that nobody took.")
+                            .One()),
       clamped(process
                   .Counter("metrics_clamped_total",
                            "Impossible measurements that were replaced by "
                            "the nearest possible value.")
-                  .One()) {
-  process.Gauge("memory_limit_bytes", "Most memory that the process may use.")
-      .One({{"device", "cpu"}})
-      ->Set(static_cast<double>(MemoryLimitBytes()));
-  process.Gauge("build_info", "The running build; always 1.")
-      .One({{"version", LabelValue(options.version)},
-            {"revision", LabelValue(options.revision)},
-            {"grpc_version", LabelValue(options.grpc_version)},
-            {"simd", LabelValue(options.simd)},
-            {"accelerator", LabelValue(options.device)}})
-      ->Set(1);
-  model.Gauge("model_info", "The loaded model; always 1.")
-      .One({{"dtype", LabelValue(options.dtype)},
-            {"architecture", LabelValue(options.architecture)},
-            {"attention_backend", LabelValue(options.attention_backend)}})
-      ->Set(1);
-  process.Gauge("cache_config_info", "Size of the KV cache; always 1.")
-      .One({{"block_size", std::to_string(options.page_tokens)},
-            {"num_gpu_blocks", std::to_string(options.kv_pages)}})
-      ->Set(1);
-}
+                  .One()) {}
 
 Metrics::Series::Series(const Options& options)
     : registry(std::make_shared<prometheus::Registry>()),
       process(std::make_shared<ProcessCollector>()),
       attention_heads(options.attention_heads),
       calls(SeriesFactory(*registry, {}), options.grpc_methods),
-      requests(SeriesFactory(*registry,
-                             {{"model_name", LabelValue(options.model_name)}})),
-      steps(SeriesFactory(*registry,
-                          {{"model_name", LabelValue(options.model_name)}})),
-      state(SeriesFactory(*registry, {}),
-            SeriesFactory(*registry,
-                          {{"model_name", LabelValue(options.model_name)}}),
-            options) {}
+      outcomes(ModelFactory(*registry, options)),
+      times(ModelFactory(*registry, options)),
+      work(ModelFactory(*registry, options)),
+      steps(ModelFactory(*registry, options)),
+      state(SeriesFactory(*registry, {}), ModelFactory(*registry, options)) {
+  AddConstants(SeriesFactory(*registry, {}), ModelFactory(*registry, options),
+               options);
+}
 
 double Metrics::Series::Seconds(absl::Duration duration) {
   return Seconds(absl::ToDoubleSeconds(duration));

@@ -56,19 +56,31 @@ class CallSeries {
   absl::flat_hash_map<std::string, Method*> by_name_;
 };
 
-// Per request of the model.
-struct RequestSeries {
-  explicit RequestSeries(const SeriesFactory& make);
+// How requests of the model end.
+struct OutcomeSeries {
+  explicit OutcomeSeries(const SeriesFactory& make);
 
   Grid<Counter, 4, 6> finished;
   Each<Counter, 8> rejected;
   Grid<Counter, 4, 4> cancelled;
   Grid<Counter, 3, 2> targets;
+};
+
+// Where their time goes.
+struct TimeSeries {
+  explicit TimeSeries(const SeriesFactory& make);
+
   Histogram* queue;
   Each<Histogram, 6> first_token;
   Histogram* per_output_token;
   Each<Histogram, 4> duration;
   Each<Histogram, 4> phase;
+};
+
+// How much they ask for.
+struct WorkSeries {
+  explicit WorkSeries(const SeriesFactory& make);
+
   Histogram *prompt_tokens, *generation_tokens;
   Counter* wasted_tokens;
   Each<Histogram, kPhases> density;
@@ -89,15 +101,14 @@ struct StepSeries {
 
 // What is true now.
 struct StateSeries {
-  StateSeries(const SeriesFactory& process, const SeriesFactory& model,
-              const Metrics::Options& options);
+  StateSeries(const SeriesFactory& process, const SeriesFactory& model);
 
   Gauge *running, *waiting, *model_running, *model_waiting;
   Gauge *kv_usage, *model_kv_usage;
   Each<Gauge, 2> pages;   // free, used
   Each<Gauge, 4> memory;  // mapped_file, weights, kv, activations
   Gauge *ready, *draining, *buffered_bytes;
-  Counter* clamped;
+  Counter *dropped_log_lines, *clamped;
 };
 
 struct Metrics::Series {
@@ -113,7 +124,9 @@ struct Metrics::Series {
   const std::shared_ptr<ProcessCollector> process;
   const int attention_heads;
   CallSeries calls;
-  RequestSeries requests;
+  OutcomeSeries outcomes;
+  TimeSeries times;
+  WorkSeries work;
   StepSeries steps;
   StateSeries state;
   std::unique_ptr<prometheus::Exposer> exposer;

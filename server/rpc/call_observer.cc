@@ -62,19 +62,18 @@ void CallObserver::WaitUntilIdle(absl::Time deadline) {
 void CallObserver::Finish(
     const CallRecord& record, const absl::Status& status,
     std::optional<RequestLogEntry::Generation> generation) {
-  const absl::Time now = d_.clock();
+  const absl::Duration total = d_.clock() - record.arrival;
   const std::string code = absl::StatusCodeToString(status.code());
   const std::string reason = status.ok() ? "" : ReasonOf(status);
-  d_.metrics.CallFinished(record.method, status.raw_code(),
-                          now - record.arrival);
-  d_.log.Write({.time = now,
+  d_.metrics.CallFinished(record.method, status.raw_code(), total);
+  d_.log.Write({.time = d_.wall_clock(),
                 .method = record.method,
                 .request_id = record.request_id,
-                .trace_id = record.trace_id,
+                .traceparent = record.traceparent,
                 .model = record.model,
                 .code = code,
                 .reason = reason,
-                .total = now - record.arrival,
+                .total = total,
                 .generation = generation});
   MutexLock lock(mu_);
   if (--calls_ == 0) idle_.NotifyAll();

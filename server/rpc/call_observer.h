@@ -14,13 +14,14 @@
 namespace sparseserve {
 
 // Sees every call begin and end: counts it, logs it, and knows when none is
-// left. Thread-safe; not for the serving thread, for it writes the log.
+// left. Thread-safe; not for the serving thread, for it words the log's lines.
 class CallObserver {
  public:
   struct Dependencies {  // all outlive this
     Metrics& metrics;
     RequestLog& log;
-    std::function<absl::Time()> clock;
+    std::function<absl::Time()> clock;       // of the records; never steps
+    std::function<absl::Time()> wall_clock;  // dates the log
   };
   explicit CallObserver(Dependencies dependencies);
 

@@ -14,8 +14,8 @@ namespace sparseserve {
 struct CallRecord {
   std::string method;  // "sparseserve.v1.InferenceService/Generate"
   std::string request_id;
-  std::string trace_id;  // empty without a traceparent
-  std::string model;     // resource name, once known
+  std::string traceparent;  // well-formed or empty
+  std::string model;        // resource name, once known
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();  // the caller's own
 

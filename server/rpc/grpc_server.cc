@@ -46,7 +46,8 @@ void SetConnectionArguments(const GrpcServer::Options& options,
 std::string GrpcVersion() { return grpc::Version(); }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
-    const Options& options, const std::vector<grpc::Service*>& services) {
+    const Options& options, const std::vector<grpc::Service*>& services,
+    grpc::CallbackGenericService& others) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
@@ -57,6 +58,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
                                .Resize(options.max_buffer_bytes)
                                .SetMaxThreads(kMaxSyncThreads));
   for (grpc::Service* service : services) builder.RegisterService(service);
+  builder.RegisterCallbackGenericService(&others);
 
   std::unique_ptr<GrpcServer> server(new GrpcServer);
   builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(),
@@ -72,7 +74,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
 }
 
 GrpcServer::~GrpcServer() {
-  if (server_ != nullptr) Shutdown(absl::Now());
+  if (server_ != nullptr) Shutdown(absl::ZeroDuration());
 }
 
 void GrpcServer::SetServing(bool serving) {
@@ -84,8 +86,9 @@ void GrpcServer::SetServing(bool serving) {
   health->SetServingStatus("", serving);
 }
 
-void GrpcServer::Shutdown(absl::Time deadline) {
-  server_->Shutdown(absl::ToChronoTime(deadline));
+void GrpcServer::Shutdown(absl::Duration at_most) {
+  // gRPC takes the wall clock's time and turns it into its own at once.
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + at_most));
 }
 
 }  // namespace sparseserve

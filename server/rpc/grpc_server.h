@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "grpcpp/generic/async_generic_service.h"
 #include "grpcpp/server.h"
 
 namespace sparseserve {
@@ -29,10 +30,12 @@ class GrpcServer {
     size_t max_buffer_bytes = size_t{512} << 20;
   };
 
-  // Listens and serves, with health NOT_SERVING. `services` outlive the server.
+  // Listens and serves, with health NOT_SERVING. `services`, and `others`,
+  // which gets the calls of methods that no service has, outlive the server.
   // UNAVAILABLE if the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
-      const Options& options, const std::vector<grpc::Service*>& services);
+      const Options& options, const std::vector<grpc::Service*>& services,
+      grpc::CallbackGenericService& others);
   ~GrpcServer();  // Shutdown() at once
 
   int port() const { return port_; }
@@ -40,9 +43,10 @@ class GrpcServer {
   // What health checks answer, for the whole server and for each service.
   void SetServing(bool serving);
 
-  // Refuses new calls, waits for those under way until `deadline`, then cancels
-  // them. Health watchers among them: so wait for the others before.
-  void Shutdown(absl::Time deadline);
+  // Refuses new calls, waits for those under way, but no longer than `at_most`,
+  // then cancels them. Health watchers among them: so wait for the others
+  // before.
+  void Shutdown(absl::Duration at_most);
 
  private:
   GrpcServer() = default;

@@ -2,6 +2,7 @@
 
 #include <chrono>
 
+#include "absl/time/clock.h"
 #include "engine/base/str_cat.h"
 #include "server/rpc/field_errors.h"
 #include "server/rpc/message_parser.h"
@@ -28,11 +29,12 @@ CallRecord RecordOf(const grpc::CallbackServerContext& context,
   record.method = method;
   const std::string_view id = Metadata(context, kRequestIdKey);
   record.request_id = IsRequestId(id) ? std::string(id) : NewRequestId();
-  record.trace_id = TraceIdOf(Metadata(context, "traceparent"));
+  record.traceparent = TraceparentOf(Metadata(context, "traceparent"));
   record.arrival = arrival;
   const auto deadline = context.deadline();
   if (deadline != std::chrono::system_clock::time_point::max()) {
-    record.deadline = absl::FromChrono(deadline);
+    // gRPC knows how much time is left and tells it by the wall clock.
+    record.deadline = arrival + (absl::FromChrono(deadline) - absl::Now());
   }
   return record;
 }

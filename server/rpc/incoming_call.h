@@ -10,8 +10,9 @@
 
 namespace sparseserve {
 
-// What request metadata and the deadline say. A malformed x-request-id is
-// replaced; SettleRequestId() refuses it.
+// What request metadata and the deadline say; the record's times are those of
+// `arrival`'s clock. A malformed x-request-id is replaced; SettleRequestId()
+// refuses it.
 CallRecord RecordOf(const grpc::CallbackServerContext& context,
                     const std::string& method, absl::Time arrival);
 

@@ -6,6 +6,7 @@
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/unknown_field_set.h"
 #include "server/rpc/field_errors.h"
+#include "server/rpc/unknown_fields.h"
 #include "server/rpc/utf8_text.h"
 
 namespace sparseserve {
@@ -54,10 +55,11 @@ void FindBadText(const std::string& bytes, const Descriptor& type,
 
 absl::Status ParseRequest(std::string_view bytes,
                           google::protobuf::Message& message) {
-  if (message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
-    return absl::OkStatus();
-  }
   FieldErrors errors;
+  if (message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    FindUnknownFields(message, errors);
+    return errors.ToStatus();
+  }
   FindBadText(std::string(bytes), *message.GetDescriptor(), "", errors);
   if (errors.empty()) {
     errors.Add("request", "",

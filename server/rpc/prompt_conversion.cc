@@ -1,7 +1,6 @@
 #include "server/rpc/prompt_conversion.h"
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 #include <utility>
 
@@ -68,11 +67,11 @@ absl::StatusOr<std::vector<TokenId>> EncodeChat(const v1::ChatMessages& chat,
 }
 
 // Says what stopped an encoding at the limit.
-absl::StatusOr<std::vector<TokenId>> WithinPromptLimit(
+absl::StatusOr<std::vector<TokenId>> WithinLimit(
     std::string_view field, absl::StatusOr<std::vector<TokenId>> tokens,
-    const ServedModel& model) {
+    int limit) {
   if (!absl::IsOutOfRange(tokens.status())) return tokens;
-  return PromptTooLong(field, std::nullopt, model.max_prompt_tokens, "tokens");
+  return PromptTooLong(field, std::nullopt, limit, "tokens");
 }
 
 }  // namespace
@@ -141,15 +140,16 @@ absl::StatusOr<std::vector<TokenId>> EncodePrompt(
   RETURN_IF_ERROR(PromptBytes(options, model).status());
   switch (options.prompt_case()) {
     case v1::GenerateOptions::kText:
-      return WithinPromptLimit(
+      return WithinLimit(
           "options.text",
           model.tokenizer.Encode(options.text(), /*parse_special=*/false,
                                  model.max_prompt_tokens),
-          model);
+          model.max_prompt_tokens);
     case v1::GenerateOptions::kChat:
-      return WithinPromptLimit(
+      return WithinLimit(
           "options.chat",
-          EncodeChat(options.chat(), model, model.max_prompt_tokens), model);
+          EncodeChat(options.chat(), model, model.max_prompt_tokens),
+          model.max_prompt_tokens);
     default: {
       const auto& ids = options.token_ids().ids();
       if (ids.size() > model.max_prompt_tokens) {
@@ -216,14 +216,20 @@ absl::StatusOr<size_t> CheckInput(const v1::TokenizeRequest& request,
   return errors.ToStatus();
 }
 
+int MaxTokenizedTokens(const ServedModel& model) {
+  return std::max(model.info.context_tokens, kMaxTokenizedTokens);
+}
+
 absl::StatusOr<std::vector<TokenId>> EncodeInput(
     const v1::TokenizeRequest& request, const ServedModel& model) {
+  const int limit = MaxTokenizedTokens(model);
   if (request.has_chat()) {
-    // Its length in bytes is limit enough.
-    return EncodeChat(request.chat(), model,
-                      std::numeric_limits<int64_t>::max());
+    return WithinLimit("chat", EncodeChat(request.chat(), model, limit), limit);
   }
-  return model.tokenizer.Encode(request.text(), request.parse_special());
+  return WithinLimit(
+      "text",
+      model.tokenizer.Encode(request.text(), request.parse_special(), limit),
+      limit);
 }
 
 absl::StatusOr<std::string> DecodeTokens(const v1::DetokenizeRequest& request,

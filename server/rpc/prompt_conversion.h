@@ -48,8 +48,12 @@ absl::Status SetPrompt(std::vector<TokenId> prompt, const ServedModel& model,
 absl::StatusOr<size_t> CheckInput(const v1::TokenizeRequest& request,
                                   const ServedModel& model);
 
+// Most tokens that Tokenize answers: the context, or more where that is short.
+int MaxTokenizedTokens(const ServedModel& model);
+
 // The checked input of Tokenize as tokens. It may be longer than the context,
-// but not than max_prompt_bytes.
+// but not than max_prompt_bytes or MaxTokenizedTokens(): PROMPT_TOO_LONG, which
+// costs no more than reading up to that limit.
 absl::StatusOr<std::vector<TokenId>> EncodeInput(
     const v1::TokenizeRequest& request, const ServedModel& model);
 

@@ -37,23 +37,27 @@ uint64_t RandomBits() {
 
 // version "-" trace-id "-" parent-id "-" flags: 2, 32, 16 and 2 hexadecimal
 // digits; versions after 00 may append more (W3C Trace Context, section 3.2).
-std::string TraceIdOf(std::string_view traceparent) {
+std::string TraceparentOf(std::string_view header) {
   constexpr size_t kLength = 55;
-  if (traceparent.size() < kLength) return "";
-  const std::string_view version = traceparent.substr(0, 2);
-  const std::string_view trace_id = traceparent.substr(3, 32);
-  const std::string_view parent_id = traceparent.substr(36, 16);
-  const std::string_view flags = traceparent.substr(53, 2);
+  if (header.size() < kLength) return "";
+  const std::string_view version = header.substr(0, 2);
+  const std::string_view trace_id = TraceIdOf(header);
+  const std::string_view parent_id = header.substr(36, 16);
+  const std::string_view flags = header.substr(53, 2);
   const bool separated =
-      traceparent[2] == '-' && traceparent[35] == '-' && traceparent[52] == '-';
-  const bool ends = traceparent.size() == kLength ||
-                    (version != "00" && traceparent[kLength] == '-');
+      header[2] == '-' && header[35] == '-' && header[52] == '-';
+  const bool ends =
+      header.size() == kLength || (version != "00" && header[kLength] == '-');
   if (!separated || !ends || !IsLowerHex(version) || version == "ff" ||
       !IsLowerHex(trace_id) || IsZero(trace_id) || !IsLowerHex(parent_id) ||
       IsZero(parent_id) || !IsLowerHex(flags)) {
     return "";
   }
-  return std::string(trace_id);
+  return std::string(header.substr(0, kLength));
+}
+
+std::string_view TraceIdOf(std::string_view traceparent) {
+  return traceparent.empty() ? traceparent : traceparent.substr(3, 32);
 }
 
 }  // namespace sparseserve

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "google/protobuf/duration.pb.h"
+#include "server/rpc/prompt_conversion.h"
 #include "server/rpc/request_limits.h"
 #include "server/rpc/utf8_text.h"
 
@@ -97,11 +98,12 @@ TargetResult Compare(const FinishReport& report, const LatencyTarget& target) {
     result.time_to_first_token_met =
         report.time_to_first_token <= target.time_to_first_token;
   }
-  if (target.time_per_output_token != none) {
-    // A single token has no time between tokens: nothing was missed.
+  // A single token has no time between tokens: nothing was met or missed, and
+  // the loop counts neither.
+  if (target.time_per_output_token != none &&
+      report.time_per_output_token.has_value()) {
     result.time_per_output_token_met =
-        report.time_per_output_token.value_or(absl::ZeroDuration()) <=
-        target.time_per_output_token;
+        *report.time_per_output_token <= target.time_per_output_token;
   }
   if (target.total != none) result.total_met = report.total <= target.total;
   return result;
@@ -187,6 +189,7 @@ v1::Model ToModel(const ServedModel& model) {
   limits.set_default_max_output_tokens(model.default_max_output_tokens);
   limits.set_max_stop_strings(kMaxStopStrings);
   limits.set_max_logprobs(kMaxLogprobs);
+  limits.set_max_tokenized_tokens(MaxTokenizedTokens(model));
   return proto;
 }
 

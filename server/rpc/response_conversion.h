@@ -15,7 +15,8 @@ namespace sparseserve {
 
 // From the scheduler's words to the API's.
 
-// Which parts of a target were met; nothing where the target has no such part.
+// Which parts of a target were met; nothing where the target has no such part
+// or the answer nothing to measure: latency_targets_total counts the same.
 struct TargetResult {
   std::optional<bool> time_to_first_token_met;
   std::optional<bool> time_per_output_token_met;

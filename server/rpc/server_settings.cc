@@ -205,6 +205,9 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   settler.Time("--drain_timeout", flags.drain_timeout.has_value(),
                flags.drain_timeout.value_or(absl::ZeroDuration()), drain_range,
                settings.drain_timeout);
+  settler.Time("stall_timeout", parsed.has_stall_timeout(),
+               ToDuration(parsed.stall_timeout()),
+               {absl::Seconds(1), absl::Hours(1)}, settings.stall_timeout);
   RETURN_IF_ERROR(settler.ToStatus());
   SettleStepTokens(flags.max_step_tokens.has_value(),
                    parsed.scheduler().has_max_step_tokens(), settler, settings);

@@ -25,6 +25,7 @@ struct ServerSettings {
   int max_queued_requests = 256;
   int max_queued_tokens = 1'000'000;
   absl::Duration drain_timeout = absl::Seconds(30);
+  absl::Duration stall_timeout = absl::Minutes(2);
 
   // At most the model's context, which only Server::Start knows.
   std::optional<int> default_max_output_tokens;

@@ -4,39 +4,30 @@
 #include <map>
 
 #include "absl/strings/cord.h"
+#include "engine/base/check.h"
 #include "engine/base/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "server/rpc/reason_rules.h"
 
 namespace sparseserve {
 namespace {
 
+// Of the details, as they travel, and of the reason, which stays here.
 constexpr char kPayloadUrl[] = "type.googleapis.com/google.rpc.Status";
+constexpr char kReasonUrl[] = "sparseserve.dev/ErrorReason";
 constexpr size_t kMaxMessageBytes = 512;
 constexpr size_t kMaxValueBytes = 96;
 constexpr size_t kMaxFieldBytes = 128;
 // Beyond, a list only repeats itself.
 constexpr size_t kMaxListedViolations = 16;
 
-// What follows from a reason. Others: no retry, counted as invalid.
-struct ReasonRow {
-  std::string_view reason;
-  std::optional<absl::Duration> retry_delay;
-  RejectReason reject;
-};
-
-const ReasonRow* FindReason(std::string_view reason) {
-  static const ReasonRow kRows[] = {
-      {"PROMPT_TOO_LONG", std::nullopt, RejectReason::kPromptTooLong},
-      {"QUEUE_FULL", absl::Milliseconds(200), RejectReason::kQueueFull},
-      {"KV_CAPACITY", absl::Milliseconds(500), RejectReason::kKvCapacity},
-      // At once: another replica is meant.
-      {"DRAINING", absl::ZeroDuration(), RejectReason::kDraining},
-  };
-  for (const ReasonRow& row : kRows) {
-    if (row.reason == reason) return &row;
-  }
-  return nullptr;
+// Nothing for a status without details.
+std::optional<ErrorReason> TypedReasonOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kReasonUrl);
+  if (!payload.has_value()) return std::nullopt;
+  SPARSESERVE_CHECK(payload->size() == 1);
+  return static_cast<ErrorReason>((*payload)[0]);
 }
 
 std::string Description(const FieldViolation& violation) {
@@ -65,14 +56,14 @@ std::optional<google::rpc::ErrorInfo> ErrorInfoOf(
 }
 
 // INVALID_ARGUMENT and UNIMPLEMENTED name fields alike.
-absl::Status FieldError(absl::StatusCode code, std::string_view reason,
+absl::Status FieldError(absl::StatusCode code, ErrorReason reason,
                         const std::vector<FieldViolation>& violations,
                         int found) {
   const FieldViolation& first = violations.front();
   const std::string field = Excerpt(first.field, kMaxFieldBytes);
   std::string message = StrCat(field, " ", Description(first));
   ErrorDetails details;
-  details.reason = std::string(reason);
+  details.reason = reason;
   details.metadata = {{"field", field}, {"requirement", first.requirement}};
   if (!first.value.empty()) {
     details.metadata.emplace_back("value",
@@ -91,7 +82,7 @@ absl::Status FieldError(absl::StatusCode code, std::string_view reason,
 absl::Status WithDetails(absl::Status status, const ErrorDetails& details) {
   google::rpc::Status packed;
   google::rpc::ErrorInfo info;
-  info.set_reason(details.reason);
+  info.set_reason(ReasonName(details.reason));
   info.set_domain(kErrorDomain);
   for (const auto& [key, value] : details.metadata) {
     (*info.mutable_metadata())[key] = Excerpt(value, kMaxMessageBytes);
@@ -121,18 +112,21 @@ absl::Status WithDetails(absl::Status status, const ErrorDetails& details) {
     packed.add_details()->PackFrom(bad_request);
   }
   status.SetPayload(kPayloadUrl, absl::Cord(packed.SerializeAsString()));
+  status.SetPayload(kReasonUrl, absl::Cord(std::string(
+                                    1, static_cast<char>(details.reason))));
   return status;
 }
 
 absl::Status InvalidFields(const std::vector<FieldViolation>& violations,
                            int found) {
-  return FieldError(absl::StatusCode::kInvalidArgument, "INVALID_FIELD",
-                    violations, found);
+  return FieldError(absl::StatusCode::kInvalidArgument,
+                    ErrorReason::kInvalidField, violations, found);
 }
 
 absl::Status NotImplemented(const std::vector<FieldViolation>& violations) {
-  return FieldError(absl::StatusCode::kUnimplemented, "NOT_IMPLEMENTED",
-                    violations, static_cast<int>(violations.size()));
+  return FieldError(absl::StatusCode::kUnimplemented,
+                    ErrorReason::kNotImplemented, violations,
+                    static_cast<int>(violations.size()));
 }
 
 absl::Status PromptTooLong(std::string_view field, std::optional<int64_t> size,
@@ -141,7 +135,7 @@ absl::Status PromptTooLong(std::string_view field, std::optional<int64_t> size,
       StrCat(size.has_value() ? StrCat(*size) : StrCat("more than ", limit),
              " ", unit, " long");
   ErrorDetails details;
-  details.reason = "PROMPT_TOO_LONG";
+  details.reason = ErrorReason::kPromptTooLong;
   details.metadata = {{"field", std::string(field)},
                       {"limit", StrCat(limit)},
                       {"unit", std::string(unit)}};
@@ -155,7 +149,7 @@ absl::Status PromptTooLong(std::string_view field, std::optional<int64_t> size,
 
 absl::Status ModelNotFound(std::string_view name) {
   ErrorDetails details;
-  details.reason = "MODEL_NOT_FOUND";
+  details.reason = ErrorReason::kModelNotFound;
   details.metadata = {{"model", Excerpt(name, kMaxFieldBytes)}};
   details.resource = {"sparseserve.v1.Model", std::string(name)};
   return WithDetails(absl::NotFoundError(StrCat(
@@ -163,9 +157,18 @@ absl::Status ModelNotFound(std::string_view name) {
                      details);
 }
 
+absl::Status MethodNotFound(std::string_view method) {
+  ErrorDetails details;
+  details.reason = ErrorReason::kMethodNotFound;
+  const std::string name = Excerpt(method, kMaxFieldBytes);
+  details.metadata = {{"method", name}};
+  return WithDetails(
+      absl::UnimplementedError(StrCat("no method ", name, " here")), details);
+}
+
 absl::Status PatternUnsupported(std::string_view plan, std::string_view model) {
   ErrorDetails details;
-  details.reason = "PATTERN_UNSUPPORTED";
+  details.reason = ErrorReason::kPatternUnsupported;
   details.metadata = {{"pattern", Excerpt(plan, kMaxValueBytes)},
                       {"model", std::string(model)}};
   return WithDetails(absl::FailedPreconditionError(StrCat(
@@ -176,7 +179,7 @@ absl::Status PatternUnsupported(std::string_view plan, std::string_view model) {
 
 absl::Status QueueFull(int waiting) {
   ErrorDetails details;
-  details.reason = "QUEUE_FULL";
+  details.reason = ErrorReason::kQueueFull;
   details.metadata = {{"waiting", StrCat(waiting)}};
   return WithDetails(absl::UnavailableError(StrCat(
                          "the queue is full: ", waiting, " requests wait")),
@@ -185,24 +188,26 @@ absl::Status QueueFull(int waiting) {
 
 absl::Status Draining() {
   ErrorDetails details;
-  details.reason = "DRAINING";
+  details.reason = ErrorReason::kDraining;
   return WithDetails(absl::UnavailableError("the server is shutting down"),
                      details);
 }
 
 std::string ReasonOf(const absl::Status& status) {
-  if (const auto info = ErrorInfoOf(DetailsOf(status))) return info->reason();
+  if (const auto reason = TypedReasonOf(status)) return ReasonName(*reason);
   return absl::StatusCodeToString(status.code());
 }
 
 RejectReason RejectReasonOf(const absl::Status& status) {
-  const ReasonRow* row = FindReason(ReasonOf(status));
-  return row != nullptr ? row->reject : RejectReason::kInvalidArgument;
+  const std::optional<ErrorReason> reason = TypedReasonOf(status);
+  return reason.has_value() ? RejectReasonOf(*reason)
+                            : RejectReason::kInvalidArgument;
 }
 
 std::optional<absl::Duration> RetryDelayOf(const absl::Status& status) {
-  const ReasonRow* row = FindReason(ReasonOf(status));
-  return row != nullptr ? row->retry_delay : std::nullopt;
+  const std::optional<ErrorReason> reason = TypedReasonOf(status);
+  if (!reason.has_value() || !absl::IsUnavailable(status)) return std::nullopt;
+  return RetryDelayOf(*reason);
 }
 
 grpc::Status ToGrpcStatus(const absl::Status& status,

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "grpcpp/support/status.h"
 #include "server/metrics/metrics.h"
+#include "server/scheduling/error_reason.h"
 
 // Errors as callers see them. Code that finds an error makes an absl::Status
 // with the functions below; it carries google.rpc details as its payload, and
@@ -33,7 +34,7 @@ struct FieldViolation {
 
 // What is said about an error besides its code and message.
 struct ErrorDetails {
-  std::string reason;  // UPPER_SNAKE_CASE
+  ErrorReason reason;
   // Everything in the message that varies. Keys in lowerCamelCase.
   std::vector<std::pair<std::string, std::string>> metadata;
   std::vector<FieldViolation> violations;
@@ -55,6 +56,8 @@ absl::Status NotImplemented(const std::vector<FieldViolation>& violations);
 absl::Status PromptTooLong(std::string_view field, std::optional<int64_t> size,
                            int64_t limit, std::string_view unit);
 absl::Status ModelNotFound(std::string_view name);
+// UNIMPLEMENTED / METHOD_NOT_FOUND.
+absl::Status MethodNotFound(std::string_view method);
 absl::Status PatternUnsupported(std::string_view plan, std::string_view model);
 absl::Status QueueFull(int waiting);
 absl::Status Draining();
@@ -66,7 +69,8 @@ std::string ReasonOf(const absl::Status& status);
 RejectReason RejectReasonOf(const absl::Status& status);
 
 // When a caller may try again: goes into RetryInfo and into the trailer
-// `grpc-retry-pushback-ms`. Nothing if a retry does not help.
+// `grpc-retry-pushback-ms`. Nothing if a retry does not help: only UNAVAILABLE
+// promises that it may.
 std::optional<absl::Duration> RetryDelayOf(const absl::Status& status);
 
 // The one way to the wire: code, message and google.rpc.Status details with

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "server/rpc/status_details.h"
-#include "server/scheduling/ending.h"
 
 namespace sparseserve {
 namespace {
@@ -70,7 +69,7 @@ void TokenStream::Finish(const FinishReport& report) {
   EndWith({absl::OkStatus(), report});
 }
 
-void TokenStream::Fail(const absl::Status& status, const char* reason) {
+void TokenStream::Fail(const absl::Status& status, ErrorReason reason) {
   ErrorDetails details;
   details.reason = reason;
   Refuse(WithDetails(status, details));
@@ -111,7 +110,7 @@ void TokenStream::Cancelled() {
 void TokenStream::ReaderTimedOut() {
   MutexLock lock(mu_);
   if (call_ == nullptr) return;
-  end_ = FailedEnd(Ending::kSlowConsumer);
+  FailBy(Ending::kSlowConsumer);
   call_->Break();
 }
 
@@ -158,13 +157,18 @@ void TokenStream::LeaveByCaller() {
   if (ended_) return;
   StopSequence();
   TakePending();
-  // An error that is on its way already says more.
-  if (!end_.has_value() || end_->status.ok()) {
-    end_ = FailedEnd(d_.clock() + kDeadlineSlack >= options_.deadline
-                         ? Ending::kDeadline
-                         : Ending::kCancelled);
-  }
+  FailBy(d_.clock() + kDeadlineSlack >= options_.deadline ? Ending::kDeadline
+                                                          : Ending::kCancelled);
   Proceed();
+}
+
+void TokenStream::FailBy(Ending ending) {
+  // An error that is on its way already says more.
+  if (end_.has_value() && !end_->status.ok()) return;
+  if (end_.has_value()) {
+    d_.metrics.Cancelled(CancelStage::kWrite, *CancelCauseOf(ending));
+  }
+  end_ = FailedEnd(ending);
 }
 
 }  // namespace sparseserve

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "engine/base/mutex.h"
 #include "server/metrics/metrics.h"
+#include "server/scheduling/ending.h"
 #include "server/scheduling/request_queue.h"
 #include "server/scheduling/token_sink.h"
 
@@ -22,7 +23,9 @@ namespace sparseserve {
 // order they end; thread-safe.
 //
 // The call ends once: with the loop's Finish or Fail, or, if the caller left
-// first, with Cancelled. Whatever comes after is dropped.
+// first, with Cancelled. Whatever comes after is dropped. An answer that was
+// generated to its end and then not taken is counted here as cancelled while it
+// was written: the loop has done its counting by then.
 class TokenStream : public TokenSink {
  public:
   // How the call ended. `report` iff `status` is OK.
@@ -73,7 +76,7 @@ class TokenStream : public TokenSink {
   // The serving thread.
   bool Emit(OutputPiece piece) override;
   void Finish(const FinishReport& report) override;
-  void Fail(const absl::Status& status, const char* reason) override;
+  void Fail(const absl::Status& status, ErrorReason reason) override;
 
   // The tokenizer's thread. The call may be over.
   void SetPromptTokens(int tokens);
@@ -96,6 +99,8 @@ class TokenStream : public TokenSink {
   OutputPiece TakePending() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void StopSequence();
   void LeaveByCaller() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Puts `ending` in the place of a good end or of none.
+  void FailBy(Ending ending) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
   const Dependencies d_;

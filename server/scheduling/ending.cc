@@ -11,34 +11,36 @@ Failure FailureOf(Ending ending, Progress progress) {
       break;
     case Ending::kCancelled:
       return {absl::CancelledError("the caller cancelled the request"),
-              "CANCELLED"};
+              ErrorReason::kCancelled};
     case Ending::kDeadline:
       if (started) {
         return {absl::DeadlineExceededError(
                     "the deadline passed while the answer was generated"),
-                "DEADLINE_EXPIRED"};
+                ErrorReason::kDeadlineExpired};
       }
       return {absl::DeadlineExceededError(
                   "the deadline passed while the request was waiting"),
-              "DEADLINE_IN_QUEUE"};
+              ErrorReason::kDeadlineInQueue};
     case Ending::kSlowConsumer:
       return {absl::CancelledError(
                   "the caller read more slowly than output was generated"),
-              "SLOW_CONSUMER"};
+              ErrorReason::kSlowConsumer};
     case Ending::kDraining:
       return {absl::UnavailableError("the server is shutting down"),
-              "DRAINING"};
+              ErrorReason::kDraining};
     case Ending::kNumericFault:
       return {absl::InternalError(
                   "computing the next token gave no usable numbers"),
-              "NUMERIC_FAULT"};
+              ErrorReason::kNumericFault};
     case Ending::kDeviceFailed:
       // What had started may be what broke the device: clients must not send
       // it to the next replica. What had not may go there.
       if (started) {
-        return {absl::InternalError("the device failed"), "DEVICE_FAILED"};
+        return {absl::InternalError("the device failed"),
+                ErrorReason::kDeviceFailed};
       }
-      return {absl::UnavailableError("the device failed"), "DEVICE_FAILED"};
+      return {absl::UnavailableError("the device failed"),
+              ErrorReason::kDeviceFailed};
   }
   SPARSESERVE_CHECK(false && "a finished sequence has no failure");
 }

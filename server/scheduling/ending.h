@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "server/metrics/metrics.h"
+#include "server/scheduling/error_reason.h"
 #include "server/scheduling/token_sink.h"
 
 namespace sparseserve {
@@ -26,7 +27,7 @@ enum class Progress { kWaiting, kPrefill, kDecode };
 // The arguments of TokenSink::Fail.
 struct Failure {
   absl::Status status;
-  const char* reason;
+  ErrorReason reason;
 };
 
 // REQUIRES: ending is not kFinished.

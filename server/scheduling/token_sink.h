@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/step.h"
+#include "server/scheduling/error_reason.h"
 
 namespace sparseserve {
 
@@ -54,10 +55,10 @@ class TokenSink {
   // False if the reader is too slow: its buffer is full. The caller then
   // ends the sequence; Fail() follows.
   virtual bool Emit(OutputPiece piece) = 0;
-  // Exactly one of these ends the output. An error's code and message go to
-  // the caller; `reason` is its ErrorInfo reason ("SLOW_CONSUMER").
+  // Exactly one of these ends the output. An error's code, message and reason
+  // go to the caller.
   virtual void Finish(const FinishReport& report) = 0;
-  virtual void Fail(const absl::Status& status, const char* reason) = 0;
+  virtual void Fail(const absl::Status& status, ErrorReason reason) = 0;
 };
 
 }  // namespace sparseserve

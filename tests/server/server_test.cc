@@ -1,5 +1,6 @@
 #include "server/server.h"
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -118,11 +119,54 @@ TEST_F(ServerTest, RequestIdsAreEchoedLoggedAndReported) {
   EXPECT_EQ(response.report().request_id(), "from-options");
   EXPECT_EQ(second.trailers().find("x-request-id")->second, "from-options");
 
-  server().Drain(absl::Now() + absl::Minutes(1));
+  server().Drain(absl::Minutes(1));
   EXPECT_THAT(Log(), HasSubstr(R"("request_id":"from-metadata")"));
   EXPECT_THAT(Log(), HasSubstr(R"("request_id":"from-options")"));
   EXPECT_THAT(Log(),
-              HasSubstr(R"("trace_id":"4bf92f3577b34da6a3ce929d0e0e4736")"));
+              HasSubstr(R"("trace_id":"4bf92f3577b34da6a3ce929d0e0e4736",)"
+                        R"("traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736)"
+                        R"(-00f067aa0ba902b7-01")"));
+}
+
+TEST_F(ServerTest, ReportAndMetricsAgreeOnEachTarget) {
+  Start();
+  for (const int tokens : {1, 2}) {
+    v1::GenerateOptions options = TextOptions("hello", tokens);
+    options.mutable_latency_target()
+        ->mutable_time_per_output_token()
+        ->set_seconds(60);
+    options.mutable_latency_target()->mutable_total()->set_seconds(3600);
+    const v1::TargetOutcome outcome = Stream(options).report->target_outcome();
+    EXPECT_EQ(outcome.has_time_per_output_token_met(), tokens == 2);
+    EXPECT_TRUE(outcome.has_total_met());
+  }
+  EXPECT_EQ(Series("sparseserve_latency_targets_total",
+                   {"target=\"time_per_output_token\""}),
+            1);
+  EXPECT_EQ(Series("sparseserve_latency_targets_total", {"target=\"total\""}),
+            2);
+}
+
+// An hour back each time that anyone looks, from noon of the second day.
+TEST_F(ServerTest, AWallClockThatStepsBackChangesNoTimes) {
+  const auto looks = std::make_shared<std::atomic<int>>(0);
+  wall_clock_ = [looks] {
+    return absl::UnixEpoch() + absl::Hours(36 - (*looks)++);
+  };
+  Start();
+  v1::GenerateOptions options = TextOptions("hello", 3);
+  options.mutable_latency_target()->mutable_total()->set_seconds(600);
+  const StreamedAnswer answer = Stream(options);
+  ASSERT_EQ(answer.status.code, grpc::StatusCode::OK) << answer.status.message;
+  const v1::Timings& timings = answer.report->timings();
+  EXPECT_GE(timings.queue().nanos(), 0);
+  EXPECT_GT(timings.total().nanos(), 0);
+  EXPECT_LT(timings.total().seconds(), 600);
+  server().Drain(absl::Minutes(1));
+  // Lines have the time that there is.
+  EXPECT_THAT(Log(), HasSubstr(R"("time":"1970-01-02T11:00:00.000Z")"));
+  EXPECT_THAT(Log(), Not(HasSubstr("_ms\":-")));
+  EXPECT_EQ(Series("sparseserve_metrics_clamped_total"), 0);
 }
 
 TEST_F(ServerTest, MalformedRequestIdsAreRefused) {
@@ -145,7 +189,7 @@ TEST_F(ServerTest, LogsNeitherPromptNorAnswer) {
   Start();
   const StreamedAnswer answer = Stream(TextOptions("secret words", 30));
   StatusOf(kGeneratePath, WholeRequest(TextOptions("secret words", -5)));
-  server().Drain(absl::Now() + absl::Minutes(1));
+  server().Drain(absl::Minutes(1));
   const std::string log = Log();
   EXPECT_THAT(log, HasSubstr(R"("output_tokens":30)"));
   EXPECT_THAT(log, HasSubstr(R"("reason":"INVALID_FIELD")"));
@@ -200,6 +244,45 @@ TEST_F(ServerTest, BytesThatAreNoRequestAreInvalidEverywhere) {
     EXPECT_EQ(parts.reason, "INVALID_FIELD");
     EXPECT_THAT(parts.fields, ElementsAre("request"));
   }
+}
+
+TEST_F(ServerTest, FieldsThatTheServerDoesNotKnowAreInvalidEverywhere) {
+  Start();
+  for (const char* path : {kGeneratePath, kStreamGeneratePath,
+                           "/sparseserve.v1.InferenceService/Tokenize",
+                           "/sparseserve.v1.InferenceService/Detokenize",
+                           "/sparseserve.v1.ModelService/ListModels",
+                           "/sparseserve.v1.ModelService/GetModel"}) {
+    TestCall call(channel(), path, "\xC0\x3E\x05");  // field 1000, varint 5
+    EXPECT_THAT(PartsOf(call.Finish()).fields, ElementsAre("request.1000"))
+        << path;
+  }
+  // options, field 1, of which field 1000.
+  TestCall call(channel(), kGeneratePath, "\x0A\x03\xC0\x3E\x05");
+  EXPECT_THAT(PartsOf(call.Finish()).fields, ElementsAre("options.1000"));
+}
+
+TEST_F(ServerTest, MethodsThatNobodyHasAreNamedAndCounted) {
+  Start();
+  for (const std::string& path :
+       {std::string("/sparseserve.v1.InferenceService/Embed"),
+        std::string("/other.Service/") + std::string(2000, 'x')}) {
+    TestCall call(channel(), path, "x",
+                  {.metadata = {{"x-request-id", "id-1"}}});
+    const StatusParts parts = PartsOf(call.Finish());
+    EXPECT_EQ(parts.code, grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_EQ(parts.reason, "METHOD_NOT_FOUND");
+    EXPECT_EQ(parts.metadata.at("method").substr(0, 15), path.substr(0, 15));
+    EXPECT_LT(parts.message.size(), 200);
+    EXPECT_EQ(parts.request_id, "id-1");
+  }
+  WaitForSeries("sparseserve_grpc_server_call_duration_seconds_count",
+                {"grpc_method=\"other\"", "UNIMPLEMENTED"}, 2);
+  EXPECT_EQ(Series("sparseserve_grpc_server_calls_started_total",
+                   {"grpc_method=\"other\""}),
+            2);
+  server().Drain(absl::Minutes(1));
+  EXPECT_THAT(Log(), HasSubstr(R"("method":"/sparseserve.v1.Inferenc)"));
 }
 
 TEST_F(ServerTest, TextThatIsNotUtf8IsNamed) {
@@ -260,6 +343,9 @@ TEST_F(ServerTest, ADeadlineThatPassesStopsTheSequence) {
                 StreamRequest(TextOptions("hello", 500)),
                 {.timeout = absl::Milliseconds(200)});
   EXPECT_EQ(call.Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  // The client's timer can run ahead of the server's.
+  WaitForSeries("sparseserve_grpc_server_call_duration_seconds_count",
+                {"StreamGenerate"}, 1);
   gate().Open();
   WaitForSeries("sparseserve_kv_cache_pages", {"state=\"used\""}, 0);
   EXPECT_EQ(Series("sparseserve_requests_finished_total",
@@ -333,6 +419,29 @@ TEST_F(ServerTest, AReaderThatNeverTakesTheRestIsDisconnected) {
   EXPECT_EQ(Series("sparseserve_stream_buffered_bytes"), 0);
 }
 
+TEST_F(ServerTest, AFinishedAnswerThatIsNeverTakenIsASlowConsumers) {
+  engine_options_.pieces = {std::string(1000, 'x')};
+  // Long enough to generate the answer, which fills the connection's window
+  // and gRPC's buffer.
+  settings_.slow_consumer_timeout = absl::Seconds(1);
+  prepare_ = [](FakeExecutor& executor) {
+    executor.draw = [](const StepSlice&) {
+      return testing::FakeTokenizer::kFirstPiece;
+    };
+  };
+  Start();
+  TestChannel unread(server().port(), {.window_bytes = 65'535});
+  TestCall stopped(unread, kStreamGeneratePath,
+                   StreamRequest(TextOptions("hello", 300)));
+  WaitForSeries("sparseserve_requests_finished_total",
+                {"finish_reason=\"length\""}, 1);
+  WaitForSeries("sparseserve_requests_cancelled_total",
+                {"stage=\"write\"", "cause=\"slow_consumer\""}, 1);
+  EXPECT_EQ(stopped.Finish().error_code(), grpc::StatusCode::CANCELLED);
+  server().Drain(absl::Minutes(1));
+  EXPECT_THAT(Log(), HasSubstr(R"("reason":"SLOW_CONSUMER")"));
+}
+
 TEST_F(ServerTest, AFullQueueRefusesAndClientsRetryUntilThereIsRoom) {
   gated_ = true;
   settings_.max_running_sequences = 1;
@@ -377,7 +486,7 @@ TEST_F(ServerTest, DrainingFinishesWhatRunsAndRefusesWhatComes) {
   TestCall running(channel(), kStreamGeneratePath,
                    StreamRequest(TextOptions("hello", 20)));
   gate().WaitForArrivals(1);
-  std::thread drain([this] { server().Drain(absl::Now() + absl::Minutes(1)); });
+  std::thread drain([this] { server().Drain(absl::Minutes(1)); });
   EXPECT_EQ(watcher.Read(), kNotServing);
   WaitForSeries("sparseserve_server_draining", {}, 1);
 
@@ -408,7 +517,7 @@ TEST_F(ServerTest, DrainingCancelsTheRestAtItsDeadline) {
   TestCall running(channel(), kStreamGeneratePath,
                    StreamRequest(TextOptions("hello", 90'000)));
   EXPECT_TRUE(running.Read().has_value());
-  server().Drain(absl::Now());
+  server().Drain(absl::ZeroDuration());
   const StreamedAnswer answer = ReadAll(running);
   EXPECT_EQ(answer.status.code, grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(answer.status.reason, "DRAINING");
@@ -424,6 +533,22 @@ TEST_F(ServerTest, HealthAnswersForTheServerAndEachService) {
   }
   TestCall unknown(channel(), kHealthCheckPath, HealthRequest("other"));
   EXPECT_EQ(unknown.Finish().error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(ServerTest, AStepThatHangsTurnsHealthOffUntilItEnds) {
+  gated_ = true;
+  settings_.stall_timeout = absl::Milliseconds(400);
+  Start();
+  TestCall watcher(channel(), kHealthWatchPath, HealthRequest(""));
+  EXPECT_EQ(watcher.Read(), kServing);
+  TestCall hung(channel(), kStreamGeneratePath,
+                StreamRequest(TextOptions("hello", 1)));
+  EXPECT_EQ(watcher.Read(), kNotServing);
+  WaitForSeries("sparseserve_model_ready", {}, 0);
+  gate().Open();
+  EXPECT_EQ(watcher.Read(), kServing);
+  EXPECT_EQ(ReadAll(hung).status.code, grpc::StatusCode::OK);
+  WaitForSeries("sparseserve_model_ready", {}, 1);
 }
 
 TEST_F(ServerTest, ReflectionListsTheServices) {
@@ -560,7 +685,7 @@ TEST_F(ServerTest, StoppingWithCallsUnderWayEndsThem) {
         StreamRequest(TextOptions("hello", 400))));
   }
   gate().WaitForArrivals(1);
-  std::thread drain([this] { server().Drain(absl::Now()); });
+  std::thread drain([this] { server().Drain(absl::ZeroDuration()); });
   gate().Open();
   for (auto& call : calls) {
     const grpc::StatusCode code = call->Finish().error_code();

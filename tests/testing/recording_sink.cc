@@ -22,7 +22,7 @@ void RecordingSink::Finish(const FinishReport& report) {
   changed_.NotifyAll();
 }
 
-void RecordingSink::Fail(const absl::Status& status, const char* reason) {
+void RecordingSink::Fail(const absl::Status& status, ErrorReason reason) {
   MutexLock lock(mu_);
   ++ends_;
   status_ = status;
@@ -81,7 +81,7 @@ absl::Status RecordingSink::status() const {
   return status_;
 }
 
-std::string RecordingSink::reason() const {
+std::optional<ErrorReason> RecordingSink::reason() const {
   MutexLock lock(mu_);
   return reason_;
 }

@@ -18,7 +18,7 @@ class RecordingSink : public TokenSink {
 
   bool Emit(OutputPiece piece) override;
   void Finish(const FinishReport& report) override;
-  void Fail(const absl::Status& status, const char* reason) override;
+  void Fail(const absl::Status& status, ErrorReason reason) override;
 
   void WaitForPieces(int pieces) const;
   void WaitUntilEnded() const;
@@ -31,7 +31,7 @@ class RecordingSink : public TokenSink {
   bool emitted_after_end() const;
   std::optional<FinishReport> report() const;  // if Finish() was called
   absl::Status status() const;                 // of Fail(), else OK
-  std::string reason() const;                  // likewise
+  std::optional<ErrorReason> reason() const;   // likewise
 
  private:
   const int capacity_;
@@ -42,7 +42,7 @@ class RecordingSink : public TokenSink {
   bool emitted_after_end_ ABSL_GUARDED_BY(mu_) = false;
   std::optional<FinishReport> report_ ABSL_GUARDED_BY(mu_);
   absl::Status status_ ABSL_GUARDED_BY(mu_);
-  std::string reason_ ABSL_GUARDED_BY(mu_);
+  std::optional<ErrorReason> reason_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace sparseserve::testing

@@ -39,10 +39,15 @@ TEST(MessageParserTest, ReadsAMessage) {
   EXPECT_EQ(read.options().text(), "caf\xC3\xA9");
 }
 
-TEST(MessageParserTest, IgnoresFieldsFromANewerProtocol) {
+TEST(MessageParserTest, RefusesFieldsFromANewerProtocol) {
   // Field 1000, varint 5.
-  v1::GenerateRequest read;
-  EXPECT_TRUE(ParseRequest("\xC0\x3E\x05", read).ok());
+  const StatusParts parts = ParseError("\xC0\x3E\x05");
+  EXPECT_EQ(parts.code, grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(parts.reason, "INVALID_FIELD");
+  EXPECT_THAT(parts.fields, ElementsAre("request.1000"));
+  EXPECT_EQ(parts.message,
+            "request.1000 must be absent: this server's "
+            "sparseserve.v1.GenerateRequest has no field 1000");
 }
 
 TEST(MessageParserTest, NamesTextThatIsNotUtf8) {

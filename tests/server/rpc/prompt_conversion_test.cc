@@ -168,6 +168,36 @@ TEST(EncodeInputTest, TextAndChatBecomeTokens) {
   EXPECT_EQ(EncodeInput(request, sample.model()).value(), Bytes("user:x;"));
 }
 
+// The sample's tokenizer makes a token of each byte.
+TEST(EncodeInputTest, MayBeLongerThanTheContextUpToALimitOfItsOwn) {
+  const SampleModel sample;
+  ServedModel model = sample.model();
+  model.max_prompt_bytes = 1 << 20;
+  v1::TokenizeRequest request;
+  request.set_text(std::string(65'536, 'a'));
+  EXPECT_EQ(EncodeInput(request, model)->size(), 65'536);
+  request.mutable_text()->push_back('a');
+  const StatusParts parts = TooLong(EncodeInput(request, model).status());
+  EXPECT_EQ(parts.message,
+            "text is more than 65536 tokens long, must be at most 65536");
+  EXPECT_EQ(parts.metadata.at("unit"), "tokens");
+  model.info.context_tokens = 65'537;
+  EXPECT_EQ(EncodeInput(request, model)->size(), 65'537);
+}
+
+TEST(EncodeInputTest, ChatHasTheSameLimitAsText) {
+  const SampleModel sample;
+  ServedModel model = sample.model();
+  model.max_prompt_bytes = 1 << 20;
+  v1::TokenizeRequest request;
+  auto& message = *request.mutable_chat()->add_messages();
+  message.set_role("user");
+  message.set_content(std::string(65'536, 'a'));
+  const StatusParts parts = TooLong(EncodeInput(request, model).status());
+  EXPECT_EQ(parts.metadata.at("field"), "chat");
+  EXPECT_EQ(parts.metadata.at("limit"), "65536");
+}
+
 TEST(EncodeInputTest, EmptyTextHasNoTokens) {
   const SampleModel sample;
   v1::TokenizeRequest request;

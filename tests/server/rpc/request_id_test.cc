@@ -9,6 +9,8 @@ namespace sparseserve {
 namespace {
 
 constexpr char kTraceId[] = "4bf92f3577b34da6a3ce929d0e0e4736";
+constexpr char kTraceparent[] =
+    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 TEST(RequestIdTest, AcceptsPrintableAsciiUpToItsLength) {
   EXPECT_TRUE(IsRequestId("a"));
@@ -33,19 +35,18 @@ TEST(RequestIdTest, MakesDifferentIdsOf32HexDigits) {
   EXPECT_EQ(ids.size(), 100);
 }
 
-TEST(TraceIdTest, IsTakenFromAValidTraceparent) {
-  EXPECT_EQ(
-      TraceIdOf("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
-      kTraceId);
+TEST(TraceparentTest, IsKeptWhole) {
+  EXPECT_EQ(TraceparentOf(kTraceparent), kTraceparent);
+  EXPECT_EQ(TraceIdOf(kTraceparent), kTraceId);
 }
 
-TEST(TraceIdTest, LaterVersionsMayAppendFields) {
-  EXPECT_EQ(
-      TraceIdOf("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x"),
-      kTraceId);
+TEST(TraceparentTest, WhatLaterVersionsAppendIsNotKept) {
+  const std::string later = "01" + std::string(kTraceparent).substr(2);
+  EXPECT_EQ(TraceparentOf(later), later);
+  EXPECT_EQ(TraceparentOf(later + "-" + std::string(8'000, 'x')), later);
 }
 
-TEST(TraceIdTest, MalformedTraceparentsHaveNone) {
+TEST(TraceparentTest, MalformedOnesAreAbsent) {
   const char* const kMalformed[] = {
       "",
       "00",
@@ -65,8 +66,9 @@ TEST(TraceIdTest, MalformedTraceparentsHaveNone) {
       "00_4bf92f3577b34da6a3ce929d0e0e4736_00f067aa0ba902b7_01",
   };
   for (const char* traceparent : kMalformed) {
-    EXPECT_EQ(TraceIdOf(traceparent), "") << traceparent;
+    EXPECT_EQ(TraceparentOf(traceparent), "") << traceparent;
   }
+  EXPECT_EQ(TraceIdOf(""), "");
 }
 
 }  // namespace

@@ -105,13 +105,16 @@ TEST(ReportTest, SlackIsNegativeWhenLate) {
             -20);
 }
 
-TEST(ReportTest, OneTokenMissesNoTimePerToken) {
+TEST(ReportTest, OneTokenNeitherMeetsNorMissesATimePerToken) {
   FinishReport report = SampleReport();
   report.time_per_output_token.reset();
   LatencyTarget target;
   target.time_per_output_token = absl::Nanoseconds(1);
-  EXPECT_TRUE(
-      Convert(report, target).target_outcome().time_per_output_token_met());
+  EXPECT_FALSE(Convert(report, target).has_target_outcome());
+  target.total = absl::Hours(1);
+  const v1::TargetOutcome outcome = Convert(report, target).target_outcome();
+  EXPECT_TRUE(outcome.total_met());
+  EXPECT_FALSE(outcome.has_time_per_output_token_met());
 }
 
 TEST(OutputTest, CarriesTextTokensAndLogprobs) {
@@ -162,6 +165,7 @@ TEST(ModelTest, DescribesTheModelAndItsLimits) {
   EXPECT_EQ(model.limits().default_max_output_tokens(), 16);
   EXPECT_EQ(model.limits().max_stop_strings(), 16);
   EXPECT_EQ(model.limits().max_logprobs(), 20);
+  EXPECT_EQ(model.limits().max_tokenized_tokens(), 65'536);
 }
 
 TEST(FallbackNameTest, EveryReasonHasAName) {

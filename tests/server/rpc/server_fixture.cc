@@ -17,7 +17,7 @@ ServerFixture::~ServerFixture() {
   gate_.Open();
   if (server_ != nullptr) {
     channel_.reset();
-    server_->Drain(absl::Now() + absl::Minutes(1));
+    server_->Drain(absl::Minutes(1));
     EXPECT_EQ(Series("sparseserve_kv_cache_pages", {"state=\"used\""}), 0);
     EXPECT_EQ(Series("sparseserve_kv_cache_pages", {"state=\"free\""}),
               engine_options_.kv_pages);
@@ -47,6 +47,7 @@ void ServerFixture::Start() {
   options.model_name = "models/fake";
   options.listen = "127.0.0.1:0";
   options.log_descriptor = fileno(log_);
+  options.wall_clock = wall_clock_;
   options.on_device_failure = [this](const absl::Status& status) {
     MutexLock lock(mu_);
     failure_ = status;

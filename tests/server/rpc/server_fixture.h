@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/time/clock.h"
 #include "engine/base/mutex.h"
 #include "gtest/gtest.h"
 #include "server/server.h"
@@ -41,6 +42,7 @@ class ServerFixture : public ::testing::Test {
   FakeEngine::Options engine_options_;
   ServerSettings settings_;
   std::function<void(FakeExecutor&)> prepare_;
+  std::function<absl::Time()> wall_clock_ = absl::Now;
   // Steps wait here if `gated_`.
   bool gated_ = false;
 

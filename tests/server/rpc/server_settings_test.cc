@@ -45,7 +45,8 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
                  max_connection_idle { seconds: 61 }
                  keepalive_time { seconds: 62 }
                  keepalive_timeout { seconds: 63 } }
-    drain_timeout { seconds: 0 })");
+    drain_timeout { seconds: 0 }
+    stall_timeout { seconds: 64 })");
   ASSERT_TRUE(settings.ok()) << settings.status();
   EXPECT_EQ(settings->max_step_tokens, 100);
   EXPECT_EQ(settings->max_running_sequences, 2);
@@ -63,6 +64,7 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->keepalive_time, absl::Seconds(62));
   EXPECT_EQ(settings->keepalive_timeout, absl::Seconds(63));
   EXPECT_EQ(settings->drain_timeout, absl::ZeroDuration());
+  EXPECT_EQ(settings->stall_timeout, absl::Seconds(64));
 }
 
 TEST(ServerSettingsTest, FlagsWinOverTheConfig) {
@@ -113,6 +115,9 @@ constexpr OutOfRange kOutOfRange[] = {
      "request_limits.max_buffered_messages"},
     {"request_limits { max_buffered_messages: 65537 }",
      "request_limits.max_buffered_messages"},
+    {"stall_timeout { nanos: 999999999 }",
+     "stall_timeout is 999.999999ms, must be from 1s to 1h"},
+    {"stall_timeout { seconds: 3601 }", "stall_timeout"},
     {"connection { max_request_bytes: 1023 }", "connection.max_request_bytes"},
     {"connection { max_request_bytes: 67108865 }",
      "connection.max_request_bytes"},

@@ -98,6 +98,29 @@ TEST(StatusDetailsTest, DrainingAsksToRetryElsewhereAtOnce) {
   EXPECT_EQ(RejectReasonOf(status), RejectReason::kDraining);
 }
 
+// A request that the device's failure met in the queue may run elsewhere; one
+// that was running may be what broke the device.
+TEST(StatusDetailsTest, OnlyWhatIsUnavailableAsksToRetry) {
+  const ErrorDetails details = {.reason = ErrorReason::kDeviceFailed};
+  const absl::Status waited =
+      WithDetails(absl::UnavailableError("the device failed"), details);
+  const absl::Status ran =
+      WithDetails(absl::InternalError("the device failed"), details);
+  EXPECT_EQ(RetryDelayOf(waited), absl::ZeroDuration());
+  EXPECT_TRUE(PartsOf(waited).retry.has_value());
+  EXPECT_EQ(RetryDelayOf(ran), std::nullopt);
+  EXPECT_FALSE(PartsOf(ran).retry.has_value());
+  EXPECT_EQ(PartsOf(ran).reason, "DEVICE_FAILED");
+}
+
+// What a caller reads in ErrorInfo decides nothing here.
+TEST(StatusDetailsTest, AMessageThatNamesAReasonHasNone) {
+  const absl::Status status = absl::UnavailableError("QUEUE_FULL");
+  EXPECT_EQ(RetryDelayOf(status), std::nullopt);
+  EXPECT_EQ(RejectReasonOf(status), RejectReason::kInvalidArgument);
+  EXPECT_EQ(ReasonOf(status), "UNAVAILABLE");
+}
+
 TEST(StatusDetailsTest, PromptTooLongSaysHowLongAndTheLimit) {
   const absl::Status status = PromptTooLong("options.text", 70, 64, "bytes");
   const StatusParts parts = PartsOf(status);

@@ -14,6 +14,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/rpc/status_details.h"
+#include "tests/testing/scrape.h"
 #include "tests/testing/signal.h"
 
 namespace sparseserve {
@@ -82,6 +83,16 @@ class TokenStreamTest : public ::testing::Test {
   }
   std::string EndReason() const {
     return call_.end->status.ok() ? "" : ReasonOf(call_.end->status);
+  }
+  // Cancellations of what was being written, by `cause`, and of all kinds.
+  double CancelledWrites(const std::string& cause) const {
+    return *testing::SumOfSeries(
+        metrics_.Serialize(), "sparseserve_requests_cancelled_total",
+        {"stage=\"write\"", "cause=\"" + cause + "\""});
+  }
+  double Cancellations() const {
+    return *testing::SumOfSeries(metrics_.Serialize(),
+                                 "sparseserve_requests_cancelled_total", {});
   }
   double BufferedBytes() const {
     const std::string text = metrics_.Serialize();
@@ -167,7 +178,7 @@ TEST_F(TokenStreamTest, KeepsOutputForTheEndIfItDoesNotDeliver) {
 
 TEST_F(TokenStreamTest, AFailureReachesTheCallerWithItsReason) {
   const auto stream = Make();
-  stream->Fail(absl::InternalError("nan"), "NUMERIC_FAULT");
+  stream->Fail(absl::InternalError("nan"), ErrorReason::kNumericFault);
   ASSERT_TRUE(call_.ended());
   EXPECT_EQ(call_.end->status.code(), absl::StatusCode::kInternal);
   EXPECT_EQ(EndReason(), "NUMERIC_FAULT");
@@ -178,7 +189,7 @@ TEST_F(TokenStreamTest, AFailureDropsWhatIsNotWrittenYet) {
   const auto stream = Make();
   stream->Emit(Piece("a"));
   stream->Emit(Piece("b"));
-  stream->Fail(absl::UnavailableError("bye"), "DRAINING");
+  stream->Fail(absl::UnavailableError("bye"), ErrorReason::kDraining);
   EXPECT_EQ(BufferedBytes(), 0);
   FinishWrite(*stream);
   ASSERT_TRUE(call_.ended());
@@ -253,7 +264,7 @@ TEST_F(TokenStreamTest, WhatComesAfterACancelIsDropped) {
   const auto stream = Make();
   stream->Cancelled();
   EXPECT_TRUE(stream->Emit(Piece("a")));
-  stream->Fail(absl::CancelledError("gone"), "CANCELLED");
+  stream->Fail(absl::CancelledError("gone"), ErrorReason::kCancelled);
   stream->Finish(Report(1));
   stream->Cancelled();
   EXPECT_THAT(call_.written, IsEmpty());
@@ -281,7 +292,7 @@ TEST_F(TokenStreamTest, AnAnswerThatWasNotDeliveredCountsAsCancelled) {
 TEST_F(TokenStreamTest, AnErrorUnderWayIsKeptWhenItsReaderLeaves) {
   const auto stream = Make();
   stream->Emit(Piece("a"));
-  stream->Fail(absl::CancelledError("slow"), "SLOW_CONSUMER");
+  stream->Fail(absl::CancelledError("slow"), ErrorReason::kSlowConsumer);
   FinishWrite(*stream, /*ok=*/false);
   ASSERT_TRUE(call_.ended());
   EXPECT_EQ(EndReason(), "SLOW_CONSUMER");
@@ -299,6 +310,54 @@ TEST_F(TokenStreamTest, AReaderThatTakesNothingIsTimedWhenGenerationIsOver) {
   FinishWrite(*stream, /*ok=*/false);
   ASSERT_TRUE(call_.ended());
   EXPECT_EQ(EndReason(), "SLOW_CONSUMER");
+}
+
+TEST_F(TokenStreamTest, AnAnswerThatItsReaderNeverTakesIsASlowConsumersOnce) {
+  const auto stream = Make();
+  stream->Emit(Piece("a"));
+  stream->Finish(Report(1));
+  EXPECT_EQ(Cancellations(), 0);
+  stream->ReaderTimedOut();
+  // What breaking the call brings about.
+  stream->Cancelled();
+  FinishWrite(*stream, /*ok=*/false);
+  EXPECT_EQ(CancelledWrites("slow_consumer"), 1);
+  EXPECT_EQ(Cancellations(), 1);
+}
+
+TEST_F(TokenStreamTest, AnAnswerWhoseReaderLeavesIsACancelledWrite) {
+  const auto stream = Make();
+  stream->Emit(Piece("a"));
+  stream->Finish(Report(1));
+  FinishWrite(*stream, /*ok=*/false);
+  EXPECT_EQ(CancelledWrites("client"), 1);
+  EXPECT_EQ(Cancellations(), 1);
+}
+
+TEST_F(TokenStreamTest, AnAnswerPastItsDeadlineIsACancelledWrite) {
+  options_.deadline = now_ + absl::Seconds(1);
+  const auto stream = Make();
+  stream->Emit(Piece("a"));
+  stream->Finish(Report(1));
+  now_ += absl::Seconds(1);
+  FinishWrite(*stream, /*ok=*/false);
+  EXPECT_EQ(CancelledWrites("deadline"), 1);
+  EXPECT_EQ(Cancellations(), 1);
+}
+
+// The loop counts what it ends itself.
+TEST_F(TokenStreamTest, WhatTheLoopEndsIsNotCountedHere) {
+  const auto slow = Make();
+  slow->Emit(Piece("a"));
+  slow->Fail(absl::CancelledError("slow"), ErrorReason::kSlowConsumer);
+  slow->ReaderTimedOut();
+  FinishWrite(*slow, /*ok=*/false);
+  EXPECT_EQ(EndReason(), "SLOW_CONSUMER");
+  call_ = RecordingCall();
+  const auto left = Make();
+  left->Cancelled();
+  left->Fail(absl::CancelledError("left"), ErrorReason::kCancelled);
+  EXPECT_EQ(Cancellations(), 0);
 }
 
 TEST_F(TokenStreamTest, EveryMessageAfterTheEndOfGenerationHasItsOwnTime) {
@@ -431,11 +490,12 @@ TEST_F(TokenStreamTest, LoopCallAndCallerMayEndInAnyOrder) {
     std::thread loop([stream, round] {
       for (int i = 0; i < 5; ++i) {
         if (stream->Emit(Piece("x"))) continue;
-        stream->Fail(absl::CancelledError("slow"), "SLOW_CONSUMER");
+        stream->Fail(absl::CancelledError("slow"), ErrorReason::kSlowConsumer);
         return;
       }
       if (round % 2 == 0) stream->Finish(Report(5));
-      if (round % 2 == 1) stream->Fail(absl::InternalError("x"), "X");
+      if (round % 2 == 1)
+        stream->Fail(absl::InternalError("x"), ErrorReason::kNumericFault);
     });
     std::thread caller([stream, round] {
       if (round % 3 != 0) stream->Cancelled();

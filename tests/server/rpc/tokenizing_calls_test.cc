@@ -15,6 +15,7 @@
 #include "server/rpc/inference_service.h"
 #include "server/rpc/model_service.h"
 #include "server/rpc/request_log.h"
+#include "server/rpc/unknown_methods.h"
 #include "sparseserve/v1/inference_service.grpc.pb.h"
 #include "sparseserve/v1/model_service.grpc.pb.h"
 #include "tests/server/rpc/sample_model.h"
@@ -64,8 +65,8 @@ ServedModel ModelWith(const Tokenizer& tokenizer) {
 class TokenizingCallsTest : public ::testing::Test {
  protected:
   TokenizingCallsTest() {
-    auto server =
-        GrpcServer::Start({.address = "127.0.0.1:0"}, {&inference_, &models_});
+    auto server = GrpcServer::Start({.address = "127.0.0.1:0"},
+                                    {&inference_, &models_}, unknown_methods_);
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     const auto channel =
@@ -76,7 +77,7 @@ class TokenizingCallsTest : public ::testing::Test {
   }
   ~TokenizingCallsTest() override {
     tokenizer_.release.Set();
-    server_->Shutdown(absl::Now());
+    server_->Shutdown(absl::ZeroDuration());
     worker_.Stop();
   }
 
@@ -111,9 +112,9 @@ class TokenizingCallsTest : public ::testing::Test {
   const StuckTokenizer tokenizer_;
   const std::vector<ServedModel> served_ = {ModelWith(tokenizer_)};
   Metrics metrics_{Metrics::Options{}};
-  RequestLog log_{-1};
+  RequestLog log_{-1, metrics_};
   RequestQueue queue_{{.max_requests = 1}};
-  CallObserver observer_{{metrics_, log_, absl::Now}};
+  CallObserver observer_{{metrics_, log_, absl::Now, absl::Now}};
   TokenizerWorker worker_{{.max_jobs = 1}};
   Admission admission_{{},
                        {served_.front(), worker_, queue_, metrics_, absl::Now,
@@ -122,6 +123,7 @@ class TokenizingCallsTest : public ::testing::Test {
                               {served_.front(), admission_, worker_, observer_,
                                metrics_, queue_, absl::Now}};
   ModelService models_{{served_, observer_, absl::Now}};
+  UnknownMethods unknown_methods_{{observer_, absl::Now}};
   std::unique_ptr<GrpcServer> server_;
   std::unique_ptr<v1::InferenceService::Stub> inference_stub_;
   std::unique_ptr<v1::ModelService::Stub> model_stub_;

@@ -1,7 +1,5 @@
 #include "server/scheduling/ending.h"
 
-#include <string>
-
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -12,7 +10,7 @@ struct Row {
   Ending ending;
   Progress progress;
   absl::StatusCode code;
-  const char* reason;
+  ErrorReason reason;
   FinishOutcome outcome;
   std::optional<CancelCause> cause;
   CancelStage stage;  // if there is a cause
@@ -20,47 +18,47 @@ struct Row {
 
 const Row kRows[] = {
     {Ending::kCancelled, Progress::kWaiting, absl::StatusCode::kCancelled,
-     "CANCELLED", FinishOutcome::kCancelled, CancelCause::kClient,
+     ErrorReason::kCancelled, FinishOutcome::kCancelled, CancelCause::kClient,
      CancelStage::kQueue},
     {Ending::kCancelled, Progress::kPrefill, absl::StatusCode::kCancelled,
-     "CANCELLED", FinishOutcome::kCancelled, CancelCause::kClient,
+     ErrorReason::kCancelled, FinishOutcome::kCancelled, CancelCause::kClient,
      CancelStage::kPrefill},
     {Ending::kDeadline, Progress::kWaiting, absl::StatusCode::kDeadlineExceeded,
-     "DEADLINE_IN_QUEUE", FinishOutcome::kDeadline, CancelCause::kDeadline,
-     CancelStage::kQueue},
+     ErrorReason::kDeadlineInQueue, FinishOutcome::kDeadline,
+     CancelCause::kDeadline, CancelStage::kQueue},
     {Ending::kDeadline, Progress::kPrefill, absl::StatusCode::kDeadlineExceeded,
-     "DEADLINE_EXPIRED", FinishOutcome::kDeadline, CancelCause::kDeadline,
-     CancelStage::kPrefill},
+     ErrorReason::kDeadlineExpired, FinishOutcome::kDeadline,
+     CancelCause::kDeadline, CancelStage::kPrefill},
     {Ending::kDeadline, Progress::kDecode, absl::StatusCode::kDeadlineExceeded,
-     "DEADLINE_EXPIRED", FinishOutcome::kDeadline, CancelCause::kDeadline,
-     CancelStage::kDecode},
+     ErrorReason::kDeadlineExpired, FinishOutcome::kDeadline,
+     CancelCause::kDeadline, CancelStage::kDecode},
     {Ending::kSlowConsumer, Progress::kDecode, absl::StatusCode::kCancelled,
-     "SLOW_CONSUMER", FinishOutcome::kCancelled, CancelCause::kSlowConsumer,
-     CancelStage::kWrite},
+     ErrorReason::kSlowConsumer, FinishOutcome::kCancelled,
+     CancelCause::kSlowConsumer, CancelStage::kWrite},
     {Ending::kDraining, Progress::kWaiting, absl::StatusCode::kUnavailable,
-     "DRAINING", FinishOutcome::kCancelled, CancelCause::kDrain,
+     ErrorReason::kDraining, FinishOutcome::kCancelled, CancelCause::kDrain,
      CancelStage::kQueue},
     {Ending::kDraining, Progress::kDecode, absl::StatusCode::kUnavailable,
-     "DRAINING", FinishOutcome::kCancelled, CancelCause::kDrain,
+     ErrorReason::kDraining, FinishOutcome::kCancelled, CancelCause::kDrain,
      CancelStage::kDecode},
     {Ending::kNumericFault,
      Progress::kDecode,
      absl::StatusCode::kInternal,
-     "NUMERIC_FAULT",
+     ErrorReason::kNumericFault,
      FinishOutcome::kError,
      std::nullopt,
      {}},
     {Ending::kDeviceFailed,
      Progress::kDecode,
      absl::StatusCode::kInternal,
-     "DEVICE_FAILED",
+     ErrorReason::kDeviceFailed,
      FinishOutcome::kError,
      std::nullopt,
      {}},
     {Ending::kDeviceFailed,
      Progress::kWaiting,
      absl::StatusCode::kUnavailable,
-     "DEVICE_FAILED",
+     ErrorReason::kDeviceFailed,
      FinishOutcome::kError,
      std::nullopt,
      {}},
@@ -72,7 +70,7 @@ TEST(EndingTest, TellsCallerAndMetricsWhy) {
     SCOPED_TRACE(failure.status.ToString());
     EXPECT_EQ(failure.status.code(), row.code);
     EXPECT_FALSE(failure.status.message().empty());
-    EXPECT_EQ(std::string(failure.reason), row.reason);
+    EXPECT_EQ(failure.reason, row.reason);
     EXPECT_EQ(OutcomeOf(row.ending, FinishReason::kStop), row.outcome);
     EXPECT_EQ(CancelCauseOf(row.ending), row.cause);
     if (row.cause.has_value()) {

@@ -37,7 +37,7 @@ class ObservingSink : public RecordingSink {
     at_end_();
     RecordingSink::Finish(report);
   }
-  void Fail(const absl::Status& status, const char* reason) override {
+  void Fail(const absl::Status& status, ErrorReason reason) override {
     at_end_();
     RecordingSink::Fail(status, reason);
   }
@@ -214,7 +214,7 @@ TEST_F(ServingLoopTest, CancelledInTheQueueNeverRuns) {
   loop_.Start();
   call.sink->WaitUntilEnded();
   loop_.Stop();
-  EXPECT_EQ(call.sink->reason(), "CANCELLED");
+  EXPECT_EQ(call.sink->reason(), ErrorReason::kCancelled);
   EXPECT_EQ(executor_.steps(), 0);
   EXPECT_EQ(Cancelled("queue", "client"), 1);
 }
@@ -232,8 +232,8 @@ TEST_F(ServingLoopTest, DeadlineEndsWhatRunsAndWhatWaits) {
   SetTime(absl::FromUnixSeconds(1005));
   gate_.Allow(1);
   for (const Call& call : calls) call.sink->WaitUntilEnded();
-  EXPECT_EQ(calls[0].sink->reason(), "DEADLINE_EXPIRED");
-  EXPECT_EQ(calls[3].sink->reason(), "DEADLINE_IN_QUEUE");
+  EXPECT_EQ(calls[0].sink->reason(), ErrorReason::kDeadlineExpired);
+  EXPECT_EQ(calls[3].sink->reason(), ErrorReason::kDeadlineInQueue);
   EXPECT_EQ(calls[3].sink->status().code(),
             absl::StatusCode::kDeadlineExceeded);
   loop_.Stop();
@@ -251,7 +251,7 @@ TEST_F(ServingLoopTest, SlowReaderIsCancelledAndOthersGoOn) {
   gate_.Open();
   slow_call.sink->WaitUntilEnded();
   call.sink->WaitUntilEnded();
-  EXPECT_EQ(slow_call.sink->reason(), "SLOW_CONSUMER");
+  EXPECT_EQ(slow_call.sink->reason(), ErrorReason::kSlowConsumer);
   EXPECT_EQ(slow_call.sink->pieces().size(), 2u);
   EXPECT_EQ(call.sink->token_ids().size(), 100u);
   loop_.Stop();
@@ -266,7 +266,7 @@ TEST_F(ServingLoopTest, ReaderTooSlowForTheLastPieceDoesNotHearOfAGoodEnd) {
   loop_.Start();
   gate_.Open();
   call.sink->WaitUntilEnded();
-  EXPECT_EQ(call.sink->reason(), "SLOW_CONSUMER");
+  EXPECT_EQ(call.sink->reason(), ErrorReason::kSlowConsumer);
   EXPECT_EQ(call.sink->report(), std::nullopt);
   EXPECT_EQ(call.sink->ends(), 1);
 }
@@ -283,7 +283,7 @@ TEST_F(ServingLoopTest, BadSliceFailsAlone) {
   gate_.Open();
   bad.sink->WaitUntilEnded();
   good.sink->WaitUntilEnded();
-  EXPECT_EQ(bad.sink->reason(), "NUMERIC_FAULT");
+  EXPECT_EQ(bad.sink->reason(), ErrorReason::kNumericFault);
   EXPECT_EQ(bad.sink->status().code(), absl::StatusCode::kInternal);
   EXPECT_TRUE(good.sink->report().has_value());
   loop_.Stop();
@@ -311,7 +311,7 @@ TEST_F(ServingLoopTest, DeviceFailureFailsEverythingOnce) {
   EXPECT_EQ(device_failures_, 1);
   EXPECT_EQ(device_status_, absl::InternalError("bus error"));
   EXPECT_EQ(calls[0].sink->status().code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(calls[0].sink->reason(), "DEVICE_FAILED");
+  EXPECT_EQ(calls[0].sink->reason(), ErrorReason::kDeviceFailed);
   EXPECT_EQ(calls[3].sink->status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(late.sink->status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(Finished("error"), 5);
@@ -346,7 +346,7 @@ TEST_F(ServingLoopTest, DrainCancelsWhatIsLeftAtItsDeadline) {
   gate_.Allow(1);
   for (const Call& call : calls) {
     call.sink->WaitUntilEnded();
-    EXPECT_EQ(call.sink->reason(), "DRAINING");
+    EXPECT_EQ(call.sink->reason(), ErrorReason::kDraining);
     EXPECT_EQ(call.sink->status().code(), absl::StatusCode::kUnavailable);
   }
   EXPECT_EQ(Cancelled("queue", "drain"), 1);
@@ -379,7 +379,7 @@ TEST_F(ServingLoopTest, StopCancelsEverythingAndRefusesWhatFollows) {
   stopper.join();
   for (const Call& call : calls) {
     EXPECT_EQ(call.sink->ends(), 1);
-    EXPECT_EQ(call.sink->reason(), "DRAINING");
+    EXPECT_EQ(call.sink->reason(), ErrorReason::kDraining);
   }
   std::unique_ptr<Request> after = MakeRequest(5, 1);
   EXPECT_EQ(queue_.Push(after), Refusal::kDraining);

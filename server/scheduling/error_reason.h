@@ -1,0 +1,25 @@
+#pragma once
+
+namespace sparseserve {
+
+// Why a request ended in an error. What its caller may do about it, what the
+// metrics count and what ErrorInfo says follow from this: see
+// rpc/reason_rules.h.
+enum class ErrorReason {
+  kInvalidField,
+  kNotImplemented,
+  kPromptTooLong,
+  kModelNotFound,
+  kMethodNotFound,
+  kPatternUnsupported,
+  kQueueFull,
+  kDraining,
+  kCancelled,
+  kDeadlineInQueue,
+  kDeadlineExpired,
+  kSlowConsumer,
+  kNumericFault,
+  kDeviceFailed,
+};
+
+}  // namespace sparseserve
