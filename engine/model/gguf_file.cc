@@ -4,6 +4,7 @@
 #include <bit>
 #include <utility>
 
+#include "absl/strings/str_join.h"
 #include "engine/base/checked_math.h"
 #include "engine/base/quoted.h"
 #include "engine/base/status_macros.h"
@@ -52,6 +53,13 @@ absl::StatusOr<uint32_t> ReadAlignment(const GgufMetadata& metadata) {
                kMinAlignment, " and ", kMaxAlignment));
   }
   return alignment;
+}
+
+// "F32, F16, ...": for messages.
+std::string ReadableTypes() {
+  return absl::StrJoin(kAllDTypes, ", ", [](std::string* out, DType dtype) {
+    out->append(DTypeName(dtype));
+  });
 }
 
 }  // namespace
@@ -169,9 +177,9 @@ absl::StatusOr<const GgufTensor*> GgufFile::FindReadable(
     return absl::NotFoundError(StrCat("the file has no tensor ", Quoted(name)));
   }
   if (!tensor->dtype.has_value()) {
-    return absl::InvalidArgumentError(
-        StrCat(tensor->Title(), " is ", tensor->TypeText(),
-               "; read are F32, F16, BF16, Q8_0, Q4_0 and Q4_1"));
+    return absl::InvalidArgumentError(StrCat(tensor->Title(), " is ",
+                                             tensor->TypeText(), "; read are ",
+                                             ReadableTypes()));
   }
   if (tensor->shape.size() != dimensions) {
     return absl::InvalidArgumentError(StrCat(tensor->Title(), " has shape ",

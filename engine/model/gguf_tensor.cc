@@ -19,31 +19,22 @@ struct TensorType {
 };
 
 TensorType TensorTypeOf(uint32_t number) {
-  switch (number) {
-    case 0:
-      return {"F32", DType::kF32};
-    case 1:
-      return {"F16", DType::kF16};
-    case 2:
-      return {"Q4_0", DType::kQ4_0};
-    case 3:
-      return {"Q4_1", DType::kQ4_1};
-    case 8:
-      return {"Q8_0", DType::kQ8_0};
-    case 30:
-      return {"BF16", DType::kBF16};
-    default:
-      break;
+  constexpr std::pair<uint32_t, DType> kReadable[] = {
+      {0, DType::kF32},   {1, DType::kF16},   {2, DType::kQ4_0},
+      {3, DType::kQ4_1},  {6, DType::kQ5_0},  {7, DType::kQ5_1},
+      {8, DType::kQ8_0},  {12, DType::kQ4_K}, {13, DType::kQ5_K},
+      {14, DType::kQ6_K}, {30, DType::kBF16}};
+  for (const auto& [readable, dtype] : kReadable) {
+    if (readable == number) return {DTypeName(dtype), dtype};
   }
   // Named only so that the error says what a user's file holds.
   constexpr std::pair<uint32_t, std::string_view> kOthers[] = {
-      {6, "Q5_0"},    {7, "Q5_1"},     {9, "Q8_1"},    {10, "Q2_K"},
-      {11, "Q3_K"},   {12, "Q4_K"},    {13, "Q5_K"},   {14, "Q6_K"},
-      {15, "Q8_K"},   {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"},
-      {19, "IQ1_S"},  {20, "IQ4_NL"},  {21, "IQ3_S"},  {22, "IQ2_S"},
-      {23, "IQ4_XS"}, {24, "I8"},      {25, "I16"},    {26, "I32"},
-      {27, "I64"},    {28, "F64"},     {29, "IQ1_M"},  {34, "TQ1_0"},
-      {35, "TQ2_0"},  {39, "MXFP4"}};
+      {9, "Q8_1"},     {10, "Q2_K"},   {11, "Q3_K"},    {15, "Q8_K"},
+      {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"},
+      {20, "IQ4_NL"},  {21, "IQ3_S"},  {22, "IQ2_S"},   {23, "IQ4_XS"},
+      {24, "I8"},      {25, "I16"},    {26, "I32"},     {27, "I64"},
+      {28, "F64"},     {29, "IQ1_M"},  {34, "TQ1_0"},   {35, "TQ2_0"},
+      {39, "MXFP4"},   {40, "NVFP4"},  {41, "Q1_0"}};
   for (const auto& [other, name] : kOthers) {
     if (other == number) return {name, std::nullopt};
   }

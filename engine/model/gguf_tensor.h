@@ -30,7 +30,7 @@ struct GgufTensor {
   const std::byte* data = nullptr;
 
   int64_t elements() const;
-  // For messages: `tensor "output.weight"`, "Q6_K (type 14)", "[576, 49152]".
+  // For messages: `tensor "output.weight"`, "Q2_K (type 10)", "[576, 49152]".
   std::string Title() const { return StrCat("tensor ", Quoted(name)); }
   std::string TypeText() const;
   std::string ShapeText() const;

@@ -26,6 +26,16 @@ Layout LayoutOf(DType dtype) {
       return {kQuantBlockElements, sizeof(BlockQ4_0), "Q4_0"};
     case DType::kQ4_1:
       return {kQuantBlockElements, sizeof(BlockQ4_1), "Q4_1"};
+    case DType::kQ5_0:
+      return {kQuantBlockElements, sizeof(BlockQ5_0), "Q5_0"};
+    case DType::kQ5_1:
+      return {kQuantBlockElements, sizeof(BlockQ5_1), "Q5_1"};
+    case DType::kQ4_K:
+      return {kSuperBlockElements, sizeof(BlockQ4_K), "Q4_K"};
+    case DType::kQ5_K:
+      return {kSuperBlockElements, sizeof(BlockQ5_K), "Q5_K"};
+    case DType::kQ6_K:
+      return {kSuperBlockElements, sizeof(BlockQ6_K), "Q6_K"};
   }
   SPARSESERVE_CHECK(false);
 }

@@ -1,11 +1,13 @@
-// Products at the default model's shapes. Decode: one pass over every weight
-// of the model, as ratio to the time that reading the stored bytes once takes.
-// Prefill: as ratio to oneDNN's own rate at a large square product.
+// Products at the default model's shapes, and of every dtype at one shape that
+// all have blocks for. Decode: one pass over every weight, as ratio to the time
+// that reading the stored bytes once takes. Prefill: as ratio to oneDNN's own
+// rate at a large square product.
 
 #include <chrono>
 #include <cstring>
+#include <iterator>
 #include <memory>
-#include <random>
+#include <string>
 #include <vector>
 
 #include "benchmark/benchmark.h"
@@ -17,6 +19,7 @@ namespace {
 
 constexpr int kLayers = 30;
 constexpr int kMaxBenchRows = 512;
+constexpr int kMaxColumns = 2048;
 
 struct ShapeOfWeight {
   int64_t rows = 0;
@@ -25,16 +28,29 @@ struct ShapeOfWeight {
 constexpr ShapeOfWeight kLayerShapes[] = {
     {960, 576}, {576, 576}, {3072, 576}, {576, 1536}};
 
-// The matrices of a model of the default one's shape, with random contents.
+// Together far larger than a cache, in any dtype.
+constexpr int kDtypeMatrices = 40;
+constexpr ShapeOfWeight kDtypeShape = {2048, 2048};
+
 class ModelWeights {
  public:
-  explicit ModelWeights(Backend& backend) {
+  // The matrices of a model of the default one's shape.
+  static ModelWeights OfDefaultModel(Backend& backend) {
+    ModelWeights model;
     for (int layer = 0; layer < kLayers; ++layer) {
       for (const ShapeOfWeight& shape : kLayerShapes) {
-        Add(backend, DType::kQ4_1, shape, WeightUse::kLayer);
+        model.Add(backend, DType::kQ4_1, shape, WeightUse::kLayer);
       }
     }
-    Add(backend, DType::kQ8_0, {49152, 576}, WeightUse::kFewRows);
+    model.Add(backend, DType::kQ8_0, {49152, 576}, WeightUse::kFewRows);
+    return model;
+  }
+  static ModelWeights OfDtype(Backend& backend, DType dtype) {
+    ModelWeights model;
+    for (int i = 0; i < kDtypeMatrices; ++i) {
+      model.Add(backend, dtype, kDtypeShape, WeightUse::kFewRows);
+    }
+    return model;
   }
 
   int64_t stored_bytes() const { return stored_bytes_; }
@@ -52,6 +68,8 @@ class ModelWeights {
   }
 
  private:
+  ModelWeights() = default;
+
   void Add(Backend& backend, DType dtype, ShapeOfWeight shape, WeightUse use) {
     const int64_t bytes =
         shape.rows * shape.columns / BlockElements(dtype) * BlockBytes(dtype);
@@ -83,18 +101,16 @@ void Multiply(Backend& backend, const ModelWeights& model, size_t weights,
   }
 }
 
-void BM_DecodeLinear(benchmark::State& state, const char* simd) {
-  const auto backend =
-      CreateBackend({.compute_dtype = "f32", .simd = simd}).value();
-  const ModelWeights model(*backend);
+void MeasureDecode(benchmark::State& state, Backend& backend,
+                   const ModelWeights& model) {
   const int64_t rows = state.range(0);
-  const std::vector<float> input(rows * 1536, 0.5f);
+  const std::vector<float> input(rows * kMaxColumns, 0.5f);
   std::vector<float> output(rows * 49152);
   for (auto _ : state) {
-    Multiply(*backend, model, model.weights().size(), {.decode_rows = rows},
+    Multiply(backend, model, model.weights().size(), {.decode_rows = rows},
              input, output);
   }
-  const double bandwidth = ReadBandwidth(backend->device().threads);
+  const double bandwidth = ReadBandwidth(backend.device().threads);
   using benchmark::Counter;
   state.counters["tokens/s"] =
       Counter(rows, Counter::kIsIterationInvariantRate);
@@ -106,13 +122,27 @@ void BM_DecodeLinear(benchmark::State& state, const char* simd) {
                                            Counter::kIsIterationInvariantRate);
 }
 
+void BM_DecodeLinear(benchmark::State& state, const char* simd) {
+  const auto backend =
+      CreateBackend({.compute_dtype = "f32", .simd = simd}).value();
+  MeasureDecode(state, *backend, ModelWeights::OfDefaultModel(*backend));
+}
+
+// Arguments: rows, and the dtype's place in kAllDTypes.
+void BM_DecodeDtype(benchmark::State& state) {
+  const DType dtype = kAllDTypes[state.range(1)];
+  state.SetLabel(std::string(DTypeName(dtype)));
+  const auto backend = CreateBackend({.compute_dtype = "f32"}).value();
+  MeasureDecode(state, *backend, ModelWeights::OfDtype(*backend, dtype));
+}
+
 void BM_PrefillLinear(benchmark::State& state, const char* compute_dtype) {
   const auto backend =
       CreateBackend({.compute_dtype = compute_dtype, .max_rows = kMaxBenchRows})
           .value();
-  const ModelWeights model(*backend);
+  const ModelWeights model = ModelWeights::OfDefaultModel(*backend);
   const int64_t rows = state.range(0);
-  const std::vector<float> input(rows * 1536, 0.5f);
+  const std::vector<float> input(rows * kMaxColumns, 0.5f);
   std::vector<float> output(rows * 3072);
   for (auto _ : state) {
     Multiply(*backend, model, model.layer_weights(), {.prefill_rows = rows},
@@ -143,6 +173,13 @@ BENCHMARK_CAPTURE(BM_DecodeLinear, avx2, "avx2")
     ->Arg(1)
     ->Arg(4)
     ->Arg(16)
+    ->MeasureProcessCPUTime()
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK(BM_DecodeDtype)
+    ->ArgsProduct(
+        {{1, 16}, benchmark::CreateDenseRange(0, std::size(kAllDTypes) - 1, 1)})
+    ->ArgNames({"rows", "dtype"})
     ->MeasureProcessCPUTime()
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);

@@ -77,13 +77,30 @@ std::vector<ModelCase> ModelCases() {
        {.hidden = 96, .heads = 4, .kv_heads = 2, .head_dim = 24, .seed = 7}});
   cases.push_back({"widest_heads",
                    {.heads = 1, .kv_heads = 1, .head_dim = 256, .seed = 8}});
-  for (const DType dtype :
-       {DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1}) {
+  for (const DType dtype : kAllDTypes) {
+    if (dtype == DType::kF32) continue;
     TinyModel model;
     model.dtype = dtype;
-    model.tied = dtype != DType::kQ4_0;
+    model.tied = dtype != DType::kQ4_0 && dtype != DType::kQ6_K;
+    if (BlockElements(dtype) > 32) {  // rows of whole blocks
+      model.layers = 1;
+      model.hidden = 256;
+      model.head_dim = 64;
+      model.mlp_hidden = 256;
+    }
     cases.push_back({std::string(DTypeName(dtype)), model});
   }
+  // What llama.cpp calls Q4_K_M; attn_output's rows are no whole super-blocks.
+  cases.push_back({"mixed",
+                   {.hidden = 256,
+                    .mlp_hidden = 256,
+                    .tied = false,
+                    .dtype = DType::kQ4_K,
+                    .part_dtypes = {{"attn_v", DType::kQ6_K},
+                                    {"attn_output", DType::kQ5_0},
+                                    {"ffn_down", DType::kQ6_K},
+                                    {"token_embd", DType::kQ5_K},
+                                    {"output", DType::kQ6_K}}}});
   return cases;
 }
 

@@ -1,8 +1,10 @@
 // Writes a small valid GGUF file, from which a fuzzer may begin:
 //   gguf_seed PATH
 
+#include <cstdint>
 #include <fstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "tests/testing/byte_level_vocabulary.h"
@@ -20,8 +22,12 @@ int main(int argc, char** argv) {
       sparseserve::testing::ByteLevelVocabulary({"a b", "ab c"}), writer);
   writer.Add("tokenizer.chat_template",
              std::string("{{ '<|im_start|>system\\nHi<|im_end|>' }}"));
-  writer.AddTensor("q", sparseserve::DType::kQ4_1, {64, 2},
-                   std::string(80, 'q'));
+  for (const sparseserve::DType dtype : sparseserve::kAllDTypes) {
+    const int elements = sparseserve::BlockElements(dtype);
+    const std::string_view name = sparseserve::DTypeName(dtype);
+    writer.AddTensor(name, dtype, {static_cast<uint64_t>(elements), 2},
+                     std::string(2 * sparseserve::BlockBytes(dtype), 'q'));
+  }
   writer.AddFloats("norm", 0, 8, std::vector<float>(8, 1.0f));
   std::ofstream(argv[1], std::ios::binary) << writer.Build();
   return 0;

@@ -8,6 +8,7 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "engine/base/check.h"
 #include "engine/tensor/quant_blocks.h"
 
@@ -61,10 +62,52 @@ class RandomMatrix {
         for (uint8_t& quants : block.quants) quants = random_() & 0xff;
         return AppendRaw(data, block);
       }
+      case DType::kQ5_0: {
+        BlockQ5_0 block;
+        FillRandom(block);
+        block.d = RandomHalf(exponent_ - 4, random_);
+        return AppendRaw(data, block);
+      }
+      case DType::kQ5_1: {
+        BlockQ5_1 block;
+        FillRandom(block);
+        block.d = RandomHalf(exponent_ - 4, random_);
+        block.m = RandomHalf(exponent_, random_) | 0x8000;
+        return AppendRaw(data, block);
+      }
+      // Scales of parts are 0 ... 63, or -128 ... 127 in Q6_K.
+      case DType::kQ4_K: {
+        BlockQ4_K block;
+        FillRandom(block);
+        block.d = RandomHalf(exponent_ - 8, random_);
+        block.dmin = RandomHalf(exponent_ - 5, random_);
+        return AppendRaw(data, block);
+      }
+      case DType::kQ5_K: {
+        BlockQ5_K block;
+        FillRandom(block);
+        block.d = RandomHalf(exponent_ - 9, random_);
+        block.dmin = RandomHalf(exponent_ - 5, random_);
+        return AppendRaw(data, block);
+      }
+      case DType::kQ6_K: {
+        BlockQ6_K block;
+        FillRandom(block);
+        block.d = RandomHalf(exponent_ - 11, random_);
+        return AppendRaw(data, block);
+      }
     }
   }
 
  private:
+  template <typename Block>
+  void FillRandom(Block& block) {
+    for (std::byte& byte :
+         absl::MakeSpan(reinterpret_cast<std::byte*>(&block), sizeof(block))) {
+      byte = static_cast<std::byte>(random_());
+    }
+  }
+
   float Value() { return std::normal_distribution<float>(0, spread_)(random_); }
 
   const DType dtype_;
@@ -165,36 +208,35 @@ void TinyModel::AddMetadata(GgufWriter& writer) const {
 
 void TinyModel::AddTensors(GgufWriter& writer) const {
   std::mt19937 random(seed);
-  const auto add_data = [&](const std::string& name, int rows, int columns,
-                            const std::string& data) {
+  const auto add = [&](const std::string& prefix, const std::string& part,
+                       int rows, int columns) {
+    const auto other = part_dtypes.find(part);
+    const DType stored = other == part_dtypes.end() ? dtype : other->second;
+    std::string data = RandomData(stored, rows, columns, random);
+    if (part == "token_embd" && poisoned_token >= 0 && stored == DType::kF32) {
+      const size_t row_bytes = columns * sizeof(float);
+      // A float of ones in every bit is a NaN.
+      data.replace(poisoned_token * row_bytes, row_bytes, row_bytes, '\xff');
+    }
     writer.AddTensor(
-        name, dtype,
+        prefix + part + ".weight", stored,
         {static_cast<uint64_t>(columns), static_cast<uint64_t>(rows)}, data);
   };
-  const auto add = [&](const std::string& name, int rows, int columns) {
-    add_data(name, rows, columns, RandomData(dtype, rows, columns, random));
-  };
-  std::string embedding = RandomData(dtype, kVocabSize, hidden, random);
-  if (poisoned_token >= 0 && dtype == DType::kF32) {
-    const size_t row_bytes = hidden * sizeof(float);
-    // A float of ones in every bit is a NaN.
-    embedding.replace(poisoned_token * row_bytes, row_bytes, row_bytes, '\xff');
-  }
-  add_data("token_embd.weight", kVocabSize, hidden, embedding);
+  add("", "token_embd", kVocabSize, hidden);
   for (int layer = 0; layer < layers; ++layer) {
     const std::string prefix = absl::StrCat("blk.", layer, ".");
     AddNorm(writer, prefix + "attn_norm.weight", hidden, random);
-    add(prefix + "attn_q.weight", heads * head_dim, hidden);
-    add(prefix + "attn_k.weight", kv_heads * head_dim, hidden);
-    add(prefix + "attn_v.weight", kv_heads * head_dim, hidden);
-    add(prefix + "attn_output.weight", hidden, heads * head_dim);
+    add(prefix, "attn_q", heads * head_dim, hidden);
+    add(prefix, "attn_k", kv_heads * head_dim, hidden);
+    add(prefix, "attn_v", kv_heads * head_dim, hidden);
+    add(prefix, "attn_output", hidden, heads * head_dim);
     AddNorm(writer, prefix + "ffn_norm.weight", hidden, random);
-    add(prefix + "ffn_gate.weight", mlp_hidden, hidden);
-    add(prefix + "ffn_up.weight", mlp_hidden, hidden);
-    add(prefix + "ffn_down.weight", hidden, mlp_hidden);
+    add(prefix, "ffn_gate", mlp_hidden, hidden);
+    add(prefix, "ffn_up", mlp_hidden, hidden);
+    add(prefix, "ffn_down", hidden, mlp_hidden);
   }
   AddNorm(writer, "output_norm.weight", hidden, random);
-  if (!tied) add("output.weight", kVocabSize, hidden);
+  if (!tied) add("", "output", kVocabSize, hidden);
 }
 
 TestFile::TestFile(const std::string& bytes)

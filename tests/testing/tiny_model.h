@@ -25,9 +25,11 @@ struct TinyModel {
   int context_tokens = 512;
   float rope_base = 10000.0f;
   bool tied = true;
-  // Of every matrix; norms are F32. `hidden` and `mlp_hidden` are then
-  // multiples of 32 if it is a quantised one.
+  // Of every matrix; norms are F32. The columns of every matrix, `hidden`,
+  // `mlp_hidden` and heads * head_dim, are then whole blocks.
   DType dtype = DType::kF32;
+  // Of matrices by part, such as "ffn_down", that are not of `dtype`.
+  std::map<std::string, DType> part_dtypes = {};
   uint32_t seed = 1;
   // This token's embedding is NaN, if not negative and `dtype` is kF32.
   int poisoned_token = -1;

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_cat.h"
 #include "engine/base/check.h"
+#include "engine/base/str_cat.h"
 
 namespace sparseserve::cpu {
 
@@ -16,15 +16,21 @@ absl::StatusOr<std::unique_ptr<CpuWeight>> CpuWeight::Create(
   weight->columns_ = stacked[0].columns;
   if (weight->columns_ < kColumnMultiple ||
       weight->columns_ % kColumnMultiple != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(
+    return absl::InvalidArgumentError(StrCat(
         "a weight has ", weight->columns_,
         " columns; the CPU needs a positive multiple of ", kColumnMultiple));
   }
   for (const StoredMatrix& matrix : stacked) {
     if (matrix.columns != weight->columns_ || matrix.rows < 1) {
-      return absl::InvalidArgumentError(absl::StrCat(
+      return absl::InvalidArgumentError(StrCat(
           "a stacked matrix has ", matrix.rows, " rows of ", matrix.columns,
           " columns; needed: at least one row of ", weight->columns_));
+    }
+    if (matrix.columns % BlockElements(matrix.dtype) != 0) {
+      return absl::InvalidArgumentError(
+          StrCat("a weight of ", DTypeName(matrix.dtype), " has ",
+                 matrix.columns, " columns, not a multiple of the ",
+                 BlockElements(matrix.dtype), " in a block"));
     }
     const int64_t row_bytes = weight->RowBytes(matrix.dtype);
     for (int64_t row = 0; row < matrix.rows; row += kStripRows) {

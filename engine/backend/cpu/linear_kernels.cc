@@ -13,6 +13,7 @@
 #include "hwy/highway.h"
 #include "engine/backend/cpu/simd_dispatch.h"
 #include "engine/backend/cpu/weight_formats-inl.h"
+#include "engine/backend/cpu/super_block_formats-inl.h"
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
@@ -21,13 +22,17 @@ namespace HWY_NAMESPACE {
 
 template <class Format>
 void ExpandRowOf(const std::byte* row, int64_t columns, float* output) {
-  for (int64_t k = 0; k < columns; k += kColumnMultiple) {
-    VF w[kVectors];
-    Format::Load(row, w);
-    row += Format::kBlockBytes;
-    for (int v = 0; v < kVectors; ++v) {
-      hn::StoreU(w[v], DF(), output + k + v * kLanes);
+  for (int64_t k = 0; k < columns; k += Format::kColumns) {
+    typename Format::Opened opened;
+    Format::Open(row, opened);
+    for (int g = 0; g < Format::kColumns / kColumnMultiple; ++g) {
+      VF w[kVectors];
+      Format::Load(row, opened, g, w);
+      for (int v = 0; v < kVectors; ++v)
+        hn::StoreU(w[v], DF(), output + v * kLanes);
+      output += kColumnMultiple;
     }
+    row += Format::kBlockBytes;
   }
 }
 
@@ -85,22 +90,29 @@ struct Tile {
 template <class Format, int kIn, int kOut>
 HWY_INLINE void AddStored(const LinearStrip& strip, Tile<kIn, kOut>& tile) {
   constexpr int kFetchColumns =
-      Format::kBlockBytes <= 32 ? 2 * kColumnMultiple : kColumnMultiple;
+      Format::kBlockBytes <= 32 ? 2 * Format::kColumns : Format::kColumns;
+  const int64_t fetch_ahead = 2 * kStripRows * strip.row_bytes;
   int64_t offset = 0;
-  for (int64_t k = 0; k < strip.columns; k += kColumnMultiple) {
-    if (k % kFetchColumns == 0) {
-      for (int n = 0; n < kOut; ++n) {
-        hwy::Prefetch(tile.weights[n] + offset +
-                      2 * kStripRows * strip.row_bytes);
-      }
-    }
+  for (int64_t k = 0; k < strip.columns; k += Format::kColumns) {
+    typename Format::Opened opened[kOut];
     for (int n = 0; n < kOut; ++n) {
-      VF w[kVectors];
-      Format::Load(tile.weights[n] + offset, w);
-      for (int v = 0; v < kVectors; ++v) {
-        for (int m = 0; m < kIn; ++m) {
-          const VF x = hn::LoadU(DF(), tile.input[m] + k + v * kLanes);
-          tile.sums[n][m] = hn::MulAdd(w[v], x, tile.sums[n][m]);
+      const std::byte* block = tile.weights[n] + offset;
+      for (int i = 0; k % kFetchColumns == 0 && i < Format::kBlockBytes;
+           i += 64) {
+        hwy::Prefetch(block + fetch_ahead + i);
+      }
+      Format::Open(block, opened[n]);
+    }
+    for (int g = 0; g < Format::kColumns / kColumnMultiple; ++g) {
+      const int64_t first = k + g * kColumnMultiple;
+      for (int n = 0; n < kOut; ++n) {
+        VF w[kVectors];
+        Format::Load(tile.weights[n] + offset, opened[n], g, w);
+        for (int v = 0; v < kVectors; ++v) {
+          for (int m = 0; m < kIn; ++m) {
+            const VF x = hn::LoadU(DF(), tile.input[m] + first + v * kLanes);
+            tile.sums[n][m] = hn::MulAdd(w[v], x, tile.sums[n][m]);
+          }
         }
       }
     }
@@ -196,7 +208,7 @@ void MultiplyStripOf(const LinearStrip& strip) {
     MultiplyAllRows<Format>(strip);
     return;
   }
-  const int64_t bytes = strip.columns / kColumnMultiple * Format::kBlockBytes;
+  const int64_t bytes = strip.columns / Format::kColumns * Format::kBlockBytes;
   for (int n = 0; n < strip.rows; ++n) {
     const std::byte* row = strip.weights + n * strip.row_bytes;
     ExpandRowOf<Format>(row, strip.columns, strip.scratch + n * strip.columns);
@@ -213,49 +225,57 @@ void MultiplyStripOf(const LinearStrip& strip) {
 // Segments are added in order, for any number of rows.
 template <class Format>
 void MultiplySegments(const LinearStrip& strip) {
+  static_assert(kSegmentColumns % Format::kColumns == 0);
   for (int64_t k = 0; k < strip.columns; k += kSegmentColumns) {
     LinearStrip segment = strip;
     segment.columns = std::min(kSegmentColumns, strip.columns - k);
-    segment.weights += k / kColumnMultiple * Format::kBlockBytes;
+    segment.weights += k / Format::kColumns * Format::kBlockBytes;
     segment.input += k;
     segment.accumulate = strip.accumulate || k > 0;
     MultiplyStripOf<Format>(segment);
   }
 }
 
-void MultiplyStrip(const LinearStrip& strip) {
-  switch (strip.dtype) {
+// Calls `body` with the format of `dtype`: the one place that knows them all.
+template <class Body>
+HWY_INLINE void WithFormat(DType dtype, const Body& body) {
+  switch (dtype) {
     case DType::kF32:
-      return MultiplySegments<FormatF32>(strip);
+      return body(FormatF32());
     case DType::kF16:
-      return MultiplySegments<FormatHalf<hwy::float16_t>>(strip);
+      return body(FormatHalf<hwy::float16_t>());
     case DType::kBF16:
-      return MultiplySegments<FormatHalf<hwy::bfloat16_t>>(strip);
+      return body(FormatHalf<hwy::bfloat16_t>());
     case DType::kQ8_0:
-      return MultiplySegments<FormatQ8_0>(strip);
+      return body(FormatQ8_0());
     case DType::kQ4_0:
-      return MultiplySegments<FormatQ4_0>(strip);
+      return body(FormatQ4_0());
     case DType::kQ4_1:
-      return MultiplySegments<FormatQ4_1>(strip);
+      return body(FormatQ4_1());
+    case DType::kQ5_0:
+      return body(FormatQ5_0());
+    case DType::kQ5_1:
+      return body(FormatQ5_1());
+    case DType::kQ4_K:
+      return body(FormatQ4_K());
+    case DType::kQ5_K:
+      return body(FormatQ5_K());
+    case DType::kQ6_K:
+      return body(FormatQ6_K());
   }
+}
+
+void MultiplyStrip(const LinearStrip& strip) {
+  WithFormat(strip.dtype, [&](auto format) HWY_ATTR {
+    MultiplySegments<decltype(format)>(strip);
+  });
 }
 
 void ExpandRow(DType dtype, const std::byte* row, int64_t columns,
                float* output) {
-  switch (dtype) {
-    case DType::kF32:
-      return ExpandRowOf<FormatF32>(row, columns, output);
-    case DType::kF16:
-      return ExpandRowOf<FormatHalf<hwy::float16_t>>(row, columns, output);
-    case DType::kBF16:
-      return ExpandRowOf<FormatHalf<hwy::bfloat16_t>>(row, columns, output);
-    case DType::kQ8_0:
-      return ExpandRowOf<FormatQ8_0>(row, columns, output);
-    case DType::kQ4_0:
-      return ExpandRowOf<FormatQ4_0>(row, columns, output);
-    case DType::kQ4_1:
-      return ExpandRowOf<FormatQ4_1>(row, columns, output);
-  }
+  WithFormat(dtype, [&](auto format) HWY_ATTR {
+    ExpandRowOf<decltype(format)>(row, columns, output);
+  });
 }
 
 const LinearKernels& TargetLinearKernels() {

@@ -12,7 +12,7 @@ namespace sparseserve::cpu {
 
 // Weight rows that one call computes at most.
 inline constexpr int kStripRows = 8;
-// Columns of a weight are a multiple of this (the quantised block's width).
+// Columns of a weight are a multiple of this, and of its dtype's block.
 inline constexpr int kColumnMultiple = 32;
 
 // output[r, n] (+)= sum_k input[r, k] * weight[n, k] for the `rows` weight
@@ -23,7 +23,7 @@ struct LinearStrip {
   DType dtype = DType::kF32;
   int64_t row_bytes = 0;         // from one weight row to the next
   int rows = 0;                  // 1 ... kStripRows
-  int64_t columns = 0;           // a multiple of kColumnMultiple
+  int64_t columns = 0;           // whole blocks, a multiple of kColumnMultiple
   const float* input = nullptr;  // [input_rows, columns]
   int64_t input_stride = 0;      // from one input row to the next
   int64_t input_rows = 0;

@@ -9,6 +9,8 @@
 #define SPARSESERVE_CPU_WEIGHT_FORMATS_INL_H_
 #endif
 
+#include <cstring>
+
 #include "engine/backend/cpu/linear_kernels.h"
 #include "engine/tensor/quant_blocks.h"
 #include "hwy/highway.h"
@@ -36,12 +38,24 @@ HWY_INLINE VF BroadcastHalf(const std::byte* half) {
   return hn::Set(DF(), hn::GetLane(hn::PromoteTo(d4, halves)));
 }
 
-// The formats: how 32 consecutive elements of a row become kVectors of float,
-// in element order.
+// The formats: how a block of kColumns elements of a row becomes float. Open
+// decodes what the block's groups of 32 elements share; Load makes one group,
+// in element order. Both give DequantizeRow's values: a half times integers of
+// up to 13 bits is exact in float, so at most the last addition rounds.
 
-struct FormatF32 {
-  static constexpr int kBlockBytes = 128;
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
+// For the formats whose groups share nothing, because there is only one.
+struct OneGroup {};
+template <int kBytes>
+struct GroupFormat {
+  static constexpr int kColumns = kColumnMultiple;
+  static constexpr int kBlockBytes = kBytes;
+  using Opened = OneGroup;
+  static HWY_INLINE void Open(const std::byte*, Opened&) {}
+};
+
+struct FormatF32 : GroupFormat<128> {
+  static HWY_INLINE void Load(const std::byte* block, const Opened&, int,
+                              VF (&w)[kVectors]) {
     const float* elements = reinterpret_cast<const float*>(block);
     for (int v = 0; v < kVectors; ++v) {
       w[v] = hn::LoadU(DF(), elements + v * kLanes);
@@ -50,9 +64,9 @@ struct FormatF32 {
 };
 
 template <typename Element>  // hwy::float16_t or hwy::bfloat16_t
-struct FormatHalf {
-  static constexpr int kBlockBytes = 64;
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
+struct FormatHalf : GroupFormat<64> {
+  static HWY_INLINE void Load(const std::byte* block, const OneGroup&, int,
+                              VF (&w)[kVectors]) {
     const hn::Rebind<Element, DF> dh;
     const Element* elements = reinterpret_cast<const Element*>(block);
     for (int v = 0; v < kVectors; ++v) {
@@ -61,9 +75,9 @@ struct FormatHalf {
   }
 };
 
-struct FormatQ8_0 {
-  static constexpr int kBlockBytes = sizeof(BlockQ8_0);
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
+struct FormatQ8_0 : GroupFormat<sizeof(BlockQ8_0)> {
+  static HWY_INLINE void Load(const std::byte* block, const Opened&, int,
+                              VF (&w)[kVectors]) {
     const hn::Rebind<int8_t, DF> d8;
     const VF scale = BroadcastHalf(block);
     const int8_t* quants = reinterpret_cast<const int8_t*>(block + 2);
@@ -90,20 +104,58 @@ HWY_INLINE void LoadNibbles(const std::byte* quants, VF scale, VF offset,
   }
 }
 
-struct FormatQ4_0 {
-  static constexpr int kBlockBytes = sizeof(BlockQ4_0);
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
+struct FormatQ4_0 : GroupFormat<sizeof(BlockQ4_0)> {
+  static HWY_INLINE void Load(const std::byte* block, const Opened&, int,
+                              VF (&w)[kVectors]) {
     const VF scale = BroadcastHalf(block);
-    // d * q - 8 * d is exact: halves have 11 significant bits.
-    const VF offset = hn::Mul(scale, hn::Set(DF(), -8.0f));
-    LoadNibbles(block + 2, scale, offset, w);
+    LoadNibbles(block + 2, scale, hn::Mul(scale, hn::Set(DF(), -8.0f)), w);
   }
 };
 
-struct FormatQ4_1 {
-  static constexpr int kBlockBytes = sizeof(BlockQ4_1);
-  static HWY_INLINE void Load(const std::byte* block, VF (&w)[kVectors]) {
+struct FormatQ4_1 : GroupFormat<sizeof(BlockQ4_1)> {
+  static HWY_INLINE void Load(const std::byte* block, const Opened&, int,
+                              VF (&w)[kVectors]) {
     LoadNibbles(block + 4, BroadcastHalf(block), BroadcastHalf(block + 2), w);
+  }
+};
+
+// As LoadNibbles, with the elements' fifth bits in the 32 bits before.
+HWY_INLINE void LoadFiveBits(const std::byte* high_bits, VF scale, VF offset,
+                             VF (&w)[kVectors]) {
+  static_assert(kLanes <= 16);
+  const hn::Rebind<uint8_t, DF> d8;
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(high_bits + 4);
+  uint32_t high;
+  std::memcpy(&high, high_bits, sizeof(high));
+  // Where element 0, and then 16, has its bit at the place that it belongs to.
+  const auto first = hn::Set(DI(), static_cast<int32_t>(high << 4));
+  const auto second = hn::Set(DI(), static_cast<int32_t>(high >> 12));
+  const auto low_mask = hn::Set(DI(), 15);
+  const auto high_mask = hn::Set(DI(), 16);
+  for (int v = 0; v < kVectors / 2; ++v) {
+    const auto element = hn::Iota(DI(), v * kLanes);
+    const auto both = hn::PromoteTo(DI(), hn::LoadU(d8, bytes + v * kLanes));
+    const auto low = hn::Or(hn::And(both, low_mask),
+                            hn::And(hn::Shr(first, element), high_mask));
+    const auto up = hn::Or(hn::ShiftRight<4>(both),
+                           hn::And(hn::Shr(second, element), high_mask));
+    w[v] = hn::MulAdd(hn::ConvertTo(DF(), low), scale, offset);
+    w[v + kVectors / 2] = hn::MulAdd(hn::ConvertTo(DF(), up), scale, offset);
+  }
+}
+
+struct FormatQ5_0 : GroupFormat<sizeof(BlockQ5_0)> {
+  static HWY_INLINE void Load(const std::byte* block, const Opened&, int,
+                              VF (&w)[kVectors]) {
+    const VF scale = BroadcastHalf(block);
+    LoadFiveBits(block + 2, scale, hn::Mul(scale, hn::Set(DF(), -16.0f)), w);
+  }
+};
+
+struct FormatQ5_1 : GroupFormat<sizeof(BlockQ5_1)> {
+  static HWY_INLINE void Load(const std::byte* block, const Opened&, int,
+                              VF (&w)[kVectors]) {
+    LoadFiveBits(block + 4, BroadcastHalf(block), BroadcastHalf(block + 2), w);
   }
 };
 

@@ -1,6 +1,8 @@
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "engine/tensor/quant_blocks.h"
@@ -11,8 +13,30 @@
 namespace sparseserve {
 namespace {
 
-constexpr DType kDTypes[] = {DType::kF32,  DType::kF16,  DType::kBF16,
-                             DType::kQ8_0, DType::kQ4_0, DType::kQ4_1};
+// The least width from `columns` on that is whole blocks.
+int64_t WidthFor(DType dtype, int64_t columns) {
+  const int64_t block = BlockElements(dtype);
+  return (columns + block - 1) / block * block;
+}
+
+// Where a block of a quantised dtype, or F16, has its half scales.
+struct Halves {
+  int first_byte;
+  int count;
+};
+Halves HalvesOf(DType dtype) {
+  switch (dtype) {
+    case DType::kQ4_1:
+    case DType::kQ5_1:
+    case DType::kQ4_K:
+    case DType::kQ5_K:
+      return {0, 2};
+    case DType::kQ6_K:
+      return {offsetof(BlockQ6_K, d), 1};
+    default:
+      return {0, 1};
+  }
+}
 
 // A stored matrix of random bits with sane scales, and what it means.
 class RandomMatrix {
@@ -45,10 +69,10 @@ class RandomMatrix {
       std::memcpy(block, &value, sizeof(value));
     } else {
       // Half scales (or the element itself): sign, 2^-4 ... 2^-1, fraction.
-      const int halves = dtype == DType::kQ4_1 ? 2 : 1;
-      for (int i = 0; i < halves; ++i) {
+      const Halves halves = HalvesOf(dtype);
+      for (int i = 0; i < halves.count; ++i) {
         const uint16_t half = (random() & 0x83FF) | ((11 + random() % 4) << 10);
-        std::memcpy(block + 2 * i, &half, sizeof(half));
+        std::memcpy(block + halves.first_byte + 2 * i, &half, sizeof(half));
       }
     }
   }
@@ -103,33 +127,35 @@ double WorstError(const std::vector<float>& weight,
 }
 
 TEST_P(LinearTest, EveryDtypeAndRowCountEqualsDoublePrecision) {
-  for (const DType dtype : kDTypes) {
+  for (const DType dtype : kAllDTypes) {
+    const int64_t columns = WidthFor(dtype, 96);
     // 43 outputs: strips of 8 and a rest of 3.
-    const RandomMatrix matrix(dtype, 43, 96, 1);
+    const RandomMatrix matrix(dtype, 43, columns, 1);
     const auto weight =
         backend().LoadWeight({matrix.stored()}, WeightUse::kLayer).value();
     for (const int64_t rows : {1, 2, 3, 7, 16, 33, 64}) {
-      const std::vector<float> input = RandomFloats(rows * 96, rows);
+      const std::vector<float> input = RandomFloats(rows * columns, rows);
       const std::vector<float> output =
           Multiply(backend(), *weight, input, {.decode_rows = rows});
-      EXPECT_LT(WorstError(matrix.values(), input, output, 96), 1e-6)
+      EXPECT_LT(WorstError(matrix.values(), input, output, columns), 1e-6)
           << DTypeName(dtype) << ", " << rows << " rows";
     }
   }
 }
 
 TEST_P(LinearTest, DecodeRowIsTheSameToTheBitInAnyBatch) {
-  for (const DType dtype : kDTypes) {
-    const RandomMatrix matrix(dtype, 29, 160, 2);
+  for (const DType dtype : kAllDTypes) {
+    const int64_t columns = WidthFor(dtype, 160);
+    const RandomMatrix matrix(dtype, 29, columns, 2);
     const auto weight =
         backend().LoadWeight({matrix.stored()}, WeightUse::kLayer).value();
-    const std::vector<float> input = RandomFloats(64 * 160, 3);
+    const std::vector<float> input = RandomFloats(64 * columns, 3);
     const std::vector<float> together =
         Multiply(backend(), *weight, input, {.decode_rows = 64});
     for (const int64_t rows : {1, 2, 3, 4, 5, 16, 33}) {
       for (int64_t first = 0; first + rows <= 64; first += 13) {
-        const std::vector<float> some(input.begin() + first * 160,
-                                      input.begin() + (first + rows) * 160);
+        const std::vector<float> some(input.begin() + first * columns,
+                                      input.begin() + (first + rows) * columns);
         EXPECT_EQ(Multiply(backend(), *weight, some, {.decode_rows = rows}),
                   std::vector<float>(together.begin() + first * 29,
                                      together.begin() + (first + rows) * 29))
@@ -186,8 +212,12 @@ TEST_P(LinearTest, AccumulateAddsToTheOutput) {
 
 // Widths of real models, which fill no cache block, strip or input tile evenly.
 TEST_P(LinearTest, WideMatricesAddToTheOutputInDoublePrecision) {
-  for (const int64_t columns : {768, 800, 1600}) {
-    const RandomMatrix matrix(DType::kQ4_1, 21, columns, 17);
+  constexpr std::pair<DType, int64_t> kMatrices[] = {
+      {DType::kQ4_1, 768},  {DType::kQ4_1, 800},  {DType::kQ4_1, 1600},
+      {DType::kQ4_K, 768},  {DType::kQ4_K, 2560}, {DType::kQ5_K, 1024},
+      {DType::kQ6_K, 1024}, {DType::kQ5_0, 800}};
+  for (const auto& [dtype, columns] : kMatrices) {
+    const RandomMatrix matrix(dtype, 21, columns, 17);
     const auto weight =
         backend().LoadWeight({matrix.stored()}, WeightUse::kLayer).value();
     for (const int64_t rows : {1, 13, 130}) {
@@ -195,34 +225,35 @@ TEST_P(LinearTest, WideMatricesAddToTheOutputInDoublePrecision) {
       const std::vector<float> product =
           Multiply(backend(), *weight, input, {.decode_rows = rows});
       EXPECT_LT(WorstError(matrix.values(), input, product, columns), 1e-6)
-          << columns << " columns, " << rows << " rows";
+          << DTypeName(dtype) << ", " << columns << " columns, " << rows
+          << " rows";
       const std::vector<float> before = RandomFloats(rows * 21, 18);
       std::vector<float> output = before;
       backend().Linear(*weight, MatrixView{input.data(), rows, columns},
                        {.decode_rows = rows}, true, {output.data(), rows, 21});
       for (size_t i = 0; i < output.size(); ++i) output[i] -= before[i];
       EXPECT_LT(WorstError(matrix.values(), input, output, columns), 1e-6)
-          << columns << " columns, " << rows << " rows, on top";
+          << DTypeName(dtype) << ", " << columns << " columns, " << rows
+          << " rows, on top";
     }
   }
 }
 
-TEST_P(LinearTest, EmbedExpandsTheTokensRows) {
-  for (const DType dtype : kDTypes) {
-    const RandomMatrix matrix(dtype, 19, 64, 13);
+TEST_P(LinearTest, EmbedExpandsTheTokensRowsToTheBit) {
+  for (const DType dtype : kAllDTypes) {
+    const int64_t columns = WidthFor(dtype, 64);
+    const RandomMatrix matrix(dtype, 19, columns, 13);
     const auto table =
         backend().LoadWeight({matrix.stored()}, WeightUse::kFewRows).value();
     const std::vector<TokenId> tokens = {18, 0, 7, 8, 7};
-    std::vector<float> output(tokens.size() * 64);
-    backend().Embed(*table, tokens, {output.data(), 5, 64});
+    std::vector<float> output(tokens.size() * columns);
+    backend().Embed(*table, tokens, {output.data(), 5, columns});
     for (size_t t = 0; t < tokens.size(); ++t) {
-      EXPECT_THAT(std::vector<float>(output.begin() + t * 64,
-                                     output.begin() + (t + 1) * 64),
-                  testing::Pointwise(
-                      testing::FloatEq(),
-                      std::vector<float>(
-                          matrix.values().begin() + tokens[t] * 64,
-                          matrix.values().begin() + (tokens[t] + 1) * 64)));
+      const auto row = matrix.values().begin() + tokens[t] * columns;
+      EXPECT_EQ(std::vector<float>(output.begin() + t * columns,
+                                   output.begin() + (t + 1) * columns),
+                std::vector<float>(row, row + columns))
+          << DTypeName(dtype);
     }
   }
 }
@@ -233,6 +264,13 @@ TEST_P(LinearTest, RefusesShapesThatItCannotMultiply) {
   EXPECT_EQ(odd.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(odd.status().message(), testing::HasSubstr("40 columns"));
   EXPECT_FALSE(backend().LoadWeight({}, WeightUse::kLayer).ok());
+  const std::vector<std::byte> blocks(4096);
+  const auto part_of_block = backend().LoadWeight(
+      {{blocks.data(), DType::kQ4_K, 4, 384}}, WeightUse::kLayer);
+  EXPECT_EQ(part_of_block.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(part_of_block.status().message(),
+              testing::HasSubstr("Q4_K has 384 columns, not a multiple of the "
+                                 "256 in a block"));
   const RandomMatrix narrow(DType::kF32, 4, 32, 15);
   const RandomMatrix wide(DType::kF32, 4, 64, 16);
   EXPECT_FALSE(

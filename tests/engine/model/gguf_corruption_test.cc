@@ -1,44 +1,23 @@
 // What lying, broken and hostile GGUF files get: an error that names the thing,
 // and no memory to speak of.
 
-#include <atomic>
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <functional>
-#include <new>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "engine/base/str_cat.h"
 #include "engine/model/gguf_file.h"
 #include "engine/model/gguf_tokenizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/byte_level_vocabulary.h"
 #include "tests/testing/gguf_writer.h"
-
-namespace {
-// The largest single request for memory since it was last set to 0.
-std::atomic<size_t> largest_request = 0;
-}  // namespace
-
-// Not inlined: the compiler would miss that new and delete belong together.
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  size_t seen = largest_request.load();
-  while (bytes > seen && !largest_request.compare_exchange_weak(seen, bytes)) {
-  }
-  void* memory = std::malloc(bytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
+#include "tests/testing/largest_allocation.h"
+#include "tests/testing/mutation.h"
 
 namespace sparseserve {
 namespace {
@@ -47,6 +26,7 @@ using testing::AppendGgufString;
 using testing::AppendRaw;
 using testing::GgufWriter;
 using ::testing::HasSubstr;
+using testing::largest_request;
 
 constexpr uint64_t kHuge = uint64_t{1} << 60;
 constexpr uint64_t kMax = UINT64_MAX;
@@ -288,7 +268,7 @@ std::vector<Corruption> Placements() {
       {"EndsAfterTheEnd", [](RawFile& f) { f.Tensor("c", {9}, 0, 96); },
        "tensor \"c\" takes 36 bytes at offset 96, but the data"},
       {"UnreadTypeAfterTheEnd",
-       [](RawFile& f) { f.Tensor("c", {256}, 14, 4096); },
+       [](RawFile& f) { f.Tensor("c", {256}, 10, 4096); },
        "tensor \"c\" takes 0 bytes at offset 4096"},
       {"OffsetWraps", [](RawFile& f) { f.Tensor("c", {16}, 0, kMax - 31); },
        "tensor \"c\" takes 64 bytes at offset 18446744073709551584"},
@@ -299,7 +279,7 @@ std::vector<Corruption> Placements() {
        "overlap at offset 0"},
       {"SameOffsetUnreadTypes",
        [](RawFile& f) {
-         f.Tensor("c", {256}, 14, 128).Tensor("d", {256}, 12, 128);
+         f.Tensor("c", {256}, 10, 128).Tensor("d", {256}, 11, 128);
        },
        "overlap at offset 128"},
       {"Overlap", [](RawFile& f) { f.Tensor("c", {1}, 0, 64); },
@@ -373,7 +353,12 @@ std::string FileToMutate() {
   testing::AddVocabulary(testing::ByteLevelVocabulary({"a b"}), writer);
   writer.Add("tokenizer.chat_template",
              std::string("{{ '<|im_start|>system\nHi<|im_end|>' }}"));
-  writer.AddTensor("q", DType::kQ4_1, {64, 2}, std::string(80, 'q'));
+  for (const DType dtype : kAllDTypes) {
+    const uint64_t columns = std::max(BlockElements(dtype), 64);
+    const int64_t blocks = 2 * columns / BlockElements(dtype);
+    writer.AddTensor(StrCat("q", DTypeName(dtype)), dtype, {columns, 2},
+                     std::string(blocks * BlockBytes(dtype), 'q'));
+  }
   writer.AddFloats("norm", 0, 8, std::vector<float>(8, 1.0f));
   return writer.Build();
 }
@@ -402,50 +387,19 @@ int64_t ReadAll(const GgufFile& file) {
   return sum + LoadTokenizer(metadata).ok() + LoadChatTemplate(metadata).ok();
 }
 
-// Changes, cuts or repeats bytes at one to four random places.
-std::string Mutate(const std::string& original, std::mt19937& random) {
-  const auto below = [&random](size_t limit) { return random() % limit; };
-  std::string bytes = original;
-  for (size_t i = below(4) + 1; i > 0 && bytes.size() > 9; --i) {
-    const size_t place = below(bytes.size() - 8);
-    switch (below(6)) {
-      case 0:
-        bytes[place] ^= static_cast<char>(1 << below(8));
-        break;
-      case 1:
-        bytes[place] = static_cast<char>(below(256));
-        break;
-      case 2:
-        bytes.resize(place);
-        break;
-      case 3:
-        bytes.erase(place, below(8) + 1);
-        break;
-      case 4:
-        bytes.insert(place, bytes.substr(place, below(16) + 1));
-        break;
-      default: {
-        const uint64_t extremes[] = {0, 1, kHuge, kMax, kMax - 31, 1u << 31};
-        std::memcpy(&bytes[place], &extremes[below(6)], 8);
-        break;
-      }
-    }
-  }
-  return bytes;
-}
-
 TEST(GgufMutationTest, EveryMutationIsAnErrorOrAFileThatCanBeReadInFull) {
   const std::string original = FileToMutate();
   const auto unspoiled = Parse(original);
   ASSERT_TRUE(unspoiled.ok()) << unspoiled.status();
   ASSERT_TRUE(LoadTokenizer((*unspoiled)->metadata()).ok());
+  const size_t header_bytes = original.find("norm") + 64;
   std::mt19937 random(20240607);
   int valid = 0;
   int refused = 0;
   largest_request = 0;
   for (int i = 0; i < 20000; ++i) {
     // A copy of exact size, so that a sanitizer sees any byte read beyond it.
-    const std::string mutated = Mutate(original, random);
+    const std::string mutated = testing::Mutate(original, header_bytes, random);
     const std::vector<char> bytes(mutated.begin(), mutated.end());
     const auto file = GgufFile::Parse(absl::MakeConstSpan(
         reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()));

@@ -219,7 +219,11 @@ TEST(GgufFileTest, NamesTypeAndTensorWhenOneOfAnUnreadTypeIsAskedFor) {
   std::string bytes = writer.Build();
   const size_t type = bytes.find("odd") + 3 + 4 + 2 * 8;
   const std::pair<char, std::string> kTypes[] = {
-      {14, "tensor \"odd\" is Q6_K (type 14)"},
+      {10,
+       "tensor \"odd\" is Q2_K (type 10); read are F32, F16, BF16, Q8_0, "
+       "Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K"},
+      {11, "tensor \"odd\" is Q3_K (type 11)"},
+      {23, "tensor \"odd\" is IQ4_XS (type 23)"},
       {99, "tensor \"odd\" is unknown (type 99)"}};
   for (const auto& [number, message] : kTypes) {
     bytes[type] = number;

@@ -14,19 +14,30 @@ import gguf
 import numpy as np
 
 SEED = 20240607
-ROW_ELEMENTS = 96  # three blocks
-QUANTISED = {"Q8_0": 34, "Q4_0": 18, "Q4_1": 20}
-SCALES = {"Q8_0": 1, "Q4_0": 1, "Q4_1": 2}
+ROW_ELEMENTS = 96
+# Blocks in a row, bytes of a block, and the place of its half scales.
+QUANTISED = {
+    "Q8_0": (3, 34, slice(0, 2)),
+    "Q4_0": (3, 18, slice(0, 2)),
+    "Q4_1": (3, 20, slice(0, 4)),
+    "Q5_0": (3, 22, slice(0, 2)),
+    "Q5_1": (3, 24, slice(0, 4)),
+    "Q4_K": (2, 144, slice(0, 4)),
+    "Q5_K": (2, 176, slice(0, 4)),
+    "Q6_K": (2, 210, slice(208, 210)),
+}
 
 
 def quantised_rows(rng, name):
     """Random blocks; half scales of every size, subnormal ones too."""
-    rows = rng.integers(0, 256, (8, 3, QUANTISED[name]), dtype=np.uint8)
-    exponents = rng.integers(-24, 10, (8, 3, SCALES[name]))
+    blocks, block_bytes, halves = QUANTISED[name]
+    rows = rng.integers(0, 256, (8, blocks, block_bytes), dtype=np.uint8)
+    count = (halves.stop - halves.start) // 2
+    exponents = rng.integers(-24, 10, (8, blocks, count))
     signs = rng.choice([-1.0, 1.0], exponents.shape)
     mantissas = rng.uniform(1, 2, exponents.shape)
     scales = np.ldexp(signs * mantissas, exponents).astype(np.float16)
-    rows[:, :, : 2 * SCALES[name]] = scales.view(np.uint8)
+    rows[:, :, halves] = scales.view(np.uint8)
     return rows.reshape(8, -1)
 
 
@@ -41,7 +52,7 @@ def main():
     rng = np.random.default_rng(SEED)
     path = pathlib.Path(__file__).parent / "blocks.jsonl"
     with open(path, "w", encoding="ascii", newline="\n") as out:
-        for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1"):
+        for name in ("F32", "F16", "BF16", *QUANTISED):
             draw = quantised_rows if name in QUANTISED else plain_rows
             for stored in draw(rng, name):
                 dtype = gguf.GGMLQuantizationType[name]
