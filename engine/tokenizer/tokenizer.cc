@@ -20,4 +20,13 @@ absl::StatusOr<std::vector<TokenId>> Tokenizer::EncodePrompt(
   return tokens;
 }
 
+std::string Tokenizer::Decode(absl::Span<const TokenId> tokens) const {
+  std::string bytes;
+  for (const TokenId token : tokens) bytes.append(TokenBytes(token));
+  if (drops_first_space() && !bytes.empty() && bytes[0] == ' ') {
+    bytes.erase(0, 1);
+  }
+  return bytes;
+}
+
 }  // namespace sparseserve

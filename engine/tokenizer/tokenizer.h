@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "engine/step.h"
 
 namespace sparseserve {
@@ -38,6 +39,11 @@ class Tokenizer {
   // The bytes of one token; not necessarily whole UTF-8 characters. Special
   // tokens have their literal text. REQUIRES: 0 <= token < vocab_size().
   virtual std::string_view TokenBytes(TokenId token) const = 0;
+  // The bytes of a whole text's tokens: those of each, without the first space
+  // if encoding put one before every text. Generated text continues a prompt,
+  // and so keeps the space that it may begin with.
+  std::string Decode(absl::Span<const TokenId> tokens) const;
+  virtual bool drops_first_space() const { return false; }
   // Special (control) tokens are not shown in generated text.
   virtual bool IsSpecial(TokenId token) const = 0;
 

@@ -143,8 +143,8 @@ absl::StatusOr<std::vector<TokenId>> EncodePrompt(
     case v1::GenerateOptions::kText:
       return WithinPromptLimit(
           "options.text",
-          model.tokenizer.Encode(options.text(), /*parse_special=*/false,
-                                 model.max_prompt_tokens),
+          model.tokenizer.EncodePrompt(options.text(), /*parse_special=*/false,
+                                       model.max_prompt_tokens),
           model);
     case v1::GenerateOptions::kChat:
       return WithinPromptLimit(
@@ -223,7 +223,8 @@ absl::StatusOr<std::vector<TokenId>> EncodeInput(
     return EncodeChat(request.chat(), model,
                       std::numeric_limits<int64_t>::max());
   }
-  return model.tokenizer.Encode(request.text(), request.parse_special());
+  return model.tokenizer.EncodePrompt(request.text(), request.parse_special(),
+                                      std::numeric_limits<int64_t>::max());
 }
 
 absl::StatusOr<std::string> DecodeTokens(const v1::DetokenizeRequest& request,
@@ -238,11 +239,7 @@ absl::StatusOr<std::string> DecodeTokens(const v1::DetokenizeRequest& request,
   }
   CheckTokenIds("token_ids", request.token_ids(), model, errors);
   RETURN_IF_ERROR(errors.ToStatus());
-  std::string bytes;
-  for (const TokenId token : request.token_ids()) {
-    bytes.append(model.tokenizer.TokenBytes(token));
-  }
-  return bytes;
+  return model.tokenizer.Decode(request.token_ids());
 }
 
 }  // namespace sparseserve
