@@ -149,9 +149,9 @@ TEST(GgufTokenizerTest, NamesTheKeyThatIsMissingOrMalformed) {
   };
   const Case kCases[] = {
       {"no metadata key \"tokenizer.ggml.model\"", [](GgufWriter&) {}},
-      {"tokenizer.ggml.model is \"llama\"; known is \"gpt2\"",
+      {"tokenizer.ggml.model is \"bert\"; known are \"gpt2\" and \"llama\"",
        [](GgufWriter& writer) {
-         writer.Add("tokenizer.ggml.model", std::string("llama"));
+         writer.Add("tokenizer.ggml.model", std::string("bert"));
        }},
       {"tokenizer.ggml.pre is \"odd\"; known are gpt-2, gpt2, phi-2",
        [&](GgufWriter& writer) {

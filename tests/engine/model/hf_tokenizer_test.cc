@@ -196,7 +196,8 @@ TEST_P(BadHfTokenizerTest, IsRefusedWithTheReason) {
 }
 
 const BadDocument kBadDocuments[] = {
-    {"NotAnObject", [](json& d) { d = 3; }, "tokenizer.json is 3, not an object"},
+    {"NotAnObject", [](json& d) { d = 3; },
+     "tokenizer.json is 3, not an object"},
     {"Unigram", [](json& d) { d["model"]["type"] = "Unigram"; },
      "model.type is \"Unigram\""},
     {"Dropout", [](json& d) { d["model"]["dropout"] = 0.5; },
