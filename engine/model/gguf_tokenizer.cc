@@ -10,8 +10,8 @@
 #include "engine/base/str_cat.h"
 #include "engine/model/gguf_vocabulary.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
-#include "engine/tokenizer/chatml_template.h"
 #include "engine/tokenizer/pre_splitter.h"
+#include "engine/tokenizer/recognize_template.h"
 #include "engine/tokenizer/sentence_piece_tokenizer.h"
 
 namespace sparseserve {
@@ -115,7 +115,7 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadChatTemplate(
   if (!metadata.Has(kChatTemplateKey)) return nullptr;
   ASSIGN_OR_RETURN(const std::string_view source,
                    metadata.GetString(kChatTemplateKey));
-  return RecognizeChatMl(source);
+  return RecognizeChatTemplate(source);
 }
 
 }  // namespace sparseserve

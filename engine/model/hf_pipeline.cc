@@ -1,19 +1,22 @@
 #include "engine/model/hf_pipeline.h"
 
-#include <cstdint>
-#include <limits>
+#include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "engine/base/quoted.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
+#include "engine/model/hf_steps.h"
 #include "engine/model/json_document.h"
 
 namespace sparseserve {
 namespace {
 
 using nlohmann::json;
+
+constexpr const char* kMark = "\xe2\x96\x81";  // U+2581
 
 // Expressions by which files split words, and the rules that they are.
 constexpr std::pair<std::string_view, PreSplit> kExpressions[] = {
@@ -30,81 +33,19 @@ constexpr std::pair<std::string_view, PreSplit> kExpressions[] = {
      R"(|\s+(?!\S)|\s+)",
      PreSplit::kGpt2}};
 
-// One step of a stage, and how messages call it.
-struct Step {
-  const json* value;
-  std::string path;
-  std::string type;
-};
-
-// Steps as messages list them.
-std::string TypesOf(const std::vector<Step>& steps) {
-  std::string types;
-  for (const Step& step : steps) {
-    types += StrCat(types.empty() ? "" : ", ", step.type);
+// Checks that a step has the members, beside what CheckSettings() says.
+absl::Status RequireSettings(const HfStep& step,
+                             const std::vector<JsonSetting>& settings) {
+  for (const JsonSetting& setting : settings) {
+    if (FindMember(*step.value, setting.key) == nullptr) {
+      return absl::InvalidArgumentError(
+          StrCat(step.path, ".", setting.key, " is missing"));
+    }
   }
-  return StrCat("[", types, "]");
+  return CheckSettings(*step.value, step.path, settings);
 }
 
-absl::Status AppendSteps(const json& value, const std::string& path,
-                         const char* parts_key, std::vector<Step>& steps) {
-  RETURN_IF_ERROR(CheckJsonObject(value, path));
-  const json* type = FindMember(value, "type");
-  if (type == nullptr) {
-    return absl::InvalidArgumentError(StrCat(path, " has no type"));
-  }
-  ASSIGN_OR_RETURN(std::string name, JsonString(*type, StrCat(path, ".type")));
-  if (name != "Sequence") {
-    steps.push_back({&value, path, std::move(name)});
-    return absl::OkStatus();
-  }
-  RETURN_IF_ERROR(CheckSettings(value, path, {{parts_key, {}}}));
-  const std::string parts_path = StrCat(path, ".", parts_key);
-  const json* parts = FindMember(value, parts_key);
-  if (parts == nullptr) {
-    return absl::InvalidArgumentError(StrCat(parts_path, " is missing"));
-  }
-  RETURN_IF_ERROR(CheckJsonArray(*parts, parts_path));
-  for (size_t i = 0; i < parts->size(); ++i) {
-    // Nesting is bounded: ParseJson() looked.
-    RETURN_IF_ERROR(AppendSteps((*parts)[i], StrCat(parts_path, "[", i, "]"),
-                                parts_key, steps));
-  }
-  return absl::OkStatus();
-}
-
-// The steps of one stage in order, sequences laid flat; none if it is null.
-absl::StatusOr<std::vector<Step>> ReadSteps(const json& tokenizer,
-                                            const char* stage,
-                                            const char* parts_key) {
-  std::vector<Step> steps;
-  if (const json* value = FindMember(tokenizer, stage)) {
-    RETURN_IF_ERROR(AppendSteps(*value, StrCat("tokenizer.json: ", stage),
-                                parts_key, steps));
-  }
-  return steps;
-}
-
-absl::Status UnknownSteps(const char* stage, const std::vector<Step>& steps,
-                          std::string_view known) {
-  return absl::InvalidArgumentError(StrCat("tokenizer.json: ", stage, " is ",
-                                           Quoted(TypesOf(steps)),
-                                           "; known are ", known));
-}
-
-absl::Status ReadNormalizer(const json& tokenizer, HfPipeline& pipeline) {
-  ASSIGN_OR_RETURN(const std::vector<Step> steps,
-                   ReadSteps(tokenizer, "normalizer", "normalizers"));
-  if (steps.empty()) return absl::OkStatus();
-  if (steps.size() != 1 || steps[0].type != "NFC") {
-    return UnknownSteps("normalizer", steps, "none and NFC");
-  }
-  RETURN_IF_ERROR(CheckSettings(*steps[0].value, steps[0].path, {}));
-  pipeline.normalizes_nfc = true;
-  return absl::OkStatus();
-}
-
-absl::Status CheckByteLevel(const Step& step, bool splits) {
+absl::Status CheckByteLevel(const HfStep& step, bool splits) {
   RETURN_IF_ERROR(CheckSettings(*step.value, step.path,
                                 {{"add_prefix_space", {false}},
                                  {"trim_offsets", {}},
@@ -118,16 +59,10 @@ absl::Status CheckByteLevel(const Step& step, bool splits) {
                                            ", which is not supported here"));
 }
 
-absl::StatusOr<PreSplit> ReadExpression(const Step& step) {
-  RETURN_IF_ERROR(CheckSettings(
-      *step.value, step.path,
+absl::StatusOr<PreSplit> ReadExpression(const HfStep& step) {
+  RETURN_IF_ERROR(RequireSettings(
+      step,
       {{"pattern", {}}, {"behavior", {"Isolated"}}, {"invert", {false}}}));
-  for (const char* key : {"pattern", "behavior"}) {
-    if (FindMember(*step.value, key) == nullptr) {
-      return absl::InvalidArgumentError(
-          StrCat(step.path, ".", key, " is missing"));
-    }
-  }
   const json& pattern = *FindMember(*step.value, "pattern");
   const std::string path = StrCat(step.path, ".pattern");
   RETURN_IF_ERROR(CheckSettings(pattern, path, {{"Regex", {}}}));
@@ -145,129 +80,142 @@ absl::StatusOr<PreSplit> ReadExpression(const Step& step) {
              ", none of those of GPT-2, Llama 3 and Qwen2"));
 }
 
-absl::Status ReadPreTokenizer(const json& tokenizer, HfPipeline& pipeline) {
-  ASSIGN_OR_RETURN(const std::vector<Step> steps,
-                   ReadSteps(tokenizer, "pre_tokenizer", "pretokenizers"));
-  const std::string types = TypesOf(steps);
+absl::Status ReadByteLevel(const std::vector<HfStep>& normalizer,
+                           const std::vector<HfStep>& pre_tokenizer,
+                           HfPipeline& pipeline) {
+  if (TypesOf(normalizer) == "[NFC]") {
+    RETURN_IF_ERROR(
+        CheckSettings(*normalizer[0].value, normalizer[0].path, {}));
+    pipeline.normalizes_nfc = true;
+  } else if (!normalizer.empty()) {
+    return UnknownHfSteps("normalizer", normalizer,
+                          "none and NFC where the pre_tokenizer is ByteLevel");
+  }
+  const std::string types = TypesOf(pre_tokenizer);
+  const bool splits_itself = types != "[Split, ByteLevel]";
   if (types == "[ByteLevel]") {
     pipeline.pre_split = PreSplit::kGpt2;
-    return CheckByteLevel(steps[0], /*splits=*/true);
-  }
-  if (types == "[Digits, ByteLevel]") {
+  } else if (types == "[Digits, ByteLevel]") {
     pipeline.pre_split = PreSplit::kSmolLm;
-    RETURN_IF_ERROR(CheckSettings(*steps[0].value, steps[0].path,
-                                  {{"individual_digits", {true}}}));
-    if (FindMember(*steps[0].value, "individual_digits") == nullptr) {
-      return absl::InvalidArgumentError(
-          StrCat(steps[0].path, ".individual_digits is missing"));
-    }
-    return CheckByteLevel(steps[1], /*splits=*/true);
+    RETURN_IF_ERROR(
+        RequireSettings(pre_tokenizer[0], {{"individual_digits", {true}}}));
+  } else if (types == "[Split, ByteLevel]") {
+    ASSIGN_OR_RETURN(pipeline.pre_split, ReadExpression(pre_tokenizer[0]));
+  } else {
+    return UnknownHfSteps("pre_tokenizer", pre_tokenizer,
+                          "[ByteLevel], [Digits, ByteLevel], [Split, "
+                          "ByteLevel], [Metaspace], and with a normalizer "
+                          "none and [Split]");
   }
-  if (types == "[Split, ByteLevel]") {
-    ASSIGN_OR_RETURN(pipeline.pre_split, ReadExpression(steps[0]));
-    return CheckByteLevel(steps[1], /*splits=*/false);
-  }
-  return UnknownSteps("pre_tokenizer", steps,
-                      "[ByteLevel], [Digits, ByteLevel] and [Split, "
-                      "ByteLevel]");
+  return CheckByteLevel(pre_tokenizer.back(), splits_itself);
 }
 
-// {"KIND": {"id": ID, ...}}: the ID.
-absl::StatusOr<std::string> ReadPiece(const json& piece, const char* kind,
-                                      const std::string& path) {
-  RETURN_IF_ERROR(CheckSettings(piece, path, {{kind, {}}}));
-  const json* inner = FindMember(piece, kind);
-  const json* id = inner == nullptr ? nullptr : FindMember(*inner, "id");
-  if (id == nullptr) {
-    return absl::InvalidArgumentError(
-        StrCat(path, ".", kind, ".id is missing"));
-  }
-  return JsonString(*id, StrCat(path, ".", kind, ".id"));
+// A pattern that is a text, not an expression.
+json TextPattern(const char* text) { return json::object({{"String", text}}); }
+
+// Every `from` becomes `to`.
+absl::Status CheckReplace(const HfStep& step, const char* from,
+                          const char* to) {
+  return RequireSettings(step,
+                         {{"pattern", {TextPattern(from)}}, {"content", {to}}});
 }
 
-absl::StatusOr<HfPipeline::Begin> ReadBegin(const Step& step,
-                                            const json& piece) {
-  HfPipeline::Begin begin;
-  ASSIGN_OR_RETURN(begin.text, ReadPiece(piece, "SpecialToken",
-                                         StrCat(step.path, ".single[0]")));
-  const std::string path = StrCat(step.path, ".special_tokens");
-  const json* tokens = FindMember(*step.value, "special_tokens");
-  const json* token =
-      tokens == nullptr ? nullptr : FindMember(*tokens, begin.text);
-  const json* ids = token == nullptr ? nullptr : FindMember(*token, "ids");
-  if (ids == nullptr || !ids->is_array() || ids->size() != 1) {
-    return absl::InvalidArgumentError(
-        StrCat(path, " does not name one id of ", Quoted(begin.text)));
+// What SentencePiece does before merging, as steps of the normalizer.
+absl::Status ReadReplacement(const std::vector<HfStep>& normalizer,
+                             const std::vector<HfStep>& pre_tokenizer,
+                             HfPipeline& pipeline) {
+  if (TypesOf(normalizer) == "[Prepend, Replace]") {
+    RETURN_IF_ERROR(RequireSettings(normalizer[0], {{"prepend", {kMark}}}));
+    pipeline.prefix.where = SpacePrefix::Where::kAfterAddedTokens;
+  } else if (TypesOf(normalizer) != "[Replace]") {
+    return UnknownHfSteps("normalizer", normalizer,
+                          "[Prepend, Replace] and [Replace] where the "
+                          "pre_tokenizer is not ByteLevel");
   }
-  ASSIGN_OR_RETURN(begin.token,
-                   JsonInteger((*ids)[0], StrCat(path, ".ids[0]"), 0,
-                               std::numeric_limits<int32_t>::max()));
-  return begin;
+  RETURN_IF_ERROR(CheckReplace(normalizer.back(), " ", kMark));
+  if (pre_tokenizer.empty()) return absl::OkStatus();
+  if (TypesOf(pre_tokenizer) != "[Split]") {
+    return UnknownHfSteps("pre_tokenizer", pre_tokenizer, "none and [Split]");
+  }
+  // Finds nothing: the normalizer has left no space.
+  return RequireSettings(pre_tokenizer[0],
+                         {{"pattern", {TextPattern(" ")}},
+                          {"behavior", {"MergedWithPrevious"}},
+                          {"invert", {false}}});
 }
 
-absl::Status ReadTemplate(const Step& step, HfPipeline& pipeline) {
+// The same as a step of the pre_tokenizer.
+absl::Status ReadMetaspace(const HfStep& step, HfPipeline& pipeline) {
   RETURN_IF_ERROR(
-      CheckSettings(*step.value, step.path,
-                    {{"single", {}}, {"pair", {}}, {"special_tokens", {}}}));
-  const std::string path = StrCat(step.path, ".single");
-  const json* single = FindMember(*step.value, "single");
-  if (single == nullptr) {
-    return absl::InvalidArgumentError(StrCat(path, " is missing"));
-  }
-  RETURN_IF_ERROR(CheckJsonArray(*single, path));
-  if (single->empty() || single->size() > 2) {
-    return absl::InvalidArgumentError(
-        StrCat(path, " has ", single->size(),
-               " pieces; known are a text, and a token before it"));
-  }
-  if (single->size() == 2) {
-    ASSIGN_OR_RETURN(pipeline.begin, ReadBegin(step, (*single)[0]));
-  }
-  return ReadPiece(single->back(), "Sequence",
-                   StrCat(path, "[", single->size() - 1, "]"))
-      .status();
-}
-
-absl::Status ReadPostProcessor(const json& tokenizer, HfPipeline& pipeline) {
-  ASSIGN_OR_RETURN(const std::vector<Step> steps,
-                   ReadSteps(tokenizer, "post_processor", "processors"));
-  bool has_template = false;
-  for (const Step& step : steps) {
-    if (step.type == "ByteLevel") {
-      // Says where tokens lie in the text, not which they are.
-      RETURN_IF_ERROR(CheckSettings(
-          *step.value, step.path,
-          {{"add_prefix_space", {}}, {"trim_offsets", {}}, {"use_regex", {}}}));
-    } else if (step.type == "TemplateProcessing" &&
-               !std::exchange(has_template, true)) {
-      RETURN_IF_ERROR(ReadTemplate(step, pipeline));
-    } else {
-      return UnknownSteps("post_processor", steps,
-                          "ByteLevel and one TemplateProcessing");
-    }
+      RequireSettings(step, {{"replacement", {kMark}},
+                             {"prepend_scheme", {"first", "always", "never"}},
+                             {"split", {false}}}));
+  const json& scheme = *FindMember(*step.value, "prepend_scheme");
+  pipeline.prefix.always = false;
+  if (scheme == "first") {
+    pipeline.prefix.where = SpacePrefix::Where::kTextStart;
+  } else if (scheme == "always") {
+    pipeline.prefix.where = SpacePrefix::Where::kAfterAddedTokens;
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckDecoder(const json& tokenizer) {
-  ASSIGN_OR_RETURN(const std::vector<Step> steps,
-                   ReadSteps(tokenizer, "decoder", "decoders"));
-  if (steps.size() != 1 || steps[0].type != "ByteLevel") {
-    return UnknownSteps("decoder", steps, "[ByteLevel]");
+absl::Status CheckByteLevelDecoder(const std::vector<HfStep>& decoder) {
+  if (TypesOf(decoder) != "[ByteLevel]") {
+    return UnknownHfSteps("decoder", decoder,
+                          "[ByteLevel] where the pre_tokenizer is ByteLevel");
   }
   return CheckSettings(
-      *steps[0].value, steps[0].path,
+      *decoder[0].value, decoder[0].path,
       {{"add_prefix_space", {}}, {"trim_offsets", {}}, {"use_regex", {}}});
+}
+
+absl::Status ReadSentencePieceDecoder(const std::vector<HfStep>& decoder,
+                                      HfPipeline& pipeline) {
+  const std::string types = TypesOf(decoder);
+  pipeline.drops_first_space = types == "[Replace, ByteFallback, Fuse, Strip]";
+  if (!pipeline.drops_first_space && types != "[Replace, ByteFallback, Fuse]") {
+    return UnknownHfSteps("decoder", decoder,
+                          "[Replace, ByteFallback, Fuse], and Strip after "
+                          "them, where the pre_tokenizer is not ByteLevel");
+  }
+  RETURN_IF_ERROR(CheckReplace(decoder[0], kMark, " "));
+  for (const size_t i : {1, 2}) {
+    RETURN_IF_ERROR(CheckSettings(*decoder[i].value, decoder[i].path, {}));
+  }
+  if (!pipeline.drops_first_space) return absl::OkStatus();
+  return RequireSettings(decoder[3],
+                         {{"content", {" "}}, {"start", {1}}, {"stop", {0}}});
 }
 
 }  // namespace
 
 absl::StatusOr<HfPipeline> ReadHfPipeline(const json& tokenizer) {
+  ASSIGN_OR_RETURN(const std::vector<HfStep> normalizer,
+                   ReadHfSteps(tokenizer, "normalizer", "normalizers"));
+  ASSIGN_OR_RETURN(const std::vector<HfStep> pre_tokenizer,
+                   ReadHfSteps(tokenizer, "pre_tokenizer", "pretokenizers"));
+  ASSIGN_OR_RETURN(const std::vector<HfStep> decoder,
+                   ReadHfSteps(tokenizer, "decoder", "decoders"));
   HfPipeline pipeline;
-  RETURN_IF_ERROR(ReadNormalizer(tokenizer, pipeline));
-  RETURN_IF_ERROR(ReadPreTokenizer(tokenizer, pipeline));
-  RETURN_IF_ERROR(ReadPostProcessor(tokenizer, pipeline));
-  RETURN_IF_ERROR(CheckDecoder(tokenizer));
+  const bool is_metaspace = TypesOf(pre_tokenizer) == "[Metaspace]";
+  const bool replaces =
+      !normalizer.empty() && normalizer.back().type == "Replace";
+  pipeline.is_byte_level = !is_metaspace && !replaces;
+  if (pipeline.is_byte_level) {
+    RETURN_IF_ERROR(ReadByteLevel(normalizer, pre_tokenizer, pipeline));
+    RETURN_IF_ERROR(CheckByteLevelDecoder(decoder));
+    return pipeline;
+  }
+  if (replaces) {
+    RETURN_IF_ERROR(ReadReplacement(normalizer, pre_tokenizer, pipeline));
+  } else if (!normalizer.empty()) {
+    return UnknownHfSteps("normalizer", normalizer,
+                          "none where the pre_tokenizer is Metaspace");
+  } else {
+    RETURN_IF_ERROR(ReadMetaspace(pre_tokenizer[0], pipeline));
+  }
+  RETURN_IF_ERROR(ReadSentencePieceDecoder(decoder, pipeline));
   return pipeline;
 }
 

@@ -11,12 +11,14 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/model/hf_pipeline.h"
+#include "engine/model/hf_post_processor.h"
 #include "engine/model/hf_vocabulary.h"
 #include "engine/model/json_document.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/byte_alphabet.h"
-#include "engine/tokenizer/chatml_template.h"
 #include "engine/tokenizer/end_texts.h"
+#include "engine/tokenizer/recognize_template.h"
+#include "engine/tokenizer/sentence_piece_tokenizer.h"
 
 namespace sparseserve {
 namespace {
@@ -30,6 +32,7 @@ struct Config {
   std::optional<std::string> begin_text;
   std::optional<std::string> end_text;
   std::optional<bool> prompts_begin;
+  std::optional<bool> adds_space;
 };
 
 // Empty text is a configuration without members.
@@ -54,30 +57,30 @@ absl::StatusOr<std::optional<std::string>> ReadTokenText(const json& config,
   return text;
 }
 
-absl::Status CheckNotTrue(const json& config, const char* key) {
-  ASSIGN_OR_RETURN(const bool value,
-                   JsonBoolMember(config, key, kConfig, /*otherwise=*/false));
-  if (!value) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      StrCat(kConfig, ".", key, " is true; only false is supported"));
+absl::StatusOr<std::optional<bool>> ReadFlag(const json& config,
+                                             const char* key) {
+  const json* value = FindMember(config, key);
+  if (value == nullptr) return std::nullopt;
+  return JsonBool(*value, StrCat(kConfig, ".", key));
 }
 
 absl::StatusOr<Config> ReadConfig(std::string_view text) {
   ASSIGN_OR_RETURN(const json document, ParseConfig(text));
-  for (const char* key : {"add_eos_token", "add_prefix_space"}) {
-    RETURN_IF_ERROR(CheckNotTrue(document, key));
+  ASSIGN_OR_RETURN(const std::optional<bool> adds_end,
+                   ReadFlag(document, "add_eos_token"));
+  if (adds_end.value_or(false)) {
+    return absl::InvalidArgumentError(
+        StrCat(kConfig, ".add_eos_token is true; only false is supported"));
   }
   Config config;
   ASSIGN_OR_RETURN(config.begin_text, ReadTokenText(document, "bos_token"));
   ASSIGN_OR_RETURN(config.end_text, ReadTokenText(document, "eos_token"));
-  if (FindMember(document, "add_bos_token") != nullptr) {
-    ASSIGN_OR_RETURN(config.prompts_begin,
-                     JsonBoolMember(document, "add_bos_token", kConfig, false));
-  }
+  ASSIGN_OR_RETURN(config.prompts_begin, ReadFlag(document, "add_bos_token"));
+  ASSIGN_OR_RETURN(config.adds_space, ReadFlag(document, "add_prefix_space"));
   return config;
 }
 
-absl::StatusOr<TokenId> FindToken(const HfVocabulary& vocabulary,
+absl::StatusOr<TokenId> FindToken(const Vocabulary& vocabulary,
                                   std::string_view text, const char* key) {
   const auto& tokens = vocabulary.tokens;
   const auto found = std::find(tokens.begin(), tokens.end(), text);
@@ -88,49 +91,41 @@ absl::StatusOr<TokenId> FindToken(const HfVocabulary& vocabulary,
       StrCat(kConfig, ".", key, " is ", Quoted(text), ", no token"));
 }
 
-// How prompts begin.
-struct Begin {
-  std::optional<TokenId> token;
-  bool prompts_begin = false;
-};
-
-absl::StatusOr<Begin> ReadBegin(const HfPipeline& pipeline,
-                                const Config& config,
-                                const HfVocabulary& vocabulary) {
-  Begin begin;
+absl::Status SetBegin(const std::optional<HfBegin>& post_processor,
+                      const Config& config, Vocabulary& vocabulary) {
   if (config.begin_text.has_value()) {
-    ASSIGN_OR_RETURN(begin.token,
+    ASSIGN_OR_RETURN(vocabulary.begin_token,
                      FindToken(vocabulary, *config.begin_text, "bos_token"));
   }
-  if (pipeline.begin.has_value()) {
-    const auto& [text, id] = *pipeline.begin;
+  if (post_processor.has_value()) {
+    const auto& [text, id] = *post_processor;
     if (id >= static_cast<int64_t>(vocabulary.tokens.size()) ||
         vocabulary.tokens[id] != text) {
       return absl::InvalidArgumentError(
           StrCat("tokenizer.json: post_processor says that ", Quoted(text),
                  " is token ", id, ", which it is not"));
     }
-    if (begin.token.has_value() && *begin.token != id) {
+    if (vocabulary.begin_token.has_value() && *vocabulary.begin_token != id) {
       return absl::InvalidArgumentError(StrCat(
           "tokenizer.json: post_processor begins texts with ", Quoted(text),
           ", but ", kConfig, ".bos_token is ", Quoted(*config.begin_text)));
     }
-    begin.token = static_cast<TokenId>(id);
+    vocabulary.begin_token = static_cast<TokenId>(id);
   }
   // The configuration is read last by those who trained the model.
-  begin.prompts_begin =
-      config.prompts_begin.value_or(pipeline.begin.has_value());
-  if (begin.prompts_begin && !begin.token.has_value()) {
+  vocabulary.prompts_begin =
+      config.prompts_begin.value_or(post_processor.has_value());
+  if (vocabulary.prompts_begin && !vocabulary.begin_token.has_value()) {
     return absl::InvalidArgumentError(
         StrCat(kConfig, ".add_bos_token is true, but there is no bos_token"));
   }
-  return begin;
+  return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<TokenId>> ReadEndTokens(
-    const Config& config, const HfVocabulary& vocabulary,
-    absl::Span<const TokenId> more_end_tokens) {
-  std::vector<TokenId> ends;
+absl::Status SetEndTokens(const Config& config,
+                          absl::Span<const TokenId> more_end_tokens,
+                          Vocabulary& vocabulary) {
+  std::vector<TokenId>& ends = vocabulary.end_tokens;
   const auto add = [&ends](TokenId token) {
     if (std::find(ends.begin(), ends.end(), token) == ends.end()) {
       ends.push_back(token);
@@ -148,7 +143,7 @@ absl::StatusOr<std::vector<TokenId>> ReadEndTokens(
       add(static_cast<TokenId>(id));
     }
   }
-  return ends;
+  return absl::OkStatus();
 }
 
 // Bytes without a token would become `unk_token`, which is not supported; the
@@ -167,6 +162,52 @@ absl::Status CheckUnknownToken(const json& tokenizer) {
   return absl::OkStatus();
 }
 
+// The configuration's word on a space before texts must be the pipeline's.
+absl::Status CheckSpace(const Config& config, bool adds_space) {
+  if (config.adds_space.value_or(adds_space) == adds_space) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(StrCat(kConfig, ".add_prefix_space is ",
+                                           adds_space ? "false" : "true",
+                                           ", against tokenizer.json"));
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeByteLevel(
+    const json& document, const HfPipeline& pipeline, const HfModel& model,
+    Vocabulary common) {
+  if (model.byte_fallback) {
+    return absl::InvalidArgumentError(
+        "tokenizer.json: model.byte_fallback is true, but the pre_tokenizer "
+        "is ByteLevel");
+  }
+  RETURN_IF_ERROR(CheckUnknownToken(document));
+  const BpeVocabulary vocabulary = {{std::move(common)},
+                                    pipeline.pre_split,
+                                    model.ignore_merges,
+                                    pipeline.normalizes_nfc};
+  return BpeTokenizer::Create(vocabulary);
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeSentencePiece(
+    const HfPipeline& pipeline, const HfModel& model, Vocabulary common) {
+  if (!model.byte_fallback || model.ignore_merges) {
+    return absl::InvalidArgumentError(StrCat(
+        "tokenizer.json: model.byte_fallback must be true and "
+        "model.ignore_merges false where the pre_tokenizer is not ByteLevel"));
+  }
+  for (size_t id = 0; id < common.tokens.size(); ++id) {
+    if (common.kinds[id] == TokenKind::kNormal &&
+        SentencePieceTokenizer::ByteOf(common.tokens[id]).has_value()) {
+      common.kinds[id] = TokenKind::kByte;
+    }
+  }
+  const SentencePieceVocabulary vocabulary = {{std::move(common)},
+                                              /*scores=*/{},
+                                              pipeline.prefix,
+                                              pipeline.drops_first_space};
+  return SentencePieceTokenizer::Create(vocabulary);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHfTokenizer(
@@ -176,33 +217,26 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadHfTokenizer(
                    ParseJson(tokenizer_json, "tokenizer.json"));
   RETURN_IF_ERROR(CheckJsonObject(document, "tokenizer.json"));
   ASSIGN_OR_RETURN(const HfPipeline pipeline, ReadHfPipeline(document));
-  ASSIGN_OR_RETURN(HfVocabulary read, ReadHfVocabulary(document, least_tokens));
-  if (read.byte_fallback) {
-    return absl::InvalidArgumentError(
-        "tokenizer.json: model.byte_fallback is true, but the pre_tokenizer "
-        "is ByteLevel");
-  }
-  RETURN_IF_ERROR(CheckUnknownToken(document));
+  ASSIGN_OR_RETURN(const std::optional<HfBegin> begin, ReadHfBegin(document));
+  Vocabulary vocabulary;
+  ASSIGN_OR_RETURN(const HfModel model,
+                   ReadHfVocabulary(document, least_tokens, vocabulary));
   ASSIGN_OR_RETURN(const Config config, ReadConfig(tokenizer_config_json));
-  ASSIGN_OR_RETURN(const Begin begin, ReadBegin(pipeline, config, read));
-  BpeVocabulary vocabulary;
-  ASSIGN_OR_RETURN(vocabulary.end_tokens,
-                   ReadEndTokens(config, read, more_end_tokens));
-  vocabulary.tokens = std::move(read.tokens);
-  vocabulary.kinds = std::move(read.kinds);
-  vocabulary.merges = std::move(read.merges);
-  vocabulary.pre_split = pipeline.pre_split;
-  vocabulary.ignore_merges = read.ignore_merges;
-  vocabulary.normalizes_nfc = pipeline.normalizes_nfc;
-  vocabulary.begin_token = begin.token;
-  vocabulary.prompts_begin = begin.prompts_begin;
-  return BpeTokenizer::Create(vocabulary);
+  RETURN_IF_ERROR(CheckSpace(
+      config, pipeline.prefix.where != SpacePrefix::Where::kNowhere));
+  RETURN_IF_ERROR(SetBegin(begin, config, vocabulary));
+  RETURN_IF_ERROR(SetEndTokens(config, more_end_tokens, vocabulary));
+  if (pipeline.is_byte_level) {
+    return MakeByteLevel(document, pipeline, model, std::move(vocabulary));
+  }
+  return MakeSentencePiece(pipeline, model, std::move(vocabulary));
 }
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadHfChatTemplate(
     std::string_view tokenizer_config_json,
     std::string_view chat_template_jinja) {
-  if (!chat_template_jinja.empty()) return RecognizeChatMl(chat_template_jinja);
+  if (!chat_template_jinja.empty())
+    return RecognizeChatTemplate(chat_template_jinja);
   ASSIGN_OR_RETURN(const json config, ParseConfig(tokenizer_config_json));
   const json* source = FindMember(config, "chat_template");
   if (source == nullptr) return nullptr;
@@ -220,7 +254,7 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadHfChatTemplate(
   }
   ASSIGN_OR_RETURN(const std::string text,
                    JsonString(*source, StrCat(kConfig, ".chat_template")));
-  return RecognizeChatMl(text);
+  return RecognizeChatTemplate(text);
 }
 
 }  // namespace sparseserve

@@ -76,7 +76,9 @@ absl::StatusOr<AddedToken> ReadAddedToken(const json& entry,
   ASSIGN_OR_RETURN(const bool normalized,
                    JsonBoolMember(entry, "normalized", path,
                                   /*otherwise=*/!token.special));
-  if (normalized && has_normalizer) {
+  // Special tokens are found as they are written: a normalizer would hide them
+  // wherever it puts no space before them.
+  if (normalized && has_normalizer && !token.special) {
     return absl::InvalidArgumentError(
         StrCat(path,
                ".normalized is true, which is supported only where there "
@@ -102,7 +104,7 @@ absl::StatusOr<std::vector<AddedToken>> ReadAddedTokens(const json& tokenizer) {
 
 // Sizes the vocabulary for ids up to the greatest, all unused.
 absl::Status Size(const json& vocab, const std::vector<AddedToken>& added,
-                  size_t least_tokens, HfVocabulary& vocabulary) {
+                  size_t least_tokens, Vocabulary& vocabulary) {
   const std::string path = StrCat(kModel, ".vocab");
   RETURN_IF_ERROR(CheckJsonObject(vocab, path));
   size_t size = least_tokens;
@@ -116,10 +118,10 @@ absl::Status Size(const json& vocab, const std::vector<AddedToken>& added,
     size = std::max(size, static_cast<size_t>(token.id) + 1);
   }
   const size_t named = vocab.size() + added.size();
-  if (size > named + HfVocabulary::kMaxUnused) {
-    return absl::InvalidArgumentError(StrCat(
-        "tokenizer.json names ", named, " tokens for ids up to ", size - 1,
-        "; at most ", HfVocabulary::kMaxUnused, " may be left out"));
+  if (size > named + kMaxUnusedTokens) {
+    return absl::InvalidArgumentError(
+        StrCat("tokenizer.json names ", named, " tokens for ids up to ",
+               size - 1, "; at most ", kMaxUnusedTokens, " may be left out"));
   }
   vocabulary.tokens.resize(size);
   vocabulary.kinds.resize(size, TokenKind::kUnused);
@@ -127,7 +129,7 @@ absl::Status Size(const json& vocab, const std::vector<AddedToken>& added,
 }
 
 absl::Status Set(size_t id, std::string text, TokenKind kind,
-                 HfVocabulary& vocabulary) {
+                 Vocabulary& vocabulary) {
   if (text.empty()) {
     return absl::InvalidArgumentError(
         StrCat("tokenizer.json: token ", id, " is empty"));
@@ -143,7 +145,7 @@ absl::Status Set(size_t id, std::string text, TokenKind kind,
 }
 
 absl::Status ReadTokens(const json& tokenizer, const json& model,
-                        size_t least_tokens, HfVocabulary& vocabulary) {
+                        size_t least_tokens, Vocabulary& vocabulary) {
   ASSIGN_OR_RETURN(const json* vocab, Member(model, "vocab", kModel));
   ASSIGN_OR_RETURN(const std::vector<AddedToken> added,
                    ReadAddedTokens(tokenizer));
@@ -174,7 +176,7 @@ absl::StatusOr<std::string> ReadMerge(const json& merge,
   return StrCat(left, " ", right);
 }
 
-absl::Status ReadMerges(const json& model, HfVocabulary& vocabulary) {
+absl::Status ReadMerges(const json& model, Vocabulary& vocabulary) {
   ASSIGN_OR_RETURN(const json* merges, Member(model, "merges", kModel));
   const std::string path = StrCat(kModel, ".merges");
   RETURN_IF_ERROR(CheckJsonArray(*merges, path));
@@ -189,21 +191,22 @@ absl::Status ReadMerges(const json& model, HfVocabulary& vocabulary) {
 
 }  // namespace
 
-absl::StatusOr<HfVocabulary> ReadHfVocabulary(const json& tokenizer,
-                                              size_t least_tokens) {
+absl::StatusOr<HfModel> ReadHfVocabulary(const json& tokenizer,
+                                         size_t least_tokens,
+                                         Vocabulary& vocabulary) {
   ASSIGN_OR_RETURN(const json* model,
                    Member(tokenizer, "model", "tokenizer.json"));
   RETURN_IF_ERROR(CheckModel(*model));
-  HfVocabulary vocabulary;
   RETURN_IF_ERROR(ReadTokens(tokenizer, *model, least_tokens, vocabulary));
   RETURN_IF_ERROR(ReadMerges(*model, vocabulary));
-  ASSIGN_OR_RETURN(vocabulary.ignore_merges,
+  HfModel read;
+  ASSIGN_OR_RETURN(read.ignore_merges,
                    JsonBoolMember(*model, "ignore_merges", kModel,
                                   /*otherwise=*/false));
-  ASSIGN_OR_RETURN(vocabulary.byte_fallback,
+  ASSIGN_OR_RETURN(read.byte_fallback,
                    JsonBoolMember(*model, "byte_fallback", kModel,
                                   /*otherwise=*/false));
-  return vocabulary;
+  return read;
 }
 
 }  // namespace sparseserve

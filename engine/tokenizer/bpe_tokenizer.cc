@@ -62,7 +62,7 @@ void BpeTokenizer::SetWholeWords(const BpeVocabulary& vocabulary) {
 }
 
 absl::Status BpeTokenizer::EncodeSegment(std::string_view segment,
-                                         size_t /*offset*/,
+                                         bool /*is_begin*/,
                                          Encoding& encoding) const {
   std::string normalized;
   if (normalizes_nfc_) {

@@ -44,7 +44,7 @@ class BpeTokenizer : public VocabularyTokenizer {
                         const TokenIndex& index);
   void SetWholeWords(const BpeVocabulary& vocabulary);
 
-  absl::Status EncodeSegment(std::string_view segment, size_t offset,
+  absl::Status EncodeSegment(std::string_view segment, bool is_begin,
                              Encoding& encoding) const override;
   void EncodeWord(std::string_view word, Encoding& encoding) const;
 

@@ -22,15 +22,6 @@ std::string ByteToken(int byte) {
   return {'<', '0', 'x', kDigits[byte / 16], kDigits[byte % 16], '>'};
 }
 
-// The byte that a token's text names, if it names one.
-std::optional<int> ByteOf(std::string_view token) {
-  if (token.size() != 6 || token.substr(0, 3) != "<0x") return std::nullopt;
-  for (int byte = 0; byte < 256; ++byte) {
-    if (ByteToken(byte) == token) return byte;
-  }
-  return std::nullopt;
-}
-
 // Distinct for each character, which has at most four bytes.
 uint32_t KeyOf(std::string_view character) {
   uint32_t key = 0;
@@ -44,6 +35,14 @@ bool CanBeMade(TokenKind kind) {
 }
 
 }  // namespace
+
+std::optional<int> SentencePieceTokenizer::ByteOf(std::string_view token) {
+  if (token.size() != 6 || token.substr(0, 3) != "<0x") return std::nullopt;
+  for (int byte = 0; byte < 256; ++byte) {
+    if (ByteToken(byte) == token) return byte;
+  }
+  return std::nullopt;
+}
 
 std::string SentencePieceTokenizer::MarksToSpaces(std::string_view token) {
   std::string text;
@@ -151,13 +150,13 @@ absl::Status SentencePieceTokenizer::SetScores(
 }
 
 std::string SentencePieceTokenizer::Mark(std::string_view segment,
-                                         size_t offset) const {
+                                         bool is_begin) const {
   std::string marked;
   const bool begins_with_space =
       segment[0] == ' ' || segment.substr(0, kMark.size()) == kMark;
   const bool is_place =
       prefix_.where == SpacePrefix::Where::kAfterAddedTokens ||
-      (prefix_.where == SpacePrefix::Where::kTextStart && offset == 0);
+      (prefix_.where == SpacePrefix::Where::kTextStart && is_begin);
   if (is_place && (prefix_.always || !begins_with_space)) marked += kMark;
   marked.reserve(segment.size() + segment.size() / 4);
   for (const char c : segment) {
@@ -171,9 +170,9 @@ std::string SentencePieceTokenizer::Mark(std::string_view segment,
 }
 
 absl::Status SentencePieceTokenizer::EncodeSegment(std::string_view segment,
-                                                   size_t offset,
+                                                   bool is_begin,
                                                    Encoding& encoding) const {
-  const std::string marked = Mark(segment, offset);
+  const std::string marked = Mark(segment, is_begin);
   if (bound_.Exceeded(encoding.room(), marked)) return encoding.TooMany();
   std::vector<TokenId>& symbols = encoding.word;
   symbols.clear();

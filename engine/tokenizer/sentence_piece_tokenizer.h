@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -54,6 +55,8 @@ class SentencePieceTokenizer : public VocabularyTokenizer {
   static absl::StatusOr<std::unique_ptr<SentencePieceTokenizer>> Create(
       const SentencePieceVocabulary& vocabulary);
 
+  // The byte that a token's text names, if it names one.
+  static std::optional<int> ByteOf(std::string_view token);
   // A token's text with spaces for the marks.
   static std::string MarksToSpaces(std::string_view token);
 
@@ -69,10 +72,10 @@ class SentencePieceTokenizer : public VocabularyTokenizer {
   absl::Status SetScores(const SentencePieceVocabulary& vocabulary,
                          const TokenIndex& index);
 
-  absl::Status EncodeSegment(std::string_view segment, size_t offset,
+  absl::Status EncodeSegment(std::string_view segment, bool is_begin,
                              Encoding& encoding) const override;
   // The segment with its spaces marked, prefixed as it has to be.
-  std::string Mark(std::string_view segment, size_t offset) const;
+  std::string Mark(std::string_view segment, bool is_begin) const;
 
   const SpacePrefix prefix_;
   const bool drops_first_space_;

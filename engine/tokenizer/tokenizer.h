@@ -36,6 +36,13 @@ class Tokenizer {
                                                     bool parse_special,
                                                     int64_t max_tokens) const;
 
+  // The same for text that follows a token: what is put before a text is not
+  // put before it. Special tokens in it are ordinary text.
+  virtual absl::StatusOr<std::vector<TokenId>> EncodeContinuation(
+      std::string_view text, int64_t max_tokens) const {
+    return Encode(text, /*parse_special=*/false, max_tokens);
+  }
+
   // The bytes of one token; not necessarily whole UTF-8 characters. Special
   // tokens have their literal text. REQUIRES: 0 <= token < vocab_size().
   virtual std::string_view TokenBytes(TokenId token) const = 0;
@@ -53,7 +60,8 @@ class Tokenizer {
   virtual std::optional<TokenId> begin_token() const { return std::nullopt; }
   // Whether prompts of plain text begin with it.
   virtual bool prompts_begin() const { return false; }
-  // Tokens that end a generation (end of text, end of turn).
+  // Tokens that end a generation (end of text, end of turn). The first is the
+  // one that chat templates write behind an answer.
   virtual const std::vector<TokenId>& end_tokens() const = 0;
 };
 

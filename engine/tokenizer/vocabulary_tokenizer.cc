@@ -135,6 +135,19 @@ absl::Status VocabularyTokenizer::SetMerges(const Vocabulary& vocabulary,
 
 absl::StatusOr<std::vector<TokenId>> VocabularyTokenizer::Encode(
     std::string_view text, bool parse_special, int64_t max_tokens) const {
+  return EncodeText(text,
+                    parse_special ? user_defined_and_special_ : user_defined_,
+                    /*is_begin=*/true, max_tokens);
+}
+
+absl::StatusOr<std::vector<TokenId>> VocabularyTokenizer::EncodeContinuation(
+    std::string_view text, int64_t max_tokens) const {
+  return EncodeText(text, user_defined_, /*is_begin=*/false, max_tokens);
+}
+
+absl::StatusOr<std::vector<TokenId>> VocabularyTokenizer::EncodeText(
+    std::string_view text, const AddedTokens& added, bool is_begin,
+    int64_t max_tokens) const {
   if (text.size() > kMaxTextBytes) {
     return absl::InvalidArgumentError(
         StrCat("a text of ", text.size(), " bytes; at most ", kMaxTextBytes));
@@ -143,16 +156,14 @@ absl::StatusOr<std::vector<TokenId>> VocabularyTokenizer::Encode(
     return absl::InvalidArgumentError(
         StrCat("not valid UTF-8 at byte ", *invalid));
   }
-  const AddedTokens& added =
-      parse_special ? user_defined_and_special_ : user_defined_;
   Encoding encoding{.max_tokens = max_tokens};
   size_t offset = 0;
   while (offset < text.size()) {
     const auto match = added.FindNext(text, offset);
     const size_t end = match ? match->offset : text.size();
     if (end > offset) {
-      RETURN_IF_ERROR(
-          EncodeSegment(text.substr(offset, end - offset), offset, encoding));
+      RETURN_IF_ERROR(EncodeSegment(text.substr(offset, end - offset),
+                                    is_begin && offset == 0, encoding));
     }
     if (encoding.room() < 0) return encoding.TooMany();
     if (!match) break;

@@ -42,6 +42,8 @@ class VocabularyTokenizer : public Tokenizer {
   absl::StatusOr<std::vector<TokenId>> Encode(std::string_view text,
                                               bool parse_special,
                                               int64_t max_tokens) const final;
+  absl::StatusOr<std::vector<TokenId>> EncodeContinuation(
+      std::string_view text, int64_t max_tokens) const final;
   std::string_view TokenBytes(TokenId token) const final;
   bool IsSpecial(TokenId token) const final;
   int vocab_size() const final { return static_cast<int>(bytes_.size()); }
@@ -79,9 +81,9 @@ class VocabularyTokenizer : public Tokenizer {
   // no ordinary tokens.
   absl::Status SetMerges(const Vocabulary& vocabulary, const TokenIndex& index);
 
-  // Appends the tokens of text that begins at `offset` of the whole one and
-  // has no added tokens in it. Not called with an empty one.
-  virtual absl::Status EncodeSegment(std::string_view segment, size_t offset,
+  // Appends the tokens of text without added tokens in it, which is at the
+  // begin of a whole text or follows a token. Not called with an empty one.
+  virtual absl::Status EncodeSegment(std::string_view segment, bool is_begin,
                                      Encoding& encoding) const = 0;
 
   const std::vector<std::string>& bytes() const { return bytes_; }
@@ -92,6 +94,10 @@ class VocabularyTokenizer : public Tokenizer {
 
  private:
   absl::Status CheckBeginAndEnd() const;
+  absl::StatusOr<std::vector<TokenId>> EncodeText(std::string_view text,
+                                                  const AddedTokens& added,
+                                                  bool is_begin,
+                                                  int64_t max_tokens) const;
 
   std::vector<std::string> bytes_;  // by id
   std::vector<bool> special_;       // by id
