@@ -1,5 +1,6 @@
 #include "engine/model/hf_tokenizer.h"
 
+#include <cstdio>
 #include <functional>
 #include <string>
 #include <utility>
@@ -179,6 +180,130 @@ TEST(HfTokenizerTest, HasTokensWithoutBytesWhereIdsAreUnused) {
   EXPECT_THAT(tokenizer->Encode("<x>", false).value(), ElementsAre(262));
 }
 
+// SentencePiece's form: bytes, "<begin>", and "\u2581", a, b, "\u2581a", "ab".
+json SentencePieceDocument() {
+  json document = Document();
+  json vocab;
+  for (int byte = 0; byte < 256; ++byte) {
+    char text[8];
+    std::snprintf(text, sizeof(text), "<0x%02X>", byte);
+    vocab[text] = byte;
+  }
+  vocab["<begin>"] = 256;
+  for (const char* token : {"\u2581", "a", "b", "\u2581a", "ab"}) {
+    const size_t id = vocab.size();
+    vocab[token] = id;
+  }
+  document["model"]["vocab"] = vocab;
+  document["model"]["merges"] = json::array({"\u2581 a", "a b"});
+  document["model"]["byte_fallback"] = true;
+  document["model"]["unk_token"] = "<unk>";
+  document["added_tokens"] =
+      json::array({{{"id", 256}, {"content", "<begin>"}, {"special", true}}});
+  const auto replace = [](const char* from, const char* to) {
+    return json{{"type", "Replace"},
+                {"pattern", json::object({{"String", from}})},
+                {"content", to}};
+  };
+  document["normalizer"] = {
+      {"type", "Sequence"},
+      {"normalizers", json::array({{{"type", "Prepend"}, {"prepend", "\u2581"}},
+                                   replace(" ", "\u2581")})}};
+  document["pre_tokenizer"] = nullptr;
+  document["decoder"] = {{"type", "Sequence"},
+                         {"decoders", json::array({replace("\u2581", " "),
+                                                   {{"type", "ByteFallback"}},
+                                                   {{"type", "Fuse"}},
+                                                   {{"type", "Strip"},
+                                                    {"content", " "},
+                                                    {"start", 1},
+                                                    {"stop", 0}}})}};
+  return document;
+}
+
+json Metaspace(const char* scheme) {
+  return {{"type", "Metaspace"},
+          {"replacement", "\u2581"},
+          {"prepend_scheme", scheme},
+          {"split", false}};
+}
+
+TEST(HfTokenizerTest, LoadsASentencePieceModel) {
+  const auto tokenizer = Load(SentencePieceDocument());
+  EXPECT_THAT(tokenizer->Encode("ab a\n", false).value(),
+              ElementsAre(260, 259, 260, '\n'));
+  EXPECT_THAT(tokenizer->Encode("<begin>a", true).value(),
+              ElementsAre(256, 260));
+  EXPECT_EQ(tokenizer->Decode({260, 259, 260}), "ab a");
+  EXPECT_EQ(tokenizer->Decode({256, 260}), "<begin> a");
+  EXPECT_EQ(tokenizer->TokenBytes('\n'), "\n");
+  EXPECT_EQ(tokenizer->TokenBytes(260), " a");
+}
+
+TEST(HfTokenizerTest, PutsASpaceWhereTheMetaspaceSchemeSays) {
+  const std::pair<const char*, std::pair<Ids, Ids>> kCases[] = {
+      {"first", {{260}, {256, 258}}},
+      {"always", {{260}, {256, 260}}},
+      {"never", {{258}, {256, 258}}}};
+  for (const auto& [scheme, expected] : kCases) {
+    json document = SentencePieceDocument();
+    document["normalizer"] = nullptr;
+    document["pre_tokenizer"] = Metaspace(scheme);
+    const auto tokenizer = Load(document);
+    EXPECT_EQ(tokenizer->Encode("a", false).value(), expected.first) << scheme;
+    EXPECT_EQ(tokenizer->Encode("<begin>a", true).value(), expected.second)
+        << scheme;
+    // There is one already.
+    EXPECT_THAT(tokenizer->Encode(" a", false).value(), ElementsAre(260));
+  }
+}
+
+TEST(HfTokenizerTest, RefusesASentencePieceModelOfAnotherShape) {
+  const std::pair<std::function<void(json&)>, std::string> kCases[] = {
+      {[](json& d) { d["model"]["byte_fallback"] = false; },
+       "model.byte_fallback must be true"},
+      {[](json& d) { d["model"]["ignore_merges"] = true; },
+       "model.ignore_merges false"},
+      {[](json& d) { d["model"]["vocab"].erase("<0x41>"); }, "no token <0x41>"},
+      {[](json& d) { d["normalizer"]["normalizers"][0]["prepend"] = "_"; },
+       "normalizers[0].prepend is \"_\", which is not supported"},
+      {[](json& d) { d["normalizer"]["normalizers"][1]["content"] = "_"; },
+       "normalizers[1].content is \"_\""},
+      {[](json& d) {
+         d["normalizer"]["normalizers"].insert(
+             d["normalizer"]["normalizers"].begin(),
+             json::object({{"type", "NFKC"}}));
+       },
+       "normalizer is \"[NFKC, Prepend, Replace]\""},
+      {[](json& d) { d["pre_tokenizer"] = Metaspace("first"); },
+       "pre_tokenizer is \"[Metaspace]\""},
+      {[](json& d) {
+         d["normalizer"] = nullptr;
+         d["pre_tokenizer"] = Metaspace("first");
+         d["pre_tokenizer"]["split"] = true;
+       },
+       "pre_tokenizer.split is true"},
+      {[](json& d) {
+         d["decoder"] = {{"type", "ByteFallback"}};
+       },
+       "decoder is \"[ByteFallback]\""},
+      {[](json& d) { d["decoder"]["decoders"][3]["start"] = 2; },
+       "decoders[3].start is 2"}};
+  for (const auto& [spoil, message] : kCases) {
+    json document = SentencePieceDocument();
+    spoil(document);
+    const absl::Status status =
+        LoadHfTokenizer(document.dump(), "", {}).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  }
+  EXPECT_THAT(std::string(LoadHfTokenizer(SentencePieceDocument().dump(),
+                                          R"({"add_prefix_space": false})", {})
+                              .status()
+                              .message()),
+              HasSubstr("add_prefix_space is false, against tokenizer.json"));
+}
+
 struct BadDocument {
   std::string name;
   std::function<void(json&)> spoil;
@@ -244,9 +369,9 @@ const BadDocument kBadDocuments[] = {
     {"NormalizedAdded",
      [](json& d) {
        d["normalizer"] = {{"type", "NFC"}};
-       d["added_tokens"][0]["normalized"] = true;
+       d["added_tokens"][1]["normalized"] = true;
      },
-     "added_tokens[0].normalized is true"},
+     "added_tokens[1].normalized is true"},
     {"Lowercase",
      [](json& d) {
        d["normalizer"] = {{"type", "Lowercase"}};
@@ -322,7 +447,8 @@ TEST(HfTokenizerTest, RefusesAConfigurationThatDoesNotFit) {
   const std::pair<std::string, std::string> kCases[] = {
       {"[]", "tokenizer_config.json is an array of 0, not an object"},
       {R"({"add_eos_token": true})", "add_eos_token is true"},
-      {R"({"add_prefix_space": true})", "add_prefix_space is true"},
+      {R"({"add_prefix_space": true})",
+       "add_prefix_space is true, against tokenizer.json"},
       {R"({"add_bos_token": "yes"})", "add_bos_token is \"yes\""},
       {R"({"add_bos_token": true})", "there is no bos_token"},
       {R"({"bos_token": 5})", "bos_token is 5, not a string"},
