@@ -57,14 +57,23 @@ size_t ContentBytes(const v1::ChatMessages& chat) {
   return bytes;
 }
 
-absl::StatusOr<std::vector<TokenId>> EncodeChat(const v1::ChatMessages& chat,
+// Names the field where the template does not take the conversation.
+absl::StatusOr<std::vector<TokenId>> EncodeChat(std::string_view field,
+                                                const v1::ChatMessages& chat,
                                                 const ServedModel& model,
                                                 int64_t max_tokens) {
   std::vector<ChatMessage> messages;
   for (const v1::ChatMessage& message : chat.messages()) {
     messages.push_back({message.role(), message.content()});
   }
-  return model.chat_template->Encode(model.tokenizer, messages, max_tokens);
+  auto tokens =
+      model.chat_template->Encode(model.tokenizer, messages, max_tokens);
+  if (!absl::IsInvalidArgument(tokens.status())) return tokens;
+  FieldErrors errors;
+  errors.Add(StrCat(field, ".messages"), "",
+             StrCat("a conversation that the model's template takes: ",
+                    std::string(tokens.status().message())));
+  return errors.ToStatus();
 }
 
 // Says what stopped an encoding at the limit.
@@ -147,9 +156,10 @@ absl::StatusOr<std::vector<TokenId>> EncodePrompt(
                                        model.max_prompt_tokens),
           model);
     case v1::GenerateOptions::kChat:
-      return WithinPromptLimit(
-          "options.chat",
-          EncodeChat(options.chat(), model, model.max_prompt_tokens), model);
+      return WithinPromptLimit("options.chat",
+                               EncodeChat("options.chat", options.chat(), model,
+                                          model.max_prompt_tokens),
+                               model);
     default: {
       const auto& ids = options.token_ids().ids();
       if (ids.size() > model.max_prompt_tokens) {
@@ -220,7 +230,7 @@ absl::StatusOr<std::vector<TokenId>> EncodeInput(
     const v1::TokenizeRequest& request, const ServedModel& model) {
   if (request.has_chat()) {
     // Its length in bytes is limit enough.
-    return EncodeChat(request.chat(), model,
+    return EncodeChat("chat", request.chat(), model,
                       std::numeric_limits<int64_t>::max());
   }
   return model.tokenizer.EncodePrompt(request.text(), request.parse_special(),

@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "tests/server/rpc/sample_model.h"
 #include "tests/server/rpc/status_parts.h"
+#include "tests/testing/fake_chat_template.h"
 #include "tests/testing/fake_tokenizer.h"
 
 namespace sparseserve {
@@ -84,6 +85,29 @@ TEST(EncodePromptTest, ChatGoesThroughTheTemplate) {
   message.set_role("user");
   message.set_content("hi");
   EXPECT_EQ(EncodePrompt(options, sample.model()).value(), Bytes("user:hi;"));
+}
+
+// Takes no conversation.
+class StubbornTemplate : public testing::FakeChatTemplate {
+ public:
+  absl::StatusOr<std::vector<TokenId>> Encode(const Tokenizer&,
+                                              absl::Span<const ChatMessage>,
+                                              int64_t) const override {
+    return absl::InvalidArgumentError("message 1 has the role user");
+  }
+};
+
+TEST(EncodePromptTest, AChatThatTheTemplateRefusesNamesTheField) {
+  const SampleModel sample;
+  const StubbornTemplate chat_template;
+  ServedModel model = sample.model();
+  model.chat_template = &chat_template;
+  v1::GenerateOptions options;
+  options.mutable_chat()->add_messages()->set_content("x");
+  const StatusParts parts = PartsOf(EncodePrompt(options, model).status());
+  EXPECT_EQ(parts.code, grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(parts.fields, ElementsAre("options.chat.messages"));
+  EXPECT_THAT(parts.message, HasSubstr("message 1 has the role user"));
 }
 
 TEST(EncodePromptTest, TokenIdsAreTakenAsTheyAre) {
