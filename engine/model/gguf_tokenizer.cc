@@ -1,8 +1,5 @@
 #include "engine/model/gguf_tokenizer.h"
 
-#include <algorithm>
-#include <array>
-#include <cstdint>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -11,56 +8,31 @@
 #include "engine/base/quoted.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
+#include "engine/model/gguf_vocabulary.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
-#include "engine/tokenizer/chatml_template.h"
 #include "engine/tokenizer/pre_splitter.h"
+#include "engine/tokenizer/recognize_template.h"
+#include "engine/tokenizer/sentence_piece_tokenizer.h"
 
 namespace sparseserve {
 namespace {
 
 constexpr std::string_view kModelKey = "tokenizer.ggml.model";
 constexpr std::string_view kPreKey = "tokenizer.ggml.pre";
-constexpr std::string_view kTokensKey = "tokenizer.ggml.tokens";
-constexpr std::string_view kKindsKey = "tokenizer.ggml.token_type";
 constexpr std::string_view kMergesKey = "tokenizer.ggml.merges";
+constexpr std::string_view kScoresKey = "tokenizer.ggml.scores";
+constexpr std::string_view kAddSpaceKey = "tokenizer.ggml.add_space_prefix";
 constexpr std::string_view kChatTemplateKey = "tokenizer.chat_template";
 
 // The names that converters write for a model's pre-splitting rule. "default"
 // is no rule that we know: it also splits off punctuation and threes of digits.
 constexpr std::pair<std::string_view, PreSplit> kPreSplits[] = {
-    {"gpt-2", PreSplit::kGpt2},    {"gpt2", PreSplit::kGpt2},
-    {"phi-2", PreSplit::kGpt2},    {"roberta-bpe", PreSplit::kGpt2},
-    {"smollm", PreSplit::kSmolLm}, {"starcoder", PreSplit::kSmolLm},
-    {"refact", PreSplit::kSmolLm}, {"codeshell", PreSplit::kSmolLm}};
-
-// Keys of tokens that end a text or a turn.
-constexpr std::array<std::string_view, 3> kEndKeys = {
-    "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-    "tokenizer.ggml.eom_token_id"};
-// Special tokens that end one by their meaning, whether or not a key says so.
-constexpr std::array<std::string_view, 5> kEndTexts = {
-    "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|end|>"};
-// Changes to the text or its tokens that no byte-level model here asks for.
-constexpr std::array<std::string_view, 3> kUnsupportedFlags = {
-    "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token",
-    "tokenizer.ggml.add_space_prefix"};
-
-absl::Status CheckModel(const GgufMetadata& metadata) {
-  ASSIGN_OR_RETURN(const std::string_view model, metadata.GetString(kModelKey));
-  if (model != "gpt2") {
-    return absl::InvalidArgumentError(
-        StrCat(kModelKey, " is ", Quoted(model), "; known is \"gpt2\""));
-  }
-  for (const std::string_view key : kUnsupportedFlags) {
-    if (!metadata.Has(key)) continue;
-    ASSIGN_OR_RETURN(const bool value, metadata.GetBool(key));
-    if (value) {
-      return absl::InvalidArgumentError(
-          StrCat(key, " is true; only false is supported"));
-    }
-  }
-  return absl::OkStatus();
-}
+    {"gpt-2", PreSplit::kGpt2},       {"gpt2", PreSplit::kGpt2},
+    {"phi-2", PreSplit::kGpt2},       {"roberta-bpe", PreSplit::kGpt2},
+    {"smollm", PreSplit::kSmolLm},    {"starcoder", PreSplit::kSmolLm},
+    {"refact", PreSplit::kSmolLm},    {"codeshell", PreSplit::kSmolLm},
+    {"llama-bpe", PreSplit::kLlama3}, {"llama3", PreSplit::kLlama3},
+    {"llama-v3", PreSplit::kLlama3},  {"qwen2", PreSplit::kQwen2}};
 
 absl::StatusOr<PreSplit> ReadPreSplit(const GgufMetadata& metadata) {
   // Files older than the key are GPT-2's.
@@ -75,79 +47,67 @@ absl::StatusOr<PreSplit> ReadPreSplit(const GgufMetadata& metadata) {
       StrCat(kPreKey, " is ", Quoted(wanted), "; known are ", known));
 }
 
-absl::StatusOr<std::vector<TokenKind>> ReadKinds(const GgufMetadata& metadata,
-                                                 size_t tokens) {
-  if (!metadata.Has(kKindsKey)) {
-    return std::vector<TokenKind>(tokens, TokenKind::kNormal);
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadByteLevel(
+    const GgufMetadata& metadata) {
+  ASSIGN_OR_RETURN(const bool adds_space,
+                   ReadGgufFlag(metadata, kAddSpaceKey, /*otherwise=*/false));
+  if (adds_space) {
+    return absl::InvalidArgumentError(
+        StrCat(kAddSpaceKey, " is true; only false is supported where ",
+               kModelKey, " is \"gpt2\""));
   }
-  ASSIGN_OR_RETURN(const std::vector<int32_t> numbers,
-                   metadata.GetInt32Array(kKindsKey));
-  std::vector<TokenKind> kinds;
-  for (const int32_t number : numbers) {
-    if (number < static_cast<int32_t>(TokenKind::kNormal) ||
-        number > static_cast<int32_t>(TokenKind::kByte)) {
-      return absl::InvalidArgumentError(StrCat(kKindsKey, " of token ",
-                                               kinds.size(), " is ", number,
-                                               ", not within 1 and 6"));
-    }
-    kinds.push_back(static_cast<TokenKind>(number));
-  }
-  return kinds;
+  BpeVocabulary vocabulary;
+  ASSIGN_OR_RETURN(vocabulary.pre_split, ReadPreSplit(metadata));
+  const bool is_llama3 = vocabulary.pre_split == PreSplit::kLlama3;
+  // Files of Llama 3 may leave the key out.
+  RETURN_IF_ERROR(ReadGgufVocabulary(metadata, /*begins_by_default=*/is_llama3,
+                                     vocabulary));
+  ASSIGN_OR_RETURN(const std::vector<std::string_view> merges,
+                   metadata.GetStringArray(kMergesKey));
+  vocabulary.merges.assign(merges.begin(), merges.end());
+  // Files do not say these; the models with the rule are trained so.
+  vocabulary.ignore_merges = is_llama3;
+  vocabulary.normalizes_nfc = vocabulary.pre_split == PreSplit::kQwen2;
+  return BpeTokenizer::Create(vocabulary);
 }
 
-absl::StatusOr<std::vector<TokenId>> ReadEndTokens(
-    const GgufMetadata& metadata, const BpeVocabulary& vocabulary) {
-  std::vector<TokenId> ends;
-  const auto add = [&ends](TokenId token) {
-    if (std::find(ends.begin(), ends.end(), token) == ends.end()) {
-      ends.push_back(token);
-    }
-  };
-  for (const std::string_view key : kEndKeys) {
-    if (!metadata.Has(key)) continue;
-    ASSIGN_OR_RETURN(const uint32_t token, metadata.GetUint32(key));
-    if (token >= vocabulary.tokens.size()) {
-      return absl::InvalidArgumentError(
-          StrCat(key, " is ", token, ", but the vocabulary has ",
-                 vocabulary.tokens.size(), " tokens"));
-    }
-    add(static_cast<TokenId>(token));
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadSentencePiece(
+    const GgufMetadata& metadata) {
+  SentencePieceVocabulary vocabulary;
+  RETURN_IF_ERROR(
+      ReadGgufVocabulary(metadata, /*begins_by_default=*/true, vocabulary));
+  ASSIGN_OR_RETURN(vocabulary.scores, metadata.GetFloatArray(kScoresKey));
+  if (vocabulary.scores.size() != vocabulary.tokens.size()) {
+    return absl::InvalidArgumentError(
+        StrCat(kScoresKey, " has ", vocabulary.scores.size(),
+               " elements, but the vocabulary has ", vocabulary.tokens.size(),
+               " tokens"));
   }
+  ASSIGN_OR_RETURN(const bool adds_space,
+                   ReadGgufFlag(metadata, kAddSpaceKey, /*otherwise=*/true));
+  // User-defined tokens are found in text that has its spaces yet.
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
-    if (vocabulary.kinds[id] == TokenKind::kControl &&
-        std::find(kEndTexts.begin(), kEndTexts.end(), vocabulary.tokens[id]) !=
-            kEndTexts.end()) {
-      add(static_cast<TokenId>(id));
-    }
+    if (vocabulary.kinds[id] != TokenKind::kUserDefined) continue;
+    vocabulary.tokens[id] =
+        SentencePieceTokenizer::MarksToSpaces(vocabulary.tokens[id]);
   }
-  return ends;
-}
-
-absl::StatusOr<std::vector<std::string>> ReadStrings(
-    const GgufMetadata& metadata, std::string_view key) {
-  ASSIGN_OR_RETURN(const std::vector<std::string_view> views,
-                   metadata.GetStringArray(key));
-  return std::vector<std::string>(views.begin(), views.end());
+  if (adds_space) {
+    vocabulary.prefix.where = SpacePrefix::Where::kAfterAddedTokens;
+  }
+  vocabulary.drops_first_space = adds_space;
+  return SentencePieceTokenizer::Create(vocabulary);
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(
     const GgufMetadata& metadata) {
-  RETURN_IF_ERROR(CheckModel(metadata));
-  BpeVocabulary vocabulary;
-  ASSIGN_OR_RETURN(vocabulary.pre_split, ReadPreSplit(metadata));
-  ASSIGN_OR_RETURN(vocabulary.tokens, ReadStrings(metadata, kTokensKey));
-  ASSIGN_OR_RETURN(vocabulary.kinds,
-                   ReadKinds(metadata, vocabulary.tokens.size()));
-  if (vocabulary.kinds.size() != vocabulary.tokens.size()) {
-    return absl::InvalidArgumentError(
-        StrCat(kKindsKey, " has ", vocabulary.kinds.size(), " elements, but ",
-               kTokensKey, " has ", vocabulary.tokens.size()));
-  }
-  ASSIGN_OR_RETURN(vocabulary.merges, ReadStrings(metadata, kMergesKey));
-  ASSIGN_OR_RETURN(vocabulary.end_tokens, ReadEndTokens(metadata, vocabulary));
-  return BpeTokenizer::Create(vocabulary);
+  ASSIGN_OR_RETURN(const std::string_view model, metadata.GetString(kModelKey));
+  if (model == "gpt2") return LoadByteLevel(metadata);
+  if (model == "llama") return LoadSentencePiece(metadata);
+  return absl::InvalidArgumentError(StrCat(kModelKey, " is ", Quoted(model),
+                                           "; known are \"gpt2\" and "
+                                           "\"llama\""));
 }
 
 absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadChatTemplate(
@@ -155,7 +115,7 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> LoadChatTemplate(
   if (!metadata.Has(kChatTemplateKey)) return nullptr;
   ASSIGN_OR_RETURN(const std::string_view source,
                    metadata.GetString(kChatTemplateKey));
-  return RecognizeChatMl(source);
+  return RecognizeChatTemplate(source);
 }
 
 }  // namespace sparseserve

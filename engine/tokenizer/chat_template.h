@@ -26,8 +26,10 @@ class ChatTemplate {
  public:
   virtual ~ChatTemplate() = default;
   // Ends with the opening of the assistant's turn. Contents are encoded
-  // without special tokens, so they cannot forge a turn. INVALID_ARGUMENT
-  // names the message's index for an unknown role; OUT_OF_RANGE as Tokenizer's.
+  // without special tokens, and may not have the marks of turns that are plain
+  // text, so they cannot forge a turn. INVALID_ARGUMENT names the index of a
+  // message whose role is unknown or not taken there, or whose content is not;
+  // OUT_OF_RANGE as Tokenizer's.
   virtual absl::StatusOr<std::vector<TokenId>> Encode(
       const Tokenizer& tokenizer, absl::Span<const ChatMessage> messages,
       int64_t max_tokens) const = 0;

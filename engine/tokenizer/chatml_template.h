@@ -20,8 +20,10 @@ class ChatMlTemplate : public ChatTemplate {
  public:
   // `default_system` opens a conversation whose first message is not a system
   // message; nothing does if it is empty.
-  explicit ChatMlTemplate(std::string default_system)
-      : default_system_(std::move(default_system)) {}
+  // The token of the beginning of a text is written if `writes_begin`.
+  explicit ChatMlTemplate(std::string default_system, bool writes_begin = false)
+      : default_system_(std::move(default_system)),
+        writes_begin_(writes_begin) {}
 
   // Also INVALID_ARGUMENT: there are no messages, or a content is not valid
   // UTF-8. FAILED_PRECONDITION: the tokenizer lacks ChatML's special tokens.
@@ -34,7 +36,8 @@ class ChatMlTemplate : public ChatTemplate {
   const std::string& default_system() const { return default_system_; }
 
  private:
-  std::string default_system_;
+  const std::string default_system_;
+  const bool writes_begin_;
 };
 
 // The ChatML template that a model file's Jinja source describes; null if it

@@ -80,4 +80,15 @@ std::vector<std::string> JinjaLiterals(std::string_view source) {
   return literals;
 }
 
+bool JinjaLiteralSet::Has(std::string_view text) const {
+  return std::find(literals_.begin(), literals_.end(), text) != literals_.end();
+}
+
+bool JinjaLiteralSet::HasPiece(std::string_view text) const {
+  return std::any_of(literals_.begin(), literals_.end(),
+                     [text](const std::string& literal) {
+                       return literal.find(text) != std::string::npos;
+                     });
+}
+
 }  // namespace sparseserve

@@ -23,7 +23,11 @@ bool ComesLater(const PairMerger::Scratch::Candidate& a,
 }  // namespace
 
 bool PairMerger::Add(TokenId left, TokenId right, TokenId merged) {
-  const uint32_t rank = static_cast<uint32_t>(rules_.size());
+  return Add(left, right, merged, static_cast<uint32_t>(rules_.size()));
+}
+
+bool PairMerger::Add(TokenId left, TokenId right, TokenId merged,
+                     uint32_t rank) {
   return rules_.emplace(KeyOf(left, right), Rule{rank, merged}).second;
 }
 

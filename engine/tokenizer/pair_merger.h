@@ -26,6 +26,8 @@ class PairMerger {
   // Adds the rule that `left right` becomes `merged`, ranked after those added
   // before. False, without change, if the pair has a rule already.
   bool Add(TokenId left, TokenId right, TokenId merged);
+  // The same with a rank of the caller's, which rules may share.
+  bool Add(TokenId left, TokenId right, TokenId merged, uint32_t rank);
 
   // Merges neighbours in `symbols` in place until no rule applies: always the
   // lowest rank, leftmost first. Returns the number of pushes onto a binary

@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "engine/step.h"
 
 namespace sparseserve {
@@ -28,14 +30,38 @@ class Tokenizer {
     return Encode(text, parse_special, std::numeric_limits<int64_t>::max());
   }
 
+  // The same for a prompt that is plain text: the begin token goes before it if
+  // prompts_begin(), and counts.
+  absl::StatusOr<std::vector<TokenId>> EncodePrompt(std::string_view text,
+                                                    bool parse_special,
+                                                    int64_t max_tokens) const;
+
+  // The same for text that follows a token: what is put before a text is not
+  // put before it. Special tokens in it are ordinary text.
+  virtual absl::StatusOr<std::vector<TokenId>> EncodeContinuation(
+      std::string_view text, int64_t max_tokens) const {
+    return Encode(text, /*parse_special=*/false, max_tokens);
+  }
+
   // The bytes of one token; not necessarily whole UTF-8 characters. Special
   // tokens have their literal text. REQUIRES: 0 <= token < vocab_size().
   virtual std::string_view TokenBytes(TokenId token) const = 0;
+  // The bytes of a whole text's tokens: those of each, without the first space
+  // if encoding put one before every text. Generated text continues a prompt,
+  // and so keeps the space that it may begin with.
+  std::string Decode(absl::Span<const TokenId> tokens) const;
+  virtual bool drops_first_space() const { return false; }
   // Special (control) tokens are not shown in generated text.
   virtual bool IsSpecial(TokenId token) const = 0;
 
   virtual int vocab_size() const = 0;
-  // Tokens that end a generation (end of text, end of turn).
+  // The token of the beginning of a text, if the model has one. Chat templates
+  // write it themselves.
+  virtual std::optional<TokenId> begin_token() const { return std::nullopt; }
+  // Whether prompts of plain text begin with it.
+  virtual bool prompts_begin() const { return false; }
+  // Tokens that end a generation (end of text, end of turn). The first is the
+  // one that chat templates write behind an answer.
   virtual const std::vector<TokenId>& end_tokens() const = 0;
 };
 

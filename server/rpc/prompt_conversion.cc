@@ -56,14 +56,23 @@ size_t ContentBytes(const v1::ChatMessages& chat) {
   return bytes;
 }
 
-absl::StatusOr<std::vector<TokenId>> EncodeChat(const v1::ChatMessages& chat,
+// Names the field where the template does not take the conversation.
+absl::StatusOr<std::vector<TokenId>> EncodeChat(std::string_view field,
+                                                const v1::ChatMessages& chat,
                                                 const ServedModel& model,
                                                 int64_t max_tokens) {
   std::vector<ChatMessage> messages;
   for (const v1::ChatMessage& message : chat.messages()) {
     messages.push_back({message.role(), message.content()});
   }
-  return model.chat_template->Encode(model.tokenizer, messages, max_tokens);
+  auto tokens =
+      model.chat_template->Encode(model.tokenizer, messages, max_tokens);
+  if (!absl::IsInvalidArgument(tokens.status())) return tokens;
+  FieldErrors errors;
+  errors.Add(StrCat(field, ".messages"), "",
+             StrCat("a conversation that the model's template takes: ",
+                    std::string(tokens.status().message())));
+  return errors.ToStatus();
 }
 
 // Says what stopped an encoding at the limit.
@@ -142,14 +151,14 @@ absl::StatusOr<std::vector<TokenId>> EncodePrompt(
     case v1::GenerateOptions::kText:
       return WithinLimit(
           "options.text",
-          model.tokenizer.Encode(options.text(), /*parse_special=*/false,
-                                 model.max_prompt_tokens),
+          model.tokenizer.EncodePrompt(options.text(), /*parse_special=*/false,
+                                       model.max_prompt_tokens),
           model.max_prompt_tokens);
     case v1::GenerateOptions::kChat:
-      return WithinLimit(
-          "options.chat",
-          EncodeChat(options.chat(), model, model.max_prompt_tokens),
-          model.max_prompt_tokens);
+      return WithinLimit("options.chat",
+                         EncodeChat("options.chat", options.chat(), model,
+                                    model.max_prompt_tokens),
+                         model.max_prompt_tokens);
     default: {
       const auto& ids = options.token_ids().ids();
       if (ids.size() > model.max_prompt_tokens) {
@@ -224,12 +233,13 @@ absl::StatusOr<std::vector<TokenId>> EncodeInput(
     const v1::TokenizeRequest& request, const ServedModel& model) {
   const int limit = MaxTokenizedTokens(model);
   if (request.has_chat()) {
-    return WithinLimit("chat", EncodeChat(request.chat(), model, limit), limit);
+    return WithinLimit("chat", EncodeChat("chat", request.chat(), model, limit),
+                       limit);
   }
-  return WithinLimit(
-      "text",
-      model.tokenizer.Encode(request.text(), request.parse_special(), limit),
-      limit);
+  return WithinLimit("text",
+                     model.tokenizer.EncodePrompt(
+                         request.text(), request.parse_special(), limit),
+                     limit);
 }
 
 absl::StatusOr<std::string> DecodeTokens(const v1::DetokenizeRequest& request,
@@ -244,11 +254,7 @@ absl::StatusOr<std::string> DecodeTokens(const v1::DetokenizeRequest& request,
   }
   CheckTokenIds("token_ids", request.token_ids(), model, errors);
   RETURN_IF_ERROR(errors.ToStatus());
-  std::string bytes;
-  for (const TokenId token : request.token_ids()) {
-    bytes.append(model.tokenizer.TokenBytes(token));
-  }
-  return bytes;
+  return model.tokenizer.Decode(request.token_ids());
 }
 
 }  // namespace sparseserve

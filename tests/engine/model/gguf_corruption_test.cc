@@ -18,6 +18,7 @@
 #include "tests/testing/gguf_writer.h"
 #include "tests/testing/largest_allocation.h"
 #include "tests/testing/mutation.h"
+#include "tests/testing/sentence_piece_vocabulary.h"
 
 namespace sparseserve {
 namespace {
@@ -414,6 +415,40 @@ TEST(GgufMutationTest, EveryMutationIsAnErrorOrAFileThatCanBeReadInFull) {
   std::printf("%d mutations refused, %d still valid files\n", refused, valid);
   EXPECT_GT(refused, 5000);
   EXPECT_GT(valid, 500);
+  EXPECT_LT(largest_request, 65536) << "bytes in one allocation";
+}
+
+TEST(GgufMutationTest, EverySentencePieceModelIsRefusedOrWorks) {
+  GgufWriter writer;
+  testing::AddVocabulary(
+      testing::SentencePieceVocabularyOf({"a", "b", "\u2581a", "ab"}), writer);
+  const std::string original = writer.Build();
+  std::mt19937 random(20251125);
+  int works = 0;
+  int refused = 0;
+  largest_request = 0;
+  for (int i = 0; i < 20000; ++i) {
+    const std::string mutated = Mutate(original, random);
+    const std::vector<char> bytes(mutated.begin(), mutated.end());
+    const auto file = GgufFile::Parse(absl::MakeConstSpan(
+        reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()));
+    if (!file.ok()) continue;
+    const auto tokenizer = LoadTokenizer((*file)->metadata());
+    if (!tokenizer.ok()) {
+      ++refused;
+      EXPECT_FALSE(tokenizer.status().message().empty());
+      continue;
+    }
+    ++works;
+    const auto tokens = (*tokenizer)->EncodePrompt("ab a\u20ac<s>", true, 99);
+    ASSERT_TRUE(tokens.ok()) << tokens.status();
+    for (const TokenId token : *tokens) {
+      EXPECT_LT(token, (*tokenizer)->vocab_size());
+    }
+  }
+  std::printf("%d mutated tokenizers refused, %d work\n", refused, works);
+  EXPECT_GT(refused, 500);
+  EXPECT_GT(works, 100);
   EXPECT_LT(largest_request, 65536) << "bytes in one allocation";
 }
 

@@ -33,6 +33,16 @@ TEST(PairMergerTest, TakesTheLeftmostOfEqualPairs) {
   EXPECT_EQ(Merge(merger, {1, 1, 1, 1, 1}), (Symbols{11, 11, 1}));
 }
 
+TEST(PairMergerTest, TakesTheLeftmostOfRulesThatShareARank) {
+  PairMerger merger;
+  ASSERT_TRUE(merger.Add(2, 3, 23, 7));
+  ASSERT_TRUE(merger.Add(1, 2, 12, 7));
+  ASSERT_TRUE(merger.Add(3, 4, 34, 5));
+  EXPECT_EQ(Merge(merger, {1, 2, 3}), (Symbols{12, 3}));
+  EXPECT_EQ(Merge(merger, {2, 3, 4}), (Symbols{2, 34}));
+  EXPECT_FALSE(merger.Add(1, 2, 99, 1));
+}
+
 TEST(PairMergerTest, MergesResultsFurther) {
   PairMerger merger;
   ASSERT_TRUE(merger.Add(1, 2, 12));

@@ -85,9 +85,53 @@ TEST(PreSplitterTest, SetsEveryNumericCharacterApartAsSmolLmDoes) {
   }
 }
 
+TEST(PreSplitterTest, SplitsAsLlama3Does) {
+  const std::pair<std::string, Words> kCases[] = {
+      {"Hello world!", {"Hello", " world", "!"}},
+      {"I'll DON'T it'S", {"I", "'ll", " DON", "'T", " it", "'S"}},
+      // The long s is an s in any case.
+      {"a'\u017fb", {"a", "'\u017f", "b"}},
+      {"12345678", {"123", "456", "78"}},
+      {"x 12", {"x", " ", "12"}},
+      {"½²Ⅷ٣", {"½²Ⅷ", "٣"}},
+      {"(abc) -x_y", {"(abc", ")", " -", "x", "_y"}},
+      {"!!\n\nx", {"!!\n\n", "x"}},
+      {"a \n\n  \r\n  b", {"a", " \n\n  \r\n", " ", " b"}},
+      {"a  b", {"a", " ", " b"}},
+      {"a   1", {"a", "  ", " ", "1"}},
+      {"\tx \t", {"\tx", " \t"}},
+      {"\nx", {"\n", "x"}},
+      {"e\u0301x", {"e", "\u0301x"}},
+      {"日本語。です", {"日本語", "。です"}},
+      {"a\u0085b", {"a", "\u0085b"}},
+  };
+  for (const auto& [text, expected] : kCases) {
+    EXPECT_EQ(Split(PreSplit::kLlama3, text), expected) << text;
+  }
+}
+
+TEST(PreSplitterTest, SetsNumbersApartAsQwen2Does) {
+  EXPECT_EQ(Split(PreSplit::kQwen2, "x 123 I'M\n\n y"),
+            (Words{"x", " ", "1", "2", "3", " I", "'M", "\n\n", " y"}));
+}
+
+TEST(PreSplitterTest, TakesMixedWhiteSpaceInFewPieces) {
+  constexpr size_t kCount = 300000;
+  std::string lines;
+  for (size_t i = 0; i < kCount; ++i) lines += i % 2 == 0 ? " " : "\n";
+  const std::string spaces(kCount, ' ');
+  for (const PreSplit rule : {PreSplit::kLlama3, PreSplit::kQwen2}) {
+    EXPECT_EQ(Split(rule, lines + "x"), (Words{lines, "x"}));
+    EXPECT_EQ(Split(rule, "\n" + spaces), (Words{"\n", spaces}));
+    EXPECT_EQ(Split(rule, spaces + "x"), (Words{spaces.substr(1), " x"}));
+    EXPECT_EQ(Split(rule, "!" + lines).size(), 2);
+  }
+}
+
 TEST(PreSplitterTest, TakesOneLongRunOfEveryKindInOnePiece) {
   constexpr size_t kCount = 300000;
-  for (const PreSplit rule : {PreSplit::kGpt2, PreSplit::kSmolLm}) {
+  for (const PreSplit rule : {PreSplit::kGpt2, PreSplit::kSmolLm,
+                              PreSplit::kLlama3, PreSplit::kQwen2}) {
     for (const char* unit : {"a", " ", "\n", "=", "'", "é", "\u3000", "€"}) {
       std::string text;
       for (size_t i = 0; i < kCount; ++i) text += unit;
@@ -112,7 +156,8 @@ TEST(PreSplitterTest, KeepsEveryByteOfAText) {
       text += static_cast<char>(0x80 | (code & 0x3f));
     }
   }
-  for (const PreSplit rule : {PreSplit::kGpt2, PreSplit::kSmolLm}) {
+  for (const PreSplit rule : {PreSplit::kGpt2, PreSplit::kSmolLm,
+                              PreSplit::kLlama3, PreSplit::kQwen2}) {
     std::string joined;
     for (const std::string& word : Split(rule, text)) joined += word;
     EXPECT_EQ(joined, text);

@@ -1,5 +1,6 @@
 #include "server/rpc/prompt_conversion.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -8,6 +9,8 @@
 #include "gtest/gtest.h"
 #include "tests/server/rpc/sample_model.h"
 #include "tests/server/rpc/status_parts.h"
+#include "tests/testing/fake_chat_template.h"
+#include "tests/testing/fake_tokenizer.h"
 
 namespace sparseserve {
 namespace {
@@ -45,6 +48,36 @@ TEST(EncodePromptTest, TextBecomesTokens) {
             Bytes("hello"));
 }
 
+// Texts begin with token 256.
+class BeginningTokenizer : public testing::FakeTokenizer {
+ public:
+  std::optional<TokenId> begin_token() const override { return 256; }
+  bool prompts_begin() const override { return true; }
+};
+
+TEST(EncodePromptTest, TextAloneBeginsWithTheModelsBeginToken) {
+  const SampleModel sample;
+  const BeginningTokenizer tokenizer;
+  const ServedModel model{.name = "models/sample",
+                          .info = sample.model().info,
+                          .compute_dtype = "f32",
+                          .tokenizer = tokenizer,
+                          .chat_template = sample.model().chat_template,
+                          .max_prompt_tokens = 3,
+                          .max_prompt_bytes = 99};
+  EXPECT_THAT(EncodePrompt(TextPrompt("hi"), model).value(),
+              ElementsAre(256, 'h', 'i'));
+  TooLong(EncodePrompt(TextPrompt("hi!"), model).status());
+  v1::TokenizeRequest request;
+  request.set_text("hi!");
+  EXPECT_THAT(EncodeInput(request, model).value(),
+              ElementsAre(256, 'h', 'i', '!'));
+  auto& message = *request.mutable_chat()->add_messages();
+  message.set_role("user");
+  message.set_content("x");
+  EXPECT_EQ(EncodeInput(request, model).value(), Bytes("user:x;"));
+}
+
 TEST(EncodePromptTest, ChatGoesThroughTheTemplate) {
   const SampleModel sample;
   v1::GenerateOptions options;
@@ -52,6 +85,29 @@ TEST(EncodePromptTest, ChatGoesThroughTheTemplate) {
   message.set_role("user");
   message.set_content("hi");
   EXPECT_EQ(EncodePrompt(options, sample.model()).value(), Bytes("user:hi;"));
+}
+
+// Takes no conversation.
+class StubbornTemplate : public testing::FakeChatTemplate {
+ public:
+  absl::StatusOr<std::vector<TokenId>> Encode(const Tokenizer&,
+                                              absl::Span<const ChatMessage>,
+                                              int64_t) const override {
+    return absl::InvalidArgumentError("message 1 has the role user");
+  }
+};
+
+TEST(EncodePromptTest, AChatThatTheTemplateRefusesNamesTheField) {
+  const SampleModel sample;
+  const StubbornTemplate chat_template;
+  ServedModel model = sample.model();
+  model.chat_template = &chat_template;
+  v1::GenerateOptions options;
+  options.mutable_chat()->add_messages()->set_content("x");
+  const StatusParts parts = PartsOf(EncodePrompt(options, model).status());
+  EXPECT_EQ(parts.code, grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(parts.fields, ElementsAre("options.chat.messages"));
+  EXPECT_THAT(parts.message, HasSubstr("message 1 has the role user"));
 }
 
 TEST(EncodePromptTest, TokenIdsAreTakenAsTheyAre) {
