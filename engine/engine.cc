@@ -156,7 +156,7 @@ absl::Status LoadedEngine::UseLogits(const LogitRow& row,
 
 MemoryUse LoadedEngine::memory() const {
   MemoryUse use;
-  use.mapped_file_bytes = model_.file->file_bytes();
+  use.mapped_file_bytes = model_.checkpoint->file_bytes();
   use.weights_bytes = model_.transformer->weights_bytes();
   use.kv_bytes = model_.kv_cache->bytes();
   use.activations_bytes = model_.transformer->activations_bytes();

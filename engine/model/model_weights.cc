@@ -20,13 +20,13 @@ namespace {
 // so that none is left unused in silence.
 class TensorSource {
  public:
-  TensorSource(Backend& backend, const GgufFile& file)
-      : backend_(backend), file_(file) {}
+  TensorSource(Backend& backend, const Checkpoint& checkpoint)
+      : backend_(backend), checkpoint_(checkpoint) {}
 
   absl::StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows,
                                       int64_t columns) {
     RETURN_IF_ERROR(CheckShape(name, {columns, rows}));
-    return file_.GetMatrix(name);
+    return checkpoint_.GetMatrix(name);
   }
 
   absl::StatusOr<std::unique_ptr<Weight>> Load(const std::string& name,
@@ -42,28 +42,30 @@ class TensorSource {
       WeightUse use) {
     auto weight = backend_.LoadWeight(stacked, use);
     if (weight.ok()) return weight;
-    return absl::Status(
-        weight.status().code(),
-        StrCat("tensor ", name, ": ", weight.status().message()));
+    return absl::Status(weight.status().code(),
+                        StrCat("tensor ", checkpoint_.StoredName(name), ": ",
+                               weight.status().message()));
   }
 
   // float [size] on the device.
   absl::StatusOr<Buffer> LoadVector(const std::string& name, int64_t size) {
     RETURN_IF_ERROR(CheckShape(name, {size}));
-    ASSIGN_OR_RETURN(const StoredMatrix vector, file_.GetVector(name));
+    ASSIGN_OR_RETURN(const StoredMatrix vector, checkpoint_.GetVector(name));
     ASSIGN_OR_RETURN(Buffer values,
                      backend_.Allocate(size * int64_t{sizeof(float)}));
     DequantizeRow(vector.dtype, vector.data, size, values.as<float>());
+    const float offset = checkpoint_.FindTensor(name)->offset;
+    for (int64_t i = 0; i < size; ++i) values.as<float>()[i] += offset;
     return values;
   }
 
   // UNIMPLEMENTED names a tensor that nothing took: the model has a part that
   // the forward pass lacks.
   absl::Status CheckAllTaken() const {
-    for (const GgufTensor& tensor : file_.tensors()) {
+    for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
       if (!taken_.contains(tensor.name)) {
         return absl::UnimplementedError(
-            StrCat("tensor ", Quoted(tensor.name),
+            StrCat("tensor ", Quoted(checkpoint_.StoredName(tensor.name)),
                    " has no use in this architecture"));
       }
     }
@@ -73,23 +75,24 @@ class TensorSource {
  private:
   absl::Status CheckShape(const std::string& name,
                           const std::vector<int64_t>& wanted) {
-    const GgufTensor* tensor = file_.FindTensor(name);
+    const CheckpointTensor* tensor = checkpoint_.FindTensor(name);
+    const std::string title = StrCat("tensor ", checkpoint_.StoredName(name));
     const std::string wanted_text = absl::StrJoin(wanted, ", ");
     if (tensor == nullptr) {
-      return absl::InvalidArgumentError(StrCat(
-          "tensor ", name, " is missing, wanted shape [", wanted_text, "]"));
+      return absl::InvalidArgumentError(
+          StrCat(title, " is missing, wanted shape [", wanted_text, "]"));
     }
     if (tensor->shape != wanted) {
-      return absl::InvalidArgumentError(StrCat(
-          "tensor ", name, " has shape [", absl::StrJoin(tensor->shape, ", "),
-          "], wanted [", wanted_text, "]"));
+      return absl::InvalidArgumentError(
+          StrCat(title, " has shape [", absl::StrJoin(tensor->shape, ", "),
+                 "], wanted [", wanted_text, "]"));
     }
     taken_.insert(tensor->name);
     return absl::OkStatus();
   }
 
   Backend& backend_;
-  const GgufFile& file_;
+  const Checkpoint& checkpoint_;
   absl::flat_hash_set<std::string_view> taken_;
 };
 
@@ -136,22 +139,22 @@ absl::StatusOr<LayerWeights> LoadLayer(TensorSource& source,
 }  // namespace
 
 absl::StatusOr<ModelWeights> LoadModelWeights(
-    Backend& backend, const GgufFile& file, const ModelConfig& config,
+    Backend& backend, const Checkpoint& checkpoint, const ModelConfig& config,
     const std::function<void(double done)>& progress) {
   // Ahead of all else: frequencies by table would bend every angle.
-  if (file.FindTensor("rope_freqs.weight") != nullptr) {
+  if (checkpoint.FindTensor("rope_freqs.weight") != nullptr) {
     return absl::UnimplementedError(
         "tensor rope_freqs.weight: scaled rotary frequencies are not "
         "supported");
   }
-  TensorSource source(backend, file);
+  TensorSource source(backend, checkpoint);
   ModelWeights weights;
   ASSIGN_OR_RETURN(weights.token_embedding,
                    source.Load("token_embd.weight", config.vocab_size,
                                config.hidden, WeightUse::kFewRows));
   ASSIGN_OR_RETURN(weights.output_norm,
                    source.LoadVector("output_norm.weight", config.hidden));
-  if (file.FindTensor("output.weight") != nullptr) {
+  if (checkpoint.FindTensor("output.weight") != nullptr) {
     ASSIGN_OR_RETURN(weights.separate_head,
                      source.Load("output.weight", config.vocab_size,
                                  config.hidden, WeightUse::kFewRows));

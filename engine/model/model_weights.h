@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
-#include "engine/model/gguf_file.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/model_config.h"
 #include "engine/tensor/buffer.h"
 
@@ -22,7 +22,7 @@ struct LayerWeights {
   std::unique_ptr<Weight> down;     // [hidden, mlp_hidden]
 };
 
-// Borrows the model file's bytes: the file must outlive it.
+// Borrows the checkpoint's bytes: the checkpoint must outlive it.
 struct ModelWeights {
   std::unique_ptr<Weight> token_embedding;  // [vocab_size, hidden]
   std::vector<LayerWeights> layers;
@@ -39,7 +39,7 @@ struct ModelWeights {
 // INVALID_ARGUMENT names a tensor that is missing or has another shape than
 // `config` asks for. `progress` (may be empty) is called with 0 ... 1.
 absl::StatusOr<ModelWeights> LoadModelWeights(
-    Backend& backend, const GgufFile& file, const ModelConfig& config,
+    Backend& backend, const Checkpoint& checkpoint, const ModelConfig& config,
     const std::function<void(double done)>& progress);
 
 }  // namespace sparseserve

@@ -10,7 +10,7 @@
 
 #include "engine/backend/create_backend.h"
 #include "engine/layout/layout_builder.h"
-#include "engine/model/gguf_file.h"
+#include "engine/model/gguf_checkpoint.h"
 #include "gtest/gtest.h"
 #include "tests/testing/reference_transformer.h"
 #include "tests/testing/tiny_engine.h"
@@ -99,17 +99,19 @@ class Runner {
  public:
   Runner(const TinyModel& model, std::unique_ptr<Backend> backend)
       : bytes_(model.Build()),
-        file_(GgufFile::Parse(
-                  absl::MakeConstSpan(
-                      reinterpret_cast<const std::byte*>(bytes_.data()),
-                      bytes_.size()))
-                  .value()),
-        config_(ReadModelConfig(file_->metadata()).value()),
+        checkpoint_(GgufCheckpoint::FromFile(
+                        GgufFile::Parse(absl::MakeConstSpan(
+                                            reinterpret_cast<const std::byte*>(
+                                                bytes_.data()),
+                                            bytes_.size()))
+                            .value())
+                        .value()),
+        config_(checkpoint_->config()),
         backend_(std::move(backend)),
         transformer_(
             Transformer::Create(
                 *backend_, config_,
-                LoadModelWeights(*backend_, *file_, config_, {}).value(),
+                LoadModelWeights(*backend_, *checkpoint_, config_, {}).value(),
                 {.max_rows = 512, .max_logit_rows = 4})
                 .value()),
         cache_(KvCache::Create(*backend_,
@@ -133,13 +135,13 @@ class Runner {
     stream.done += count;
   }
 
-  const GgufFile& file() const { return *file_; }
+  const GgufFile& file() const { return checkpoint_->file(); }
   Transformer& transformer() { return *transformer_; }
 
  private:
   const std::function<double()> no_stopwatch_;
   const std::string bytes_;
-  std::unique_ptr<GgufFile> file_;
+  std::unique_ptr<GgufCheckpoint> checkpoint_;
   ModelConfig config_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Transformer> transformer_;
