@@ -13,6 +13,7 @@
 #include "engine/base/str_cat.h"
 #include "engine/tokenizer/bpe_tokenizer.h"
 #include "engine/tokenizer/chatml_template.h"
+#include "engine/tokenizer/end_texts.h"
 #include "engine/tokenizer/pre_splitter.h"
 
 namespace sparseserve {
@@ -28,22 +29,22 @@ constexpr std::string_view kChatTemplateKey = "tokenizer.chat_template";
 // The names that converters write for a model's pre-splitting rule. "default"
 // is no rule that we know: it also splits off punctuation and threes of digits.
 constexpr std::pair<std::string_view, PreSplit> kPreSplits[] = {
-    {"gpt-2", PreSplit::kGpt2},    {"gpt2", PreSplit::kGpt2},
-    {"phi-2", PreSplit::kGpt2},    {"roberta-bpe", PreSplit::kGpt2},
-    {"smollm", PreSplit::kSmolLm}, {"starcoder", PreSplit::kSmolLm},
-    {"refact", PreSplit::kSmolLm}, {"codeshell", PreSplit::kSmolLm}};
+    {"gpt-2", PreSplit::kGpt2},       {"gpt2", PreSplit::kGpt2},
+    {"phi-2", PreSplit::kGpt2},       {"roberta-bpe", PreSplit::kGpt2},
+    {"smollm", PreSplit::kSmolLm},    {"starcoder", PreSplit::kSmolLm},
+    {"refact", PreSplit::kSmolLm},    {"codeshell", PreSplit::kSmolLm},
+    {"llama-bpe", PreSplit::kLlama3}, {"llama3", PreSplit::kLlama3},
+    {"llama-v3", PreSplit::kLlama3},  {"qwen2", PreSplit::kQwen2}};
 
+constexpr std::string_view kBeginKey = "tokenizer.ggml.bos_token_id";
+constexpr std::string_view kAddBeginKey = "tokenizer.ggml.add_bos_token";
 // Keys of tokens that end a text or a turn.
 constexpr std::array<std::string_view, 3> kEndKeys = {
     "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
     "tokenizer.ggml.eom_token_id"};
-// Special tokens that end one by their meaning, whether or not a key says so.
-constexpr std::array<std::string_view, 5> kEndTexts = {
-    "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|end|>"};
 // Changes to the text or its tokens that no byte-level model here asks for.
-constexpr std::array<std::string_view, 3> kUnsupportedFlags = {
-    "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token",
-    "tokenizer.ggml.add_space_prefix"};
+constexpr std::array<std::string_view, 2> kUnsupportedFlags = {
+    "tokenizer.ggml.add_eos_token", "tokenizer.ggml.add_space_prefix"};
 
 absl::Status CheckModel(const GgufMetadata& metadata) {
   ASSIGN_OR_RETURN(const std::string_view model, metadata.GetString(kModelKey));
@@ -95,6 +96,35 @@ absl::StatusOr<std::vector<TokenKind>> ReadKinds(const GgufMetadata& metadata,
   return kinds;
 }
 
+absl::StatusOr<TokenId> ReadTokenId(const GgufMetadata& metadata,
+                                    std::string_view key, size_t tokens) {
+  ASSIGN_OR_RETURN(const uint32_t token, metadata.GetUint32(key));
+  if (token >= tokens) {
+    return absl::InvalidArgumentError(StrCat(
+        key, " is ", token, ", but the vocabulary has ", tokens, " tokens"));
+  }
+  return static_cast<TokenId>(token);
+}
+
+absl::Status ReadBegin(const GgufMetadata& metadata,
+                       BpeVocabulary& vocabulary) {
+  if (metadata.Has(kBeginKey)) {
+    ASSIGN_OR_RETURN(
+        vocabulary.begin_token,
+        ReadTokenId(metadata, kBeginKey, vocabulary.tokens.size()));
+  }
+  // Llama 3's files may leave the key out.
+  vocabulary.prompts_begin = vocabulary.pre_split == PreSplit::kLlama3;
+  if (metadata.Has(kAddBeginKey)) {
+    ASSIGN_OR_RETURN(vocabulary.prompts_begin, metadata.GetBool(kAddBeginKey));
+  }
+  if (vocabulary.prompts_begin && !vocabulary.begin_token.has_value()) {
+    return absl::InvalidArgumentError(
+        StrCat("prompts begin with a token, but there is no ", kBeginKey));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<TokenId>> ReadEndTokens(
     const GgufMetadata& metadata, const BpeVocabulary& vocabulary) {
   std::vector<TokenId> ends;
@@ -105,18 +135,13 @@ absl::StatusOr<std::vector<TokenId>> ReadEndTokens(
   };
   for (const std::string_view key : kEndKeys) {
     if (!metadata.Has(key)) continue;
-    ASSIGN_OR_RETURN(const uint32_t token, metadata.GetUint32(key));
-    if (token >= vocabulary.tokens.size()) {
-      return absl::InvalidArgumentError(
-          StrCat(key, " is ", token, ", but the vocabulary has ",
-                 vocabulary.tokens.size(), " tokens"));
-    }
-    add(static_cast<TokenId>(token));
+    ASSIGN_OR_RETURN(const TokenId token,
+                     ReadTokenId(metadata, key, vocabulary.tokens.size()));
+    add(token);
   }
   for (size_t id = 0; id < vocabulary.tokens.size(); ++id) {
     if (vocabulary.kinds[id] == TokenKind::kControl &&
-        std::find(kEndTexts.begin(), kEndTexts.end(), vocabulary.tokens[id]) !=
-            kEndTexts.end()) {
+        IsEndText(vocabulary.tokens[id])) {
       add(static_cast<TokenId>(id));
     }
   }
@@ -146,6 +171,10 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(
                kTokensKey, " has ", vocabulary.tokens.size()));
   }
   ASSIGN_OR_RETURN(vocabulary.merges, ReadStrings(metadata, kMergesKey));
+  vocabulary.ignore_merges = vocabulary.pre_split == PreSplit::kLlama3;
+  // A file does not say it; the models that split so are trained on it.
+  vocabulary.normalizes_nfc = vocabulary.pre_split == PreSplit::kQwen2;
+  RETURN_IF_ERROR(ReadBegin(metadata, vocabulary));
   ASSIGN_OR_RETURN(vocabulary.end_tokens, ReadEndTokens(metadata, vocabulary));
   return BpeTokenizer::Create(vocabulary);
 }

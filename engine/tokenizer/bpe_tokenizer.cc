@@ -11,6 +11,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/tokenizer/byte_alphabet.h"
+#include "engine/tokenizer/nfc.h"
 #include "engine/tokenizer/utf8.h"
 
 namespace sparseserve {
@@ -20,20 +21,14 @@ constexpr size_t kMaxTextBytes = std::numeric_limits<int32_t>::max();
 constexpr TokenId kNoToken = -1;
 constexpr size_t kMaxTokens = std::numeric_limits<int32_t>::max();
 
-// Shares of a token sum to it; no text that Encode() takes overflows the sum.
-constexpr uint64_t kWholeToken = uint64_t{1} << 32;
-
 absl::Status TooMany(int64_t max_tokens) {
   return absl::OutOfRangeError(StrCat("more than ", max_tokens, " tokens"));
 }
 
-bool IsLiteral(TokenKind kind) {
-  return kind == TokenKind::kControl || kind == TokenKind::kUnknown ||
-         kind == TokenKind::kUserDefined;
-}
-
-bool IsSpecialKind(TokenKind kind) {
-  return kind == TokenKind::kControl || kind == TokenKind::kUnknown;
+// A row of the model's matrices that stands for nothing.
+bool IsPlaceholder(const BpeVocabulary& vocabulary, size_t id) {
+  return vocabulary.kinds[id] == TokenKind::kUnused &&
+         vocabulary.tokens[id].empty();
 }
 
 absl::StatusOr<absl::flat_hash_map<std::string_view, TokenId>> IndexTokens(
@@ -51,6 +46,7 @@ absl::StatusOr<absl::flat_hash_map<std::string_view, TokenId>> IndexTokens(
   absl::flat_hash_map<std::string_view, TokenId> index;
   index.reserve(size);
   for (size_t id = 0; id < size; ++id) {
+    if (IsPlaceholder(vocabulary, id)) continue;
     const auto [entry, added] =
         index.emplace(vocabulary.tokens[id], static_cast<TokenId>(id));
     if (!added) {
@@ -80,15 +76,22 @@ absl::StatusOr<std::pair<std::string_view, std::string_view>> SplitMerge(
 absl::StatusOr<std::unique_ptr<BpeTokenizer>> BpeTokenizer::Create(
     const BpeVocabulary& vocabulary) {
   ASSIGN_OR_RETURN(const TokenIndex index, IndexTokens(vocabulary));
-  std::unique_ptr<BpeTokenizer> tokenizer(
-      new BpeTokenizer(vocabulary.pre_split));
+  std::unique_ptr<BpeTokenizer> tokenizer(new BpeTokenizer(vocabulary));
   RETURN_IF_ERROR(tokenizer->AddTokens(vocabulary));
   RETURN_IF_ERROR(tokenizer->AddBytes(vocabulary, index));
   RETURN_IF_ERROR(tokenizer->AddMerges(vocabulary, index));
-  RETURN_IF_ERROR(tokenizer->AddEndTokens(vocabulary));
+  RETURN_IF_ERROR(tokenizer->CheckBeginAndEnd());
+  if (vocabulary.ignore_merges) tokenizer->AddWholeWords(vocabulary);
   tokenizer->MeasureTokens();
   return tokenizer;
 }
+
+BpeTokenizer::BpeTokenizer(const BpeVocabulary& vocabulary)
+    : normalizes_nfc_(vocabulary.normalizes_nfc),
+      begin_token_(vocabulary.begin_token),
+      prompts_begin_(vocabulary.prompts_begin),
+      end_tokens_(vocabulary.end_tokens),
+      splitter_(vocabulary.pre_split) {}
 
 absl::Status BpeTokenizer::AddTokens(const BpeVocabulary& vocabulary) {
   std::vector<AddedTokens::Literal> user_defined;
@@ -97,7 +100,7 @@ absl::Status BpeTokenizer::AddTokens(const BpeVocabulary& vocabulary) {
     const std::string& text = vocabulary.tokens[id];
     const TokenKind kind = vocabulary.kinds[id];
     special_.push_back(IsSpecialKind(kind));
-    if (!IsLiteral(kind)) {
+    if (!IsLiteralKind(kind)) {
       // A token with a character outside the alphabet stands for itself.
       bytes_.push_back(AlphabetToBytes(text).value_or(text));
       continue;
@@ -122,7 +125,7 @@ absl::Status BpeTokenizer::AddBytes(const BpeVocabulary& vocabulary,
   for (int byte = 0; byte < 256; ++byte) {
     const auto found = index.find(ByteToAlphabet(static_cast<uint8_t>(byte)));
     const bool present =
-        found != index.end() && !IsLiteral(vocabulary.kinds[found->second]);
+        found != index.end() && !IsLiteralKind(vocabulary.kinds[found->second]);
     byte_tokens_[byte] = present ? found->second : kNoToken;
     if (!present && byte >= ' ' && byte <= '~') {
       return absl::InvalidArgumentError(
@@ -158,44 +161,31 @@ absl::Status BpeTokenizer::AddMerges(const BpeVocabulary& vocabulary,
   return absl::OkStatus();
 }
 
-absl::Status BpeTokenizer::AddEndTokens(const BpeVocabulary& vocabulary) {
-  for (const TokenId token : vocabulary.end_tokens) {
-    if (token < 0 || token >= vocab_size()) {
-      return absl::InvalidArgumentError(StrCat(
-          "end token ", token, " is not within 0 and ", vocab_size() - 1));
-    }
-  }
-  end_tokens_ = vocabulary.end_tokens;
+absl::Status BpeTokenizer::CheckBeginAndEnd() const {
+  const auto check = [this](const char* what, TokenId token) {
+    if (token >= 0 && token < vocab_size()) return absl::OkStatus();
+    return absl::InvalidArgumentError(StrCat(
+        what, " token ", token, " is not within 0 and ", vocab_size() - 1));
+  };
+  if (begin_token_) RETURN_IF_ERROR(check("begin", *begin_token_));
+  for (const TokenId token : end_tokens_) RETURN_IF_ERROR(check("end", token));
   return absl::OkStatus();
 }
 
-void BpeTokenizer::MeasureTokens() {
-  std::array<size_t, 256> longest = {};  // token with the byte in it
-  for (const std::string& token : bytes_) {
-    for (const char byte : token) {
-      size_t& most = longest[static_cast<uint8_t>(byte)];
-      most = std::max(most, token.size());
-    }
-  }
-  for (size_t byte = 0; byte < longest.size(); ++byte) {
-    // A byte without a token of its own may disappear.
-    if (byte_tokens_[byte] == kNoToken) continue;
-    least_shares_[byte] = kWholeToken / longest[byte];
+void BpeTokenizer::AddWholeWords(const BpeVocabulary& vocabulary) {
+  for (size_t id = 0; id < bytes_.size(); ++id) {
+    if (vocabulary.kinds[id] != TokenKind::kNormal) continue;
+    whole_words_.emplace(bytes_[id], static_cast<TokenId>(id));
   }
 }
 
-// A token of n bytes, each in no longer token than some m >= n, has shares of
-// 1/m that sum to 1 at most: the sum over a text cannot exceed its tokens.
-bool BpeTokenizer::NeedsMoreThan(int64_t max_tokens,
-                                 std::string_view text) const {
-  if (max_tokens >= static_cast<int64_t>(text.size())) return false;
-  uint64_t shares = 0;
-  for (const char byte : text) {
-    shares += least_shares_[static_cast<uint8_t>(byte)];
+void BpeTokenizer::MeasureTokens() {
+  for (const std::string& token : bytes_) bound_.Add(token);
+  for (size_t byte = 0; byte < byte_tokens_.size(); ++byte) {
+    if (byte_tokens_[byte] == kNoToken) {
+      bound_.Exempt(static_cast<uint8_t>(byte));
+    }
   }
-  return shares / kWholeToken > static_cast<uint64_t>(max_tokens) ||
-         (shares / kWholeToken == static_cast<uint64_t>(max_tokens) &&
-          shares % kWholeToken > 0);
 }
 
 absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(
@@ -208,7 +198,9 @@ absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(
     return absl::InvalidArgumentError(
         StrCat("not valid UTF-8 at byte ", *invalid));
   }
-  if (NeedsMoreThan(max_tokens, text)) return TooMany(max_tokens);
+  if (!normalizes_nfc_ && bound_.Exceeded(max_tokens, text)) {
+    return TooMany(max_tokens);
+  }
   const AddedTokens& added =
       parse_special ? user_defined_and_special_ : user_defined_;
   Encoding encoding{.max_tokens = max_tokens};
@@ -225,22 +217,40 @@ absl::StatusOr<std::vector<TokenId>> BpeTokenizer::Encode(
 
 absl::Status BpeTokenizer::EncodeOrdinary(std::string_view text,
                                           Encoding& encoding) const {
-  std::vector<TokenId>& word = encoding.word;
-  std::vector<TokenId>& tokens = encoding.tokens;
-  const auto full = [&encoding, &tokens] {
-    return static_cast<int64_t>(tokens.size()) > encoding.max_tokens;
+  std::string normalized;
+  const int64_t room =
+      encoding.max_tokens - static_cast<int64_t>(encoding.tokens.size());
+  if (room < 0) return TooMany(encoding.max_tokens);
+  if (normalizes_nfc_) {
+    normalized = NormalizeNfc(text);
+    text = normalized;
+    if (bound_.Exceeded(room, text)) return TooMany(encoding.max_tokens);
+  }
+  const auto full = [&encoding] {
+    return static_cast<int64_t>(encoding.tokens.size()) > encoding.max_tokens;
   };
   RETURN_IF_ERROR(splitter_.Split(text, [&](std::string_view piece) {
-    word.clear();
-    for (const char byte : piece) {
-      const TokenId token = byte_tokens_[static_cast<uint8_t>(byte)];
-      if (token != kNoToken) word.push_back(token);
-    }
-    merger_.Apply(word, encoding.scratch);
-    tokens.insert(tokens.end(), word.begin(), word.end());
+    EncodeWord(piece, encoding);
     return !full();
   }));
   return full() ? TooMany(encoding.max_tokens) : absl::OkStatus();
+}
+
+void BpeTokenizer::EncodeWord(std::string_view piece,
+                              Encoding& encoding) const {
+  const auto whole = whole_words_.find(piece);
+  if (whole != whole_words_.end()) {
+    encoding.tokens.push_back(whole->second);
+    return;
+  }
+  std::vector<TokenId>& word = encoding.word;
+  word.clear();
+  for (const char byte : piece) {
+    const TokenId token = byte_tokens_[static_cast<uint8_t>(byte)];
+    if (token != kNoToken) word.push_back(token);
+  }
+  merger_.Apply(word, encoding.scratch);
+  encoding.tokens.insert(encoding.tokens.end(), word.begin(), word.end());
 }
 
 std::string_view BpeTokenizer::TokenBytes(TokenId token) const {

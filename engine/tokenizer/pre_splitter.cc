@@ -31,6 +31,22 @@ constexpr char kSmolLmPattern[] =
     R"(|[)" SPARSESERVE_SPACE R"(]+(?![^)" SPARSESERVE_SPACE R"(\p{N}]))"
     R"(|[)" SPARSESERVE_SPACE R"(]++)";
 
+// What Llama 3's and Qwen2's rules have before and after the numbers.
+#define SPARSESERVE_LLAMA3_BEGIN \
+  R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?+\p{L}++|)"
+#define SPARSESERVE_LLAMA3_END                                     \
+  R"(| ?[^)" SPARSESERVE_SPACE R"(\p{L}\p{N}]++[\r\n]*+)"          \
+  R"(|[)" SPARSESERVE_SPACE R"(]*[\r\n]++)"                        \
+  R"(|[)" SPARSESERVE_SPACE R"(]+(?![^)" SPARSESERVE_SPACE R"(]))" \
+  R"(|[)" SPARSESERVE_SPACE R"(]++)"
+
+constexpr char kLlama3Pattern[] =
+    SPARSESERVE_LLAMA3_BEGIN R"(\p{N}{1,3}+)" SPARSESERVE_LLAMA3_END;
+constexpr char kQwen2Pattern[] =
+    SPARSESERVE_LLAMA3_BEGIN R"(\p{N})" SPARSESERVE_LLAMA3_END;
+
+#undef SPARSESERVE_LLAMA3_END
+#undef SPARSESERVE_LLAMA3_BEGIN
 #undef SPARSESERVE_SPACE
 
 const char* PatternOf(PreSplit rule) {
@@ -39,11 +55,16 @@ const char* PatternOf(PreSplit rule) {
       return kGpt2Pattern;
     case PreSplit::kSmolLm:
       return kSmolLmPattern;
+    case PreSplit::kLlama3:
+      return kLlama3Pattern;
+    case PreSplit::kQwen2:
+      return kQwen2Pattern;
   }
   SPARSESERVE_CHECK(false);
 }
 
-// Steps inside one match. The patterns need about ten at most.
+// Steps inside one match: about ten, and one for each byte of white space that
+// has no line end, which is then one word.
 constexpr uint32_t kMatchLimit = 1000;
 
 struct FreeMatchData {
@@ -83,7 +104,8 @@ absl::Status PreSplitter::Split(
   const std::unique_ptr<pcre2_match_data, FreeMatchData> match(
       pcre2_match_data_create_from_pattern(code_.get(), nullptr));
   SPARSESERVE_CHECK(context != nullptr && match != nullptr);
-  pcre2_set_match_limit(context.get(), kMatchLimit);
+  pcre2_set_match_limit(context.get(),
+                        kMatchLimit + static_cast<uint32_t>(text.size()));
   size_t offset = 0;
   while (offset < text.size()) {
     const int result = pcre2_match(

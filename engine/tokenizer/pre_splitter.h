@@ -20,6 +20,14 @@ enum class PreSplit {
   // First every numeric character (\p{N}) apart, then GPT-2's rule on each
   // piece between.
   kSmolLm,
+  // English contractions in any case, letters with at most one other character
+  // before them that is no line end and no number, numbers of up to three
+  // characters, other visible characters with at most one space before and
+  // line ends behind, white space up to its last line end, and the rest of it
+  // as in GPT-2's rule.
+  kLlama3,
+  // Llama 3's rule with every numeric character apart.
+  kQwen2,
 };
 
 // Cuts text by one rule. Time is linear in the text's length. Immutable; any

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -20,6 +21,7 @@ using testing::ByteLevelVocabulary;
 using ::testing::ElementsAre;
 using testing::GgufWriter;
 using ::testing::HasSubstr;
+using Ids = std::vector<TokenId>;
 
 // Calls `use` with the metadata that `write` put into a file.
 void WithMetadata(const std::function<void(GgufWriter&)>& write,
@@ -82,6 +84,60 @@ TEST(GgufTokenizerTest, KnowsTheRulesOfFilesByTheirNames) {
   }
 }
 
+TEST(GgufTokenizerTest, BeginsPromptsWhereTheFileSaysSo) {
+  struct Case {
+    std::string rule;
+    std::optional<bool> key;
+    bool begins;
+  };
+  const Case kCases[] = {{"gpt-2", std::nullopt, false},
+                         {"gpt-2", true, true},
+                         {"llama-bpe", std::nullopt, true},
+                         {"llama-bpe", false, false}};
+  for (const Case& row : kCases) {
+    WithMetadata(
+        [&](GgufWriter& writer) {
+          const BpeVocabulary vocabulary = ByteLevelVocabulary({});
+          writer.Add("tokenizer.ggml.model", std::string("gpt2"));
+          writer.Add("tokenizer.ggml.pre", row.rule);
+          writer.Add("tokenizer.ggml.tokens", vocabulary.tokens);
+          writer.Add("tokenizer.ggml.merges", vocabulary.merges);
+          writer.Add("tokenizer.ggml.bos_token_id", uint32_t{257});
+          if (row.key) writer.Add("tokenizer.ggml.add_bos_token", *row.key);
+        },
+        [&](const GgufMetadata& metadata) {
+          const auto tokenizer = LoadTokenizer(metadata);
+          ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+          EXPECT_EQ((*tokenizer)->begin_token(), 257);
+          EXPECT_EQ((*tokenizer)->prompts_begin(), row.begins) << row.rule;
+        });
+  }
+}
+
+TEST(GgufTokenizerTest, TakesWholeWordsAndNormalisesAsTheRulesModelsDo) {
+  for (const auto& [rule, tokens] : std::vector<std::pair<std::string, Ids>>{
+           {"gpt-2", {'e', 0xcc, 0x81, ' ', 'a', 'b', 'c'}},
+           {"llama-bpe", {'e', 0xcc, 0x81, 259}},
+           {"qwen2", {0xc3, 0xa9, ' ', 'a', 'b', 'c'}}}) {
+    WithMetadata(
+        [&rule = rule](GgufWriter& writer) {
+          BpeVocabulary vocabulary = ByteLevelVocabulary({});
+          vocabulary.tokens.push_back("Ġabc");
+          writer.Add("tokenizer.ggml.model", std::string("gpt2"));
+          writer.Add("tokenizer.ggml.pre", rule);
+          writer.Add("tokenizer.ggml.tokens", vocabulary.tokens);
+          writer.Add("tokenizer.ggml.merges", vocabulary.merges);
+          writer.Add("tokenizer.ggml.add_bos_token", false);
+        },
+        [&rule = rule, &tokens = tokens](const GgufMetadata& metadata) {
+          const auto tokenizer = LoadTokenizer(metadata);
+          ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+          EXPECT_EQ((*tokenizer)->Encode("e\u0301 abc", false).value(), tokens)
+              << rule;
+        });
+  }
+}
+
 TEST(GgufTokenizerTest, NamesTheKeyThatIsMissingOrMalformed) {
   struct Case {
     std::string message;
@@ -130,10 +186,21 @@ TEST(GgufTokenizerTest, NamesTheKeyThatIsMissingOrMalformed) {
          writer.Add("tokenizer.ggml.tokens", vocabulary.tokens);
          writer.Add("tokenizer.ggml.token_type", std::vector<int32_t>{1, 1});
        }},
-      {"tokenizer.ggml.add_bos_token is true",
+      {"prompts begin with a token, but there is no "
+       "tokenizer.ggml.bos_token_id",
        [&](GgufWriter& writer) {
          AddVocabulary(vocabulary, writer);
          writer.Add("tokenizer.ggml.add_bos_token", true);
+       }},
+      {"tokenizer.ggml.bos_token_id is 259, but the vocabulary has 259",
+       [&](GgufWriter& writer) {
+         AddVocabulary(vocabulary, writer);
+         writer.Add("tokenizer.ggml.bos_token_id", uint32_t{259});
+       }},
+      {"tokenizer.ggml.add_eos_token is true",
+       [&](GgufWriter& writer) {
+         AddVocabulary(vocabulary, writer);
+         writer.Add("tokenizer.ggml.add_eos_token", true);
        }},
       {"tokenizer.ggml.eot_token_id is 259, but the vocabulary has 259",
        [&](GgufWriter& writer) {
