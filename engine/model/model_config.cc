@@ -8,21 +8,10 @@
 #include "engine/base/quoted.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
+#include "engine/model/model_limits.h"
 
 namespace sparseserve {
 namespace {
-
-// Ceilings that no model of this size class reaches; they bound what a file
-// can make the engine allocate before its tensors are seen.
-constexpr int64_t kMaxLayers = 1024;
-constexpr int64_t kMaxWidth = 1 << 16;
-constexpr int64_t kMaxMlpWidth = 1 << 18;
-constexpr int64_t kMaxHeads = 1024;
-constexpr int64_t kMaxHeadDim = 256;
-// Attention kernels work on whole vectors of a head.
-constexpr int64_t kHeadDimStep = 8;
-constexpr int64_t kMaxContextTokens = 1 << 18;
-constexpr int64_t kMaxVocabSize = 1 << 22;
 
 absl::Status WrongFile(std::string_view key, std::string_view found,
                        std::string_view wanted) {
