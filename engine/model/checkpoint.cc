@@ -1,6 +1,9 @@
 #include "engine/model/checkpoint.h"
 
+#include <sys/stat.h>
+
 #include "engine/model/gguf_checkpoint.h"
+#include "engine/model/safetensors_checkpoint.h"
 
 namespace sparseserve {
 
@@ -12,6 +15,10 @@ int64_t CheckpointTensor::elements() const {
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> OpenCheckpoint(
     const std::string& path) {
+  struct stat status;
+  if (stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
+    return SafetensorsCheckpoint::Open(path);
+  }
   return GgufCheckpoint::Open(path);
 }
 

@@ -1,13 +1,9 @@
 // What lying, broken and hostile GGUF files get: an error that names the thing,
 // and no memory to speak of.
 
-#include <atomic>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <functional>
-#include <new>
 #include <random>
 #include <string>
 #include <vector>
@@ -18,27 +14,8 @@
 #include "gtest/gtest.h"
 #include "tests/testing/byte_level_vocabulary.h"
 #include "tests/testing/gguf_writer.h"
-
-namespace {
-// The largest single request for memory since it was last set to 0.
-std::atomic<size_t> largest_request = 0;
-}  // namespace
-
-// Not inlined: the compiler would miss that new and delete belong together.
-[[gnu::noinline]] void* operator new(size_t bytes) {
-  size_t seen = largest_request.load();
-  while (bytes > seen && !largest_request.compare_exchange_weak(seen, bytes)) {
-  }
-  void* memory = std::malloc(bytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept {
-  std::free(memory);
-}
+#include "tests/testing/largest_request.h"
+#include "tests/testing/mutate.h"
 
 namespace sparseserve {
 namespace {
@@ -335,9 +312,9 @@ TEST_P(GgufCorruptionTest, IsAnErrorThatNamesTheThing) {
   GetParam().spoil(file);
   const std::string bytes = file.Bytes();
 
-  largest_request = 0;
+  testing::ForgetRequests();
   const auto parsed = Parse(bytes);
-  const size_t largest = largest_request;
+  const size_t largest = testing::LargestRequest();
 
   ASSERT_FALSE(parsed.ok());
   EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument);
@@ -402,38 +379,6 @@ int64_t ReadAll(const GgufFile& file) {
   return sum + LoadTokenizer(metadata).ok() + LoadChatTemplate(metadata).ok();
 }
 
-// Changes, cuts or repeats bytes at one to four random places.
-std::string Mutate(const std::string& original, std::mt19937& random) {
-  const auto below = [&random](size_t limit) { return random() % limit; };
-  std::string bytes = original;
-  for (size_t i = below(4) + 1; i > 0 && bytes.size() > 9; --i) {
-    const size_t place = below(bytes.size() - 8);
-    switch (below(6)) {
-      case 0:
-        bytes[place] ^= static_cast<char>(1 << below(8));
-        break;
-      case 1:
-        bytes[place] = static_cast<char>(below(256));
-        break;
-      case 2:
-        bytes.resize(place);
-        break;
-      case 3:
-        bytes.erase(place, below(8) + 1);
-        break;
-      case 4:
-        bytes.insert(place, bytes.substr(place, below(16) + 1));
-        break;
-      default: {
-        const uint64_t extremes[] = {0, 1, kHuge, kMax, kMax - 31, 1u << 31};
-        std::memcpy(&bytes[place], &extremes[below(6)], 8);
-        break;
-      }
-    }
-  }
-  return bytes;
-}
-
 TEST(GgufMutationTest, EveryMutationIsAnErrorOrAFileThatCanBeReadInFull) {
   const std::string original = FileToMutate();
   const auto unspoiled = Parse(original);
@@ -442,10 +387,10 @@ TEST(GgufMutationTest, EveryMutationIsAnErrorOrAFileThatCanBeReadInFull) {
   std::mt19937 random(20240607);
   int valid = 0;
   int refused = 0;
-  largest_request = 0;
+  testing::ForgetRequests();
   for (int i = 0; i < 20000; ++i) {
     // A copy of exact size, so that a sanitizer sees any byte read beyond it.
-    const std::string mutated = Mutate(original, random);
+    const std::string mutated = testing::Mutate(original, random);
     const std::vector<char> bytes(mutated.begin(), mutated.end());
     const auto file = GgufFile::Parse(absl::MakeConstSpan(
         reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()));
@@ -460,7 +405,7 @@ TEST(GgufMutationTest, EveryMutationIsAnErrorOrAFileThatCanBeReadInFull) {
   std::printf("%d mutations refused, %d still valid files\n", refused, valid);
   EXPECT_GT(refused, 5000);
   EXPECT_GT(valid, 500);
-  EXPECT_LT(largest_request, 65536) << "bytes in one allocation";
+  EXPECT_LT(testing::LargestRequest(), 65536) << "bytes in one allocation";
 }
 
 TEST(GgufMutationTest, EveryTruncationIsRefused) {
