@@ -26,15 +26,18 @@ constexpr NamePair kInLayer[] = {
     {"self_attn.q_proj.weight", "attn_q.weight"},
     {"self_attn.k_proj.weight", "attn_k.weight"},
     {"self_attn.v_proj.weight", "attn_v.weight"},
-    {"self_attn.q_proj.bias", "attn_q.bias"},
-    {"self_attn.k_proj.bias", "attn_k.bias"},
-    {"self_attn.v_proj.bias", "attn_v.bias"},
     {"self_attn.q_norm.weight", "attn_q_norm.weight"},
     {"self_attn.k_norm.weight", "attn_k_norm.weight"},
     {"self_attn.o_proj.weight", "attn_output.weight"},
     {"mlp.gate_proj.weight", "ffn_gate.weight"},
     {"mlp.up_proj.weight", "ffn_up.weight"},
     {"mlp.down_proj.weight", "ffn_down.weight"},
+};
+// Where other families have these, transformers does not look at them.
+constexpr NamePair kQwen2Biases[] = {
+    {"self_attn.q_proj.bias", "attn_q.bias"},
+    {"self_attn.k_proj.bias", "attn_k.bias"},
+    {"self_attn.v_proj.bias", "attn_v.bias"},
 };
 // Gemma has norms before and after each half. What others call the norm after
 // attention is before their MLP.
@@ -85,6 +88,9 @@ std::string Translate(Architecture architecture, std::string_view name,
   if (found.empty()) {
     found = IsGemma(architecture) ? FindIn(kGemmaNorms, from, to, part)
                                   : FindIn(kOtherNorms, from, to, part);
+  }
+  if (found.empty() && architecture == Architecture::kQwen2) {
+    found = FindIn(kQwen2Biases, from, to, part);
   }
   if (found.empty()) return "";
   return StrCat(to_layer, number, ".", found);

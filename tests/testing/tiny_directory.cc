@@ -1,5 +1,9 @@
 #include "tests/testing/tiny_directory.h"
 
+#include <utility>
+
+#include "engine/tokenizer/byte_alphabet.h"
+
 namespace sparseserve::testing {
 namespace {
 
@@ -20,14 +24,14 @@ TinyDirectory::TinyDirectory(std::string_view model_type) {
                 {"num_attention_heads", 2},
                 {"num_key_value_heads", 1},
                 {"head_dim", 16},
-                {"vocab_size", 64},
+                {"vocab_size", kVocabSize},
                 {"max_position_embeddings", 128},
                 {"rms_norm_eps", 1e-5},
                 {"sliding_window", 32},
                 {"tie_word_embeddings", true}};
   const std::string layer = "model.layers.0.";
   tensors = {
-      {"model.embed_tokens.weight", "BF16", {64, 32}},
+      {"model.embed_tokens.weight", "BF16", {kVocabSize, 32}},
       {"model.norm.weight", "F32", {32}},
       {layer + "input_layernorm.weight", "BF16", {32}},
       {layer + "self_attn.q_proj.weight", "F16", {32, 32}},
@@ -68,6 +72,7 @@ std::string TinyDirectory::File(const std::vector<Tensor>& tensors) {
 
 void TinyDirectory::Write(const TestFolder& folder) const {
   folder.Write("config.json", config.dump());
+  folder.Write("tokenizer.json", ByteTokenizerJson());
   folder.Write("model.safetensors", File(tensors));
 }
 
@@ -83,9 +88,31 @@ std::string TinyDirectory::Index(size_t first) const {
 void TinyDirectory::WriteShards(const TestFolder& folder, size_t first) const {
   const auto middle = tensors.begin() + static_cast<int64_t>(first);
   folder.Write("config.json", config.dump());
+  folder.Write("tokenizer.json", ByteTokenizerJson());
   folder.Write(kShards[0], File({tensors.begin(), middle}));
   folder.Write(kShards[1], File({middle, tensors.end()}));
   folder.Write("model.safetensors.index.json", Index(first));
+}
+
+std::string ByteTokenizerJson() {
+  Json vocabulary;
+  for (int byte = 0; byte < 256; ++byte) {
+    vocabulary[ByteToAlphabet(static_cast<uint8_t>(byte))] = byte;
+  }
+  Json added = Json::array();
+  for (const auto& [id, text] :
+       {std::pair(256, "<|endoftext|>"), std::pair(257, "<|im_end|>")}) {
+    added.push_back({{"id", id}, {"content", text}, {"special", true}});
+  }
+  const Json byte_level = {
+      {"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+  const Json tokenizer = {
+      {"added_tokens", added},
+      {"pre_tokenizer", byte_level},
+      {"decoder", byte_level},
+      {"model",
+       {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", Json::array()}}}};
+  return tokenizer.dump();
 }
 
 }  // namespace sparseserve::testing

@@ -23,19 +23,25 @@ struct TinyDirectory {
   // "gemma3_text", with one layer.
   explicit TinyDirectory(std::string_view model_type = "llama");
 
+  static constexpr int kVocabSize = 264;
+
   // Null if there is none.
   Tensor* Find(std::string_view name);
   // The bytes of a file of these tensors.
   static std::string File(const std::vector<Tensor>& tensors);
-  // config.json and model.safetensors.
+  // config.json, model.safetensors and tokenizer.json.
   void Write(const TestFolder& folder) const;
   // The index of two shards, the first of `first` tensors.
   std::string Index(size_t first) const;
-  // config.json, that index and its shards.
+  // config.json, tokenizer.json, that index and its shards.
   void WriteShards(const TestFolder& folder, size_t first) const;
 
   nlohmann::json config;
   std::vector<Tensor> tensors;
 };
+
+// A tokenizer.json of byte-level BPE: token b < 256 is the byte b, 256 is
+// <|endoftext|> and 257 <|im_end|>, as TinyModel's. There are no merges.
+std::string ByteTokenizerJson();
 
 }  // namespace sparseserve::testing

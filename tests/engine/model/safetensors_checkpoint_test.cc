@@ -101,7 +101,7 @@ TEST(SafetensorsCheckpointTest, GemmasNormsHoldTheGainLessOne) {
 TEST(SafetensorsCheckpointTest, HeadIsTheTableIfTied) {
   const TestFolder folder;
   TinyDirectory directory;
-  directory.tensors.push_back({"lm_head.weight", "BF16", {64, 32}});
+  directory.tensors.push_back({"lm_head.weight", "BF16", {264, 32}});
   directory.Write(folder);
   EXPECT_EQ(OpenCheckpoint(folder.path()).value()->FindTensor("output.weight"),
             nullptr);
@@ -230,6 +230,11 @@ TEST(SafetensorsCheckpointTest, MissingFilesAreNamed) {
                                          "model.safetensors.index.json"));
   EXPECT_EQ(OpenCheckpoint(folder.path() + "/missing").status().code(),
             absl::StatusCode::kNotFound);
+  folder.Write("model.safetensors", "x");
+  EXPECT_THAT(std::string(OpenCheckpoint(folder.path() + "/model.safetensors")
+                              .status()
+                              .message()),
+              HasSubstr("name the directory that it is in"));
 }
 
 TEST(SafetensorsCheckpointTest, LargeOrWrongConfigurationIsNamedWithItsPath) {
@@ -243,9 +248,9 @@ TEST(SafetensorsCheckpointTest, LargeOrWrongConfigurationIsNamedWithItsPath) {
   EXPECT_THAT(ErrorOf(folder),
               HasSubstr(folder.path() + ": config.json is not JSON"));
   directory.Write(folder);
-  folder.Write("generation_config.json", R"({"eos_token_id": 64})");
+  folder.Write("generation_config.json", R"({"eos_token_id": 264})");
   EXPECT_THAT(ErrorOf(folder),
-              HasSubstr("generation_config.json: eos_token_id is 64"));
+              HasSubstr("generation_config.json: eos_token_id is 264"));
 }
 
 TEST(SafetensorsCheckpointTest, ShardsAreOneModel) {
