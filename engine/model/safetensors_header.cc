@@ -103,7 +103,7 @@ class HeaderReader final : public Json::json_sax_t {
 std::string HeaderReader::Where() const {
   if (is_in_metadata_) return std::string(kMetadata);
   if (place_ == Place::kOutside) return "the header";
-  const std::string title = StrCat(
+  std::string title = StrCat(
       place_ == Place::kArray ? "an element of " : "", tensors_.back().Title());
   switch (field_) {
     case Field::kNone:
