@@ -62,7 +62,7 @@ class LoadedEngine final : public Engine {
 LoadedEngine::LoadedEngine(Options options, LoadedModel model)
     : options_(std::move(options)),
       model_(std::move(model)),
-      attention_plan_({model_.config.layers, model_.config.kv_heads}),
+      attention_plan_(Transformer::PlanShape(model_.config)),
       sampler_(model_.config.vocab_size) {
   limits_.max_slices = options_.max_step_slices;
   limits_.max_rows = options_.max_step_tokens;

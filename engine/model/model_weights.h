@@ -13,13 +13,19 @@
 
 namespace sparseserve {
 
+// Buffers that a model does not have are empty.
 struct LayerWeights {
   Buffer attention_norm;        // float [hidden]
   std::unique_ptr<Weight> qkv;  // [qkv_columns, hidden]: q, k, v stacked
+  Buffer qkv_bias;              // float [qkv_columns]
+  Buffer query_norm;            // float [head_dim]
+  Buffer key_norm;              // float [head_dim]
   std::unique_ptr<Weight> attention_output;  // [hidden, q_columns]
+  Buffer attention_post_norm;                // float [hidden]
   Buffer mlp_norm;                           // float [hidden]
   std::unique_ptr<Weight> gate_up;  // [2 * mlp_hidden, hidden]: gate first
   std::unique_ptr<Weight> down;     // [hidden, mlp_hidden]
+  Buffer mlp_post_norm;             // float [hidden]
 };
 
 // Borrows the checkpoint's bytes: the checkpoint must outlive it.
@@ -28,6 +34,9 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
   Buffer output_norm;                     // float [hidden]
   std::unique_ptr<Weight> separate_head;  // null: tied to token_embedding
+  // [head_dim / 2], each positive: RopeFrequencies::Divisors of `rope`, of
+  // files that hold them as a tensor; else empty.
+  std::vector<float> rope_divisors;
 
   const Weight& head() const {
     return separate_head != nullptr ? *separate_head : *token_embedding;

@@ -53,13 +53,17 @@ class SparseListsBackend : public Backend {
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
     return real_->Allocate(bytes);
   }
-  void Embed(const Weight& table, absl::Span<const TokenId> tokens,
+  void Embed(const Weight& table, absl::Span<const TokenId> tokens, float scale,
              MatrixView output) override {
-    real_->Embed(table, tokens, output);
+    real_->Embed(table, tokens, scale, output);
   }
   void RmsNorm(ConstMatrixView input, const float* gain, float epsilon,
                MatrixView output) override {
     real_->RmsNorm(input, gain, epsilon, output);
+  }
+  void AddRmsNorm(ConstMatrixView input, const float* gain, float epsilon,
+                  MatrixView output) override {
+    real_->AddRmsNorm(input, gain, epsilon, output);
   }
   void Linear(const Weight& weight, ConstMatrixView input, RowGroups groups,
               bool accumulate, MatrixView output) override {
@@ -84,6 +88,12 @@ class SparseListsBackend : public Backend {
   }
   void SwiGlu(ConstMatrixView gate_up, MatrixView output) override {
     real_->SwiGlu(gate_up, output);
+  }
+  void GeGlu(ConstMatrixView gate_up, MatrixView output) override {
+    real_->GeGlu(gate_up, output);
+  }
+  void SoftCap(float cap, MatrixView values) override {
+    real_->SoftCap(cap, values);
   }
 
  private:
@@ -121,7 +131,7 @@ class Runner {
                                 .dtype = backend_->device().kv_dtype},
                                /*pages=*/16)
                    .value()),
-        plan_({config_.layers, config_.kv_heads}) {}
+        plan_(Transformer::PlanShape(config_)) {}
 
   // Runs the stream's next `count` tokens.
   void Forward(Stream& stream, int count) {
