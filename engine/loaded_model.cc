@@ -122,11 +122,6 @@ absl::StatusOr<LoadedModel> LoadModel(const Engine::Options& options) {
   LoadedModel model;
   ASSIGN_OR_RETURN(model.checkpoint, OpenCheckpoint(options.model_path));
   model.config = model.checkpoint->config();
-  if (model.config.rope_pairs != RopePairs::kAdjacent) {
-    return absl::UnimplementedError(
-        StrCat(options.model_path,
-               ": models that rotate halves of a head do not run yet"));
-  }
   ASSIGN_OR_RETURN(model.tokenizer, model.checkpoint->LoadTokenizer());
   if (model.tokenizer->vocab_size() != model.config.vocab_size) {
     return absl::InvalidArgumentError(

@@ -6,14 +6,10 @@
 #include "engine/base/quoted.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
+#include "engine/model/model_limits.h"
 
 namespace sparseserve {
 namespace {
-
-constexpr int32_t kMaxWindowTokens = 1 << 30;
-constexpr float kMaxRopeBase = 1e12f;
-constexpr float kMaxScalingFactor = 1e6f;
-constexpr float kMaxCap = 1e6f;
 
 absl::Status ReadRope(const ConfigReader& reader, ModelConfig& config) {
   if (reader.Has("rope.freq_base")) {

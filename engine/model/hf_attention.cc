@@ -15,9 +15,6 @@ namespace {
 
 constexpr std::string_view kFull = "full_attention";
 constexpr std::string_view kSliding = "sliding_attention";
-constexpr int32_t kMaxWindowTokens = 1 << 30;
-constexpr float kMaxRopeBase = 1e12f;
-constexpr float kMaxRopeFactor = 1e6f;
 constexpr float kGemma3LocalBase = 10000;
 
 absl::Status RefusePartialRotation(const JsonFields& fields) {
@@ -31,11 +28,11 @@ absl::Status RefusePartialRotation(const JsonFields& fields) {
 absl::StatusOr<RopeFrequencies::Llama3> ReadLlama3(const JsonFields& rope,
                                                    const ModelConfig& config) {
   RopeFrequencies::Llama3 scaling;
-  ASSIGN_OR_RETURN(scaling.factor, rope.Real("factor", 0, kMaxRopeFactor));
+  ASSIGN_OR_RETURN(scaling.factor, rope.Real("factor", 0, kMaxScalingFactor));
   ASSIGN_OR_RETURN(scaling.low_factor,
-                   rope.Real("low_freq_factor", 0, kMaxRopeFactor));
+                   rope.Real("low_freq_factor", 0, kMaxScalingFactor));
   ASSIGN_OR_RETURN(scaling.high_factor,
-                   rope.Real("high_freq_factor", 0, kMaxRopeFactor));
+                   rope.Real("high_freq_factor", 0, kMaxScalingFactor));
   if (scaling.high_factor <= scaling.low_factor) {
     return absl::InvalidArgumentError(
         StrCat(rope.PathOf("high_freq_factor"), " is ", scaling.high_factor,
@@ -60,7 +57,7 @@ absl::StatusOr<RopeFrequencies> ReadFrequencies(const JsonFields& rope,
   ASSIGN_OR_RETURN(const std::string type, rope.TextOr(type_name, "default"));
   if (type == "linear") {
     RopeFrequencies::Linear scaling;
-    ASSIGN_OR_RETURN(scaling.factor, rope.Real("factor", 0, kMaxRopeFactor));
+    ASSIGN_OR_RETURN(scaling.factor, rope.Real("factor", 0, kMaxScalingFactor));
     frequencies.scaling = scaling;
   } else if (type == "llama3") {
     ASSIGN_OR_RETURN(frequencies.scaling, ReadLlama3(rope, config));

@@ -137,7 +137,6 @@ absl::Status ReadActivation(const JsonFields& fields, const HfFamily& family,
 // What Gemma has that other families lack.
 absl::Status ReadGemma(const JsonFields& fields, const HfFamily& family,
                        ModelConfig& config) {
-  constexpr float kMaxCap = 1e6f;
   const bool is_gemma2 = family.architecture == Architecture::kGemma2;
   config.has_post_norms = true;
   config.embedding_scale = std::sqrt(static_cast<float>(config.hidden));

@@ -16,5 +16,10 @@ inline constexpr int64_t kMaxHeadDim = 256;
 inline constexpr int64_t kHeadDimStep = 8;
 inline constexpr int64_t kMaxContextTokens = 1 << 18;
 inline constexpr int64_t kMaxVocabSize = 1 << 22;
+inline constexpr int32_t kMaxWindowTokens = 1 << 30;
+// Reals are below these.
+inline constexpr float kMaxRopeBase = 1e12f;
+inline constexpr float kMaxScalingFactor = 1e6f;
+inline constexpr float kMaxCap = 1e6f;
 
 }  // namespace sparseserve

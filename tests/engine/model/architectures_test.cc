@@ -1,16 +1,20 @@
-// Every model family against what transformers computes from the same weights;
-// see tests/golden/README.md.
+// Every model family, in both forms of model file, against what transformers
+// computes from the same weights; see tests/golden/README.md.
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/testing/test_folder.h"
+#include "tests/testing/tiny_directory.h"
 #include "tests/testing/tiny_engine.h"
 
 namespace sparseserve {
@@ -19,6 +23,7 @@ namespace {
 using testing::ExactOptions;
 using testing::RunAlone;
 using testing::Stream;
+using testing::TestFolder;
 
 constexpr char kFolder[] = "tests/golden/architectures/";
 
@@ -47,12 +52,28 @@ Golden ReadGolden(const std::string& name) {
   return golden;
 }
 
-class ArchitecturesTest : public ::testing::TestWithParam<std::string> {
+enum class Form { kGgufFile, kDirectory };
+
+// The directory with a tokenizer, which the golden ones do not have.
+void CopyDirectory(const std::string& name, const TestFolder& to) {
+  for (const char* file : {"config.json", "model.safetensors"}) {
+    std::filesystem::copy(kFolder + name + "/" + file, to.path() + "/" + file);
+  }
+  to.Write("tokenizer.json", testing::ByteTokenizerJson());
+}
+
+class ArchitecturesTest
+    : public ::testing::TestWithParam<std::tuple<std::string, Form>> {
  protected:
   void SetUp() override {
-    golden_ = ReadGolden(GetParam());
+    const auto& [name, form] = GetParam();
+    golden_ = ReadGolden(name);
     Engine::Options options = ExactOptions();
-    options.model_path = kFolder + GetParam() + "/model.gguf";
+    options.model_path = kFolder + name + "/model.gguf";
+    if (form == Form::kDirectory) {
+      CopyDirectory(name, folder_);
+      options.model_path = folder_.path();
+    }
     auto engine = Engine::Create(options);
     ASSERT_TRUE(engine.ok()) << engine.status();
     engine_ = std::move(engine).value();
@@ -82,10 +103,11 @@ class ArchitecturesTest : public ::testing::TestWithParam<std::string> {
   }
 
   void TearDown() override {
-    std::cout << GetParam() << ": worst logit off by " << worst_
-              << " of its row's range" << std::endl;
+    std::cout << std::get<std::string>(GetParam()) << ": worst logit off by "
+              << worst_ << " of its row's range" << std::endl;
   }
 
+  const TestFolder folder_;
   Golden golden_;
   std::unique_ptr<Engine> engine_;
   double worst_ = 0;
@@ -121,15 +143,21 @@ TEST_P(ArchitecturesTest, GreedyDecodingEqualsTransformers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, ArchitecturesTest,
-                         ::testing::Values("llama", "llama3", "llama-linear",
-                                           "mistral", "smollm3", "qwen2",
-                                           "qwen3", "gemma2", "gemma3"),
-                         [](const auto& family) {
-                           std::string name = family.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
-                           return name;
-                         });
+std::string NameOf(
+    const ::testing::TestParamInfo<ArchitecturesTest::ParamType>& info) {
+  const auto& [family, form] = info.param;
+  std::string name = family;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name + (form == Form::kGgufFile ? "_gguf" : "_directory");
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Families, ArchitecturesTest,
+    ::testing::Combine(::testing::Values("llama", "llama3", "llama-linear",
+                                         "mistral", "smollm3", "qwen2", "qwen3",
+                                         "gemma2", "gemma3"),
+                       ::testing::Values(Form::kGgufFile, Form::kDirectory)),
+    NameOf);
 
 }  // namespace
 }  // namespace sparseserve

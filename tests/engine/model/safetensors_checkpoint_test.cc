@@ -98,6 +98,24 @@ TEST(SafetensorsCheckpointTest, GemmasNormsHoldTheGainLessOne) {
   EXPECT_EQ((*checkpoint)->FindTensor("token_embd.weight")->offset, 0);
 }
 
+TEST(SafetensorsCheckpointTest, VectorsLoadWithWhatTheirFilesLeaveOut) {
+  for (const auto& [model_type, gain] :
+       {std::pair("llama", 0.0f), std::pair("gemma3_text", 1.0f)}) {
+    const TestFolder folder;
+    TinyDirectory(model_type).Write(folder);  // every stored value is 0
+    const auto checkpoint = OpenCheckpoint(folder.path()).value();
+    const auto backend =
+        CreateBackend({.threads = 1, .compute_dtype = "f32"}).value();
+    const auto weights =
+        LoadModelWeights(*backend, *checkpoint, checkpoint->config(), {});
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    for (int i = 0; i < 32; ++i) {
+      EXPECT_EQ(weights->output_norm.as<float>()[i], gain) << model_type;
+      EXPECT_EQ(weights->layers[0].mlp_norm.as<float>()[i], gain) << model_type;
+    }
+  }
+}
+
 TEST(SafetensorsCheckpointTest, HeadIsTheTableIfTied) {
   const TestFolder folder;
   TinyDirectory directory;
