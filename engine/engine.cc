@@ -62,7 +62,7 @@ class LoadedEngine final : public Engine {
 LoadedEngine::LoadedEngine(Options options, LoadedModel model)
     : options_(std::move(options)),
       model_(std::move(model)),
-      attention_plan_({model_.config.layers, model_.config.kv_heads}),
+      attention_plan_(Transformer::PlanShape(model_.config)),
       sampler_(model_.config.vocab_size) {
   limits_.max_slices = options_.max_step_slices;
   limits_.max_rows = options_.max_step_tokens;
@@ -156,7 +156,7 @@ absl::Status LoadedEngine::UseLogits(const LogitRow& row,
 
 MemoryUse LoadedEngine::memory() const {
   MemoryUse use;
-  use.mapped_file_bytes = model_.file->file_bytes();
+  use.mapped_file_bytes = model_.checkpoint->file_bytes();
   use.weights_bytes = model_.transformer->weights_bytes();
   use.kv_bytes = model_.kv_cache->bytes();
   use.activations_bytes = model_.transformer->activations_bytes();

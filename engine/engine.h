@@ -15,7 +15,7 @@ namespace sparseserve {
 
 // What the server may know of a loaded model.
 struct ModelInfo {
-  std::string name;          // from the file's metadata, may be empty
+  std::string name;          // the file's or directory's own, may be empty
   std::string architecture;  // "llama"
   std::string weight_dtype;  // dtype of most weights: "Q4_1"
   int64_t parameters = 0;
@@ -41,7 +41,8 @@ struct MemoryUse {
 class Engine : public StepExecutor {
  public:
   struct Options {
-    std::string model_path;              // a .gguf file
+    // A GGUF file, or a directory in the form of Hugging Face's libraries.
+    std::string model_path;
     int threads = 0;                     // 0: one per available core
     std::string compute_dtype = "auto";  // "auto", "f32", "bf16"
     std::string simd = "auto";   // cap on the CPU path: "auto", "avx2", ...

@@ -9,7 +9,6 @@
 #include "engine/base/available_memory.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
-#include "engine/model/gguf_tokenizer.h"
 #include "engine/model/model_weights.h"
 
 namespace sparseserve {
@@ -34,10 +33,10 @@ absl::Status CheckOptions(const Engine::Options& options) {
 }
 
 // The dtype that most of the model's elements have, and their number.
-void DescribeTensors(const GgufFile& file, ModelInfo& info) {
+void DescribeTensors(const Checkpoint& checkpoint, ModelInfo& info) {
   int64_t largest = 0;
   std::vector<std::pair<DType, int64_t>> counts;
-  for (const GgufTensor& tensor : file.tensors()) {
+  for (const CheckpointTensor& tensor : checkpoint.tensors()) {
     if (!tensor.dtype.has_value()) continue;
     info.parameters += tensor.elements();
     auto count = std::find_if(
@@ -54,14 +53,11 @@ void DescribeTensors(const GgufFile& file, ModelInfo& info) {
   }
 }
 
-absl::StatusOr<ModelInfo> DescribeModel(const GgufFile& file,
-                                        const ModelConfig& config,
-                                        const ChatTemplate* chat_template) {
-  constexpr const char* kNameKey = "general.name";
+ModelInfo DescribeModel(const Checkpoint& checkpoint,
+                        const ChatTemplate* chat_template) {
+  const ModelConfig& config = checkpoint.config();
   ModelInfo info;
-  if (file.metadata().Has(kNameKey)) {
-    ASSIGN_OR_RETURN(info.name, file.metadata().GetString(kNameKey));
-  }
+  info.name = checkpoint.name();
   info.architecture = std::string(ArchitectureName(config.architecture));
   info.context_tokens = config.context_tokens;
   info.vocab_size = config.vocab_size;
@@ -72,7 +68,7 @@ absl::StatusOr<ModelInfo> DescribeModel(const GgufFile& file,
   if (chat_template != nullptr) {
     info.chat_template = std::string(chat_template->name());
   }
-  DescribeTensors(file, info);
+  DescribeTensors(checkpoint, info);
   return info;
 }
 
@@ -90,7 +86,7 @@ absl::Status LoadTransformer(const Engine::Options& options,
   ASSIGN_OR_RETURN(model.backend, CreateBackend(backend_options));
   ASSIGN_OR_RETURN(
       ModelWeights weights,
-      LoadModelWeights(*model.backend, *model.file, model.config,
+      LoadModelWeights(*model.backend, *model.checkpoint, model.config,
                        [&](double done) { report("weights", done); }));
   Transformer::Limits limits;
   limits.max_rows = options.max_step_tokens;
@@ -124,23 +120,16 @@ absl::Status AllocateKvCache(const Engine::Options& options,
 absl::StatusOr<LoadedModel> LoadModel(const Engine::Options& options) {
   RETURN_IF_ERROR(CheckOptions(options));
   LoadedModel model;
-  ASSIGN_OR_RETURN(model.file, GgufFile::Open(options.model_path));
-  ASSIGN_OR_RETURN(model.config, ReadModelConfig(model.file->metadata()));
-  auto tokenizer = LoadTokenizer(model.file->metadata());
-  if (absl::IsNotFound(tokenizer.status())) {
-    // Of a key: NOT_FOUND from here means that there is no file.
-    return absl::InvalidArgumentError(tokenizer.status().message());
-  }
-  ASSIGN_OR_RETURN(model.tokenizer, std::move(tokenizer));
+  ASSIGN_OR_RETURN(model.checkpoint, OpenCheckpoint(options.model_path));
+  model.config = model.checkpoint->config();
+  ASSIGN_OR_RETURN(model.tokenizer, model.checkpoint->LoadTokenizer());
   if (model.tokenizer->vocab_size() != model.config.vocab_size) {
     return absl::InvalidArgumentError(
         StrCat("the tokenizer has ", model.tokenizer->vocab_size(),
                " tokens, the model ", model.config.vocab_size));
   }
-  ASSIGN_OR_RETURN(model.chat_template,
-                   LoadChatTemplate(model.file->metadata()));
-  ASSIGN_OR_RETURN(model.info, DescribeModel(*model.file, model.config,
-                                             model.chat_template.get()));
+  ASSIGN_OR_RETURN(model.chat_template, model.checkpoint->LoadChatTemplate());
+  model.info = DescribeModel(*model.checkpoint, model.chat_template.get());
   RETURN_IF_ERROR(LoadTransformer(options, model));
   RETURN_IF_ERROR(AllocateKvCache(options, model));
   return model;

@@ -8,7 +8,7 @@
 #include "engine/engine.h"
 #include "engine/kv/kv_budget.h"
 #include "engine/kv/kv_cache.h"
-#include "engine/model/gguf_file.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/model_config.h"
 #include "engine/model/transformer.h"
 #include "engine/tokenizer/chat_template.h"
@@ -19,7 +19,7 @@ namespace sparseserve {
 // Everything that loading made, in the order in which its parts depend on each
 // other: destroyed in reverse.
 struct LoadedModel {
-  std::unique_ptr<GgufFile> file;
+  std::unique_ptr<Checkpoint> checkpoint;
   ModelConfig config;
   ModelInfo info;
   std::unique_ptr<Tokenizer> tokenizer;

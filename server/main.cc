@@ -28,10 +28,12 @@
 #include "server/server.h"
 #include "server/stop_signals.h"
 
-ABSL_FLAG(std::string, model, "", "Model file to serve (GGUF). Required.");
+ABSL_FLAG(std::string, model, "",
+          "Model to serve: a GGUF file, or a directory with config.json, "
+          "safetensors files and tokenizer.json. Required.");
 ABSL_FLAG(std::string, model_name, "",
-          "Callers address the model as models/NAME; empty takes the file's "
-          "name without its extension.");
+          "Callers address the model as models/NAME; empty takes the name of "
+          "the directory, or of the file without .gguf.");
 ABSL_FLAG(std::string, listen, "127.0.0.1:9000",
           "host:port for gRPC; port 0 picks a free one.");
 ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:9090",
@@ -68,7 +70,8 @@ constexpr char kUsage[] =
     R"(Serves a language model over gRPC.
 
   sparseserve-server --model=SmolLM2-135M-Instruct.Q4_1.gguf
-  sparseserve-server --model=model.gguf --listen=127.0.0.1:0 --threads=4
+  sparseserve-server --model=SmolLM2-1.7B-Instruct/ --threads=4
+  sparseserve-server --model=model.gguf --listen=127.0.0.1:0
   sparseserve-server --model=model.gguf --listen=0.0.0.0:9000 --insecure \
       --config=server.textproto
 
@@ -135,7 +138,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
   const std::string path = absl::GetFlag(FLAGS_model);
   if (path.empty()) {
     return absl::InvalidArgumentError(
-        "--model is required: the path of a GGUF file");
+        "--model is required: the path of a GGUF file or a model directory");
   }
   Engine::Options options;
   options.model_path = path;

@@ -1,14 +1,31 @@
 #include "engine/attention/attention_plan.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "engine/base/check.h"
 #include "engine/pattern/visible_blocks.h"
 
 namespace sparseserve {
 
-AttentionPlan::AttentionPlan(const Shape& shape)
-    : shape_(shape), builder_(shape.kv_heads) {}
+AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
+  SPARSESERVE_CHECK(shape_.layer_windows.empty() ||
+                    static_cast<int32_t>(shape_.layer_windows.size()) ==
+                        shape_.layers);
+  for (int32_t layer = 0; layer < shape_.layers; ++layer) {
+    const int32_t tokens =
+        shape_.layer_windows.empty() ? 0 : shape_.layer_windows[layer];
+    auto window =
+        std::find_if(windows_.begin(), windows_.end(),
+                     [&](const Window& w) { return w.tokens == tokens; });
+    if (window == windows_.end()) {
+      window =
+          windows_.insert(window, {tokens, 0, LayoutBuilder(shape_.kv_heads)});
+    }
+    ++window->layers;
+    window_of_.push_back(static_cast<int32_t>(window - windows_.begin()));
+  }
+}
 
 void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   groups_ = RowGroups();
@@ -18,7 +35,7 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   kv_slots_.clear();
   pages_.assign(slices.size(), {});
   blocks_.assign(slices.size(), {});
-  builder_.Clear();
+  for (Window& window : windows_) window.builder.Clear();
 
   for (const Phase phase : {Phase::kDecode, Phase::kPrefill}) {
     int64_t& group_rows =
@@ -33,7 +50,9 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
       AddTiles(i, slices[i]);
     }
   }
-  SPARSESERVE_DCHECK(layout().Validate().ok());
+  for (const Window& window : windows_) {
+    SPARSESERVE_DCHECK(window.builder.layout().Validate().ok());
+  }
 }
 
 void AttentionPlan::AddRows(const StepSlice& slice) {
@@ -48,31 +67,37 @@ void AttentionPlan::AddRows(const StepSlice& slice) {
 }
 
 void AttentionPlan::AddTiles(int32_t index, const PlannedSlice& planned) {
-  const int32_t block_tokens = builder_.layout().block_tokens;
+  constexpr int32_t kBlockTokens = kPageTokens;
   const int32_t begin = planned.slice->first_position;
   const int32_t end =
       begin + static_cast<int32_t>(planned.slice->tokens.size());
-  AttentionBlocks& blocks = blocks_[index];
   for (int32_t position = begin; position < end;) {
-    const int32_t block = position / block_tokens;
+    const int32_t block = position / kBlockTokens;
     QueryTile tile;
     tile.slice = index;
     tile.first_row = first_rows_[index] + (position - begin);
-    tile.rows = std::min(end, (block + 1) * block_tokens) - position;
+    tile.rows = std::min(end, (block + 1) * kBlockTokens) - position;
     tile.first_position = position;
-    builder_.AddTile(tile);
-
-    // The pattern is the same for every KV head, so one list serves them all.
-    VisibleBlocks(planned.pattern, block, ranges_);
-    const int32_t list = builder_.AddList(ranges_);
-    for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-      builder_.Assign(head, list);
+    for (Window& window : windows_) {
+      AddList(planned.pattern, tile, window, blocks_[index]);
     }
-    const int64_t passes = int64_t{shape_.layers} * shape_.kv_heads;
-    blocks.computed += builder_.ListBlocks(list) * passes;
-    blocks.allowed += (block + 1) * passes;
     position += tile.rows;
   }
+}
+
+void AttentionPlan::AddList(const PatternSpec& pattern, const QueryTile& tile,
+                            Window& window, AttentionBlocks& blocks) {
+  const int32_t block_tokens = window.builder.layout().block_tokens;
+  window.builder.AddTile(tile);
+  VisibleBlocks(pattern, tile, block_tokens, ranges_);
+  const int32_t list = window.builder.AddList(
+      ranges_, NarrowerWindow(WindowTokens(pattern), window.tokens));
+  for (int32_t head = 0; head < shape_.kv_heads; ++head) {
+    window.builder.Assign(head, list);
+  }
+  const int64_t passes = int64_t{window.layers} * shape_.kv_heads;
+  blocks.computed += window.builder.ListBlocks(list) * passes;
+  blocks.allowed += (QueryBlock(tile, block_tokens) + 1) * passes;
 }
 
 }  // namespace sparseserve

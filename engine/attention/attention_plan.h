@@ -19,17 +19,21 @@ struct PlannedSlice {
 
 // What attention needs to know of a step, worked out once and used by every
 // layer: the order of the batch's rows (all decode rows, then all prefill
-// rows), where each row stands and stores its key and value, and the one
-// layout that all slices' patterns became. Keeps its memory between steps. One
-// thread.
+// rows), where each row stands and stores its key and value, and the layouts
+// that all slices' patterns became: one for each window that the model's layers
+// have, since a window of the checkpoint narrows whatever a slice asks for.
+// Keeps its memory between steps. One thread.
 class AttentionPlan {
  public:
   struct Shape {
     int32_t layers = 0;
     int32_t kv_heads = 0;
+    // [layers]: latest keys that a query of the layer sees, 0 for all; empty if
+    // no layer has a window.
+    std::vector<int32_t> layer_windows;
   };
 
-  explicit AttentionPlan(const Shape& shape);
+  explicit AttentionPlan(Shape shape);
 
   // Replaces the plan. REQUIRES: every slice has tokens, and pages for all its
   // positions; the slices' pages outlive the plan's use.
@@ -48,16 +52,30 @@ class AttentionPlan {
 
   // Page tables by slice, as the layout's tiles name them.
   absl::Span<const absl::Span<const PageId>> pages() const { return pages_; }
-  const BlockLayout& layout() const { return builder_.layout(); }
+  const BlockLayout& layout(int32_t layer) const {
+    return windows_[window_of_[layer]].builder.layout();
+  }
 
-  // Over all layers and KV heads.
+  // Over all layers and KV heads. Causality alone says what is allowed.
   const AttentionBlocks& blocks(int slice) const { return blocks_[slice]; }
 
  private:
+  // What layers with one window share.
+  struct Window {
+    int32_t tokens = 0;
+    int32_t layers = 0;
+    LayoutBuilder builder;
+  };
+
   void AddRows(const StepSlice& slice);
   void AddTiles(int32_t index, const PlannedSlice& planned);
+  // The tile's list for one window, the same for all KV heads.
+  void AddList(const PatternSpec& pattern, const QueryTile& tile,
+               Window& window, AttentionBlocks& blocks);
 
   Shape shape_;
+  std::vector<Window> windows_;     // distinct ones
+  std::vector<int32_t> window_of_;  // [layers]: index into windows_
   RowGroups groups_;
   std::vector<int32_t> first_rows_;
   std::vector<TokenId> tokens_;
@@ -65,7 +83,6 @@ class AttentionPlan {
   std::vector<int64_t> kv_slots_;
   std::vector<absl::Span<const PageId>> pages_;
   std::vector<AttentionBlocks> blocks_;
-  LayoutBuilder builder_;
   std::vector<BlockRange> ranges_;  // scratch
 };
 

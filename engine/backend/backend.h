@@ -1,7 +1,7 @@
 #pragma once
 
-// What a device must be able to do: hold memory and run about ten operations
-// on views. Shapes stand in comments. One thread calls a backend.
+// What a device must be able to do: hold memory and run about a dozen
+// operations on views. Shapes stand in comments. One thread calls a backend.
 
 #include <cstddef>
 #include <cstdint>
@@ -70,16 +70,28 @@ struct KvLayerView {
   int32_t head_dim = 0;
 };
 
+// Which two elements of a head turn together, for i < head_dim / 2.
+enum class RopePairs {
+  kAdjacent,  // 2 i and 2 i + 1: GGUF's order of llama and smollm3
+  kHalves,    // i and i + head_dim / 2: everybody else's
+};
+
 struct RopeAndStoreArgs {
   // [rows, (heads + 2 * kv_heads) * head_dim]: queries, keys, values of each
-  // row. Queries are rotated in place; keys are rotated on their way to `kv`.
+  // row. In this order, each step only where it is asked for: the bias is
+  // added, every query and key head normed, and rotated. Queries end in place,
+  // keys and values in `kv`.
   MatrixView qkv;
   int32_t heads = 0;
+  const float* bias = nullptr;        // [qkv.columns]; null: none
+  const float* query_gain = nullptr;  // [head_dim] of RmsNorm; null: no norm
+  const float* key_gain = nullptr;    // likewise; null where query_gain is
+  float norm_epsilon = 0;
   absl::Span<const int32_t> positions;  // [rows]
   // [rows]: where each row's key and value go: page * kPageTokens + offset.
   absl::Span<const int64_t> kv_slots;
-  // [positions in context, head_dim / 2] cosines and sines. Element pairs
-  // (2i, 2i + 1) rotate together (GGUF's llama order).
+  // [positions in context, head_dim / 2] cosines and sines; null: no rotation.
+  RopePairs pairs = RopePairs::kAdjacent;
   const float* cosines = nullptr;
   const float* sines = nullptr;
   KvLayerView kv;
@@ -95,6 +107,8 @@ struct AttentionArgs {
   absl::Span<const absl::Span<const PageId>> pages;
   const BlockLayout* layout = nullptr;
   float scale = 1.0f;  // multiplies q . k before the softmax
+  // Then a score s becomes softcap * tanh(s / softcap); 0: it stays.
+  float softcap = 0.0f;
   // [rows, heads * head_dim]
   MatrixView output;
   // [rows, heads]: natural log of the row's softmax denominator; -infinity
@@ -117,13 +131,17 @@ class Backend {
   // cannot be had.
   virtual absl::StatusOr<Buffer> Allocate(int64_t bytes) = 0;
 
-  // output[r, :] = table[tokens[r], :]. output: [tokens, table.columns()].
+  // output[r, :] = table[tokens[r], :] * scale. output: [tokens,
+  // table.columns()].
   virtual void Embed(const Weight& table, absl::Span<const TokenId> tokens,
-                     MatrixView output) = 0;
+                     float scale, MatrixView output) = 0;
   // output[r, c] = input[r, c] / sqrt(mean_c(input[r, c]^2) + epsilon) *
   // gain[c]
   virtual void RmsNorm(ConstMatrixView input, const float* gain, float epsilon,
                        MatrixView output) = 0;
+  // Likewise, but output +=.
+  virtual void AddRmsNorm(ConstMatrixView input, const float* gain,
+                          float epsilon, MatrixView output) = 0;
   // output = input * weight^T, or output += if `accumulate`.
   // input: [rows, weight.columns()], output: [rows, weight.rows()].
   virtual void Linear(const Weight& weight, ConstMatrixView input,
@@ -133,6 +151,11 @@ class Backend {
   // gate_up: [rows, 2 * n] with the gate first; output: [rows, n],
   // silu(gate) * up.
   virtual void SwiGlu(ConstMatrixView gate_up, MatrixView output) = 0;
+  // Likewise with gelu(gate) * up, where gelu(x) = x / 2 * (1 + tanh(sqrt(2 /
+  // pi) * (x + 0.044715 x^3))).
+  virtual void GeGlu(ConstMatrixView gate_up, MatrixView output) = 0;
+  // x becomes cap * tanh(x / cap), in place. REQUIRES: cap > 0.
+  virtual void SoftCap(float cap, MatrixView values) = 0;
 };
 
 }  // namespace sparseserve

@@ -70,6 +70,34 @@ absl::Status ValidateList(const BlockLayout& layout, int64_t list) {
   return absl::OkStatus();
 }
 
+// Blocks ascend, so the first one of each kind is the one to look at.
+absl::Status ValidateWindow(const BlockLayout& layout, size_t tile_index,
+                            int64_t list) {
+  const QueryTile& tile = layout.tiles[tile_index];
+  const int64_t window = layout.WindowOf(list);
+  if (window == 0) return absl::OkStatus();
+  const int64_t first = int64_t{tile.first_position} - window + 1;
+  const int64_t last = first + tile.rows - 1;
+  const int64_t full = layout.full_offsets[list];
+  if (full < layout.full_offsets[list + 1] &&
+      int64_t{layout.full_blocks[full]} * layout.block_tokens < last) {
+    return Broken("full block ", layout.full_blocks[full], " of list ", list,
+                  " begins before position ", last,
+                  ", where the window of the last row of tile ", tile_index,
+                  " begins");
+  }
+  const int64_t partial = layout.partial_offsets[list];
+  if (partial < layout.partial_offsets[list + 1] &&
+      (int64_t{layout.partial_blocks[partial]} + 1) * layout.block_tokens <=
+          first) {
+    return Broken("partial block ", layout.partial_blocks[partial], " of list ",
+                  list, " ends before position ", first,
+                  ", where the window of the first row of tile ", tile_index,
+                  " begins");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateTile(const BlockLayout& layout, size_t tile_index) {
   const QueryTile& tile = layout.tiles[tile_index];
   const int64_t first = tile.first_position;
@@ -110,6 +138,7 @@ absl::Status ValidateTile(const BlockLayout& layout, size_t tile_index) {
                       " begins after position ", last, " of tile ", tile_index);
       }
     }
+    RETURN_IF_ERROR(ValidateWindow(layout, tile_index, list));
   }
   return absl::OkStatus();
 }
@@ -129,7 +158,14 @@ absl::Status BlockLayout::Validate() const {
     return Broken(full_offsets.size(), " full offsets, but ",
                   partial_offsets.size(), " partial ones");
   }
+  if (!window_tokens.empty() &&
+      static_cast<int64_t>(window_tokens.size()) != lists()) {
+    return Broken(window_tokens.size(), " windows for ", lists(), " lists");
+  }
   for (int64_t list = 0; list < lists(); ++list) {
+    if (WindowOf(list) < 0) {
+      return Broken("window of list ", list, " is ", WindowOf(list));
+    }
     RETURN_IF_ERROR(ValidateList(*this, list));
   }
   for (size_t tile = 0; tile < tiles.size(); ++tile) {

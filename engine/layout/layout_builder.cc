@@ -18,6 +18,7 @@ void LayoutBuilder::Clear() {
   layout_.full_blocks.clear();
   layout_.partial_offsets.resize(1);
   layout_.partial_blocks.clear();
+  layout_.window_tokens.clear();
 }
 
 void LayoutBuilder::AddTile(const QueryTile& tile) {
@@ -29,18 +30,29 @@ void LayoutBuilder::AddTile(const QueryTile& tile) {
   layout_.list_of.resize(layout_.list_of.size() + layout_.kv_heads, -1);
 }
 
-int32_t LayoutBuilder::AddList(absl::Span<const BlockRange> visible) {
-  SPARSESERVE_CHECK(!layout_.tiles.empty());
+int32_t LayoutBuilder::AddList(absl::Span<const BlockRange> visible,
+                               int32_t window_tokens) {
+  SPARSESERVE_CHECK(!layout_.tiles.empty() && window_tokens >= 0);
   const QueryTile& tile = layout_.tiles.back();
   const int32_t query_block = QueryBlock(tile, layout_.block_tokens);
+  int32_t first_visible = 0;  // block that the first row's window reaches
+  int32_t first_full = 0;     // block that lies in every row's window
+  if (window_tokens > 0) {
+    const int32_t begin = std::max(tile.first_position - window_tokens + 1, 0);
+    const int32_t last_begin =
+        std::max(tile.first_position + tile.rows - window_tokens, 0);
+    first_visible = begin / layout_.block_tokens;
+    first_full = (last_begin + layout_.block_tokens - 1) / layout_.block_tokens;
+  }
   for (const BlockRange& range : visible) {
     const int32_t end = std::min(range.end, query_block + 1);
-    for (int32_t block = range.begin; block < end; ++block) {
-      auto& blocks =
-          block < query_block ? layout_.full_blocks : layout_.partial_blocks;
-      blocks.push_back(block);
+    for (int32_t block = std::max(range.begin, first_visible); block < end;
+         ++block) {
+      const bool is_full = block < query_block && block >= first_full;
+      (is_full ? layout_.full_blocks : layout_.partial_blocks).push_back(block);
     }
   }
+  layout_.window_tokens.push_back(window_tokens);
   layout_.full_offsets.push_back(layout_.full_blocks.size());
   layout_.partial_offsets.push_back(layout_.partial_blocks.size());
   const int32_t list = static_cast<int32_t>(layout_.lists()) - 1;

@@ -28,10 +28,12 @@ class LayoutBuilder {
   void AddTile(const QueryTile& tile);
 
   // Adds a list for the latest tile and returns its id. Blocks after the
-  // tile's own are left out; earlier ones become full, its own partial.
+  // tile's own and before every row's window are left out; the tile's own and
+  // those at the window's edge become partial, the others full.
   // REQUIRES: `visible` ascends, without overlap, and leaves at least one
-  // block.
-  int32_t AddList(absl::Span<const BlockRange> visible);
+  // block; window_tokens >= 0, where 0 is no window.
+  int32_t AddList(absl::Span<const BlockRange> visible,
+                  int32_t window_tokens = 0);
 
   // The latest tile's KV head visits `list`.
   void Assign(int32_t kv_head, int32_t list);

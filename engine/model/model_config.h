@@ -6,25 +6,22 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/backend/backend.h"
 #include "engine/model/gguf_metadata.h"
 
 namespace sparseserve {
 
 // The model families whose forward pass the engine has.
 enum class Architecture { kLlama, kSmolLm3, kQwen2, kQwen3, kGemma2, kGemma3 };
-inline constexpr Architecture kArchitectures[] = {Architecture::kLlama};
+inline constexpr Architecture kArchitectures[] = {
+    Architecture::kLlama, Architecture::kSmolLm3, Architecture::kQwen2,
+    Architecture::kQwen3, Architecture::kGemma2,  Architecture::kGemma3};
 
 // As in general.architecture: "llama", "qwen2", ...
 std::string_view ArchitectureName(Architecture architecture);
 
 // What the gate of the gated MLP goes through.
 enum class Activation { kSilu, kGeluTanh };
-
-// Which two elements of a head turn together, for i < head_dim / 2.
-enum class RopePairs {
-  kAdjacent,  // 2 i and 2 i + 1: GGUF's order of llama and smollm3
-  kHalves,    // i and i + head_dim / 2: everybody else's
-};
 
 // Frequencies of the rotary embedding: pair i turns by position * f(i), where
 // f(i) = base^(-2 i / head_dim), changed by the scaling.

@@ -1,8 +1,10 @@
 #include "engine/model/model_weights.h"
 
+#include <cmath>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -20,13 +22,13 @@ namespace {
 // so that none is left unused in silence.
 class TensorSource {
  public:
-  TensorSource(Backend& backend, const GgufFile& file)
-      : backend_(backend), file_(file) {}
+  TensorSource(Backend& backend, const Checkpoint& checkpoint)
+      : backend_(backend), checkpoint_(checkpoint) {}
 
   absl::StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows,
                                       int64_t columns) {
     RETURN_IF_ERROR(CheckShape(name, {columns, rows}));
-    return file_.GetMatrix(name);
+    return checkpoint_.GetMatrix(name);
   }
 
   absl::StatusOr<std::unique_ptr<Weight>> Load(const std::string& name,
@@ -42,28 +44,51 @@ class TensorSource {
       WeightUse use) {
     auto weight = backend_.LoadWeight(stacked, use);
     if (weight.ok()) return weight;
-    return absl::Status(
-        weight.status().code(),
-        StrCat("tensor ", name, ": ", weight.status().message()));
+    return absl::Status(weight.status().code(),
+                        StrCat("tensor ", checkpoint_.StoredName(name), ": ",
+                               weight.status().message()));
   }
 
   // float [size] on the device.
   absl::StatusOr<Buffer> LoadVector(const std::string& name, int64_t size) {
     RETURN_IF_ERROR(CheckShape(name, {size}));
-    ASSIGN_OR_RETURN(const StoredMatrix vector, file_.GetVector(name));
+    ASSIGN_OR_RETURN(const StoredMatrix vector, checkpoint_.GetVector(name));
     ASSIGN_OR_RETURN(Buffer values,
                      backend_.Allocate(size * int64_t{sizeof(float)}));
     DequantizeRow(vector.dtype, vector.data, size, values.as<float>());
+    const float offset = checkpoint_.FindTensor(name)->offset;
+    for (int64_t i = 0; i < size; ++i) values.as<float>()[i] += offset;
     return values;
+  }
+
+  // float [the sum of `sizes`]: the parts one after another.
+  absl::StatusOr<Buffer> LoadConcatenated(
+      const std::vector<std::pair<std::string, int64_t>>& parts) {
+    int64_t size = 0;
+    for (const auto& part : parts) size += part.second;
+    ASSIGN_OR_RETURN(Buffer values,
+                     backend_.Allocate(size * int64_t{sizeof(float)}));
+    float* to = values.as<float>();
+    for (const auto& [name, part_size] : parts) {
+      RETURN_IF_ERROR(CheckShape(name, {part_size}));
+      ASSIGN_OR_RETURN(const StoredMatrix vector, checkpoint_.GetVector(name));
+      DequantizeRow(vector.dtype, vector.data, part_size, to);
+      to += part_size;
+    }
+    return values;
+  }
+
+  bool Has(const std::string& name) const {
+    return checkpoint_.FindTensor(name) != nullptr;
   }
 
   // UNIMPLEMENTED names a tensor that nothing took: the model has a part that
   // the forward pass lacks.
   absl::Status CheckAllTaken() const {
-    for (const GgufTensor& tensor : file_.tensors()) {
+    for (const CheckpointTensor& tensor : checkpoint_.tensors()) {
       if (!taken_.contains(tensor.name)) {
         return absl::UnimplementedError(
-            StrCat("tensor ", Quoted(tensor.name),
+            StrCat("tensor ", Quoted(checkpoint_.StoredName(tensor.name)),
                    " has no use in this architecture"));
       }
     }
@@ -73,31 +98,69 @@ class TensorSource {
  private:
   absl::Status CheckShape(const std::string& name,
                           const std::vector<int64_t>& wanted) {
-    const GgufTensor* tensor = file_.FindTensor(name);
+    const CheckpointTensor* tensor = checkpoint_.FindTensor(name);
+    const std::string title = StrCat("tensor ", checkpoint_.StoredName(name));
     const std::string wanted_text = absl::StrJoin(wanted, ", ");
     if (tensor == nullptr) {
-      return absl::InvalidArgumentError(StrCat(
-          "tensor ", name, " is missing, wanted shape [", wanted_text, "]"));
+      return absl::InvalidArgumentError(
+          StrCat(title, " is missing, wanted shape [", wanted_text, "]"));
     }
     if (tensor->shape != wanted) {
-      return absl::InvalidArgumentError(StrCat(
-          "tensor ", name, " has shape [", absl::StrJoin(tensor->shape, ", "),
-          "], wanted [", wanted_text, "]"));
+      return absl::InvalidArgumentError(
+          StrCat(title, " has shape [", absl::StrJoin(tensor->shape, ", "),
+                 "], wanted [", wanted_text, "]"));
     }
     taken_.insert(tensor->name);
     return absl::OkStatus();
   }
 
   Backend& backend_;
-  const GgufFile& file_;
+  const Checkpoint& checkpoint_;
   absl::flat_hash_set<std::string_view> taken_;
 };
+
+// Vectors of the attention half that only some models have.
+absl::Status LoadAttentionVectors(TensorSource& source,
+                                  const ModelConfig& config,
+                                  const std::string& prefix,
+                                  LayerWeights& layer) {
+  // Llama files do not say whether they have biases, except by having them.
+  if (config.has_qkv_bias || source.Has(prefix + "attn_q.bias")) {
+    ASSIGN_OR_RETURN(layer.qkv_bias,
+                     source.LoadConcatenated(
+                         {{prefix + "attn_q.bias", config.q_columns()},
+                          {prefix + "attn_k.bias", config.kv_columns()},
+                          {prefix + "attn_v.bias", config.kv_columns()}}));
+  }
+  if (config.has_qk_norm) {
+    ASSIGN_OR_RETURN(
+        layer.query_norm,
+        source.LoadVector(prefix + "attn_q_norm.weight", config.head_dim));
+    ASSIGN_OR_RETURN(
+        layer.key_norm,
+        source.LoadVector(prefix + "attn_k_norm.weight", config.head_dim));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LoadPostNorms(TensorSource& source, const ModelConfig& config,
+                           const std::string& prefix, LayerWeights& layer) {
+  if (!config.has_post_norms) return absl::OkStatus();
+  ASSIGN_OR_RETURN(
+      layer.attention_post_norm,
+      source.LoadVector(prefix + "post_attention_norm.weight", config.hidden));
+  ASSIGN_OR_RETURN(
+      layer.mlp_post_norm,
+      source.LoadVector(prefix + "post_ffw_norm.weight", config.hidden));
+  return absl::OkStatus();
+}
 
 absl::StatusOr<LayerWeights> LoadLayer(TensorSource& source,
                                        const ModelConfig& config,
                                        int32_t index) {
+  const std::string prefix = StrCat("blk.", index, ".");
   const auto name = [&](std::string_view part) {
-    return StrCat("blk.", index, ".", part, ".weight");
+    return StrCat(prefix, part, ".weight");
   };
   LayerWeights layer;
   ASSIGN_OR_RETURN(layer.attention_norm,
@@ -130,32 +193,54 @@ absl::StatusOr<LayerWeights> LoadLayer(TensorSource& source,
   ASSIGN_OR_RETURN(layer.down,
                    source.Load(name("ffn_down"), config.hidden,
                                config.mlp_hidden, WeightUse::kLayer));
+  RETURN_IF_ERROR(LoadAttentionVectors(source, config, prefix, layer));
+  RETURN_IF_ERROR(LoadPostNorms(source, config, prefix, layer));
   return layer;
+}
+
+// Llama 3.1's scaled frequencies, which GGUF files hold as a tensor.
+absl::StatusOr<std::vector<float>> LoadRopeDivisors(TensorSource& source,
+                                                    const ModelConfig& config) {
+  static constexpr char kName[] = "rope_freqs.weight";
+  std::vector<float> divisors;
+  if (config.architecture != Architecture::kLlama || !source.Has(kName)) {
+    return divisors;
+  }
+  if (!std::holds_alternative<std::monostate>(config.rope.scaling)) {
+    return absl::UnimplementedError(StrCat(
+        "tensor ", kName, " beside another scaling of rotary frequencies"));
+  }
+  const int32_t pairs = config.head_dim / 2;
+  ASSIGN_OR_RETURN(const Buffer values, source.LoadVector(kName, pairs));
+  divisors.assign(values.as<float>(), values.as<float>() + pairs);
+  for (const float divisor : divisors) {
+    if (!(divisor > 0) || std::isinf(divisor)) {
+      return absl::InvalidArgumentError(StrCat("tensor ", kName, " holds ",
+                                               divisor,
+                                               ", must be above 0 and finite"));
+    }
+  }
+  return divisors;
 }
 
 }  // namespace
 
 absl::StatusOr<ModelWeights> LoadModelWeights(
-    Backend& backend, const GgufFile& file, const ModelConfig& config,
+    Backend& backend, const Checkpoint& checkpoint, const ModelConfig& config,
     const std::function<void(double done)>& progress) {
-  // Ahead of all else: frequencies by table would bend every angle.
-  if (file.FindTensor("rope_freqs.weight") != nullptr) {
-    return absl::UnimplementedError(
-        "tensor rope_freqs.weight: scaled rotary frequencies are not "
-        "supported");
-  }
-  TensorSource source(backend, file);
+  TensorSource source(backend, checkpoint);
   ModelWeights weights;
   ASSIGN_OR_RETURN(weights.token_embedding,
                    source.Load("token_embd.weight", config.vocab_size,
                                config.hidden, WeightUse::kFewRows));
   ASSIGN_OR_RETURN(weights.output_norm,
                    source.LoadVector("output_norm.weight", config.hidden));
-  if (file.FindTensor("output.weight") != nullptr) {
+  if (checkpoint.FindTensor("output.weight") != nullptr) {
     ASSIGN_OR_RETURN(weights.separate_head,
                      source.Load("output.weight", config.vocab_size,
                                  config.hidden, WeightUse::kFewRows));
   }
+  ASSIGN_OR_RETURN(weights.rope_divisors, LoadRopeDivisors(source, config));
   for (int32_t index = 0; index < config.layers; ++index) {
     if (progress) progress(static_cast<double>(index) / config.layers);
     ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(source, config, index));
@@ -171,8 +256,11 @@ int64_t ModelWeights::bytes() const {
   if (separate_head != nullptr) bytes += separate_head->bytes();
   for (const LayerWeights& layer : layers) {
     bytes += layer.attention_norm.bytes() + layer.qkv->bytes() +
-             layer.attention_output->bytes() + layer.mlp_norm.bytes() +
-             layer.gate_up->bytes() + layer.down->bytes();
+             layer.qkv_bias.bytes() + layer.query_norm.bytes() +
+             layer.key_norm.bytes() + layer.attention_output->bytes() +
+             layer.attention_post_norm.bytes() + layer.mlp_norm.bytes() +
+             layer.gate_up->bytes() + layer.down->bytes() +
+             layer.mlp_post_norm.bytes();
   }
   return bytes;
 }

@@ -7,27 +7,36 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
-#include "engine/model/gguf_file.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/model_config.h"
 #include "engine/tensor/buffer.h"
 
 namespace sparseserve {
 
+// Buffers that a model does not have are empty.
 struct LayerWeights {
   Buffer attention_norm;        // float [hidden]
   std::unique_ptr<Weight> qkv;  // [qkv_columns, hidden]: q, k, v stacked
+  Buffer qkv_bias;              // float [qkv_columns]
+  Buffer query_norm;            // float [head_dim]
+  Buffer key_norm;              // float [head_dim]
   std::unique_ptr<Weight> attention_output;  // [hidden, q_columns]
+  Buffer attention_post_norm;                // float [hidden]
   Buffer mlp_norm;                           // float [hidden]
   std::unique_ptr<Weight> gate_up;  // [2 * mlp_hidden, hidden]: gate first
   std::unique_ptr<Weight> down;     // [hidden, mlp_hidden]
+  Buffer mlp_post_norm;             // float [hidden]
 };
 
-// Borrows the model file's bytes: the file must outlive it.
+// Borrows the checkpoint's bytes: the checkpoint must outlive it.
 struct ModelWeights {
   std::unique_ptr<Weight> token_embedding;  // [vocab_size, hidden]
   std::vector<LayerWeights> layers;
   Buffer output_norm;                     // float [hidden]
   std::unique_ptr<Weight> separate_head;  // null: tied to token_embedding
+  // [head_dim / 2], each positive: RopeFrequencies::Divisors of `rope`, of
+  // files that hold them as a tensor; else empty.
+  std::vector<float> rope_divisors;
 
   const Weight& head() const {
     return separate_head != nullptr ? *separate_head : *token_embedding;
@@ -39,7 +48,7 @@ struct ModelWeights {
 // INVALID_ARGUMENT names a tensor that is missing or has another shape than
 // `config` asks for. `progress` (may be empty) is called with 0 ... 1.
 absl::StatusOr<ModelWeights> LoadModelWeights(
-    Backend& backend, const GgufFile& file, const ModelConfig& config,
+    Backend& backend, const Checkpoint& checkpoint, const ModelConfig& config,
     const std::function<void(double done)>& progress);
 
 }  // namespace sparseserve

@@ -1,5 +1,6 @@
 #include "engine/model/transformer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -32,9 +33,7 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
   SPARSESERVE_CHECK(limits.max_rows >= 1 && limits.max_logit_rows >= 1);
   std::unique_ptr<Transformer> made(
       new Transformer(backend, config, std::move(weights), limits));
-  ASSIGN_OR_RETURN(made->rope_,
-                   BuildRopeTable(backend, config.context_tokens,
-                                  config.head_dim, config.rope.base));
+  RETURN_IF_ERROR(made->BuildRopeTables());
   const int64_t rows = limits.max_rows;
   const int64_t logit_rows = limits.max_logit_rows;
   Activations& a = made->activations_;
@@ -53,63 +52,109 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
   return made;
 }
 
+absl::Status Transformer::BuildRopeTables() {
+  RopeFrequencies frequencies = config_.rope;
+  if (!weights_.rope_divisors.empty()) {
+    frequencies.scaling = RopeFrequencies::Divisors{weights_.rope_divisors};
+  }
+  ASSIGN_OR_RETURN(rope_, BuildRopeTable(backend_, config_.context_tokens,
+                                         config_.head_dim, frequencies));
+  const auto& layers = config_.layer_configs;
+  if (std::any_of(layers.begin(), layers.end(), [](const LayerConfig& layer) {
+        return layer.rotates && layer.is_local_rope;
+      })) {
+    ASSIGN_OR_RETURN(local_rope_,
+                     BuildRopeTable(backend_, config_.context_tokens,
+                                    config_.head_dim, config_.local_rope));
+  }
+  return absl::OkStatus();
+}
+
+AttentionPlan::Shape Transformer::PlanShape(const ModelConfig& config) {
+  AttentionPlan::Shape shape;
+  shape.layers = config.layers;
+  shape.kv_heads = config.kv_heads;
+  for (const LayerConfig& layer : config.layer_configs) {
+    shape.layer_windows.push_back(layer.window_tokens);
+  }
+  return shape;
+}
+
 void Transformer::Forward(const AttentionPlan& plan, const KvCache& cache,
                           StageClock& clock, StepTimes& times) {
   rows_ = plan.rows();
   SPARSESERVE_CHECK(rows_ >= 1 && rows_ <= limits_.max_rows);
   const MatrixView hidden = View(activations_.hidden, rows_, config_.hidden);
 
-  backend_.Embed(*weights_.token_embedding, plan.tokens(), hidden);
+  backend_.Embed(*weights_.token_embedding, plan.tokens(),
+                 config_.embedding_scale, hidden);
   clock.Lap(times.embed);
   for (int32_t layer = 0; layer < config_.layers; ++layer) {
-    AttentionHalf(weights_.layers[layer], plan, cache.Layer(layer), clock,
-                  times);
+    AttentionHalf(layer, plan, cache.Layer(layer), clock, times);
     MlpHalf(weights_.layers[layer], plan);
   }
   clock.Lap(times.mlp);
 }
 
 // hidden += W_o * Attention(RoPE(W_qkv * RmsNorm(hidden)))
-void Transformer::AttentionHalf(const LayerWeights& layer,
-                                const AttentionPlan& plan, KvLayerView kv,
-                                StageClock& clock, StepTimes& times) {
+void Transformer::AttentionHalf(int32_t layer, const AttentionPlan& plan,
+                                KvLayerView kv, StageClock& clock,
+                                StepTimes& times) {
+  const LayerWeights& weights = weights_.layers[layer];
   const MatrixView hidden = View(activations_.hidden, rows_, config_.hidden);
   const MatrixView normed = View(activations_.normed, rows_, config_.hidden);
   const MatrixView qkv = View(activations_.qkv, rows_, config_.qkv_columns());
   const MatrixView attended =
       View(activations_.attention_output, rows_, config_.q_columns());
 
-  backend_.RmsNorm(hidden, layer.attention_norm.as<float>(),
+  backend_.RmsNorm(hidden, weights.attention_norm.as<float>(),
                    config_.norm_epsilon, normed);
-  backend_.Linear(*layer.qkv, normed, plan.groups(), /*accumulate=*/false, qkv);
+  backend_.Linear(*weights.qkv, normed, plan.groups(), /*accumulate=*/false,
+                  qkv);
   clock.Lap(times.mlp);
 
-  RopeAndStoreArgs rope;
-  rope.qkv = qkv;
-  rope.heads = config_.heads;
-  rope.positions = plan.positions();
-  rope.kv_slots = plan.kv_slots();
-  rope.cosines = rope_.cosines.as<float>();
-  rope.sines = rope_.sines.as<float>();
-  rope.kv = kv;
-  backend_.RopeAndStore(rope);
+  RotateAndStore(layer, plan, kv, qkv);
 
   AttentionArgs attention;
   attention.queries = qkv;
   attention.heads = config_.heads;
   attention.kv = kv;
   attention.pages = plan.pages();
-  attention.layout = &plan.layout();
+  attention.layout = &plan.layout(layer);
   attention.scale = config_.attention_scale;
+  attention.softcap = config_.attention_softcap;
   attention.output = attended;
   backend_.Attention(attention);
   clock.Lap(times.attention);
 
-  backend_.Linear(*layer.attention_output, attended, plan.groups(),
-                  /*accumulate=*/true, hidden);
+  AddHalf(*weights.attention_output, attended, weights.attention_post_norm,
+          plan);
 }
 
-// hidden += W_down * SwiGlu(W_gate_up * RmsNorm(hidden))
+void Transformer::RotateAndStore(int32_t layer, const AttentionPlan& plan,
+                                 KvLayerView kv, MatrixView qkv) {
+  const LayerWeights& weights = weights_.layers[layer];
+  const LayerConfig& layer_config = config_.layer_configs[layer];
+  RopeAndStoreArgs rope;
+  rope.qkv = qkv;
+  rope.heads = config_.heads;
+  rope.bias = weights.qkv_bias.as<float>();
+  rope.query_gain = weights.query_norm.as<float>();
+  rope.key_gain = weights.key_norm.as<float>();
+  rope.norm_epsilon = config_.norm_epsilon;
+  rope.positions = plan.positions();
+  rope.kv_slots = plan.kv_slots();
+  rope.pairs = config_.rope_pairs;
+  if (layer_config.rotates) {
+    const RopeTable& table = layer_config.is_local_rope ? local_rope_ : rope_;
+    rope.cosines = table.cosines.as<float>();
+    rope.sines = table.sines.as<float>();
+  }
+  rope.kv = kv;
+  backend_.RopeAndStore(rope);
+}
+
+// hidden += W_down * Gated(W_gate_up * RmsNorm(hidden))
 void Transformer::MlpHalf(const LayerWeights& layer,
                           const AttentionPlan& plan) {
   const MatrixView hidden = View(activations_.hidden, rows_, config_.hidden);
@@ -122,9 +167,28 @@ void Transformer::MlpHalf(const LayerWeights& layer,
                    normed);
   backend_.Linear(*layer.gate_up, normed, plan.groups(), /*accumulate=*/false,
                   gate_up);
-  backend_.SwiGlu(gate_up, gated);
-  backend_.Linear(*layer.down, gated, plan.groups(), /*accumulate=*/true,
-                  hidden);
+  switch (config_.activation) {
+    case Activation::kSilu:
+      backend_.SwiGlu(gate_up, gated);
+      break;
+    case Activation::kGeluTanh:
+      backend_.GeGlu(gate_up, gated);
+      break;
+  }
+  AddHalf(*layer.down, gated, layer.mlp_post_norm, plan);
+}
+
+void Transformer::AddHalf(const Weight& weight, ConstMatrixView input,
+                          const Buffer& post_norm, const AttentionPlan& plan) {
+  const MatrixView hidden = View(activations_.hidden, rows_, config_.hidden);
+  if (!config_.has_post_norms) {
+    return backend_.Linear(weight, input, plan.groups(), /*accumulate=*/true,
+                           hidden);
+  }
+  const MatrixView result = View(activations_.normed, rows_, config_.hidden);
+  backend_.Linear(weight, input, plan.groups(), /*accumulate=*/false, result);
+  backend_.AddRmsNorm(result, post_norm.as<float>(), config_.norm_epsilon,
+                      hidden);
 }
 
 ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
@@ -142,11 +206,15 @@ ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
       View(activations_.logits, count, config_.vocab_size);
   backend_.Linear(weights_.head(), input, RowGroups{count, 0},
                   /*accumulate=*/false, logits);
+  if (config_.logit_softcap > 0) {
+    backend_.SoftCap(config_.logit_softcap, logits);
+  }
   return logits;
 }
 
 int64_t Transformer::weights_bytes() const {
-  return weights_.bytes() + rope_.cosines.bytes() + rope_.sines.bytes();
+  return weights_.bytes() + rope_.cosines.bytes() + rope_.sines.bytes() +
+         local_rope_.cosines.bytes() + local_rope_.sines.bytes();
 }
 
 int64_t Transformer::activations_bytes() const {

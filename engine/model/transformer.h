@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/attention/attention_plan.h"
@@ -18,10 +19,11 @@
 
 namespace sparseserve {
 
-// A decoder of the Llama family (Touvron et al., arXiv 2302.13971): RMSNorm
-// before each half of a layer, grouped-query attention with rotary positions,
-// SwiGLU. Runs on backend operations alone; all its activations are allocated
-// once. One thread.
+// A decoder of the Llama family (Touvron et al., arXiv 2302.13971) or one of
+// its relatives: RMSNorm before each half of a layer, grouped-query attention
+// with rotary positions, gated MLP. What differs between families is data of
+// ModelConfig, so there is one forward pass. Runs on backend operations alone;
+// all its activations are allocated once. One thread.
 class Transformer {
  public:
   struct Limits {
@@ -34,6 +36,9 @@ class Transformer {
   static absl::StatusOr<std::unique_ptr<Transformer>> Create(
       Backend& backend, const ModelConfig& config, ModelWeights weights,
       const Limits& limits);
+
+  // What a plan for this model is made with.
+  static AttentionPlan::Shape PlanShape(const ModelConfig& config);
 
   // Runs all layers over the plan's rows and stores their keys and values in
   // `cache`. The last layer's rows stay for Logits().
@@ -54,7 +59,8 @@ class Transformer {
   // Float rows; `limits` says how many of each.
   struct Activations {
     Buffer hidden;            // [max_rows, hidden]: the residual stream
-    Buffer normed;            // [max_rows, hidden]
+    Buffer normed;            // [max_rows, hidden]; also a half's result that
+                              // is normed before it is added
     Buffer qkv;               // [max_rows, qkv_columns]
     Buffer attention_output;  // [max_rows, q_columns]
     Buffer gate_up;           // [max_rows, 2 * mlp_hidden]
@@ -66,15 +72,22 @@ class Transformer {
   Transformer(Backend& backend, const ModelConfig& config, ModelWeights weights,
               const Limits& limits);
 
-  void AttentionHalf(const LayerWeights& layer, const AttentionPlan& plan,
-                     KvLayerView kv, StageClock& clock, StepTimes& times);
+  absl::Status BuildRopeTables();
+  void AttentionHalf(int32_t layer, const AttentionPlan& plan, KvLayerView kv,
+                     StageClock& clock, StepTimes& times);
+  void RotateAndStore(int32_t layer, const AttentionPlan& plan, KvLayerView kv,
+                      MatrixView qkv);
   void MlpHalf(const LayerWeights& layer, const AttentionPlan& plan);
+  // hidden += weight * input, or += RmsNorm(weight * input) with a post norm.
+  void AddHalf(const Weight& weight, ConstMatrixView input,
+               const Buffer& post_norm, const AttentionPlan& plan);
 
   Backend& backend_;
   const ModelConfig config_;
   const Limits limits_;
   const ModelWeights weights_;
   RopeTable rope_;
+  RopeTable local_rope_;  // empty if no layer turns by it
   Activations activations_;
   int64_t rows_ = 0;  // of the last Forward()
 };

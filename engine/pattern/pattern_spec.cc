@@ -5,6 +5,9 @@ namespace {
 
 struct NameOf {
   std::string_view operator()(const DensePattern&) const { return "dense"; }
+  std::string_view operator()(const SlidingWindowPattern&) const {
+    return "sliding_window";
+  }
 };
 
 }  // namespace

@@ -56,7 +56,11 @@ size_t LongestTokenBytes(const Tokenizer& tokenizer) {
 absl::StatusOr<std::string> ModelResourceName(const std::string& label,
                                               const std::string& model_path) {
   if (label.empty()) {
-    const std::string slug = Slug(std::filesystem::path(model_path).stem());
+    std::filesystem::path path(model_path);
+    if (!path.has_filename()) path = path.parent_path();  // "directory/"
+    // Other dots are of versions and sizes: "Qwen2.5-0.5B".
+    const bool is_file = path.extension() == ".gguf";
+    const std::string slug = Slug(is_file ? path.stem() : path.filename());
     return StrCat("models/", slug.empty() ? "default" : slug);
   }
   const bool plain =

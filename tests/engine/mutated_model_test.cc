@@ -10,7 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "engine/engine.h"
 #include "gtest/gtest.h"
-#include "tests/testing/largest_allocation.h"
+#include "tests/testing/largest_request.h"
 #include "tests/testing/mutation.h"
 #include "tests/testing/tiny_engine.h"
 #include "tests/testing/tiny_model.h"
@@ -69,9 +69,9 @@ TEST(MutatedModelTest, IsRefusedWithAMessageOrServes) {
   int refused = 0;
   for (int i = 0; i < count; ++i) {
     const std::string bytes = testing::Mutate(original, header_bytes, random);
-    testing::largest_request = 0;
+    testing::ForgetRequests();
     const auto engine = testing::CreateEngine(bytes, options);
-    EXPECT_LE(testing::largest_request, bytes.size() + kMostExtraBytes)
+    EXPECT_LE(testing::LargestRequest(), bytes.size() + kMostExtraBytes)
         << "bytes in one allocation, file " << i;
     if (!engine.ok()) {
       ++refused;

@@ -11,5 +11,9 @@ namespace sparseserve::testing {
 // REQUIRES: 9 < header_bytes <= original.size().
 std::string Mutate(const std::string& original, size_t header_bytes,
                    std::mt19937& random);
+// Likewise, at any place. REQUIRES: original.size() > 9.
+inline std::string Mutate(const std::string& original, std::mt19937& random) {
+  return Mutate(original, original.size(), random);
+}
 
 }  // namespace sparseserve::testing

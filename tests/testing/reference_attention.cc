@@ -11,9 +11,10 @@ namespace {
 
 // The keys of a list, in double precision.
 struct ListedKeys {
-  std::vector<int> visible_from;  // [keys]: first position that sees the key
-  std::vector<double> keys;       // [keys, head_dim]
-  std::vector<double> values;     // [keys, head_dim]
+  // [keys]: first and last position that sees the key.
+  std::vector<int64_t> visible_from, visible_to;
+  std::vector<double> keys;    // [keys, head_dim]
+  std::vector<double> values;  // [keys, head_dim]
 };
 
 double Element(const KvLayerView& kv, const std::byte* from, int64_t index) {
@@ -24,10 +25,9 @@ double Element(const KvLayerView& kv, const std::byte* from, int64_t index) {
 }
 
 void AppendBlock(const AttentionArgs& args, PageId page, int kv_head,
-                 int first_visible_from, int step, ListedKeys& listed) {
+                 ListedKeys& listed) {
   const KvLayerView& kv = args.kv;
   for (int offset = 0; offset < kPageTokens; ++offset) {
-    listed.visible_from.push_back(first_visible_from + offset * step);
     const int64_t first =
         ((int64_t{page} * kv.kv_heads + kv_head) * kPageTokens + offset) *
         kv.head_dim;
@@ -45,12 +45,21 @@ ListedKeys Gather(const AttentionArgs& args, const QueryTile& tile,
   ListedKeys listed;
   for (int64_t i = layout.full_offsets[list]; i < layout.full_offsets[list + 1];
        ++i) {
-    AppendBlock(args, pages[layout.full_blocks[i]], kv_head, 0, 0, listed);
+    AppendBlock(args, pages[layout.full_blocks[i]], kv_head, listed);
   }
+  constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
+  listed.visible_from.assign(listed.keys.size() / args.kv.head_dim, 0);
+  listed.visible_to.assign(listed.visible_from.size(), kEnd);
+  const int64_t window = layout.WindowOf(list);
   for (int64_t i = layout.partial_offsets[list];
        i < layout.partial_offsets[list + 1]; ++i) {
-    const int block = layout.partial_blocks[i];
-    AppendBlock(args, pages[block], kv_head, block * kPageTokens, 1, listed);
+    const int64_t block = layout.partial_blocks[i];
+    AppendBlock(args, pages[block], kv_head, listed);
+    for (int64_t key = block * kPageTokens; key < (block + 1) * kPageTokens;
+         ++key) {
+      listed.visible_from.push_back(key);
+      listed.visible_to.push_back(window == 0 ? kEnd : key + window - 1);
+    }
   }
   return listed;
 }
@@ -62,13 +71,18 @@ double AttendRow(const AttentionArgs& args, const float* query, int position,
   std::vector<size_t> seen;
   std::vector<double> scores;
   for (size_t k = 0; k < listed.visible_from.size(); ++k) {
-    if (listed.visible_from[k] > position) continue;
+    if (position < listed.visible_from[k] || position > listed.visible_to[k]) {
+      continue;
+    }
     double dot = 0;
     for (int i = 0; i < head_dim; ++i) {
       dot += query[i] * listed.keys[k * head_dim + i];
     }
     seen.push_back(k);
-    scores.push_back(dot * args.scale);
+    const double score = dot * args.scale;
+    scores.push_back(args.softcap == 0
+                         ? score
+                         : args.softcap * std::tanh(score / args.softcap));
   }
   if (seen.empty()) return -std::numeric_limits<double>::infinity();
   const double maximum = *std::max_element(scores.begin(), scores.end());

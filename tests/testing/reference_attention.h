@@ -12,8 +12,8 @@ struct ReferenceAttentionResult {
 };
 
 // What attention over a block layout means, one (row, head, key) at a time in
-// double precision. Reads args' queries, KV, pages, layout and scale; ignores
-// its output and lse. Rows that no tile names are 0 with lse 0.
+// double precision. Reads args' queries, KV, pages, layout, scale and softcap;
+// ignores its output and lse. Rows that no tile names are 0 with lse 0.
 ReferenceAttentionResult ReferenceAttention(const AttentionArgs& args);
 
 }  // namespace sparseserve

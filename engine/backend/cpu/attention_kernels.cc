@@ -113,14 +113,27 @@ void Multiply(const float* const* a, const Right<Element>& b,
   for (; i < b.columns; i += kLanes) MultiplyTile<kRows, 1>(a, b, i, target);
 }
 
+// scores[i] = softcap * tanh(scale * scores[i] / softcap)
+HWY_NOINLINE void CapScores(int columns, float scale, float softcap,
+                            float* scores) {
+  const DF d;
+  const VF inverse = hn::Set(d, scale / softcap);
+  const VF cap = hn::Set(d, softcap);
+  for (int i = 0; i < columns; i += kLanes) {
+    hn::StoreU(SoftCap(d, hn::LoadU(d, scores + i), inverse, cap), d,
+               scores + i);
+  }
+}
+
 // Turns a row of raw scores into exp(scaled score - new maximum), 0 for hidden
 // keys, and updates the row's running maximum and sum. A NaN score makes the
 // sum NaN. Not inlined, so that every tile shape rounds the same way.
 HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
                              AttentionScratch& scratch) {
   const DF d;
-  const int visible = scratch.visible_keys[row];
-  if (visible == 0) {
+  const int begin = scratch.visible_begin[row];
+  const int end = scratch.visible_end[row];
+  if (begin >= end) {
     std::fill(scores, scores + columns, 0.0f);
     scratch.rescale[row] = 1.0f;
     return;
@@ -129,9 +142,13 @@ HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
   VF greatest = hidden;
   for (int i = 0; i < columns; i += kLanes) {
     VF score = hn::Mul(hn::LoadU(d, scores + i), hn::Set(d, scale));
-    if (i + kLanes > visible) {
-      const size_t seen = static_cast<size_t>(std::max(visible - i, 0));
+    if (i + kLanes > end) {
+      const size_t seen = static_cast<size_t>(std::max(end - i, 0));
       score = hn::IfThenElse(hn::FirstN(d, seen), score, hidden);
+    }
+    if (i < begin) {
+      const size_t passed = static_cast<size_t>(begin - i);
+      score = hn::IfThenElse(hn::FirstN(d, passed), hidden, score);
     }
     greatest = hn::Max(greatest, score);
     hn::StoreU(score, d, scores + i);
@@ -163,7 +180,12 @@ void AddBlockToRows(const Right<Element>& values, const AttentionBlock& block,
   const float* weights[kRows];
   for (int r = 0; r < kRows; ++r) {
     float* scores = scratch.scores + r * kBlockKeys;
-    SoftmaxRow(first + r, keys.columns, block.scale, scores, scratch);
+    float scale = block.scale;
+    if (block.softcap > 0) {
+      CapScores(keys.columns, scale, block.softcap, scores);
+      scale = 1;
+    }
+    SoftmaxRow(first + r, keys.columns, scale, scores, scratch);
     weights[r] = scores;
   }
   const int stride = PaddedHeadDim(block.head_dim);

@@ -27,7 +27,10 @@ struct alignas(64) AttentionScratch {
   float sum[kMaxPackedRows];                   // of exp(score - maximum) so far
   float rescale[kMaxPackedRows];
   const float* queries[kMaxPackedRows];  // [head_dim] each
-  int32_t visible_keys[kMaxPackedRows];  // of the block at hand, 0 ... 64
+  // Keys of the block at hand that a row sees: [begin, end) within 0 ... 64;
+  // none if begin >= end.
+  int32_t visible_begin[kMaxPackedRows];
+  int32_t visible_end[kMaxPackedRows];
 };
 
 // The block at hand for rows 0 ... rows - 1 of the scratch.
@@ -43,12 +46,13 @@ struct AttentionBlock {
   int loaded_keys = kBlockKeys;
   int rows = 0;
   float scale = 1.0f;
+  float softcap = 0.0f;  // as in AttentionArgs
 };
 
 struct AttentionKernels {
   // Resets `rows` rows.
   void (*begin)(int rows, int head_dim, AttentionScratch& scratch);
-  // Adds a block: row r sees its first scratch.visible_keys[r] keys.
+  // Adds a block: row r sees the keys that the scratch says.
   void (*add_block)(const AttentionBlock& block, AttentionScratch& scratch);
   // output = row / sum, or 0 if it saw no key; returns the row's log-sum-exp.
   float (*finish_row)(int row, int head_dim, const AttentionScratch& scratch,

@@ -40,17 +40,24 @@ class BlockWalk {
   const int32_t* partial_end_;
 };
 
-// How many keys of `block` each row sees; returns the largest number.
+// Which keys of `block` each row sees; returns the end of the last that any
+// does. `window_tokens` is the list's.
 int SetVisibleKeys(const PackedRows& rows, const ListedBlock& block,
-                   AttentionScratch& scratch) {
-  int most = 0;
-  for (int r = 0; r < rows.count; ++r) {
-    const int behind = rows.position(r) - block.index * kBlockKeys + 1;
-    scratch.visible_keys[r] =
-        block.is_full ? kBlockKeys : std::clamp(behind, 0, kBlockKeys);
-    most = std::max(most, scratch.visible_keys[r]);
+                   int32_t window_tokens, AttentionScratch& scratch) {
+  if (block.is_full) {
+    std::fill_n(scratch.visible_begin, rows.count, 0);
+    std::fill_n(scratch.visible_end, rows.count, kBlockKeys);
+    return kBlockKeys;
   }
-  return most;
+  int last = 0;
+  for (int r = 0; r < rows.count; ++r) {
+    const int end = rows.position(r) - block.index * kBlockKeys + 1;
+    const int begin = window_tokens == 0 ? 0 : end - window_tokens;
+    scratch.visible_begin[r] = std::clamp(begin, 0, kBlockKeys);
+    scratch.visible_end[r] = std::clamp(end, 0, kBlockKeys);
+    last = std::max(last, scratch.visible_end[r]);
+  }
+  return last;
 }
 
 int64_t ListBlocks(const BlockLayout& layout, int32_t list) {
@@ -136,6 +143,7 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     SPARSESERVE_CHECK(page >= 0 && page < kv.pages);
     return (int64_t{page} * kv.kv_heads + rows.kv_head) * block_bytes;
   };
+  const int32_t window_tokens = args.layout->WindowOf(list);
   BlockWalk walk(*args.layout, list);
   ListedBlock next;
   bool has_next = walk.Next(next);
@@ -144,16 +152,18 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     has_next = walk.Next(next);
     const int64_t offset = offset_of(block);
     const int64_t next_offset = offset_of(next);
-    kernels_.add_block({.keys = kv.keys + offset,
-                        .values = kv.values + offset,
-                        .next_keys = kv.keys + next_offset,
-                        .next_values = kv.values + next_offset,
-                        .dtype = kv.dtype,
-                        .head_dim = kv.head_dim,
-                        .loaded_keys = SetVisibleKeys(rows, block, scratch),
-                        .rows = rows.count,
-                        .scale = args.scale},
-                       scratch);
+    kernels_.add_block(
+        {.keys = kv.keys + offset,
+         .values = kv.values + offset,
+         .next_keys = kv.keys + next_offset,
+         .next_values = kv.values + next_offset,
+         .dtype = kv.dtype,
+         .head_dim = kv.head_dim,
+         .loaded_keys = SetVisibleKeys(rows, block, window_tokens, scratch),
+         .rows = rows.count,
+         .scale = args.scale,
+         .softcap = args.softcap},
+        scratch);
   }
 }
 

@@ -103,7 +103,7 @@ class CpuBackend : public Backend {
                   });
   }
 
-  void Embed(const Weight& table, absl::Span<const TokenId> tokens,
+  void Embed(const Weight& table, absl::Span<const TokenId> tokens, float scale,
              MatrixView output) override {
     const auto& weight = static_cast<const CpuWeight&>(table);
     SPARSESERVE_CHECK(output.columns == weight.columns());
@@ -111,6 +111,9 @@ class CpuBackend : public Backend {
       const WeightStrip& strip = weight.StripOf(tokens[row]);
       linear_.expand_row(strip.dtype, weight.RowData(tokens[row]),
                          weight.columns(), output.row(row));
+      if (scale != 1.0f) {
+        elementwise_.scale(scale, output.columns, output.row(row));
+      }
     });
   }
 
@@ -119,6 +122,14 @@ class CpuBackend : public Backend {
     ForRows(input.rows, [&](int64_t row) {
       elementwise_.rms_norm(input.row(row), gain, epsilon, input.columns,
                             output.row(row));
+    });
+  }
+
+  void AddRmsNorm(ConstMatrixView input, const float* gain, float epsilon,
+                  MatrixView output) override {
+    ForRows(input.rows, [&](int64_t row) {
+      elementwise_.add_rms_norm(input.row(row), gain, epsilon, input.columns,
+                                output.row(row));
     });
   }
 
@@ -157,6 +168,19 @@ class CpuBackend : public Backend {
     });
   }
 
+  void GeGlu(ConstMatrixView gate_up, MatrixView output) override {
+    ForRows(gate_up.rows, [&](int64_t row) {
+      elementwise_.geglu(gate_up.row(row), gate_up.row(row) + output.columns,
+                         output.columns, output.row(row));
+    });
+  }
+
+  void SoftCap(float cap, MatrixView values) override {
+    ForRows(values.rows, [&](int64_t row) {
+      elementwise_.soft_cap(cap, values.columns, values.row(row));
+    });
+  }
+
  private:
   template <typename Body>
   void ForRows(int64_t rows, const Body& body) {
@@ -167,13 +191,13 @@ class CpuBackend : public Backend {
 
   void RopeAndStoreRow(const RopeAndStoreArgs& args, int64_t row) const {
     const int head_dim = args.kv.head_dim;
-    const int64_t half = head_dim / 2;
-    const float* cosines = args.cosines + args.positions[row] * half;
-    const float* sines = args.sines + args.positions[row] * half;
     float* queries = args.qkv.row(row);
+    if (args.bias != nullptr) {
+      elementwise_.add(args.bias, args.qkv.columns, queries);
+    }
+    const int32_t position = args.positions[row];
     for (int head = 0; head < args.heads; ++head) {
-      float* query = queries + head * head_dim;
-      elementwise_.rotate_pairs(query, cosines, sines, half, query);
+      NormAndRotate(args, args.query_gain, position, queries + head * head_dim);
     }
     float* keys = queries + args.heads * head_dim;
     const float* values = keys + args.kv.kv_heads * head_dim;
@@ -184,11 +208,26 @@ class CpuBackend : public Backend {
       const int64_t slot =
           ((page * args.kv.kv_heads + head) * kPageTokens + offset) * head_dim;
       float* key = keys + head * head_dim;
-      elementwise_.rotate_pairs(key, cosines, sines, half, key);
+      NormAndRotate(args, args.key_gain, position, key);
       Store(key, head_dim, slot, args.kv.dtype, args.kv.keys);
       Store(values + head * head_dim, head_dim, slot, args.kv.dtype,
             args.kv.values);
     }
+  }
+
+  // One head of a query or key, in place.
+  void NormAndRotate(const RopeAndStoreArgs& args, const float* gain,
+                     int32_t position, float* head) const {
+    const int64_t half = args.kv.head_dim / 2;
+    if (gain != nullptr) {
+      elementwise_.rms_norm(head, gain, args.norm_epsilon, 2 * half, head);
+    }
+    if (args.cosines == nullptr) return;
+    const auto rotate = args.pairs == RopePairs::kAdjacent
+                            ? elementwise_.rotate_pairs
+                            : elementwise_.rotate_halves;
+    rotate(head, args.cosines + position * half, args.sines + position * half,
+           half, head);
   }
 
   void Store(const float* from, int count, int64_t slot, DType dtype,

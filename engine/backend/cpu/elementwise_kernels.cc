@@ -54,6 +54,17 @@ void RmsNorm(const float* input, const float* gain, float epsilon,
   });
 }
 
+void AddRmsNorm(const float* input, const float* gain, float epsilon,
+                int64_t columns, float* output) {
+  const float mean = SumOfSquares(input, columns) / columns;
+  const float factor = 1.0f / std::sqrt(mean + epsilon);
+  ForEachVector(columns, [&](auto d, int64_t i) HWY_ATTR {
+    const auto x = hn::Mul(hn::LoadU(d, input + i), hn::Set(d, factor));
+    const auto normed = hn::Mul(x, hn::LoadU(d, gain + i));
+    hn::StoreU(hn::Add(hn::LoadU(d, output + i), normed), d, output + i);
+  });
+}
+
 void Swiglu(const float* gate, const float* up, int64_t columns,
             float* output) {
   ForEachVector(columns, [&](auto d, int64_t i) HWY_ATTR {
@@ -61,6 +72,22 @@ void Swiglu(const float* gate, const float* up, int64_t columns,
     const auto denominator = hn::Add(hn::Set(d, 1.0f), Exp(d, hn::Neg(g)));
     const auto silu = hn::Div(g, denominator);
     hn::StoreU(hn::Mul(silu, hn::LoadU(d, up + i)), d, output + i);
+  });
+}
+
+// (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), which keeps its precision where
+// tanh(u) is near -1.
+void Geglu(const float* gate, const float* up, int64_t columns, float* output) {
+  constexpr float kMinusTwiceRoot = -1.59576912f;  // -2 sqrt(2 / pi)
+  ForEachVector(columns, [&](auto d, int64_t i) HWY_ATTR {
+    const auto g = hn::LoadU(d, gate + i);
+    const auto cubic =
+        hn::MulAdd(hn::Mul(g, g), hn::Set(d, 0.044715f), hn::Set(d, 1.0f));
+    const auto exponent =
+        hn::Mul(hn::Mul(g, cubic), hn::Set(d, kMinusTwiceRoot));
+    const auto denominator = hn::Add(hn::Set(d, 1.0f), Exp(d, exponent));
+    const auto gelu = hn::Div(g, denominator);
+    hn::StoreU(hn::Mul(gelu, hn::LoadU(d, up + i)), d, output + i);
   });
 }
 
@@ -86,6 +113,43 @@ void RotatePairs(const float* input, const float* cosines, const float* sines,
   }
 }
 
+void RotateHalves(const float* input, const float* cosines, const float* sines,
+                  int64_t pairs, float* output) {
+  ForEachVector(pairs, [&](auto d, int64_t i) HWY_ATTR {
+    const auto first = hn::LoadU(d, input + i);
+    const auto second = hn::LoadU(d, input + pairs + i);
+    const auto cosine = hn::LoadU(d, cosines + i);
+    const auto sine = hn::LoadU(d, sines + i);
+    const auto x = hn::NegMulAdd(second, sine, hn::Mul(first, cosine));
+    const auto y = hn::MulAdd(second, cosine, hn::Mul(first, sine));
+    hn::StoreU(x, d, output + i);
+    hn::StoreU(y, d, output + pairs + i);
+  });
+}
+
+void Add(const float* addend, int64_t count, float* values) {
+  ForEachVector(count, [&](auto d, int64_t i) HWY_ATTR {
+    hn::StoreU(hn::Add(hn::LoadU(d, values + i), hn::LoadU(d, addend + i)), d,
+               values + i);
+  });
+}
+
+void Scale(float factor, int64_t count, float* values) {
+  ForEachVector(count, [&](auto d, int64_t i) HWY_ATTR {
+    hn::StoreU(hn::Mul(hn::LoadU(d, values + i), hn::Set(d, factor)), d,
+               values + i);
+  });
+}
+
+void CapSoftly(float cap, int64_t count, float* values) {
+  const float inverse = 1.0f / cap;
+  ForEachVector(count, [&](auto d, int64_t i) HWY_ATTR {
+    hn::StoreU(SoftCap(d, hn::LoadU(d, values + i), hn::Set(d, inverse),
+                       hn::Set(d, cap)),
+               d, values + i);
+  });
+}
+
 void ToBfloat16(const float* input, int64_t count, uint16_t* output) {
   ForEachVector(count, [&](auto d, int64_t i) HWY_ATTR {
     const hn::RebindToUnsigned<decltype(d)> du;
@@ -103,8 +167,9 @@ void ToBfloat16(const float* input, int64_t count, uint16_t* output) {
 }
 
 const ElementwiseKernels& TargetElementwiseKernels() {
-  static constexpr ElementwiseKernels kKernels = {&RmsNorm, &Swiglu,
-                                                  &RotatePairs, &ToBfloat16};
+  static constexpr ElementwiseKernels kKernels = {
+      &RmsNorm,      &AddRmsNorm, &Swiglu, &Geglu,     &RotatePairs,
+      &RotateHalves, &Add,        &Scale,  &CapSoftly, &ToBfloat16};
   return kKernels;
 }
 

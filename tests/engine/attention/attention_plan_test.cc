@@ -37,7 +37,7 @@ AttentionPlan BuildPlan(const std::vector<const Part*>& parts) {
   }
   AttentionPlan plan({.layers = 3, .kv_heads = 2});
   plan.Build(planned);
-  EXPECT_TRUE(plan.layout().Validate().ok());
+  EXPECT_TRUE(plan.layout(0).Validate().ok());
   return plan;
 }
 
@@ -64,7 +64,7 @@ TEST(AttentionPlanTest, DecodeRowsComeFirst) {
 TEST(AttentionPlanTest, TilesEndOnBlockBorders) {
   const Part part(Phase::kPrefill, 60, 70, 0);
   const AttentionPlan plan = BuildPlan({&part});
-  const auto& tiles = plan.layout().tiles;
+  const auto& tiles = plan.layout(0).tiles;
   ASSERT_EQ(tiles.size(), 3);
   EXPECT_EQ(tiles[0].first_position, 60);
   EXPECT_EQ(tiles[0].rows, 4);
@@ -78,10 +78,10 @@ TEST(AttentionPlanTest, TilesEndOnBlockBorders) {
 TEST(AttentionPlanTest, HeadsOfATileShareTheDenseList) {
   const Part part(Phase::kDecode, 200, 1, 0);
   const AttentionPlan plan = BuildPlan({&part});
-  EXPECT_EQ(plan.layout().lists(), 1);
-  EXPECT_THAT(plan.layout().list_of, ElementsAre(0, 0));
-  EXPECT_THAT(plan.layout().full_blocks, ElementsAre(0, 1, 2));
-  EXPECT_THAT(plan.layout().partial_blocks, ElementsAre(3));
+  EXPECT_EQ(plan.layout(0).lists(), 1);
+  EXPECT_THAT(plan.layout(0).list_of, ElementsAre(0, 0));
+  EXPECT_THAT(plan.layout(0).full_blocks, ElementsAre(0, 1, 2));
+  EXPECT_THAT(plan.layout(0).partial_blocks, ElementsAre(3));
 }
 
 TEST(AttentionPlanTest, CountsBlocksOfEachSliceOverLayersAndHeads) {
@@ -94,6 +94,33 @@ TEST(AttentionPlanTest, CountsBlocksOfEachSliceOverLayersAndHeads) {
   EXPECT_EQ(plan.blocks(1).computed, plan.blocks(1).allowed);
 }
 
+TEST(AttentionPlanTest, LayersOfOneWindowShareALayout) {
+  const Part decode(Phase::kDecode, 200, 1, 0);
+  AttentionPlan plan(
+      {.layers = 4, .kv_heads = 2, .layer_windows = {70, 0, 70, 0}});
+  const PlannedSlice planned = {&decode.slice, DensePattern()};
+  plan.Build({&planned, 1});
+  EXPECT_EQ(&plan.layout(0), &plan.layout(2));
+  EXPECT_EQ(&plan.layout(1), &plan.layout(3));
+  // 131 ... 200 are seen.
+  EXPECT_THAT(plan.layout(0).full_blocks, ElementsAre());
+  EXPECT_THAT(plan.layout(0).partial_blocks, ElementsAre(2, 3));
+  EXPECT_THAT(plan.layout(1).full_blocks, ElementsAre(0, 1, 2));
+  EXPECT_THAT(plan.layout(1).partial_blocks, ElementsAre(3));
+  // Causality allows 4 blocks in each of 4 layers.
+  EXPECT_EQ(plan.blocks(0).allowed, 4 * 4 * 2);
+  EXPECT_EQ(plan.blocks(0).computed, (2 + 4 + 2 + 4) * 2);
+}
+
+TEST(AttentionPlanTest, NarrowerOfPatternAndLayerCounts) {
+  const Part decode(Phase::kDecode, 400, 1, 0);
+  AttentionPlan plan({.layers = 2, .kv_heads = 1, .layer_windows = {1000, 70}});
+  const PlannedSlice planned = {&decode.slice, SlidingWindowPattern{200}};
+  plan.Build({&planned, 1});
+  EXPECT_EQ(plan.layout(0).WindowOf(0), 200);
+  EXPECT_EQ(plan.layout(1).WindowOf(0), 70);
+}
+
 TEST(AttentionPlanTest, BuildingAgainForgetsTheStepBefore) {
   const Part first(Phase::kPrefill, 0, 100, 0);
   const Part second(Phase::kDecode, 3, 1, 4);
@@ -104,8 +131,8 @@ TEST(AttentionPlanTest, BuildingAgainForgetsTheStepBefore) {
   plan.Build({&planned[1], 1});
   EXPECT_EQ(plan.rows(), 1);
   EXPECT_EQ(plan.groups().prefill_rows, 0);
-  EXPECT_EQ(plan.layout().tiles.size(), 1);
-  EXPECT_EQ(plan.layout().lists(), 1);
+  EXPECT_EQ(plan.layout(0).tiles.size(), 1);
+  EXPECT_EQ(plan.layout(0).lists(), 1);
   EXPECT_EQ(plan.blocks(0).allowed, 1);
 }
 

@@ -5,6 +5,7 @@
 #include <random>
 #include <vector>
 
+#include "engine/layout/layout_builder.h"
 #include "engine/tensor/quant_blocks.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -80,6 +81,28 @@ class Batch {
       }
     }
     EXPECT_EQ(layout_.Validate(), absl::OkStatus());
+    return *this;
+  }
+
+  // Every (tile, KV head) gets the blocks that its window reaches; windows of
+  // odd heads are one token narrower.
+  Batch& Windowed(int window_tokens) {
+    LayoutBuilder builder(shape_.kv_heads);
+    for (const QueryTile& tile : layout_.tiles) {
+      builder.AddTile(tile);
+      const int last = QueryBlock(tile, kPageTokens);
+      for (int head = 0; head < shape_.kv_heads; ++head) {
+        const int window = std::max(window_tokens - head % 2, 1);
+        builder.Assign(head, builder.AddList({{{0, last + 1}}}, window));
+      }
+    }
+    layout_ = builder.layout();
+    EXPECT_EQ(layout_.Validate(), absl::OkStatus());
+    return *this;
+  }
+
+  Batch& SoftCapped(float softcap) {
+    args_.softcap = softcap;
     return *this;
   }
 
@@ -285,6 +308,45 @@ TEST_P(AttentionTest, SparseMixedBatchEqualsReferenceForEveryShape) {
     Batch batch(shape, MixedSlices(), 4);
     ExpectEqualsReference(backend(), batch.Sparse());
   }
+}
+
+TEST_P(AttentionTest, WindowsEqualReferenceAtEveryEdge) {
+  for (const int window : {1, 2, 15, 63, 64, 65, 70, 128, 129, 400, 1 << 30}) {
+    SCOPED_TRACE(testing::Message() << "window " << window);
+    Batch batch(kModelShape, MixedSlices(), window);
+    ExpectEqualsReference(backend(), batch.Windowed(window));
+  }
+}
+
+TEST_P(AttentionTest, WindowsEqualReferenceForEveryShape) {
+  for (const Shape& shape : kShapes) {
+    SCOPED_TRACE(Named(shape));
+    Batch batch(shape, MixedSlices(), 6);
+    ExpectEqualsReference(backend(), batch.Windowed(70));
+  }
+}
+
+TEST_P(AttentionTest, SoftCappedScoresEqualReference) {
+  for (const Shape& shape : kShapes) {
+    SCOPED_TRACE(Named(shape));
+    // Scores have a deviation of 1.
+    Batch batch(shape, MixedSlices(), 8);
+    ExpectEqualsReference(backend(), batch.Windowed(100).SoftCapped(0.7f));
+  }
+}
+
+TEST_P(AttentionTest, RowOfAWindowIsTheSameAloneAndInABatch) {
+  // Alone, the row's list begins where its own window does; in the batch, where
+  // that of the tile's first row does.
+  Batch whole(kModelShape, {{250, 250}}, 7);
+  Batch last(kModelShape, {{250, 1}}, 7);
+  const int64_t width = last.args().queries.columns;
+  std::copy(whole.queries().end() - width, whole.queries().end(),
+            last.queries().begin());
+  backend().Attention(whole.Windowed(58).args());
+  backend().Attention(last.Windowed(58).args());
+  const std::vector<float> all = whole.output();
+  EXPECT_EQ(std::vector<float>(all.end() - 9 * 64, all.end()), last.output());
 }
 
 TEST_P(AttentionTest, GroupLargerThanOnePassEqualsReference) {

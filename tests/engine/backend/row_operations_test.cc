@@ -49,6 +49,113 @@ TEST_P(RowOperationsTest, RmsNormEqualsDoublePrecision) {
   }
 }
 
+TEST_P(RowOperationsTest, AddRmsNormAddsWhatRmsNormWrites) {
+  for (const int64_t columns : {8, 37, 576}) {
+    constexpr int64_t kRows = 11;
+    std::vector<float> input = RandomFloats(kRows * columns, 1, 2.0f);
+    const std::vector<float> gain = RandomFloats(columns, 2, 1.0f);
+    const std::vector<float> before = RandomFloats(kRows * columns, 3, 1.0f);
+    std::vector<float> normed(kRows * columns);
+    std::vector<float> output = before;
+    const MatrixView view = {input.data(), kRows, columns};
+    backend().RmsNorm(view, gain.data(), 1e-5f,
+                      {normed.data(), kRows, columns});
+    backend().AddRmsNorm(view, gain.data(), 1e-5f,
+                         {output.data(), kRows, columns});
+    for (size_t i = 0; i < output.size(); ++i) {
+      ASSERT_NEAR(output[i], double{before[i]} + normed[i],
+                  1e-6 * (std::abs(before[i]) + std::abs(normed[i])));
+    }
+  }
+}
+
+TEST_P(RowOperationsTest, GeGluEqualsDoublePrecision) {
+  for (const int64_t columns : {1, 15, 96}) {
+    constexpr int64_t kRows = 9;
+    std::vector<float> input = RandomFloats(kRows * 2 * columns, 3, 3.0f);
+    std::vector<float> output(kRows * columns);
+    backend().GeGlu(MatrixView{input.data(), kRows, 2 * columns},
+                    {output.data(), kRows, columns});
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t c = 0; c < columns; ++c) {
+        const double gate = input[r * 2 * columns + c];
+        const double up = input[r * 2 * columns + columns + c];
+        const double inner = std::sqrt(2 / 3.14159265358979) *
+                             (gate + 0.044715 * gate * gate * gate);
+        // (1 + tanh(x)) / 2, without its cancellation.
+        const double expected = gate / (1 + std::exp(-2 * inner)) * up;
+        ASSERT_NEAR(output[r * columns + c], expected,
+                    1e-6 * std::abs(expected) + 1e-9);
+      }
+    }
+  }
+}
+
+TEST_P(RowOperationsTest, GeGluSaturatesAndKeepsNan) {
+  const std::vector<float> gates = {-1e30f, -100, -20, 20, 100, 1e30f, kNan};
+  std::vector<float> input = gates;
+  input.insert(input.end(), gates.size(), 1.0f);
+  std::vector<float> output(gates.size());
+  const int64_t columns = gates.size();
+  backend().GeGlu(MatrixView{input.data(), 1, 2 * columns},
+                  {output.data(), 1, columns});
+  for (int i : {0, 1, 2}) EXPECT_NEAR(output[i], 0, 1e-30);
+  for (int i : {3, 4, 5}) EXPECT_EQ(output[i], gates[i]);
+  EXPECT_TRUE(std::isnan(output[6]));
+}
+
+TEST_P(RowOperationsTest, SoftCapEqualsDoublePrecision) {
+  for (const float cap : {0.5f, 30.0f}) {
+    for (const float deviation : {1e-4f, 0.1f, 1.0f, 100.0f}) {
+      constexpr int64_t kRows = 3;
+      constexpr int64_t kColumns = 331;
+      std::vector<float> values = RandomFloats(kRows * kColumns, 5, deviation);
+      const std::vector<float> before = values;
+      backend().SoftCap(cap, {values.data(), kRows, kColumns});
+      for (size_t i = 0; i < values.size(); ++i) {
+        const double expected = cap * std::tanh(double{before[i]} / cap);
+        ASSERT_NEAR(values[i], expected, 1e-6 * std::abs(expected))
+            << before[i] << " capped at " << cap;
+      }
+    }
+  }
+}
+
+TEST_P(RowOperationsTest, SoftCapSaturatesAndKeepsNan) {
+  std::vector<float> values = {-kInfinity, -1e30f, 0, 1e30f, kInfinity, kNan};
+  backend().SoftCap(30, {values.data(), 1, 6});
+  EXPECT_EQ(values[0], -30);
+  EXPECT_EQ(values[1], -30);
+  EXPECT_EQ(values[2], 0);
+  EXPECT_EQ(values[3], 30);
+  EXPECT_EQ(values[4], 30);
+  EXPECT_TRUE(std::isnan(values[5]));
+}
+
+TEST_P(RowOperationsTest, EmbedScalesTheTableRows) {
+  constexpr int64_t kRows = 5;
+  constexpr int64_t kColumns = 96;
+  const std::vector<float> table = RandomFloats(kRows * kColumns, 6, 1.0f);
+  const StoredMatrix stored = {
+      .data = reinterpret_cast<const std::byte*>(table.data()),
+      .dtype = DType::kF32,
+      .rows = kRows,
+      .columns = kColumns};
+  const auto weight = backend().LoadWeight({&stored, 1}, WeightUse::kFewRows);
+  ASSERT_TRUE(weight.ok()) << weight.status();
+  const std::vector<TokenId> tokens = {4, 0, 4};
+  std::vector<float> output(tokens.size() * kColumns);
+  for (const float scale : {1.0f, 24.0f}) {
+    backend().Embed(**weight, tokens, scale, {output.data(), 3, kColumns});
+    for (size_t row = 0; row < tokens.size(); ++row) {
+      for (int64_t c = 0; c < kColumns; ++c) {
+        ASSERT_EQ(output[row * kColumns + c],
+                  table[tokens[row] * kColumns + c] * scale);
+      }
+    }
+  }
+}
+
 TEST_P(RowOperationsTest, SwiGluEqualsDoublePrecision) {
   for (const int64_t columns : {1, 15, 96}) {
     constexpr int64_t kRows = 9;
@@ -157,6 +264,74 @@ TEST_P(RowOperationsTest, RopeRotatesPairsAndStoresAtTheSlot) {
           const double value = before[(row * 4 + 3) * head_dim + i];
           ASSERT_NEAR(rope.Stored(rope.values, slot + i), value,
                       stored * std::abs(value));
+        }
+      }
+    }
+  }
+}
+
+// A head after bias, norm and rotation of halves, in double precision.
+std::vector<double> PreparedHead(const float* head, const float* bias,
+                                 const float* gain, const RopeCase& rope,
+                                 int row, int head_dim) {
+  std::vector<double> values(head_dim);
+  double squares = 0;
+  for (int i = 0; i < head_dim; ++i) {
+    values[i] = head[i] + (bias == nullptr ? 0.0 : double{bias[i]});
+    squares += values[i] * values[i];
+  }
+  for (int i = 0; gain != nullptr && i < head_dim; ++i) {
+    values[i] *= gain[i] / std::sqrt(squares / head_dim + 1e-5);
+  }
+  const int half = head_dim / 2;
+  for (int i = 0; rope.args.cosines != nullptr && i < half; ++i) {
+    const double c = rope.cosines[rope.positions[row] * half + i];
+    const double s = rope.sines[rope.positions[row] * half + i];
+    const double x = values[i];
+    const double y = values[half + i];
+    values[i] = x * c - y * s;
+    values[half + i] = y * c + x * s;
+  }
+  return values;
+}
+
+TEST_P(RowOperationsTest, RopeAddsBiasThenNormsThenRotatesHalves) {
+  for (const int head_dim : {8, 64, 80, 256}) {
+    const std::vector<float> bias = RandomFloats(4 * head_dim, 7, 1.0f);
+    const std::vector<float> gains = RandomFloats(2 * head_dim, 8, 1.0f);
+    // One bit each for bias, norm and rotation.
+    for (int parts = 0; parts < 8; ++parts) {
+      RopeCase rope(head_dim, DType::kF32);
+      rope.args.pairs = RopePairs::kHalves;
+      rope.args.norm_epsilon = 1e-5f;
+      if (parts & 1) rope.args.bias = bias.data();
+      if (parts & 2) rope.args.query_gain = gains.data();
+      if (parts & 2) rope.args.key_gain = gains.data() + head_dim;
+      if (!(parts & 4)) rope.args.cosines = rope.args.sines = nullptr;
+      const std::vector<float> before = rope.qkv;
+      backend().RopeAndStore(rope.args);
+      for (int row = 0; row < 3; ++row) {
+        const int64_t slot = rope.slots[row] * head_dim;
+        for (int head = 0; head < 4; ++head) {
+          const int64_t at = (row * 4 + head) * head_dim;
+          const float* head_bias =
+              parts & 1 ? bias.data() + head * head_dim : nullptr;
+          std::vector<double> wanted =
+              PreparedHead(&before[at], head_bias,
+                           head < 2 ? rope.args.query_gain : rope.args.key_gain,
+                           rope, row, head_dim);
+          for (int i = 0; i < head_dim; ++i) {
+            const double found = head < 2 ? rope.qkv[at + i]
+                                 : head == 2
+                                     ? rope.Stored(rope.keys, slot + i)
+                                     : rope.Stored(rope.values, slot + i);
+            // Values are neither normed nor rotated.
+            if (head == 3) {
+              wanted[i] =
+                  before[at + i] + (parts & 1 ? double{head_bias[i]} : 0.0);
+            }
+            ASSERT_NEAR(found, wanted[i], 5e-6) << "parts " << parts;
+          }
         }
       }
     }

@@ -40,6 +40,13 @@ TEST(BlockLayoutTest, AcceptsAPartialBlockThatCouldBeFull) {
   EXPECT_EQ(layout.Validate(), absl::OkStatus());
 }
 
+TEST(BlockLayoutTest, AcceptsWindowsThatKeepEveryInvariant) {
+  BlockLayout layout = ValidLayout();
+  // The last row of tile 0 stands at 191, that of tile 1 at 199.
+  layout.window_tokens = {192, 64, 200};
+  EXPECT_EQ(layout.Validate(), absl::OkStatus());
+}
+
 struct BrokenCase {
   std::string name;
   std::function<void(BlockLayout&)> breaks;
@@ -113,6 +120,29 @@ INSTANTIATE_TEST_SUITE_P(
            l.partial_blocks[0] = 1;
          },
          "full block 2 of list 0 ends after position 128 of tile 0"},
+        {"WindowPerList",
+         [](BlockLayout& l) {
+           l.window_tokens = {0, 0};
+         },
+         "2 windows for 3 lists"},
+        {"NegativeWindow",
+         [](BlockLayout& l) {
+           l.window_tokens = {0, -1, 0};
+         },
+         "window of list 1 is -1"},
+        {"FullBlockAtTheWindowsEdge",
+         [](BlockLayout& l) {
+           l.window_tokens = {191, 0, 0};
+         },
+         "full block 0 of list 0 begins before position 1, where the window "
+         "of the last row of tile 0 begins"},
+        {"PartialBlockBehindTheWindow",
+         [](BlockLayout& l) {
+           l.window_tokens = {0, 64, 0};
+           l.partial_blocks[1] = 0;
+         },
+         "partial block 0 of list 1 ends before position 65, where the window "
+         "of the first row of tile 0 begins"},
         {"PartialBlockInTheFuture",
          [](BlockLayout& l) { l.partial_blocks[1] = 3; },
          "partial block 3 of list 1 begins after position 191 of tile 0"},

@@ -61,6 +61,37 @@ TEST(LayoutBuilderTest, HeadsShareAListOrHaveTheirOwn) {
   EXPECT_TRUE(builder.layout().Validate().ok());
 }
 
+TEST(LayoutBuilderTest, BlocksAtTheWindowsEdgeArePartial) {
+  LayoutBuilder builder(1);
+  // Rows 330 ... 339 see from 230 ... 239 on: in block 3, which no row sees
+  // whole. Blocks 0 to 2 are behind every window.
+  builder.AddTile(Tile(330, 10));
+  builder.Assign(0, builder.AddList({{{0, 6}}}, 101));
+  EXPECT_THAT(builder.layout().full_blocks, ElementsAre(4));
+  EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(3, 5));
+  EXPECT_THAT(builder.layout().window_tokens, ElementsAre(101));
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, WindowThatEndsOnABorderLeavesFullBlocks) {
+  LayoutBuilder builder(1);
+  // The only row sees 128 ... 256: block 2 from its first key on.
+  builder.AddTile(Tile(256, 1));
+  builder.Assign(0, builder.AddList({{{0, 5}}}, 129));
+  EXPECT_THAT(builder.layout().full_blocks, ElementsAre(2, 3));
+  EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(4));
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, WindowNarrowsWhatAPatternShows) {
+  LayoutBuilder builder(1);
+  builder.AddTile(Tile(640, 64));
+  builder.Assign(0, builder.AddList({{{0, 1}, {8, 11}}}, 70));
+  EXPECT_THAT(builder.layout().full_blocks, ElementsAre());
+  EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(8, 9, 10));
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
 TEST(LayoutBuilderTest, ClearForgetsEverything) {
   LayoutBuilder builder(2);
   builder.AddTile(Tile(70, 3));
@@ -69,6 +100,7 @@ TEST(LayoutBuilderTest, ClearForgetsEverything) {
   builder.Assign(1, list);
   builder.Clear();
   EXPECT_EQ(builder.layout().lists(), 0);
+  EXPECT_THAT(builder.layout().window_tokens, IsEmpty());
   EXPECT_THAT(builder.layout().tiles, IsEmpty());
   EXPECT_TRUE(builder.layout().Validate().ok());
 }
@@ -90,7 +122,7 @@ TEST(LayoutBuilderTest, RandomTilesAndRangesKeepTheInvariants) {
           ranges.push_back({begin, end});
           begin = end + random() % 4;
         }
-        builder.Assign(head, builder.AddList(ranges));
+        builder.Assign(head, builder.AddList(ranges, random() % 2 * 2000));
       }
     }
     const absl::Status status = builder.layout().Validate();

@@ -16,7 +16,7 @@
 #include "gtest/gtest.h"
 #include "tests/testing/byte_level_vocabulary.h"
 #include "tests/testing/gguf_writer.h"
-#include "tests/testing/largest_allocation.h"
+#include "tests/testing/largest_request.h"
 #include "tests/testing/mutation.h"
 #include "tests/testing/sentence_piece_vocabulary.h"
 
@@ -27,7 +27,6 @@ using testing::AppendGgufString;
 using testing::AppendRaw;
 using testing::GgufWriter;
 using ::testing::HasSubstr;
-using testing::largest_request;
 
 constexpr uint64_t kHuge = uint64_t{1} << 60;
 constexpr uint64_t kMax = UINT64_MAX;
@@ -316,9 +315,9 @@ TEST_P(GgufCorruptionTest, IsAnErrorThatNamesTheThing) {
   GetParam().spoil(file);
   const std::string bytes = file.Bytes();
 
-  largest_request = 0;
+  testing::ForgetRequests();
   const auto parsed = Parse(bytes);
-  const size_t largest = largest_request;
+  const size_t largest = testing::LargestRequest();
 
   ASSERT_FALSE(parsed.ok());
   EXPECT_EQ(parsed.status().code(), absl::StatusCode::kInvalidArgument);
@@ -397,7 +396,7 @@ TEST(GgufMutationTest, EveryMutationIsAnErrorOrAFileThatCanBeReadInFull) {
   std::mt19937 random(20240607);
   int valid = 0;
   int refused = 0;
-  largest_request = 0;
+  testing::ForgetRequests();
   for (int i = 0; i < 20000; ++i) {
     // A copy of exact size, so that a sanitizer sees any byte read beyond it.
     const std::string mutated = testing::Mutate(original, header_bytes, random);
@@ -415,7 +414,7 @@ TEST(GgufMutationTest, EveryMutationIsAnErrorOrAFileThatCanBeReadInFull) {
   std::printf("%d mutations refused, %d still valid files\n", refused, valid);
   EXPECT_GT(refused, 5000);
   EXPECT_GT(valid, 500);
-  EXPECT_LT(largest_request, 65536) << "bytes in one allocation";
+  EXPECT_LT(testing::LargestRequest(), 65536) << "bytes in one allocation";
 }
 
 TEST(GgufMutationTest, EverySentencePieceModelIsRefusedOrWorks) {
@@ -426,9 +425,9 @@ TEST(GgufMutationTest, EverySentencePieceModelIsRefusedOrWorks) {
   std::mt19937 random(20251125);
   int works = 0;
   int refused = 0;
-  largest_request = 0;
+  testing::ForgetRequests();
   for (int i = 0; i < 20000; ++i) {
-    const std::string mutated = Mutate(original, random);
+    const std::string mutated = testing::Mutate(original, random);
     const std::vector<char> bytes(mutated.begin(), mutated.end());
     const auto file = GgufFile::Parse(absl::MakeConstSpan(
         reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()));
@@ -449,7 +448,7 @@ TEST(GgufMutationTest, EverySentencePieceModelIsRefusedOrWorks) {
   std::printf("%d mutated tokenizers refused, %d work\n", refused, works);
   EXPECT_GT(refused, 500);
   EXPECT_GT(works, 100);
-  EXPECT_LT(largest_request, 65536) << "bytes in one allocation";
+  EXPECT_LT(testing::LargestRequest(), 65536) << "bytes in one allocation";
 }
 
 TEST(GgufMutationTest, EveryTruncationIsRefused) {

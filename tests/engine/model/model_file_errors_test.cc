@@ -39,6 +39,16 @@ void ExpectErrors(absl::StatusCode code, const std::vector<Row>& table) {
   }
 }
 
+// What loading a model with one more vector says.
+absl::Status WithVector(const char* name, const std::vector<float>& values,
+                        const TinyModel& model = {}) {
+  GgufWriter writer;
+  model.AddMetadata(writer);
+  model.AddTensors(writer);
+  writer.AddFloats(name, 0, values.size(), values);
+  return CreateEngine(writer.Build()).status();
+}
+
 TEST(ModelFileErrorsTest, MissingKeysAreNamed) {
   std::vector<Row> table;
   for (const char* key :
@@ -90,6 +100,11 @@ TEST(ModelFileErrorsTest, ValuesOutOfRangeAreNamedWithTheirRange) {
           {"llama.attention.layer_norm_rms_epsilon", 0.0f, "above 0"},
           {"llama.attention.layer_norm_rms_epsilon", 1.0f, "below 1"},
           {"llama.vocab_size", uint32_t{259}, "258"},
+          {"llama.rope.scaling.factor", -4.0f, "is -4, must be above 0"},
+          {"llama.rope.scaling.factor", std::numeric_limits<float>::infinity(),
+           "llama.rope.scaling.factor is inf"},
+          {"llama.attention.sliding_window", uint32_t{0xffffffff},
+           "llama.attention.sliding_window is 4294967295, must be from 0"},
           {"llama.block_count", std::string("two"), "llama.block_count"},
           {"llama.rope.freq_base", uint32_t{10000}, "llama.rope.freq_base"},
           {"general.architecture", uint32_t{1}, "general.architecture"},
@@ -109,7 +124,8 @@ TEST(ModelFileErrorsTest, WhatTheEngineLacksIsUnimplementedByName) {
       absl::StatusCode::kUnimplemented,
       {
           {"general.architecture", std::string("mamba"),
-           "\"mamba\", known are: llama"},
+           "\"mamba\", known are: llama, smollm3, qwen2, qwen3, gemma2, "
+           "gemma3"},
           {"llama.attention.key_length", uint32_t{12},
            "is 12, supported are multiples of 8 up to 256"},
           {"llama.rope.dimension_count", uint32_t{8},
@@ -118,19 +134,36 @@ TEST(ModelFileErrorsTest, WhatTheEngineLacksIsUnimplementedByName) {
            "llama.attention.value_length is 32"},
           {"llama.rope.scaling.type", std::string("yarn"),
            "llama.rope.scaling.type is \"yarn\""},
-          {"llama.rope.scaling.factor", 4.0f, "llama.rope.scaling.factor is 4"},
-          {"llama.rope.scale_linear", 2.0f, "llama.rope.scale_linear is 2"},
+          {"llama.rope.scaling.type", std::string("longrope"),
+           "\"longrope\", supported are \"none\" and \"linear\""},
+          {"llama.rope.scaling.attn_factor", 0.5f,
+           "llama.rope.scaling.attn_factor is 0.5, supported is 1"},
           {"llama.expert_count", uint32_t{8}, "llama.expert_count is 8"},
-          {"llama.attention.sliding_window", uint32_t{4096},
-           "llama.attention.sliding_window is 4096"},
+          {"llama.attention.sliding_window_pattern", uint32_t{2},
+           "llama.attention.sliding_window_pattern is 2"},
+          {"llama.attn_logit_softcapping", 50.0f,
+           "llama.attn_logit_softcapping is 50, supported is 0"},
+          {"llama.final_logit_softcapping", 30.0f,
+           "llama.final_logit_softcapping is 30, supported is 0"},
+          {"llama.attention.max_alibi_bias", 8.0f,
+           "llama.attention.max_alibi_bias is 8"},
+          {"llama.attention.clamp_kqv", 8.0f, "llama.attention.clamp_kqv is 8"},
+          {"llama.logit_scale", 0.5f, "llama.logit_scale is 0.5"},
+          {"llama.attention.causal", false,
+           "llama.attention.causal is false, supported is true"},
       });
 }
 
-TEST(ModelFileErrorsTest, RopeScalingThatChangesNothingIsTaken) {
+TEST(ModelFileErrorsTest, KeysThatChangeNothingAreTaken) {
   TinyModel model;
   model.overrides["llama.rope.scaling.type"] = std::string("none");
   model.overrides["llama.rope.scaling.factor"] = 1.0f;
-  EXPECT_TRUE(CreateEngine(model.Build()).ok());
+  model.overrides["llama.rope.scaling.attn_factor"] = 1.0f;
+  model.overrides["llama.attention.sliding_window"] = uint32_t{0};
+  model.overrides["llama.attention.causal"] = true;
+  model.overrides["llama.expert_count"] = uint32_t{0};
+  const absl::Status status = CreateEngine(model.Build()).status();
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 TEST(ModelFileErrorsTest, TensorsThatAreMissingOrMisshapenAreNamed) {
@@ -160,16 +193,44 @@ TEST(ModelFileErrorsTest, MatrixThatTheDeviceCannotTakeIsNamed) {
 TEST(ModelFileErrorsTest, TensorsWithoutUseAreNotIgnored) {
   ExpectErrors(absl::StatusCode::kUnimplemented,
                {{"llama.block_count", uint32_t{1}, "blk.1."}});
-  for (const char* name : {"rope_freqs.weight", "blk.0.attn_q.bias"}) {
-    const TinyModel model;
-    GgufWriter writer;
-    model.AddMetadata(writer);
-    model.AddTensors(writer);
-    writer.AddFloats(name, 0, 8, std::vector<float>(8, 1.0f));
-    const absl::Status status = CreateEngine(writer.Build()).status();
+  for (const char* name : {"blk.0.attn_output.bias", "blk.0.attn_q_norm.weight",
+                           "blk.0.post_ffw_norm.weight"}) {
+    const absl::Status status = WithVector(name, std::vector<float>(8, 1.0f));
     EXPECT_TRUE(absl::IsUnimplemented(status)) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(name));
   }
+}
+
+TEST(ModelFileErrorsTest, RopeDivisorsMustBeOneForEachPairAndPositive) {
+  constexpr char kName[] = "rope_freqs.weight";
+  EXPECT_TRUE(WithVector(kName, std::vector<float>(8, 2.0f)).ok());
+  const absl::Status wrong_size =
+      WithVector(kName, std::vector<float>(16, 2.0f));
+  EXPECT_TRUE(absl::IsInvalidArgument(wrong_size)) << wrong_size;
+  for (const float bad : {0.0f, -1.0f, std::numeric_limits<float>::infinity(),
+                          std::numeric_limits<float>::quiet_NaN()}) {
+    std::vector<float> divisors(8, 2.0f);
+    divisors[7] = bad;
+    const absl::Status status = WithVector(kName, divisors);
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(kName));
+  }
+}
+
+TEST(ModelFileErrorsTest, RopeIsNotScaledTwice) {
+  TinyModel model;
+  model.overrides["llama.rope.scaling.factor"] = 4.0f;
+  const absl::Status status =
+      WithVector("rope_freqs.weight", std::vector<float>(8, 2.0f), model);
+  EXPECT_TRUE(absl::IsUnimplemented(status)) << status;
+}
+
+TEST(ModelFileErrorsTest, BiasOfQueriesAloneIsMissingTheOthers) {
+  const absl::Status status =
+      WithVector("blk.0.attn_q.bias", std::vector<float>(64, 1.0f));
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("tensor blk.0.attn_k.bias is missing"));
 }
 
 TEST(ModelFileErrorsTest, FileCutAnywhereIsAnError) {

@@ -10,7 +10,7 @@
 
 #include "engine/backend/create_backend.h"
 #include "engine/layout/layout_builder.h"
-#include "engine/model/gguf_file.h"
+#include "engine/model/gguf_checkpoint.h"
 #include "gtest/gtest.h"
 #include "tests/testing/reference_transformer.h"
 #include "tests/testing/tiny_engine.h"
@@ -53,13 +53,17 @@ class SparseListsBackend : public Backend {
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
     return real_->Allocate(bytes);
   }
-  void Embed(const Weight& table, absl::Span<const TokenId> tokens,
+  void Embed(const Weight& table, absl::Span<const TokenId> tokens, float scale,
              MatrixView output) override {
-    real_->Embed(table, tokens, output);
+    real_->Embed(table, tokens, scale, output);
   }
   void RmsNorm(ConstMatrixView input, const float* gain, float epsilon,
                MatrixView output) override {
     real_->RmsNorm(input, gain, epsilon, output);
+  }
+  void AddRmsNorm(ConstMatrixView input, const float* gain, float epsilon,
+                  MatrixView output) override {
+    real_->AddRmsNorm(input, gain, epsilon, output);
   }
   void Linear(const Weight& weight, ConstMatrixView input, RowGroups groups,
               bool accumulate, MatrixView output) override {
@@ -85,6 +89,12 @@ class SparseListsBackend : public Backend {
   void SwiGlu(ConstMatrixView gate_up, MatrixView output) override {
     real_->SwiGlu(gate_up, output);
   }
+  void GeGlu(ConstMatrixView gate_up, MatrixView output) override {
+    real_->GeGlu(gate_up, output);
+  }
+  void SoftCap(float cap, MatrixView values) override {
+    real_->SoftCap(cap, values);
+  }
 
  private:
   std::unique_ptr<Backend> real_;
@@ -99,17 +109,19 @@ class Runner {
  public:
   Runner(const TinyModel& model, std::unique_ptr<Backend> backend)
       : bytes_(model.Build()),
-        file_(GgufFile::Parse(
-                  absl::MakeConstSpan(
-                      reinterpret_cast<const std::byte*>(bytes_.data()),
-                      bytes_.size()))
-                  .value()),
-        config_(ReadModelConfig(file_->metadata()).value()),
+        checkpoint_(GgufCheckpoint::FromFile(
+                        GgufFile::Parse(absl::MakeConstSpan(
+                                            reinterpret_cast<const std::byte*>(
+                                                bytes_.data()),
+                                            bytes_.size()))
+                            .value())
+                        .value()),
+        config_(checkpoint_->config()),
         backend_(std::move(backend)),
         transformer_(
             Transformer::Create(
                 *backend_, config_,
-                LoadModelWeights(*backend_, *file_, config_, {}).value(),
+                LoadModelWeights(*backend_, *checkpoint_, config_, {}).value(),
                 {.max_rows = 512, .max_logit_rows = 4})
                 .value()),
         cache_(KvCache::Create(*backend_,
@@ -119,7 +131,7 @@ class Runner {
                                 .dtype = backend_->device().kv_dtype},
                                /*pages=*/16)
                    .value()),
-        plan_({config_.layers, config_.kv_heads}) {}
+        plan_(Transformer::PlanShape(config_)) {}
 
   // Runs the stream's next `count` tokens.
   void Forward(Stream& stream, int count) {
@@ -133,13 +145,13 @@ class Runner {
     stream.done += count;
   }
 
-  const GgufFile& file() const { return *file_; }
+  const GgufFile& file() const { return checkpoint_->file(); }
   Transformer& transformer() { return *transformer_; }
 
  private:
   const std::function<double()> no_stopwatch_;
   const std::string bytes_;
-  std::unique_ptr<GgufFile> file_;
+  std::unique_ptr<GgufCheckpoint> checkpoint_;
   ModelConfig config_;
   std::unique_ptr<Backend> backend_;
   std::unique_ptr<Transformer> transformer_;

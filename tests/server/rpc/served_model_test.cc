@@ -53,6 +53,13 @@ TEST(ModelResourceNameTest, WithoutALabelTheFilesNameIsMadeOne) {
   EXPECT_EQ(ModelResourceName("", "\xC3\xA9.gguf").value(), "models/default");
 }
 
+TEST(ModelResourceNameTest, WithoutALabelADirectorysNameIsMadeOne) {
+  for (const char* path : {"/a/Qwen2.5-0.5B", "/a/Qwen2.5-0.5B/"}) {
+    EXPECT_EQ(ModelResourceName("", path).value(), "models/qwen2.5-0.5b");
+  }
+  EXPECT_EQ(ModelResourceName("", "/").value(), "models/default");
+}
+
 TEST(ModelResourceNameTest, LabelsThatAreNoNameAreRefused) {
   for (const std::string& label :
        {std::string("a/b"), std::string("a b"), std::string("\xC3\xA9"),

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <cstddef>
+
+namespace sparseserve::testing {
+
+// The largest single request for memory, of any thread, since ForgetRequests().
+// A program that calls these has its operator new replaced by one that looks.
+size_t LargestRequest();
+void ForgetRequests();
+
+}  // namespace sparseserve::testing
