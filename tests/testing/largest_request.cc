@@ -9,11 +9,16 @@ std::atomic<size_t> largest_request = 0;
 }  // namespace
 
 // Not inlined: the compiler would miss that new and delete belong together.
-[[gnu::noinline]] void* operator new(size_t bytes) {
+// Sorting asks without throwing.
+[[gnu::noinline]] void* operator new(size_t bytes,
+                                     const std::nothrow_t&) noexcept {
   size_t seen = largest_request.load();
   while (bytes > seen && !largest_request.compare_exchange_weak(seen, bytes)) {
   }
-  void* memory = std::malloc(bytes);
+  return std::malloc(bytes);
+}
+[[gnu::noinline]] void* operator new(size_t bytes) {
+  void* memory = operator new(bytes, std::nothrow);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }

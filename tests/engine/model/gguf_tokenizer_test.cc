@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "tests/testing/byte_level_vocabulary.h"
 #include "tests/testing/gguf_writer.h"
+#include "tests/testing/sentence_piece_vocabulary.h"
 
 namespace sparseserve {
 namespace {
@@ -135,6 +136,55 @@ TEST(GgufTokenizerTest, TakesWholeWordsAndNormalisesAsTheRulesModelsDo) {
           EXPECT_EQ((*tokenizer)->Encode("e\u0301 abc", false).value(), tokens)
               << rule;
         });
+  }
+}
+
+// 257 is the mark of a space, 258 "a", 259 the two together, 260 two marks.
+SentencePieceVocabulary SentencePieces() {
+  SentencePieceVocabulary vocabulary =
+      testing::SentencePieceVocabularyOf({"a", "\u2581a", "\u2581\u2581"});
+  vocabulary.kinds[260] = TokenKind::kUserDefined;
+  return vocabulary;
+}
+
+TEST(GgufTokenizerTest, LoadsASentencePieceModel) {
+  for (const bool adds_space : {false, true}) {
+    WithMetadata(
+        [&](GgufWriter& writer) {
+          AddVocabulary(SentencePieces(), writer);
+          // It is added unless a file says otherwise.
+          if (!adds_space) {
+            writer.Add("tokenizer.ggml.add_space_prefix", false);
+          }
+        },
+        [&](const GgufMetadata& metadata) {
+          const auto tokenizer = LoadTokenizer(metadata);
+          ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+          EXPECT_TRUE((*tokenizer)->prompts_begin());
+          EXPECT_EQ((*tokenizer)->drops_first_space(), adds_space);
+          EXPECT_EQ((*tokenizer)->EncodePrompt("a a", false, 9).value(),
+                    adds_space ? (Ids{256, 259, 259}) : (Ids{256, 258, 259}));
+          EXPECT_EQ((*tokenizer)->Encode("x  ", false)->back(), 260);
+          EXPECT_EQ((*tokenizer)->TokenBytes(260), "  ");
+        });
+  }
+}
+
+TEST(GgufTokenizerTest, NamesWhatASentencePieceModelLacks) {
+  const std::pair<std::string, std::function<void(GgufWriter&)>> kCases[] = {
+      {"tokenizer.ggml.scores has 260 elements, but the vocabulary has 261",
+       [](GgufWriter& writer) {
+         SentencePieceVocabulary vocabulary = SentencePieces();
+         vocabulary.scores.pop_back();
+         AddVocabulary(vocabulary, writer);
+       }},
+      {"tokenizer.ggml.remove_extra_whitespaces is true",
+       [](GgufWriter& writer) {
+         AddVocabulary(SentencePieces(), writer);
+         writer.Add("tokenizer.ggml.remove_extra_whitespaces", true);
+       }}};
+  for (const auto& [message, write] : kCases) {
+    EXPECT_THAT(TokenizerError(write), HasSubstr(message));
   }
 }
 
