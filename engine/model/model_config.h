@@ -74,7 +74,8 @@ struct ModelConfig {
   std::vector<LayerConfig> layer_configs;  // [layers]
 
   Activation activation = Activation::kSilu;
-  bool has_qkv_bias = false;    // q, k and v add a vector (Qwen2)
+  // q, k and v add a vector (Qwen2). Llama files say so by the tensors alone.
+  bool has_qkv_bias = false;
   bool has_qk_norm = false;     // RMSNorm of each q and k head (Qwen3, Gemma 3)
   bool has_post_norms = false;  // RMSNorm of each half's result (Gemma)
   float embedding_scale = 1;    // multiplies token embeddings (Gemma)
