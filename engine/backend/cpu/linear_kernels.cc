@@ -11,6 +11,7 @@
 #define HWY_TARGET_INCLUDE "engine/backend/cpu/linear_kernels.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "engine/backend/cpu/lane_sums-inl.h"
 #include "engine/backend/cpu/simd_dispatch.h"
 #include "engine/backend/cpu/weight_formats-inl.h"
 #include "engine/backend/cpu/super_block_formats-inl.h"
@@ -28,52 +29,21 @@ void ExpandRowOf(const std::byte* row, int64_t columns, float* output) {
     for (int g = 0; g < Format::kColumns / kColumnMultiple; ++g) {
       VF w[kVectors];
       Format::Load(row, opened, g, w);
-      for (int v = 0; v < kVectors; ++v)
-        hn::StoreU(w[v], DF(), output + v * kLanes);
-      output += kColumnMultiple;
+      for (int v = 0; v < kVectors; ++v, output += kLanes) {
+        hn::StoreU(w[v], DF(), output);
+      }
     }
     row += Format::kBlockBytes;
   }
 }
 
-// Sums of the lanes of four vectors.
-struct FourSums {
-  float value[4];
-};
+// Rows whose lanes are summed together.
+constexpr int kSumTile = 4;
 
-#if HWY_TARGET == HWY_SCALAR  // has one lane
-HWY_INLINE FourSums SumLanes(VF a, VF b, VF c, VF d) {
-  return {{hn::GetLane(a), hn::GetLane(b), hn::GetLane(c), hn::GetLane(d)}};
-}
-#else
-template <class D, class V>
-HWY_INLINE void FoldTo128(D d, V v, float* sums) {
-  if constexpr (hn::MaxLanes(d) > 4) {
-    const hn::Half<D> half;
-    FoldTo128(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)),
-              sums);
-  } else {
-    hn::StoreU(v, d, sums);
-  }
-}
-
-// Adds pairs while transposing, so that four sums cost little more than one.
-HWY_INLINE FourSums SumLanes(VF a, VF b, VF c, VF d) {
-  const DF df;
-  const VF ac =
-      hn::Add(hn::InterleaveLower(df, a, c), hn::InterleaveUpper(df, a, c));
-  const VF bd =
-      hn::Add(hn::InterleaveLower(df, b, d), hn::InterleaveUpper(df, b, d));
-  FourSums sums;
-  FoldTo128(
-      df,
-      hn::Add(hn::InterleaveLower(df, ac, bd), hn::InterleaveUpper(df, ac, bd)),
-      sums.value);
-  return sums;
-}
-#endif
-
-constexpr int kOutputTile = 4;
+// Weight rows of a tile. Sums depend on their predecessors alone, so that many
+// of them fill a multiply-add's latency: a single input row takes a strip.
+template <int kIn>
+constexpr int kOutputTile = kIn == 1 ? kStripRows : kSumTile;
 
 // A tile of kIn input rows by kOut weight rows, with one vector of partial sums
 // for each pair. Both ways of filling it add the same products to the same
@@ -82,7 +52,7 @@ template <int kIn, int kOut>
 struct Tile {
   const std::byte* weights[kOut];
   const float* input[kIn];
-  VF sums[kOutputTile][kIn];
+  VF sums[(kOut + kSumTile - 1) / kSumTile * kSumTile][kIn];
 };
 
 // Straight from stored blocks. Rows are fetched two strips ahead: they are too
@@ -105,6 +75,8 @@ HWY_INLINE void AddStored(const LinearStrip& strip, Tile<kIn, kOut>& tile) {
     }
     for (int g = 0; g < Format::kColumns / kColumnMultiple; ++g) {
       const int64_t first = k + g * kColumnMultiple;
+      // Rolled up, the sums would be in memory.
+      HWY_UNROLL(8)
       for (int n = 0; n < kOut; ++n) {
         VF w[kVectors];
         Format::Load(tile.weights[n] + offset, opened[n], g, w);
@@ -146,8 +118,8 @@ HWY_INLINE void MultiplyTile(const LinearStrip& strip, int64_t first_in,
   for (int m = 0; m < kIn; ++m) {
     tile.input[m] = strip.input + (first_in + m) * strip.input_stride;
   }
-  for (int n = 0; n < kOutputTile; ++n) {
-    for (int m = 0; m < kIn; ++m) tile.sums[n][m] = hn::Zero(DF());
+  for (auto& sums : tile.sums) {
+    for (VF& sum : sums) sum = hn::Zero(DF());
   }
   if constexpr (std::is_same_v<Format, FormatF32>) {
     AddFloats(strip, tile);
@@ -157,10 +129,14 @@ HWY_INLINE void MultiplyTile(const LinearStrip& strip, int64_t first_in,
   for (int m = 0; m < kIn; ++m) {
     float* out =
         strip.output + (first_in + m) * strip.output_stride + first_out;
-    const FourSums sum = SumLanes(tile.sums[0][m], tile.sums[1][m],
-                                  tile.sums[2][m], tile.sums[3][m]);
-    for (int n = 0; n < kOut; ++n) {
-      out[n] = strip.accumulate ? out[n] + sum.value[n] : sum.value[n];
+    for (int first = 0; first < kOut; first += kSumTile) {
+      const auto* sums = tile.sums + first;
+      const FourSums sum =
+          SumLanes(sums[0][m], sums[1][m], sums[2][m], sums[3][m]);
+      for (int n = first; n < std::min(kOut, first + kSumTile); ++n) {
+        const float value = sum.value[n - first];
+        out[n] = strip.accumulate ? out[n] + value : value;
+      }
     }
   }
 }
@@ -168,9 +144,13 @@ HWY_INLINE void MultiplyTile(const LinearStrip& strip, int64_t first_in,
 // All weight rows of a strip against kIn input rows.
 template <class Format, int kIn>
 void MultiplyRows(const LinearStrip& strip, int64_t first_in) {
+  constexpr int kTall = kOutputTile<kIn>;
   int n = 0;
-  for (; n + kOutputTile <= strip.rows; n += kOutputTile) {
-    MultiplyTile<Format, kIn, kOutputTile>(strip, first_in, n);
+  for (; n + kTall <= strip.rows; n += kTall) {
+    MultiplyTile<Format, kIn, kTall>(strip, first_in, n);
+  }
+  for (; n + kSumTile <= strip.rows; n += kSumTile) {
+    MultiplyTile<Format, kIn, kSumTile>(strip, first_in, n);
   }
   for (; n < strip.rows; ++n) MultiplyTile<Format, kIn, 1>(strip, first_in, n);
 }
@@ -197,7 +177,7 @@ void MultiplyAllRows(const LinearStrip& strip) {
 
 // From so many input rows on, expanding the strip into L1 once is cheaper
 // than in registers once per tile.
-constexpr int64_t kExpandFromRows = 5;
+constexpr int64_t kExpandFromRows = kInputTile + 1;
 // A strip of so many expanded columns leaves room for input rows in a
 // first-level cache.
 constexpr int64_t kSegmentColumns = 768;

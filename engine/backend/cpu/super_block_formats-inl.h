@@ -108,20 +108,26 @@ struct FormatQ5_K : PartsFormat<BlockQ5_K> {
     OpenScales(block, opened);
     const DQ d;
     const auto low_mask = hn::Set(d, 15);
-    const auto bit = hn::Set(d, 1);
     for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
-      auto high = hn::LoadU(d, block.high_bits + i);
+      const auto high = hn::LoadU(d, block.high_bits + i);
       for (int pair = 0; pair < 4; ++pair) {
         uint8_t* quants = opened.quants + pair * 64 + i;
         const auto both = hn::LoadU(d, block.quants + pair * 32 + i);
-        const auto even = hn::ShiftLeft<4>(hn::And(high, bit));
-        high = hn::ShiftRight<1>(high);
-        const auto odd = hn::ShiftLeft<4>(hn::And(high, bit));
-        high = hn::ShiftRight<1>(high);
-        hn::StoreU(hn::Or(hn::And(both, low_mask), even), d, quants);
-        hn::StoreU(hn::Or(hn::ShiftRight<4>(both), odd), d, quants + 32);
+        hn::StoreU(hn::Or(hn::And(both, low_mask), FifthBits(high, 2 * pair)),
+                   d, quants);
+        hn::StoreU(
+            hn::Or(hn::ShiftRight<4>(both), FifthBits(high, 2 * pair + 1)), d,
+            quants + 32);
       }
     }
+  }
+
+ private:
+  // 16 where bit `part` is set.
+  static HWY_INLINE hn::Vec<DQ> FifthBits(hn::Vec<DQ> high, int part) {
+    const DQ d;
+    const auto bit = hn::Set(d, static_cast<uint8_t>(1 << part));
+    return hn::IfThenElseZero(hn::TestBit(high, bit), hn::Set(d, 16));
   }
 };
 
@@ -139,22 +145,16 @@ struct FormatQ6_K {
     OpenScales(block, opened);
     const DQ d;
     const auto low_mask = hn::Set(d, 15);
-    const auto high_mask = hn::Set(d, 48);
-    const auto store = [&](auto low, auto high, int8_t* quants) HWY_ATTR {
-      const auto q = hn::Or(low, hn::And(high, high_mask));
-      hn::StoreU(hn::Sub(q, hn::Set(d, 32)), d,
-                 reinterpret_cast<uint8_t*>(quants));
-    };
     for (int half = 0; half < 2; ++half) {
       for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
         const auto even = hn::LoadU(d, block.quants + half * 64 + i);
         const auto odd = hn::LoadU(d, block.quants + half * 64 + 32 + i);
         const auto high = hn::LoadU(d, block.high_bits + half * 32 + i);
         int8_t* quants = opened.quants + half * 128 + i;
-        store(hn::And(even, low_mask), hn::ShiftLeft<4>(high), quants);
-        store(hn::And(odd, low_mask), hn::ShiftLeft<2>(high), quants + 32);
-        store(hn::ShiftRight<4>(even), high, quants + 64);
-        store(hn::ShiftRight<4>(odd), hn::ShiftRight<2>(high), quants + 96);
+        Store(hn::And(even, low_mask), hn::ShiftLeft<4>(high), quants);
+        Store(hn::And(odd, low_mask), hn::ShiftLeft<2>(high), quants + 32);
+        Store(hn::ShiftRight<4>(even), high, quants + 64);
+        Store(hn::ShiftRight<4>(odd), hn::ShiftRight<2>(high), quants + 96);
       }
     }
   }
@@ -172,11 +172,20 @@ struct FormatQ6_K {
   }
 
  private:
+  // The two bits of a quant that `high` has at their place, above the `low`.
+  static HWY_INLINE void Store(hn::Vec<DQ> low, hn::Vec<DQ> high,
+                               int8_t* quants) {
+    const DQ d;
+    const auto q = hn::Or(low, hn::And(high, hn::Set(d, 48)));
+    hn::StoreU(hn::Sub(q, hn::Set(d, 32)), d,
+               reinterpret_cast<uint8_t*>(quants));
+  }
+
   static HWY_INLINE void OpenScales(const BlockQ6_K& block, Opened& opened) {
     const hn::Rebind<int8_t, DF> d8;
     // A copy, since BroadcastHalf reads more than the block's last bytes.
-    const uint16_t halves[4] = {block.d};
-    const VF d = BroadcastHalf(reinterpret_cast<const std::byte*>(halves));
+    const uint64_t halves = block.d;
+    const VF d = BroadcastHalf(reinterpret_cast<const std::byte*>(&halves));
     for (int i = 0; i < 16; i += kLanes) {
       const auto q = hn::PromoteTo(DI(), hn::LoadU(d8, block.scales + i));
       hn::StoreU(hn::Mul(hn::ConvertTo(DF(), q), d), DF(), opened.scales + i);

@@ -255,6 +255,11 @@ std::vector<Corruption> TensorEntries() {
          f.Tensor("c", {16, 2}, 2, 96);
        },
        "rows of 16 elements, not a multiple of the 32 in a block of Q4_0"},
+      {"RowsNotWholeSuperBlocks",
+       [](RawFile& f) {
+         f.Tensor("c", {128, 2}, 12, 96);
+       },
+       "rows of 128 elements, not a multiple of the 256 in a block of Q4_K"},
   };
 }
 

@@ -1,0 +1,60 @@
+// Sums over the lanes of float vectors, compiled once per SIMD target. Include
+// after hwy/highway.h.
+
+// Highway's guard for code that is included once per target.
+#if defined(SPARSESERVE_CPU_LANE_SUMS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SPARSESERVE_CPU_LANE_SUMS_INL_H_
+#undef SPARSESERVE_CPU_LANE_SUMS_INL_H_
+#else
+#define SPARSESERVE_CPU_LANE_SUMS_INL_H_
+#endif
+
+#include "engine/backend/cpu/weight_formats-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sparseserve::cpu {
+namespace HWY_NAMESPACE {
+
+// Sums of the lanes of four vectors.
+struct FourSums {
+  float value[4];
+};
+
+#if HWY_TARGET == HWY_SCALAR  // has one lane
+HWY_INLINE FourSums SumLanes(VF a, VF b, VF c, VF d) {
+  return {{hn::GetLane(a), hn::GetLane(b), hn::GetLane(c), hn::GetLane(d)}};
+}
+#else
+template <class D, class V>
+HWY_INLINE void FoldTo128(D d, V v, float* sums) {
+  if constexpr (hn::MaxLanes(d) > 4) {
+    const hn::Half<D> half;
+    FoldTo128(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)),
+              sums);
+  } else {
+    hn::StoreU(v, d, sums);
+  }
+}
+
+// Adds pairs while transposing, so that four sums cost little more than one.
+HWY_INLINE FourSums SumLanes(VF a, VF b, VF c, VF d) {
+  const DF df;
+  const VF ac =
+      hn::Add(hn::InterleaveLower(df, a, c), hn::InterleaveUpper(df, a, c));
+  const VF bd =
+      hn::Add(hn::InterleaveLower(df, b, d), hn::InterleaveUpper(df, b, d));
+  FourSums sums;
+  FoldTo128(
+      df,
+      hn::Add(hn::InterleaveLower(df, ac, bd), hn::InterleaveUpper(df, ac, bd)),
+      sums.value);
+  return sums;
+}
+#endif
+
+}  // namespace HWY_NAMESPACE
+}  // namespace sparseserve::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target guard
