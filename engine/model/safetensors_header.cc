@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "engine/base/checked_math.h"
 #include "engine/base/status_macros.h"
+#include "engine/model/safetensors_type.h"
 #include "nlohmann/json.hpp"
 
 namespace sparseserve {
@@ -19,24 +20,6 @@ using Json = nlohmann::json;
 constexpr size_t kMaxDimensions = 8;
 constexpr size_t kMaxNameBytes = 1024;
 constexpr std::string_view kMetadata = "__metadata__";
-
-// A type of the format: its name, the bytes of an element, ours if we read it.
-struct TensorType {
-  std::string_view name;
-  int bytes;
-  std::optional<DType> dtype;
-};
-constexpr TensorType kTypes[] = {
-    {"F32", 4, DType::kF32},      {"F16", 2, DType::kF16},
-    {"BF16", 2, DType::kBF16},    {"F64", 8, std::nullopt},
-    {"I64", 8, std::nullopt},     {"U64", 8, std::nullopt},
-    {"I32", 4, std::nullopt},     {"U32", 4, std::nullopt},
-    {"I16", 2, std::nullopt},     {"U16", 2, std::nullopt},
-    {"I8", 1, std::nullopt},      {"U8", 1, std::nullopt},
-    {"BOOL", 1, std::nullopt},    {"C64", 8, std::nullopt},
-    {"F8_E5M2", 1, std::nullopt}, {"F8_E4M3", 1, std::nullopt},
-    {"F8_E8M0", 1, std::nullopt},
-};
 
 // Takes the header's JSON event by event, so that nothing is built of it but
 // the tensors, and nothing nests deeper than they do.
@@ -103,8 +86,8 @@ class HeaderReader final : public Json::json_sax_t {
 std::string HeaderReader::Where() const {
   if (is_in_metadata_) return std::string(kMetadata);
   if (place_ == Place::kOutside) return "the header";
-  std::string title = StrCat(
-      place_ == Place::kArray ? "an element of " : "", tensors_.back().Title());
+  std::string title = StrCat(place_ == Place::kArray ? "an element of " : "",
+                             tensors_.back().Title());
   switch (field_) {
     case Field::kNone:
       return title;
@@ -202,9 +185,8 @@ bool HeaderReader::string(std::string& value) {
                        kMaxTypeBytes, " bytes"));
   }
   tensor.type = value;
-  for (const TensorType& type : kTypes) {
-    if (type.name == value) tensor.dtype = type.dtype;
-  }
+  const SafetensorsType* known = FindSafetensorsType(value);
+  if (known != nullptr) tensor.dtype = known->dtype;
   return true;
 }
 
@@ -246,10 +228,7 @@ bool HeaderReader::number_unsigned(uint64_t value) {
 // their bytes, are more than 63 bits count.
 absl::StatusOr<std::optional<uint64_t>> SizeOf(
     const SafetensorsTensor& tensor) {
-  const TensorType* known = nullptr;
-  for (const TensorType& type : kTypes) {
-    if (type.name == tensor.type) known = &type;
-  }
+  const SafetensorsType* known = FindSafetensorsType(tensor.type);
   std::optional<uint64_t> bytes = known == nullptr ? 1 : known->bytes;
   for (const int64_t size : tensor.shape) {
     bytes = CheckedMultiply(*bytes, static_cast<uint64_t>(size));
@@ -264,19 +243,11 @@ absl::StatusOr<std::optional<uint64_t>> SizeOf(
 }
 
 bool HeaderReader::end_object() {
-  switch (place_) {
-    case Place::kHeader:
-      place_ = Place::kOutside;
-      is_done_ = true;
-      return true;
-    case Place::kMetadata:
-      place_ = Place::kHeader;
-      is_in_metadata_ = false;
-      return true;
-    default:
-      break;
-  }
-  place_ = Place::kHeader;
+  const Place ended = place_;
+  is_done_ = ended == Place::kHeader;
+  place_ = is_done_ ? Place::kOutside : Place::kHeader;
+  if (ended == Place::kMetadata) is_in_metadata_ = false;
+  if (ended != Place::kTensor) return true;
   SafetensorsTensor& tensor = tensors_.back();
   for (const auto& [field, name] :
        {std::pair(Field::kType, "dtype"), std::pair(Field::kShape, "shape"),
