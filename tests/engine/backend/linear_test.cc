@@ -247,7 +247,7 @@ TEST_P(LinearTest, EmbedExpandsTheTokensRowsToTheBit) {
         backend().LoadWeight({matrix.stored()}, WeightUse::kFewRows).value();
     const std::vector<TokenId> tokens = {18, 0, 7, 8, 7};
     std::vector<float> output(tokens.size() * columns);
-    backend().Embed(*table, tokens, {output.data(), 5, columns});
+    backend().Embed(*table, tokens, 1, {output.data(), 5, columns});
     for (size_t t = 0; t < tokens.size(); ++t) {
       const auto row = matrix.values().begin() + tokens[t] * columns;
       EXPECT_EQ(std::vector<float>(output.begin() + t * columns,
