@@ -88,8 +88,8 @@ absl::Status ReadGemma(const ConfigReader& reader, int32_t layers_of_27b,
   config.has_post_norms = true;
   config.embedding_scale = std::sqrt(static_cast<float>(config.hidden));
   if (config.layers == layers_of_27b) {
-    config.attention_scale =
-        1.0f / std::sqrt(static_cast<float>(config.hidden / config.heads));
+    const int32_t width = config.hidden / config.heads;
+    config.attention_scale = 1.0f / std::sqrt(static_cast<float>(width));
   }
   ASSIGN_OR_RETURN(config.attention_softcap,
                    reader.PositiveOrNone("attn_logit_softcapping", kMaxCap,

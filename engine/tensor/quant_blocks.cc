@@ -123,7 +123,8 @@ void ExpandBlock(const BlockQ6_K& block, float* destination) {
     const int quants = block.quants[half * 64 + group % 2 * 32 + i % 32];
     const int low = quants >> group / 2 * 4 & 15;
     const int high = block.high_bits[half * 32 + i % 32] >> 2 * group & 3;
-    const float scale = d * static_cast<float>(block.scales[i / 16]);
+    const int sixteenth = i / 16;
+    const float scale = d * static_cast<float>(block.scales[sixteenth]);
     *destination++ = scale * static_cast<float>((low | high << 4) - 32);
   }
 }
