@@ -6,9 +6,10 @@
       ratio of total tokens/s, and where their outputs first differ.
   serving_bench.py disturbance --server_binary ... --model ...
       A client is stopped, one killed, one misses its deadline: when their pages
-      come back, and what the other streams notice.
+      come back, and what the other streams notice, against episodes in which
+      that client goes on. About two minutes.
 
-Every figure is a ratio against a run of the same server in the same minute.
+Every figure is a ratio against a run of the same server in the same minutes.
 Needs python3-grpcio, python3-protobuf and protoc.
 """
 
@@ -267,6 +268,103 @@ def wait_cancelled(server, before, timeout):
     raise SystemExit(f"no request was cancelled in {timeout} s")
 
 
+class SteadyStreams:
+    """Streams that run until told to stop, each on a channel of its own."""
+
+    def __init__(self, pb, address, requests):
+        self.pb, self.address = pb, address
+        self.streams = [Stream() for _ in requests]
+        self.left = threading.Event()
+        self.threads = [threading.Thread(target=self.run, args=pair)
+                        for pair in zip(self.streams, requests)]
+        for thread in self.threads:
+            thread.start()
+        while not all(stream.times or stream.error for stream in self.streams):
+            time.sleep(0.01)
+
+    def run(self, stream, request):
+        with grpc.insecure_channel(self.address) as channel:
+            call = channel.unary_stream(
+                STREAM,
+                request_serializer=(
+                    self.pb.StreamGenerateRequest.SerializeToString),
+                response_deserializer=(
+                    self.pb.StreamGenerateResponse.FromString))(
+                        request, timeout=600)
+            try:
+                for message in call:
+                    now = time.monotonic()
+                    for token in message.output.token_ids:
+                        stream.ids.append(token)
+                        stream.times.append(now)
+                    if self.left.is_set():
+                        call.cancel()
+                        return
+                if not self.left.is_set():
+                    raise SystemExit("a steady stream ended: raise --tokens")
+            except grpc.RpcError as error:
+                stream.error = error
+
+    def stop(self):
+        self.left.set()
+        for thread in self.threads:
+            thread.join()
+        return sum(stream.error is not None for stream in self.streams)
+
+
+def idle_pages(server):
+    deadline = time.monotonic() + 10
+    while server.scrape()["pages"] > 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return server.scrape()["pages"]
+
+
+# How a victim ends -> its own timeout and how long the others are watched from
+# then on, in seconds. The silence of a stopped one is noticed after four.
+ENDINGS = {"SIGKILL": (600, 2.0), "deadline": (None, 2.0),
+           "SIGSTOP": (600, 6.0)}
+
+
+def episode(args, pb, server, name, disturbed):
+    """Four steady streams and a client beside them, which after `args.window`
+    seconds ends as `name` says, or, if not `disturbed`, goes on. Returns the
+    streams' inter-token gaps from then on and how many of them failed."""
+    timeout, watched = ENDINGS[name]
+    if not disturbed:
+        timeout = 600
+    other = Victim(server.address, 5, args.tokens, timeout or args.window)
+    steady = SteadyStreams(
+        pb, server.address,
+        [request_for(pb, prompt, args.tokens, logprobs=False)
+         for prompt in PROMPTS[:4]])
+    steady_pages = server.scrape()["pages"]
+    other.go()
+    began = time.monotonic()
+    # The deadline counts from before the first token, so it is over by then.
+    time.sleep(args.window - (0.5 if name == "deadline" else 0))
+    before = server.scrape()
+    begin = time.monotonic()
+    if disturbed:
+        if name != "deadline":
+            other.process.send_signal(getattr(signal, name))
+        after, last, cause = wait_cancelled(server, before, 60)
+        print(f"{name} (cause \"{cause}\"): pages in use "
+              f"{last['pages']:.0f} before, {after['pages']:.0f} after (the "
+              f"steady streams hold {steady_pages:.0f}); back "
+              f"{(time.monotonic() - begin) * 1e3:.0f} ms after the "
+              f"{'signal' if name != 'deadline' else 'watch began'}, "
+              f"{after['steps'] - last['steps']:.0f} steps between the two "
+              "looks", flush=True)
+    end = began + args.window + watched
+    time.sleep(max(0, end - time.monotonic()))
+    failed = steady.stop()
+    other.process.kill()
+    other.process.wait()
+    if idle_pages(server) > 0:
+        raise SystemExit("pages are in use at idle")
+    return gaps(steady.streams, begin, end), failed
+
+
 def disturbance(args):
     pb = load_messages()
     config = tempfile.NamedTemporaryFile("w", suffix=".textproto")
@@ -276,89 +374,32 @@ def disturbance(args):
                  "keepalive_timeout { seconds: 2 } }\n")
     config.flush()
     server = Server(args, f"--config={config.name}")
-    victims = {
-        name: Victim(server.address, index, args.tokens, timeout)
-        for name, index, timeout in (("SIGKILL", 5, 600), ("deadline", 6, 2.0),
-                                     ("SIGSTOP", 7, 600))
-    }
-    requests = [request_for(pb, prompt, args.tokens, logprobs=False)
-                for prompt in PROMPTS[:4]]
-    streams = [Stream() for _ in requests]
-    left = threading.Event()
-
-    def steady(i):
-        with grpc.insecure_channel(server.address) as channel:
-            call = channel.unary_stream(
-                STREAM,
-                request_serializer=pb.StreamGenerateRequest.SerializeToString,
-                response_deserializer=pb.StreamGenerateResponse.FromString)(
-                    requests[i], timeout=600)
-            try:
-                for message in call:
-                    now = time.monotonic()
-                    for token in message.output.token_ids:
-                        streams[i].ids.append(token)
-                        streams[i].times.append(now)
-                    if left.is_set():
-                        call.cancel()
-                        return
-            except grpc.RpcError as error:
-                streams[i].error = error
-
-    threads = [threading.Thread(target=steady, args=(i,))
-               for i in range(len(requests))]
-    for thread in threads:
-        thread.start()
-    while not all(stream.times for stream in streams):
-        time.sleep(0.01)
-    steady_pages = server.scrape()["pages"]
-
-    # What a victim's end costs the others is told against the seconds just
-    # before, when it behaved: a step takes longer as the streams grow.
-    windows = {}
-    for name in ("SIGKILL", "deadline", "SIGSTOP"):
-        victim_process = victims[name].process
-        victims[name].go()
-        baseline_begin = time.monotonic()
-        time.sleep(args.window if name != "deadline" else 1)
-        before = server.scrape()
-        begin = time.monotonic()
-        baseline = gaps(streams, baseline_begin + 0.3, begin)
-        if name != "deadline":
-            victim_process.send_signal(getattr(signal, name))
-        after, last, cause = wait_cancelled(server, before, 60)
-        ended = time.monotonic()
-        time.sleep(1)
-        windows[name] = (baseline, gaps(streams, begin, time.monotonic()))
-        print(f"{name} (cause \"{cause}\"): pages in use "
-              f"{last['pages']:.0f} before, {after['pages']:.0f} after (the steady streams hold "
-              f"{steady_pages:.0f}); back {(ended - begin) * 1e3:.0f} ms after "
-              f"the {'signal' if name != 'deadline' else 'second began'}, "
-              f"{after['steps'] - last['steps']:.0f} steps between the two "
-              "looks")
-    report = []
-    for name, (baseline, some) in windows.items():
+    episode(args, pb, server, "SIGKILL", False)  # warm
+    # A step takes longer as streams grow, so what a client's end costs the
+    # others is told against streams of the same lengths whose neighbour
+    # behaves; the two kinds of episode take turns.
+    report, failed = [], 0
+    for name in ENDINGS:
+        undisturbed, disturbed = [], []
+        for _ in range(args.repetitions):
+            for pool, flag in ((undisturbed, False), (disturbed, True)):
+                found, failures = episode(args, pb, server, name, flag)
+                pool += found
+                failed += failures
         for label, pick in (
                 ("median", statistics.median),
-                ("p95", lambda g: sorted(g)[int(0.95 * len(g))])):
+                ("p95", lambda g: sorted(g)[int(0.95 * len(g))]),
+                ("p99", lambda g: sorted(g)[int(0.99 * len(g))]),
+                ("mean", statistics.mean)):
             report.append(
                 f"{name}: steady streams' inter-token latency, {label}: "
-                f"{pick(baseline) * 1e3:.2f} ms before, "
-                f"{pick(some) * 1e3:.2f} ms from then on, ratio "
-                f"{pick(some) / pick(baseline):.3f}")
+                f"{pick(disturbed) * 1e3:.2f} ms, beside a client that goes on "
+                f"{pick(undisturbed) * 1e3:.2f} ms, ratio "
+                f"{pick(disturbed) / pick(undisturbed):.3f} "
+                f"({len(disturbed)} gaps)")
     print("\n".join(report))
-    left.set()
-    for thread in threads:
-        thread.join()
-    for each in victims.values():
-        each.process.kill()
-        each.process.wait()
-    deadline = time.monotonic() + 10
-    while server.scrape()["pages"] > 0 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    failed = sum(stream.error is not None for stream in streams)
     print(f"failed steady streams: {failed}; pages in use at idle: "
-          f"{server.scrape()['pages']:.0f}")
+          f"{idle_pages(server):.0f}")
     server.stop()
 
 
@@ -379,8 +420,10 @@ def main():
                              default=64 if name == "concurrency" else 4000)
         command.add_argument("--compute_dtypes", default="f32,auto",
                              help="comma-separated, for concurrency")
-        command.add_argument("--window", type=float, default=3.0,
+        command.add_argument("--window", type=float, default=2.0,
                              help="seconds that a victim behaves first")
+        command.add_argument("--repetitions", type=int, default=3,
+                             help="episodes of each kind, for disturbance")
     command = commands.add_parser("victim")
     command.set_defaults(function=victim)
     command.add_argument("--address", required=True)
