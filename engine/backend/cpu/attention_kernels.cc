@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "hwy/cache_control.h"
 
@@ -13,6 +12,7 @@
 #define HWY_TARGET_INCLUDE "engine/backend/cpu/attention_kernels.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "engine/backend/cpu/attention_totals-inl.h"
 #include "engine/backend/cpu/simd_dispatch.h"
 #include "engine/backend/cpu/simd_math-inl.h"
 #include "engine/backend/cpu/transpose-inl.h"
@@ -22,26 +22,18 @@ HWY_BEFORE_NAMESPACE();
 namespace sparseserve::cpu {
 namespace HWY_NAMESPACE {
 
-using DF = hn::ScalableTag<float>;
-using VF = hn::Vec<DF>;
-
-constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
 // Register tile of the two products: rows by vectors of columns. 24 sums of
 // AVX-512's 32 registers, 12 of the 16 elsewhere.
 constexpr int kTileRows = 6;
 constexpr int kTileVectors = kLanes >= 16 ? 4 : 2;
 static_assert(kTileRows <= kScoreRows);
 
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-constexpr int PaddedHeadDim(int head_dim) { return (head_dim + 15) / 16 * 16; }
-
 template <typename Element>
 void ExpandValues(const Element* values, int loaded_keys, int head_dim,
                   float* expanded) {
   const hn::CappedTag<float, 8> d;
   constexpr int kStep = static_cast<int>(hn::MaxLanes(d));
-  const int stride = PaddedHeadDim(head_dim);
+  const int stride = RowStride(head_dim);
   for (int key = 0; key < loaded_keys; ++key) {
     for (int i = 0; i < head_dim; i += kStep) {
       hn::StoreU(LoadFloats(d, values + key * head_dim + i), d,
@@ -188,7 +180,7 @@ void AddBlockToRows(const Right<Element>& values, const AttentionBlock& block,
     SoftmaxRow(first + r, keys.columns, scale, scores, scratch);
     weights[r] = scores;
   }
-  const int stride = PaddedHeadDim(block.head_dim);
+  const int stride = RowStride(block.head_dim);
   Multiply<kRows>(
       weights, values,
       {scratch.output + first * stride, stride, scratch.rescale + first});
@@ -230,7 +222,7 @@ void AddBlockOf(const AttentionBlock& block, AttentionScratch& scratch) {
   TransposeRows(reinterpret_cast<const Element*>(block.keys), block.loaded_keys,
                 block.head_dim, scratch.keys, fetch_next);
   const Element* values = reinterpret_cast<const Element*>(block.values);
-  const int stride = PaddedHeadDim(block.head_dim);
+  const int stride = RowStride(block.head_dim);
   // Values are used once per tile of rows: a copy pays if they need converting
   // more often than a copy would, or padding.
   const bool is_float = sizeof(Element) == sizeof(float);
@@ -253,29 +245,9 @@ void AddBlock(const AttentionBlock& block, AttentionScratch& scratch) {
   }
 }
 
-void Begin(int rows, int head_dim, AttentionScratch& scratch) {
-  const int stride = PaddedHeadDim(head_dim);
-  std::fill(scratch.maximum, scratch.maximum + rows, kMinusInfinity);
-  std::fill(scratch.sum, scratch.sum + rows, 0.0f);
-  std::fill(scratch.output, scratch.output + rows * stride, 0.0f);
-  // Columns between head_dim and the stride are computed, never read.
-  std::fill(scratch.values, scratch.values + kBlockKeys * stride, 0.0f);
-}
-
-float FinishRow(int row, int head_dim, const AttentionScratch& scratch,
-                float* output) {
-  const hn::CappedTag<float, 8> d;
-  const float* from = scratch.output + row * PaddedHeadDim(head_dim);
-  const float sum = scratch.sum[row];
-  const auto factor = hn::Set(d, sum == 0.0f ? 0.0f : 1.0f / sum);
-  for (int i = 0; i < head_dim; i += static_cast<int>(hn::Lanes(d))) {
-    hn::StoreU(hn::Mul(hn::LoadU(d, from + i), factor), d, output + i);
-  }
-  return sum == 0.0f ? kMinusInfinity : scratch.maximum[row] + std::log(sum);
-}
-
 const AttentionKernels& TargetAttentionKernels() {
-  static constexpr AttentionKernels kKernels = {&Begin, &AddBlock, &FinishRow};
+  static constexpr AttentionKernels kKernels = {&Begin, &AddBlock, &EndStretch,
+                                                &FinishRow};
   return kKernels;
 }
 

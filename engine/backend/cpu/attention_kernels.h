@@ -15,17 +15,30 @@ inline constexpr int kMaxHeadDim = 256;
 // Rows that share one pass over the blocks: (query row, head of the group).
 inline constexpr int kMaxPackedRows = 256;
 inline constexpr int kScoreRows = 8;
+// From a row of values or outputs to the next.
+constexpr int RowStride(int head_dim) { return (head_dim + 15) / 16 * 16; }
 
-// One worker's state of a pass; about 400 KiB. Rows of `output` and of
-// `values` are head_dim rounded up to 16 apart.
+// A pass goes through the context in stretches of so many blocks, counted from
+// position 0, and merges their results. So stretches can go to different
+// workers, and nobody sees in the result whether they did.
+inline constexpr int kStretchBlocks = 8;
+
+// One worker's state of a pass; about 650 KiB. Rows of `values` and of the
+// outputs are head_dim rounded up to 16 apart.
 struct alignas(64) AttentionScratch {
   float keys[kMaxHeadDim * kBlockKeys];    // [head_dim, kBlockKeys]
   float values[kBlockKeys * kMaxHeadDim];  // [kBlockKeys, padded head_dim]
   float scores[kScoreRows * kBlockKeys];
+  // The stretch at hand.
   float output[kMaxPackedRows * kMaxHeadDim];  // not yet divided by `sum`
   float maximum[kMaxPackedRows];               // of the scaled scores so far
   float sum[kMaxPackedRows];                   // of exp(score - maximum) so far
   float rescale[kMaxPackedRows];
+  // The stretches before it, likewise; `total_output` counts only where
+  // `total_sum` is not 0.
+  float total_output[kMaxPackedRows * kMaxHeadDim];
+  float total_maximum[kMaxPackedRows];
+  float total_sum[kMaxPackedRows];
   const float* queries[kMaxPackedRows];  // [head_dim] each
   // Keys of the block at hand that a row sees: [begin, end) within 0 ... 64;
   // none if begin >= end.
@@ -54,7 +67,9 @@ struct AttentionKernels {
   void (*begin)(int rows, int head_dim, AttentionScratch& scratch);
   // Adds a block: row r sees the keys that the scratch says.
   void (*add_block)(const AttentionBlock& block, AttentionScratch& scratch);
-  // output = row / sum, or 0 if it saw no key; returns the row's log-sum-exp.
+  // Merges the stretch at hand into the total and begins the next.
+  void (*end_stretch)(int rows, int head_dim, AttentionScratch& scratch);
+  // output = total / sum, or 0 if the row saw no key; returns its log-sum-exp.
   float (*finish_row)(int row, int head_dim, const AttentionScratch& scratch,
                       float* output);
 };

@@ -9,20 +9,30 @@ namespace {
 
 static_assert(kBlockKeys == kPageTokens);
 
+// With fewer (tile, KV head) pairs a worker, pairs are split.
+constexpr int kPairsPerWorker = 4;
+
 struct ListedBlock {
   int32_t index = 0;
   bool is_full = false;
 };
 
-// Walks a list's full and partial blocks in ascending order.
+// Walks a list's full and partial blocks that are in [first_block, end_block)
+// in ascending order.
 class BlockWalk {
  public:
-  BlockWalk(const BlockLayout& layout, int32_t list)
+  BlockWalk(const BlockLayout& layout, int32_t list, int32_t first_block,
+            int32_t end_block)
       : full_(layout.full_blocks.data() + layout.full_offsets[list]),
         full_end_(layout.full_blocks.data() + layout.full_offsets[list + 1]),
         partial_(layout.partial_blocks.data() + layout.partial_offsets[list]),
         partial_end_(layout.partial_blocks.data() +
-                     layout.partial_offsets[list + 1]) {}
+                     layout.partial_offsets[list + 1]) {
+    full_ = std::lower_bound(full_, full_end_, first_block);
+    full_end_ = std::lower_bound(full_, full_end_, end_block);
+    partial_ = std::lower_bound(partial_, partial_end_, first_block);
+    partial_end_ = std::lower_bound(partial_, partial_end_, end_block);
+  }
 
   // False at the end of the list, with `block` unchanged.
   bool Next(ListedBlock& block) {
@@ -65,6 +75,29 @@ int64_t ListBlocks(const BlockLayout& layout, int32_t list) {
          layout.partial_offsets[list + 1] - layout.partial_offsets[list];
 }
 
+// One past the last block of a list.
+int32_t EndOfList(const BlockLayout& layout, int32_t list) {
+  int32_t end = 0;
+  const int64_t full = layout.full_offsets[list + 1];
+  const int64_t partial = layout.partial_offsets[list + 1];
+  if (full > layout.full_offsets[list]) {
+    end = layout.full_blocks[full - 1] + 1;
+  }
+  if (partial > layout.partial_offsets[list]) {
+    end = std::max(end, layout.partial_blocks[partial - 1] + 1);
+  }
+  return end;
+}
+
+// A pass's rows from the first of (tile, KV head) on.
+PackedRows RowsOf(const AttentionArgs& args, int32_t tile, int32_t kv_head) {
+  PackedRows rows;
+  rows.tile = args.layout->tiles[tile];
+  rows.kv_head = kv_head;
+  rows.group = args.heads / args.kv.kv_heads;
+  return rows;
+}
+
 }  // namespace
 
 BlockAttention::BlockAttention(SimdLevel simd, ThreadPool& pool)
@@ -81,16 +114,7 @@ void BlockAttention::Run(const AttentionArgs& args) {
   SPARSESERVE_CHECK(args.heads % args.kv.kv_heads == 0);
   SPARSESERVE_CHECK(args.kv.head_dim % 8 == 0 &&
                     args.kv.head_dim <= kMaxHeadDim);
-  items_.clear();
-  for (size_t t = 0; t < layout.tiles.size(); ++t) {
-    for (int32_t head = 0; head < layout.kv_heads; ++head) {
-      const int32_t list = layout.list_of[t * layout.kv_heads + head];
-      items_.push_back(
-          {.cost = ListBlocks(layout, list) * (layout.tiles[t].rows + 2),
-           .tile = static_cast<int32_t>(t),
-           .kv_head = head});
-    }
-  }
+  ListItems(args);
   std::sort(items_.begin(), items_.end(),
             [](const Item& a, const Item& b) { return a.cost > b.cost; });
   pool_.ParallelFor(static_cast<int64_t>(items_.size()), 1,
@@ -99,41 +123,109 @@ void BlockAttention::Run(const AttentionArgs& args) {
                         Attend(args, items_[i], *scratch_[worker]);
                       }
                     });
+  for (const SplitPair& pair : pairs_) Merge(args, pair, *scratch_[0]);
+}
+
+void BlockAttention::ListItems(const AttentionArgs& args) {
+  const BlockLayout& layout = *args.layout;
+  items_.clear();
+  pairs_.clear();
+  const int group = args.heads / args.kv.kv_heads;
+  const int64_t pairs =
+      static_cast<int64_t>(layout.tiles.size()) * layout.kv_heads;
+  const bool few_pairs =
+      pool_.threads() > 1 && pairs < int64_t{kPairsPerWorker} * pool_.threads();
+  int32_t partials = 0;
+  for (size_t t = 0; t < layout.tiles.size(); ++t) {
+    const int rows = layout.tiles[t].rows;
+    for (int32_t head = 0; head < layout.kv_heads; ++head) {
+      const int32_t list = layout.list_of[t * layout.kv_heads + head];
+      const int32_t end = EndOfList(layout, list);
+      Item item = {.cost = ListBlocks(layout, list) * (rows + 2),
+                   .tile = static_cast<int32_t>(t),
+                   .kv_head = head,
+                   .end_block = end};
+      if (!few_pairs || rows * group > kMaxSplitRows || end <= kStretchBlocks) {
+        items_.push_back(item);
+        continue;
+      }
+      const int32_t first_partial = partials;
+      item.cost = int64_t{kStretchBlocks} * (rows + 2);
+      for (int32_t block = 0; block < end; block += kStretchBlocks) {
+        item.first_block = block;
+        item.end_block = std::min(end, block + kStretchBlocks);
+        item.partial = partials++;
+        items_.push_back(item);
+      }
+      pairs_.push_back({item.tile, head, first_partial, partials});
+    }
+  }
+  if (partials_.size() < static_cast<size_t>(partials)) {
+    partials_.resize(partials);
+  }
 }
 
 void BlockAttention::Attend(const AttentionArgs& args, const Item& item,
-                            AttentionScratch& scratch) const {
-  const BlockLayout& layout = *args.layout;
-  const int32_t list =
-      layout.list_of[item.tile * layout.kv_heads + item.kv_head];
-  PackedRows rows;
-  rows.tile = layout.tiles[item.tile];
-  rows.kv_head = item.kv_head;
-  rows.group = args.heads / args.kv.kv_heads;
+                            AttentionScratch& scratch) {
+  PackedRows rows = RowsOf(args, item.tile, item.kv_head);
+  const int head_dim = args.kv.head_dim;
   const int packed = rows.tile.rows * rows.group;
   for (; rows.first < packed; rows.first += kMaxPackedRows) {
     rows.count = std::min(kMaxPackedRows, packed - rows.first);
     for (int r = 0; r < rows.count; ++r) {
       scratch.queries[r] =
-          args.queries.row(rows.query_row(r)) + rows.head(r) * args.kv.head_dim;
+          args.queries.row(rows.query_row(r)) + rows.head(r) * head_dim;
     }
-    kernels_.begin(rows.count, args.kv.head_dim, scratch);
-    AddBlocks(args, rows, list, scratch);
-    for (int r = 0; r < rows.count; ++r) {
-      const int64_t row = rows.query_row(r);
-      const int head = rows.head(r);
-      const float lse =
-          kernels_.finish_row(r, args.kv.head_dim, scratch,
-                              args.output.row(row) + head * args.kv.head_dim);
-      if (args.lse != nullptr) args.lse[row * args.heads + head] = lse;
+    kernels_.begin(rows.count, head_dim, scratch);
+    AddBlocks(args, rows, item, scratch);
+    if (item.partial < 0) {
+      Finish(args, rows, scratch);
+      continue;
     }
+    Partial& partial = partials_[item.partial];
+    std::copy_n(scratch.total_maximum, rows.count, partial.maximum);
+    std::copy_n(scratch.total_sum, rows.count, partial.sum);
+    std::copy_n(scratch.total_output, rows.count * RowStride(head_dim),
+                partial.output);
+  }
+}
+
+void BlockAttention::Merge(const AttentionArgs& args, const SplitPair& pair,
+                           AttentionScratch& scratch) const {
+  PackedRows rows = RowsOf(args, pair.tile, pair.kv_head);
+  rows.count = rows.tile.rows * rows.group;
+  const int head_dim = args.kv.head_dim;
+  kernels_.begin(rows.count, head_dim, scratch);
+  for (int32_t p = pair.first_partial; p < pair.end_partial; ++p) {
+    const Partial& partial = partials_[p];
+    std::copy_n(partial.maximum, rows.count, scratch.maximum);
+    std::copy_n(partial.sum, rows.count, scratch.sum);
+    std::copy_n(partial.output, rows.count * RowStride(head_dim),
+                scratch.output);
+    kernels_.end_stretch(rows.count, head_dim, scratch);
+  }
+  Finish(args, rows, scratch);
+}
+
+void BlockAttention::Finish(const AttentionArgs& args, const PackedRows& rows,
+                            AttentionScratch& scratch) const {
+  const int head_dim = args.kv.head_dim;
+  for (int r = 0; r < rows.count; ++r) {
+    const int64_t row = rows.query_row(r);
+    const int head = rows.head(r);
+    const float lse = kernels_.finish_row(
+        r, head_dim, scratch, args.output.row(row) + head * head_dim);
+    if (args.lse != nullptr) args.lse[row * args.heads + head] = lse;
   }
 }
 
 void BlockAttention::AddBlocks(const AttentionArgs& args,
-                               const PackedRows& rows, int32_t list,
+                               const PackedRows& rows, const Item& item,
                                AttentionScratch& scratch) const {
   const KvLayerView& kv = args.kv;
+  const BlockLayout& layout = *args.layout;
+  const int32_t list =
+      layout.list_of[item.tile * layout.kv_heads + item.kv_head];
   const absl::Span<const PageId> pages = args.pages[rows.tile.slice];
   const int64_t block_bytes =
       int64_t{kBlockKeys} * kv.head_dim * BlockBytes(kv.dtype);
@@ -143,8 +235,8 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     SPARSESERVE_CHECK(page >= 0 && page < kv.pages);
     return (int64_t{page} * kv.kv_heads + rows.kv_head) * block_bytes;
   };
-  const int32_t window_tokens = args.layout->WindowOf(list);
-  BlockWalk walk(*args.layout, list);
+  const int32_t window_tokens = layout.WindowOf(list);
+  BlockWalk walk(layout, list, item.first_block, item.end_block);
   ListedBlock next;
   bool has_next = walk.Next(next);
   while (has_next) {
@@ -164,6 +256,10 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
          .scale = args.scale,
          .softcap = args.softcap},
         scratch);
+    if (!has_next ||
+        next.index / kStretchBlocks != block.index / kStretchBlocks) {
+      kernels_.end_stretch(rows.count, kv.head_dim, scratch);
+    }
   }
 }
 

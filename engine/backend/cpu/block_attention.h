@@ -26,9 +26,10 @@ struct PackedRows {
   int head(int r) const { return kv_head * group + (first + r) % group; }
 };
 
-// Attention over block lists. Work is split over (tile, KV head) pairs, the
-// costliest first. A row always visits its blocks in ascending order, so its
-// result does not depend on the batch. Used by one thread.
+// Attention over block lists. Work is split over (tile, KV head) pairs, and
+// over the stretches of their contexts where pairs are few, the costliest
+// first. A row's stretches are always merged in ascending order, so its result
+// does not depend on the batch. Used by one thread.
 class BlockAttention {
  public:
   BlockAttention(SimdLevel simd, ThreadPool& pool);
@@ -36,22 +37,50 @@ class BlockAttention {
   void Run(const AttentionArgs& args);
 
  private:
+  // Packed rows of a pair that may be split: it is for decode rows, since many
+  // rows come with many pairs.
+  static constexpr int kMaxSplitRows = 16;
+
+  // A pair, or one stretch of it.
   struct Item {
     int64_t cost = 0;
     int32_t tile = 0;
     int32_t kv_head = 0;
+    int32_t first_block = 0;
+    int32_t end_block = 0;
+    int32_t partial = -1;  // where its result goes; -1: it is a whole pair
+  };
+  // A pair whose stretches are items, in ascending order.
+  struct SplitPair {
+    int32_t tile = 0;
+    int32_t kv_head = 0;
+    int32_t first_partial = 0;
+    int32_t end_partial = 0;
+  };
+  // The totals of an item's rows.
+  struct Partial {
+    float maximum[kMaxSplitRows];
+    float sum[kMaxSplitRows];
+    float output[kMaxSplitRows * kMaxHeadDim];
   };
 
+  void ListItems(const AttentionArgs& args);
   void Attend(const AttentionArgs& args, const Item& item,
-              AttentionScratch& scratch) const;
-
+              AttentionScratch& scratch);
+  void Merge(const AttentionArgs& args, const SplitPair& pair,
+             AttentionScratch& scratch) const;
   void AddBlocks(const AttentionArgs& args, const PackedRows& rows,
-                 int32_t list, AttentionScratch& scratch) const;
+                 const Item& item, AttentionScratch& scratch) const;
+  void Finish(const AttentionArgs& args, const PackedRows& rows,
+              AttentionScratch& scratch) const;
 
   const AttentionKernels& kernels_;
   ThreadPool& pool_;
   std::vector<std::unique_ptr<AttentionScratch>> scratch_;  // one per worker
-  std::vector<Item> items_;  // kept between calls for its memory
+  // Kept between calls for their memory.
+  std::vector<Item> items_;
+  std::vector<SplitPair> pairs_;
+  std::vector<Partial> partials_;
 };
 
 }  // namespace sparseserve::cpu

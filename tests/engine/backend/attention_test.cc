@@ -371,6 +371,45 @@ TEST_P(AttentionTest, RowIsTheSameAloneAndInABatch) {
   }
 }
 
+// Long enough for several stretches, which workers share for a row alone and
+// do not for many rows.
+TEST_P(AttentionTest, RowOfALongContextIsTheSameAloneAndInABatch) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Shape shape = {9, 3, 64, dtype};
+    Batch many(shape, {{1300, 60}}, 7);
+    Batch last(shape, {{1300, 1}}, 7);
+    const int64_t width = last.args().queries.columns;
+    std::copy(many.queries().end() - width, many.queries().end(),
+              last.queries().begin());
+    backend().Attention(many.Dense().args());
+    backend().Attention(last.Dense().args());
+    const std::vector<float> all = many.output();
+    EXPECT_EQ(std::vector<float>(all.end() - 9 * 64, all.end()), last.output());
+  }
+}
+
+TEST_P(AttentionTest, SeveralStretchesEqualReference) {
+  for (const Shape& shape : kShapes) {
+    SCOPED_TRACE(Named(shape));
+    for (const int length : {512, 513, 1300}) {
+      Batch one(shape, {{length, 1}}, length);
+      ExpectEqualsReference(backend(), one.Dense());
+      Batch sparse(shape, {{length, 3}, {900, 1}}, length);
+      ExpectEqualsReference(backend(), sparse.Sparse());
+      Batch window(shape, {{length, 2}}, length);
+      ExpectEqualsReference(backend(), window.Windowed(100));
+    }
+  }
+}
+
+TEST_P(AttentionTest, NanInALongContextStaysThere) {
+  Batch batch(kModelShape, {{1300, 1}, {1300, 1}}, 3);
+  batch.Poison(1);
+  backend().Attention(batch.Dense().args());
+  EXPECT_THAT(batch.OutputOf(0), testing::Each(testing::Not(testing::IsNan())));
+  EXPECT_THAT(batch.OutputOf(1), testing::Each(testing::IsNan()));
+}
+
 TEST_P(AttentionTest, RowWithoutVisibleKeysIsZeroWithMinusInfinity) {
   // No valid layout has such rows: the first tile is pointed at the block
   // behind it.
