@@ -41,9 +41,11 @@ void ExpandRowOf(const std::byte* row, int64_t columns, float* output) {
 constexpr int kSumTile = 4;
 
 // Weight rows of a tile. Sums depend on their predecessors alone, so that many
-// of them fill a multiply-add's latency: a single input row takes a strip.
-template <int kIn>
-constexpr int kOutputTile = kIn == 1 ? kStripRows : kSumTile;
+// of them fill a multiply-add's latency: a single input row takes a strip. Not
+// where a vector of 8 lanes needs registers for scales and nibbles of each row.
+template <class Format, int kIn>
+constexpr int kOutputTile =
+    kIn == 1 && Format::kColumns > kColumnMultiple ? kStripRows : kSumTile;
 
 // A tile of kIn input rows by kOut weight rows, with one vector of partial sums
 // for each pair. Both ways of filling it add the same products to the same
@@ -144,7 +146,7 @@ HWY_INLINE void MultiplyTile(const LinearStrip& strip, int64_t first_in,
 // All weight rows of a strip against kIn input rows.
 template <class Format, int kIn>
 void MultiplyRows(const LinearStrip& strip, int64_t first_in) {
-  constexpr int kTall = kOutputTile<kIn>;
+  constexpr int kTall = kOutputTile<Format, kIn>;
   int n = 0;
   for (; n + kTall <= strip.rows; n += kTall) {
     MultiplyTile<Format, kIn, kTall>(strip, first_in, n);
