@@ -1,0 +1,113 @@
+#include "tests/testing/pooled_rules.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace sparseserve::testing {
+namespace {
+
+// The mean over tokens [first, first + count).
+std::vector<double> Mean(const Rows& rows, int64_t first, int64_t count) {
+  std::vector<double> mean(rows.columns);
+  for (int64_t row = first; row < first + count; ++row) {
+    for (int64_t c = 0; c < rows.columns; ++c) {
+      mean[c] += rows[row][c] / static_cast<double>(count);
+    }
+  }
+  return mean;
+}
+
+}  // namespace
+
+AttendedRow HTransformerRule::Attend(int64_t row, const Rows& queries,
+                                     const Rows& keys, const Rows& values,
+                                     double scale) const {
+  VisibleKeys near;
+  const int64_t parent = row / (2 * block) * (2 * block);
+  for (int64_t key = parent; key < std::min(parent + 2 * block, keys.count);
+       ++key) {
+    if (!causal || key <= row) near.push_back({.key = key});
+  }
+  std::vector<AttendedRow> levels = {
+      AttendRow(queries[row], keys, values, scale, near)};
+  for (int64_t tokens = 2; tokens * block < keys.count; tokens *= 2) {
+    const int64_t ancestor = row / (tokens * block);
+    const int64_t sibling = ancestor % 2 == 0 ? ancestor + 1 : ancestor - 1;
+    if (causal && sibling > ancestor) continue;
+    Rows mean_keys{block, keys.columns, {}};
+    Rows mean_values{block, values.columns, {}};
+    VisibleKeys all;
+    for (int64_t i = 0; i < block; ++i) {
+      const int64_t first = sibling * tokens * block + i * tokens;
+      const std::vector<double> key = Mean(keys, first, tokens);
+      const std::vector<double> value = Mean(values, first, tokens);
+      mean_keys.values.insert(mean_keys.values.end(), key.begin(), key.end());
+      mean_values.values.insert(mean_values.values.end(), value.begin(),
+                                value.end());
+      all.push_back({.key = i, .count = static_cast<double>(tokens)});
+    }
+    const std::vector<double> query =
+        Mean(queries, row / tokens * tokens, tokens);
+    levels.push_back(AttendRow(query, mean_keys, mean_values, scale, all));
+  }
+  return MergeByLse(levels);
+}
+
+VisibleKeys NsaRule::Compressed(int64_t row) const {
+  VisibleKeys keys;
+  for (int64_t key = 0; key * stride + compressed_tokens <= row + 1; ++key) {
+    keys.push_back({.key = key});
+  }
+  return keys;
+}
+
+std::vector<int64_t> NsaRule::Blocks(
+    int64_t row, const std::vector<std::vector<double>>& weights) const {
+  const int64_t own = row / block;
+  std::vector<double> scores(own + 1);
+  for (int64_t b = 0; b <= own; ++b) {
+    for (const std::vector<double>& head : weights) {
+      for (size_t key = 0; key < head.size(); ++key) {
+        const int64_t first = static_cast<int64_t>(key) * stride;
+        const int64_t shared =
+            std::min(first + compressed_tokens, (b + 1) * block) -
+            std::max(first, b * block);
+        if (shared > 0) {
+          scores[b] += head[key] * static_cast<double>(shared / stride);
+        }
+      }
+    }
+  }
+  const auto forced = [own](int64_t b) { return b == 0 || b >= own - 1; };
+  std::vector<int64_t> order(own + 1);
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
+    if (forced(a) != forced(b)) return forced(a);
+    return scores[a] > scores[b];
+  });
+  order.resize(std::min<size_t>(order.size(), most_blocks));
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
+VisibleKeys NsaRule::Selected(int64_t row,
+                              const std::vector<int64_t>& blocks) const {
+  VisibleKeys keys;
+  for (const int64_t b : blocks) {
+    for (int64_t key = b * block; key < (b + 1) * block && key <= row; ++key) {
+      keys.push_back({.key = key});
+    }
+  }
+  return keys;
+}
+
+VisibleKeys NsaRule::Window(int64_t row) const {
+  VisibleKeys keys;
+  for (int64_t key = std::max<int64_t>(0, row - window + 1); key <= row;
+       ++key) {
+    keys.push_back({.key = key});
+  }
+  return keys;
+}
+
+}  // namespace sparseserve::testing
