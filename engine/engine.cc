@@ -12,6 +12,7 @@
 #include "engine/model/sampler.h"
 #include "engine/model/slice_check.h"
 #include "engine/model/stage_clock.h"
+#include "engine/pattern/attention_choice.h"
 
 namespace sparseserve {
 namespace {
@@ -69,6 +70,9 @@ LoadedEngine::LoadedEngine(Options options, LoadedModel model)
   limits_.vocab_size = model_.config.vocab_size;
   limits_.context_tokens = model_.config.context_tokens;
   limits_.kv_pages = model_.kv_cache->pages();
+  if (options_.measure_recall) {
+    limits_.recall_width = int64_t{model_.config.layers} * model_.config.heads;
+  }
 }
 
 absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
@@ -81,7 +85,9 @@ absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
   for (int32_t i = 0; i < static_cast<int32_t>(plan.slices.size()); ++i) {
     result.slices[i].status = CheckSlice(plan.slices[i], limits_);
     if (!result.slices[i].status.ok()) continue;
-    planned_.push_back({&plan.slices[i], DensePattern()});
+    const AttentionChoice* choice = plan.slices[i].attention;
+    planned_.push_back({&plan.slices[i],
+                        choice == nullptr ? DensePattern() : choice->pattern});
     slice_of_.push_back(i);
   }
   if (planned_.empty()) return result;

@@ -91,6 +91,7 @@ absl::Status LoadTransformer(const Engine::Options& options,
   Transformer::Limits limits;
   limits.max_rows = options.max_step_tokens;
   limits.max_logit_rows = options.max_step_slices;
+  limits.measures_recall = options.measure_recall;
   ASSIGN_OR_RETURN(model.transformer,
                    Transformer::Create(*model.backend, model.config,
                                        std::move(weights), limits));

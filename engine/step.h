@@ -21,6 +21,9 @@ using PageId = int32_t;
 // Tokens that one page of KV storage holds.
 inline constexpr int kPageTokens = 64;
 
+// engine/pattern/attention_choice.h
+struct AttentionChoice;
+
 enum class Phase { kPrefill, kDecode };
 inline constexpr int kPhases = 2;
 
@@ -68,6 +71,9 @@ struct StepSlice {
   // pages[i] holds positions [64 i, 64 i + 64); covers all of `tokens`.
   absl::Span<const PageId> pages;
 
+  // Which keys its rows may see; null: all. Borrowed like the spans.
+  const AttentionChoice* attention = nullptr;
+
   // Sample one token from the last row.
   bool wants_token = false;
   const SamplingParams* sampling = nullptr;  // not null if wants_token
@@ -77,6 +83,14 @@ struct StepSlice {
   absl::Span<const TokenId> output;
   // Tokens that must not be drawn now (end tokens before the least length).
   absl::Span<const TokenId> banned;
+
+  // Rows of `tokens` whose attention recall is measured, and where it goes:
+  // [recall_rows.size(), layers, heads], the share of the weight of dense
+  // attention that lies on the keys a row visited. Dense is over the queries
+  // and keys of this step, whatever earlier layers left out. Needs
+  // Engine::Options::measure_recall.
+  absl::Span<const int32_t> recall_rows;
+  absl::Span<float> recall;
 
   // If not empty: receives the raw logits of every row,
   // [tokens.size(), vocab_size], row-major.

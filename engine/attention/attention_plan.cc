@@ -20,7 +20,8 @@ AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
                      [&](const Window& w) { return w.tokens == tokens; });
     if (window == windows_.end()) {
       window =
-          windows_.insert(window, {tokens, 0, LayoutBuilder(shape_.kv_heads)});
+          windows_.insert(window, {tokens, 0, LayoutBuilder(shape_.kv_heads),
+                                   LayoutBuilder(shape_.kv_heads)});
     }
     ++window->layers;
     window_of_.push_back(static_cast<int32_t>(window - windows_.begin()));
@@ -35,7 +36,13 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   kv_slots_.clear();
   pages_.assign(slices.size(), {});
   blocks_.assign(slices.size(), {});
-  for (Window& window : windows_) window.builder.Clear();
+  rules_.clear();
+  selections_.clear();
+  samples_.clear();
+  for (Window& window : windows_) {
+    window.builder.Clear();
+    window.sampled.Clear();
+  }
 
   for (const Phase phase : {Phase::kDecode, Phase::kPrefill}) {
     int64_t& group_rows =
@@ -48,6 +55,7 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
       group_rows += static_cast<int64_t>(slice.tokens.size());
       AddRows(slice);
       AddTiles(i, slices[i]);
+      AddSamples(i, slice);
     }
   }
   for (const Window& window : windows_) {
@@ -71,6 +79,8 @@ void AttentionPlan::AddTiles(int32_t index, const PlannedSlice& planned) {
   const int32_t begin = planned.slice->first_position;
   const int32_t end =
       begin + static_cast<int32_t>(planned.slice->tokens.size());
+  const PatternSelection selection = SelectionOf(planned.pattern);
+  if (selection.rule.has_value()) rules_.push_back(*selection.rule);
   for (int32_t position = begin; position < end;) {
     const int32_t block = position / kBlockTokens;
     QueryTile tile;
@@ -78,10 +88,33 @@ void AttentionPlan::AddTiles(int32_t index, const PlannedSlice& planned) {
     tile.first_row = first_rows_[index] + (position - begin);
     tile.rows = std::min(end, (block + 1) * kBlockTokens) - position;
     tile.first_position = position;
+    selections_.push_back(SelectionOfTile(*planned.slice, selection, tile));
     for (Window& window : windows_) {
       AddList(planned.pattern, tile, window, blocks_[index]);
     }
     position += tile.rows;
+  }
+}
+
+void AttentionPlan::AddSamples(int32_t index, const StepSlice& slice) {
+  const int64_t width = int64_t{shape_.layers} * shape_.heads;
+  float* recall = slice.recall.data();
+  for (const int32_t row : slice.recall_rows) {
+    QueryTile tile;
+    tile.slice = index;
+    tile.first_row = first_rows_[index] + row;
+    tile.rows = 1;
+    tile.first_position = slice.first_position + row;
+    samples_.push_back({tile.first_row, recall});
+    recall += width;
+    for (Window& window : windows_) {
+      window.sampled.AddTile(tile);
+      const int32_t list = window.sampled.AddList(
+          {{0, QueryBlock(tile, kPageTokens) + 1}}, window.tokens);
+      for (int32_t head = 0; head < shape_.kv_heads; ++head) {
+        window.sampled.Assign(head, list);
+      }
+    }
   }
 }
 
@@ -96,8 +129,58 @@ void AttentionPlan::AddList(const PatternSpec& pattern, const QueryTile& tile,
     window.builder.Assign(head, list);
   }
   const int64_t passes = int64_t{window.layers} * shape_.kv_heads;
-  blocks.computed += window.builder.ListBlocks(list) * passes;
+  const int64_t selecting = int64_t{SelectingLayers(window)} * shape_.kv_heads;
+  blocks.computed += window.builder.ListBlocks(list) * (passes - selecting);
   blocks.allowed += (QueryBlock(tile, block_tokens) + 1) * passes;
+}
+
+TileSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
+                                             const PatternSelection& selection,
+                                             const QueryTile& tile) const {
+  if (!selection.rule.has_value() || slice.phase != Phase::kPrefill) return {};
+  // Rules keep the first block and the tile's own, so up to two there is
+  // nothing to choose.
+  if (QueryBlock(tile, kPageTokens) < 2) return {};
+  const bool ends_prompt =
+      slice.wants_token &&
+      tile.first_row + tile.rows ==
+          first_rows_[tile.slice] + static_cast<int32_t>(slice.tokens.size());
+  if (ends_prompt && selection.is_last_block_dense) return {};
+  return {.rule = static_cast<int32_t>(rules_.size()) - 1,
+          .first_layer = selection.first_layer};
+}
+
+int32_t AttentionPlan::SelectingLayers(const Window& window) const {
+  if (window.tokens != 0) return 0;
+  int32_t layers = 0;
+  for (int32_t layer = 0; layer < shape_.layers; ++layer) {
+    if (&windows_[window_of_[layer]] == &window &&
+        selections_.back().IsUsedIn(layer)) {
+      ++layers;
+    }
+  }
+  return layers;
+}
+
+bool AttentionPlan::Selects(int32_t layer) const {
+  return windows_[window_of_[layer]].tokens == 0 &&
+         std::any_of(selections_.begin(), selections_.end(),
+                     [layer](const TileSelection& selection) {
+                       return selection.IsUsedIn(layer);
+                     });
+}
+
+void AttentionPlan::CountSelected(int32_t layer, const BlockLayout& selected) {
+  SPARSESERVE_DCHECK(selected.Validate().ok());
+  SPARSESERVE_CHECK(selected.tiles.size() == selections_.size());
+  for (size_t t = 0; t < selections_.size(); ++t) {
+    if (!selections_[t].IsUsedIn(layer)) continue;
+    AttentionBlocks& blocks = blocks_[selected.tiles[t].slice];
+    for (int32_t head = 0; head < shape_.kv_heads; ++head) {
+      blocks.computed +=
+          selected.ListBlocks(selected.list_of[t * shape_.kv_heads + head]);
+    }
+  }
 }
 
 }  // namespace sparseserve

@@ -27,6 +27,7 @@ class AttentionPlan {
  public:
   struct Shape {
     int32_t layers = 0;
+    int32_t heads = 0;  // of queries; 0 if no slice samples rows
     int32_t kv_heads = 0;
     // [layers]: latest keys that a query of the layer sees, 0 for all; empty if
     // no layer has a window.
@@ -52,11 +53,33 @@ class AttentionPlan {
 
   // Page tables by slice, as the layout's tiles name them.
   absl::Span<const absl::Span<const PageId>> pages() const { return pages_; }
+  // Where the layer selects, what its rules choose from.
   const BlockLayout& layout(int32_t layer) const {
     return windows_[window_of_[layer]].builder.layout();
   }
 
-  // Over all layers and KV heads. Causality alone says what is allowed.
+  // Whether some tile of the layer chooses its blocks by scores.
+  bool Selects(int32_t layer) const;
+  absl::Span<const SelectionRule> rules() const { return rules_; }
+  // [tiles of every layout]
+  absl::Span<const TileSelection> selections() const { return selections_; }
+  // Counts the blocks that a layer's rules chose. Once for each layer that
+  // selects, with what Backend::Select made of it.
+  void CountSelected(int32_t layer, const BlockLayout& selected);
+
+  // Rows whose recall somebody wants. Sample i is tile i of sampled_layout(),
+  // which visits all that a dense slice would.
+  struct Sample {
+    int32_t row = 0;
+    float* recall = nullptr;  // [layers, heads]
+  };
+  absl::Span<const Sample> samples() const { return samples_; }
+  const BlockLayout& sampled_layout(int32_t layer) const {
+    return windows_[window_of_[layer]].sampled.layout();
+  }
+
+  // Over all layers and KV heads, layers that select once they are counted.
+  // Causality alone says what is allowed.
   const AttentionBlocks& blocks(int slice) const { return blocks_[slice]; }
 
  private:
@@ -65,13 +88,21 @@ class AttentionPlan {
     int32_t tokens = 0;
     int32_t layers = 0;
     LayoutBuilder builder;
+    LayoutBuilder sampled;
   };
 
   void AddRows(const StepSlice& slice);
   void AddTiles(int32_t index, const PlannedSlice& planned);
+  void AddSamples(int32_t index, const StepSlice& slice);
   // The tile's list for one window, the same for all KV heads.
   void AddList(const PatternSpec& pattern, const QueryTile& tile,
                Window& window, AttentionBlocks& blocks);
+  // Which rule the tile of a slice follows.
+  TileSelection SelectionOfTile(const StepSlice& slice,
+                                const PatternSelection& selection,
+                                const QueryTile& tile) const;
+  // Layers of the window where the latest tile selects.
+  int32_t SelectingLayers(const Window& window) const;
 
   Shape shape_;
   std::vector<Window> windows_;     // distinct ones
@@ -83,6 +114,9 @@ class AttentionPlan {
   std::vector<int64_t> kv_slots_;
   std::vector<absl::Span<const PageId>> pages_;
   std::vector<AttentionBlocks> blocks_;
+  std::vector<Sample> samples_;
+  std::vector<SelectionRule> rules_;
+  std::vector<TileSelection> selections_;
   std::vector<BlockRange> ranges_;  // scratch
 };
 

@@ -12,6 +12,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/layout/block_layout.h"
+#include "engine/layout/layout_builder.h"
+#include "engine/layout/selection_rule.h"
 #include "engine/step.h"
 #include "engine/tensor/buffer.h"
 #include "engine/tensor/dtype.h"
@@ -116,6 +118,24 @@ struct AttentionArgs {
   float* lse = nullptr;
 };
 
+struct SelectArgs {
+  // As in AttentionArgs.
+  ConstMatrixView queries;
+  int32_t heads = 0;
+  KvLayerView kv;
+  absl::Span<const absl::Span<const PageId>> pages;
+  float scale = 1.0f;
+  float softcap = 0.0f;
+  // What tiles visit that no rule is for.
+  const BlockLayout* base = nullptr;
+  absl::Span<const SelectionRule> rules;
+  absl::Span<const TileSelection> selections;  // [base->tiles]
+  int32_t layer = 0;                           // what TileSelection looks at
+  // Replaced by base's tiles, each KV head with a list of its own where a rule
+  // chose it.
+  LayoutBuilder* selected = nullptr;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -147,6 +167,8 @@ class Backend {
   virtual void Linear(const Weight& weight, ConstMatrixView input,
                       RowGroups groups, bool accumulate, MatrixView output) = 0;
   virtual void RopeAndStore(const RopeAndStoreArgs& args) = 0;
+  // Runs the rules on rotated queries and stored keys, this step's among them.
+  virtual void Select(const SelectArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
   // gate_up: [rows, 2 * n] with the gate first; output: [rows, n],
   // silu(gate) * up.

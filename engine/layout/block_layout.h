@@ -56,6 +56,11 @@ struct BlockLayout {
   int32_t WindowOf(int64_t list) const {
     return window_tokens.empty() ? 0 : window_tokens[list];
   }
+  // Blocks that a list visits.
+  int64_t ListBlocks(int64_t list) const {
+    return full_offsets[list + 1] - full_offsets[list] +
+           partial_offsets[list + 1] - partial_offsets[list];
+  }
   // INTERNAL, naming the first broken invariant. For tests and debug builds.
   absl::Status Validate() const;
 };

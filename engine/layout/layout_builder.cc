@@ -60,6 +60,22 @@ int32_t LayoutBuilder::AddList(absl::Span<const BlockRange> visible,
   return list;
 }
 
+int32_t LayoutBuilder::AddCopy(const BlockLayout& from, int32_t list) {
+  SPARSESERVE_CHECK(!layout_.tiles.empty());
+  layout_.full_blocks.insert(
+      layout_.full_blocks.end(),
+      from.full_blocks.begin() + from.full_offsets[list],
+      from.full_blocks.begin() + from.full_offsets[list + 1]);
+  layout_.partial_blocks.insert(
+      layout_.partial_blocks.end(),
+      from.partial_blocks.begin() + from.partial_offsets[list],
+      from.partial_blocks.begin() + from.partial_offsets[list + 1]);
+  layout_.window_tokens.push_back(from.WindowOf(list));
+  layout_.full_offsets.push_back(layout_.full_blocks.size());
+  layout_.partial_offsets.push_back(layout_.partial_blocks.size());
+  return static_cast<int32_t>(layout_.lists()) - 1;
+}
+
 void LayoutBuilder::Assign(int32_t kv_head, int32_t list) {
   SPARSESERVE_CHECK(kv_head >= 0 && kv_head < layout_.kv_heads);
   SPARSESERVE_CHECK(list >= 0 && list < layout_.lists());
@@ -67,8 +83,7 @@ void LayoutBuilder::Assign(int32_t kv_head, int32_t list) {
 }
 
 int64_t LayoutBuilder::ListBlocks(int32_t list) const {
-  return layout_.full_offsets[list + 1] - layout_.full_offsets[list] +
-         layout_.partial_offsets[list + 1] - layout_.partial_offsets[list];
+  return layout_.ListBlocks(list);
 }
 
 int32_t QueryBlock(const QueryTile& tile, int32_t block_tokens) {

@@ -35,6 +35,10 @@ class LayoutBuilder {
   int32_t AddList(absl::Span<const BlockRange> visible,
                   int32_t window_tokens = 0);
 
+  // Adds a copy of another layout's list and returns its id. REQUIRES: the list
+  // is one of an equal tile.
+  int32_t AddCopy(const BlockLayout& from, int32_t list);
+
   // The latest tile's KV head visits `list`.
   void Assign(int32_t kv_head, int32_t list);
 

@@ -2,6 +2,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "engine/pattern/attention_choice.h"
 
 namespace sparseserve {
 namespace {
@@ -37,6 +38,35 @@ absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits) {
   return absl::OkStatus();
 }
 
+namespace {
+
+absl::Status CheckRecall(const StepSlice& slice, const StepLimits& limits) {
+  const int64_t rows = static_cast<int64_t>(slice.recall_rows.size());
+  const int64_t values = static_cast<int64_t>(slice.recall.size());
+  if (rows > 0 && limits.recall_width == 0) {
+    return BadSlice(slice,
+                    "it samples recall, which measure_recall does not allow");
+  }
+  for (int64_t i = 0; i < rows; ++i) {
+    const int32_t row = slice.recall_rows[i];
+    const int32_t least = i == 0 ? 0 : slice.recall_rows[i - 1] + 1;
+    if (row < least || row >= static_cast<int64_t>(slice.tokens.size())) {
+      return BadSlice(slice,
+                      absl::StrCat("recall row ", row, " is not one of ", least,
+                                   " to ", slice.tokens.size() - 1));
+    }
+  }
+  // At most as many rows as tokens, which fit in memory with their logits.
+  if (values != rows * limits.recall_width) {
+    return BadSlice(
+        slice, absl::StrCat("recall has room for ", values, " values, not for ",
+                            rows * limits.recall_width));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status CheckSlice(const StepSlice& slice, const StepLimits& limits) {
   if (slice.tokens.empty()) return BadSlice(slice, "it has no tokens");
   for (const TokenId token : slice.tokens) {
@@ -67,6 +97,12 @@ absl::Status CheckSlice(const StepSlice& slice, const StepLimits& limits) {
   }
   if (slice.wants_token && slice.sampling == nullptr) {
     return BadSlice(slice, "it wants a token but has no sampling parameters");
+  }
+  const absl::Status recall = CheckRecall(slice, limits);
+  if (!recall.ok()) return recall;
+  if (slice.attention != nullptr) {
+    const absl::Status pattern = CheckPattern(slice.attention->pattern);
+    if (!pattern.ok()) return BadSlice(slice, std::string(pattern.message()));
   }
   const int64_t logits =
       static_cast<int64_t>(slice.tokens.size()) * limits.vocab_size;

@@ -16,6 +16,8 @@ struct StepLimits {
   int32_t vocab_size = 0;
   int32_t context_tokens = 0;
   int32_t kv_pages = 0;
+  // layers * heads, values of a row's recall; 0: recall cannot be measured.
+  int64_t recall_width = 0;
 };
 
 // INVALID_ARGUMENT if the plan as a whole is too large for one pass.

@@ -1,6 +1,7 @@
 #include "engine/model/transformer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -25,7 +26,8 @@ Transformer::Transformer(Backend& backend, const ModelConfig& config,
     : backend_(backend),
       config_(config),
       limits_(limits),
-      weights_(std::move(weights)) {}
+      weights_(std::move(weights)),
+      selected_(config.kv_heads) {}
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
     Backend& backend, const ModelConfig& config, ModelWeights weights,
@@ -49,6 +51,12 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
                    AllocateRows(backend, logit_rows, config.hidden));
   ASSIGN_OR_RETURN(a.logits,
                    AllocateRows(backend, logit_rows, config.vocab_size));
+  if (limits.measures_recall) {
+    ASSIGN_OR_RETURN(a.lse, AllocateRows(backend, rows, config.heads));
+    ASSIGN_OR_RETURN(a.dense_lse, AllocateRows(backend, rows, config.heads));
+    ASSIGN_OR_RETURN(a.dense_output,
+                     AllocateRows(backend, rows, config.q_columns()));
+  }
   return made;
 }
 
@@ -73,6 +81,7 @@ absl::Status Transformer::BuildRopeTables() {
 AttentionPlan::Shape Transformer::PlanShape(const ModelConfig& config) {
   AttentionPlan::Shape shape;
   shape.layers = config.layers;
+  shape.heads = config.heads;
   shape.kv_heads = config.kv_heads;
   for (const LayerConfig& layer : config.layer_configs) {
     shape.layer_windows.push_back(layer.window_tokens);
@@ -80,7 +89,7 @@ AttentionPlan::Shape Transformer::PlanShape(const ModelConfig& config) {
   return shape;
 }
 
-void Transformer::Forward(const AttentionPlan& plan, const KvCache& cache,
+void Transformer::Forward(AttentionPlan& plan, const KvCache& cache,
                           StageClock& clock, StepTimes& times) {
   rows_ = plan.rows();
   SPARSESERVE_CHECK(rows_ >= 1 && rows_ <= limits_.max_rows);
@@ -97,7 +106,7 @@ void Transformer::Forward(const AttentionPlan& plan, const KvCache& cache,
 }
 
 // hidden += W_o * Attention(RoPE(W_qkv * RmsNorm(hidden)))
-void Transformer::AttentionHalf(int32_t layer, const AttentionPlan& plan,
+void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
                                 KvLayerView kv, StageClock& clock,
                                 StepTimes& times) {
   const LayerWeights& weights = weights_.layers[layer];
@@ -120,15 +129,55 @@ void Transformer::AttentionHalf(int32_t layer, const AttentionPlan& plan,
   attention.heads = config_.heads;
   attention.kv = kv;
   attention.pages = plan.pages();
-  attention.layout = &plan.layout(layer);
   attention.scale = config_.attention_scale;
   attention.softcap = config_.attention_softcap;
+  attention.layout = plan.Selects(layer) ? &Select(layer, plan, attention)
+                                         : &plan.layout(layer);
   attention.output = attended;
+  if (!plan.samples().empty()) attention.lse = activations_.lse.as<float>();
   backend_.Attention(attention);
+  if (!plan.samples().empty()) MeasureRecall(layer, plan, attention);
   clock.Lap(times.attention);
 
   AddHalf(*weights.attention_output, attended, weights.attention_post_norm,
           plan);
+}
+
+void Transformer::MeasureRecall(int32_t layer, const AttentionPlan& plan,
+                                const AttentionArgs& attention) {
+  SPARSESERVE_CHECK(limits_.measures_recall);
+  AttentionArgs dense = attention;
+  dense.layout = &plan.sampled_layout(layer);
+  dense.output = View(activations_.dense_output, rows_, config_.q_columns());
+  dense.lse = activations_.dense_lse.as<float>();
+  backend_.Attention(dense);
+  for (const AttentionPlan::Sample& sample : plan.samples()) {
+    const int64_t first = int64_t{sample.row} * config_.heads;
+    float* recall = sample.recall + int64_t{layer} * config_.heads;
+    for (int32_t head = 0; head < config_.heads; ++head) {
+      recall[head] =
+          std::exp(attention.lse[first + head] - dense.lse[first + head]);
+    }
+  }
+}
+
+const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,
+                                       const AttentionArgs& attention) {
+  SelectArgs args;
+  args.queries = attention.queries;
+  args.heads = attention.heads;
+  args.kv = attention.kv;
+  args.pages = attention.pages;
+  args.scale = attention.scale;
+  args.softcap = attention.softcap;
+  args.base = &plan.layout(layer);
+  args.rules = plan.rules();
+  args.selections = plan.selections();
+  args.layer = layer;
+  args.selected = &selected_;
+  backend_.Select(args);
+  plan.CountSelected(layer, selected_.layout());
+  return selected_.layout();
 }
 
 void Transformer::RotateAndStore(int32_t layer, const AttentionPlan& plan,
@@ -221,7 +270,8 @@ int64_t Transformer::activations_bytes() const {
   const Activations& a = activations_;
   return a.hidden.bytes() + a.normed.bytes() + a.qkv.bytes() +
          a.attention_output.bytes() + a.gate_up.bytes() + a.mlp.bytes() +
-         a.head_input.bytes() + a.logits.bytes();
+         a.head_input.bytes() + a.logits.bytes() + a.lse.bytes() +
+         a.dense_lse.bytes() + a.dense_output.bytes();
 }
 
 }  // namespace sparseserve

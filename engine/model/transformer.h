@@ -27,8 +27,9 @@ namespace sparseserve {
 class Transformer {
  public:
   struct Limits {
-    int32_t max_rows = 0;        // that one Forward() may carry
-    int32_t max_logit_rows = 0;  // that one Logits() may ask for
+    int32_t max_rows = 0;          // that one Forward() may carry
+    int32_t max_logit_rows = 0;    // that one Logits() may ask for
+    bool measures_recall = false;  // plans may have samples
   };
 
   // `backend` outlives the transformer. RESOURCE_EXHAUSTED if the device lacks
@@ -41,10 +42,11 @@ class Transformer {
   static AttentionPlan::Shape PlanShape(const ModelConfig& config);
 
   // Runs all layers over the plan's rows and stores their keys and values in
-  // `cache`. The last layer's rows stay for Logits().
+  // `cache`; layers that select count their blocks in the plan. The last
+  // layer's rows stay for Logits().
   // REQUIRES: 1 <= plan.rows() <= max_rows.
-  void Forward(const AttentionPlan& plan, const KvCache& cache,
-               StageClock& clock, StepTimes& times);
+  void Forward(AttentionPlan& plan, const KvCache& cache, StageClock& clock,
+               StepTimes& times);
 
   // Logits of some rows of the last Forward(), [rows.size(), vocab_size], in
   // the order of `rows`; valid until the next call. A row's logits are the
@@ -67,16 +69,27 @@ class Transformer {
     Buffer mlp;               // [max_rows, mlp_hidden]
     Buffer head_input;        // [max_logit_rows, hidden]
     Buffer logits;            // [max_logit_rows, vocab_size]
+    // Where recall is measured. [max_rows, heads]: log-sum-exp of what rows
+    // visited, and of all keys; [max_rows, q_columns]: thrown away.
+    Buffer lse;
+    Buffer dense_lse;
+    Buffer dense_output;
   };
 
   Transformer(Backend& backend, const ModelConfig& config, ModelWeights weights,
               const Limits& limits);
 
   absl::Status BuildRopeTables();
-  void AttentionHalf(int32_t layer, const AttentionPlan& plan, KvLayerView kv,
+  void AttentionHalf(int32_t layer, AttentionPlan& plan, KvLayerView kv,
                      StageClock& clock, StepTimes& times);
   void RotateAndStore(int32_t layer, const AttentionPlan& plan, KvLayerView kv,
                       MatrixView qkv);
+  // Fills the samples' recall of one layer. `attention` has run, with lse.
+  void MeasureRecall(int32_t layer, const AttentionPlan& plan,
+                     const AttentionArgs& attention);
+  // The layout of a layer that selects, which the next call replaces.
+  const BlockLayout& Select(int32_t layer, AttentionPlan& plan,
+                            const AttentionArgs& attention);
   void MlpHalf(const LayerWeights& layer, const AttentionPlan& plan);
   // hidden += weight * input, or += RmsNorm(weight * input) with a post norm.
   void AddHalf(const Weight& weight, ConstMatrixView input,
@@ -89,6 +102,7 @@ class Transformer {
   RopeTable rope_;
   RopeTable local_rope_;  // empty if no layer turns by it
   Activations activations_;
+  LayoutBuilder selected_;
   int64_t rows_ = 0;  // of the last Forward()
 };
 

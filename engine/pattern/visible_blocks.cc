@@ -11,6 +11,8 @@ struct RangesOf {
   std::vector<BlockRange>& ranges;
 
   void operator()(const DensePattern&) const { AddFrom(0); }
+  // What it may choose from.
+  void operator()(const XAttentionPattern&) const { AddFrom(0); }
   void operator()(const SlidingWindowPattern& pattern) const {
     // The first row's window reaches back the furthest.
     AddFrom(std::max(tile.first_position - pattern.window_tokens + 1, 0));
@@ -24,6 +26,7 @@ struct RangesOf {
 
 struct WindowOf {
   int32_t operator()(const DensePattern&) const { return 0; }
+  int32_t operator()(const XAttentionPattern&) const { return 0; }
   int32_t operator()(const SlidingWindowPattern& pattern) const {
     return pattern.window_tokens;
   }

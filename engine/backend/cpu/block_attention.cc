@@ -70,11 +70,6 @@ int SetVisibleKeys(const PackedRows& rows, const ListedBlock& block,
   return last;
 }
 
-int64_t ListBlocks(const BlockLayout& layout, int32_t list) {
-  return layout.full_offsets[list + 1] - layout.full_offsets[list] +
-         layout.partial_offsets[list + 1] - layout.partial_offsets[list];
-}
-
 // One past the last block of a list.
 int32_t EndOfList(const BlockLayout& layout, int32_t list) {
   int32_t end = 0;
@@ -141,7 +136,7 @@ void BlockAttention::ListItems(const AttentionArgs& args) {
     for (int32_t head = 0; head < layout.kv_heads; ++head) {
       const int32_t list = layout.list_of[t * layout.kv_heads + head];
       const int32_t end = EndOfList(layout, list);
-      Item item = {.cost = ListBlocks(layout, list) * (rows + 2),
+      Item item = {.cost = layout.ListBlocks(list) * (rows + 2),
                    .tile = static_cast<int32_t>(t),
                    .kv_head = head,
                    .end_block = end};

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cpu/bfloat16_products.h"
 #include "engine/backend/cpu/block_attention.h"
+#include "engine/backend/cpu/block_selection.h"
 #include "engine/backend/cpu/cpu_weight.h"
 #include "engine/backend/cpu/elementwise_kernels.h"
 #include "engine/backend/cpu/linear_kernels.h"
@@ -60,6 +61,7 @@ class CpuBackend : public Backend {
         elementwise_(ElementwiseKernelsFor(simd)),
         pool_(device_.threads),
         stored_(linear_, pool_),
+        selection_(simd, pool_),
         attention_(simd, pool_) {
     if (multiply_bfloat16) {
       bfloat16_.emplace(linear_, elementwise_, pool_);
@@ -159,6 +161,8 @@ class CpuBackend : public Backend {
     ForRows(args.qkv.rows, [&](int64_t row) { RopeAndStoreRow(args, row); });
   }
 
+  void Select(const SelectArgs& args) override { selection_.Run(args); }
+
   void Attention(const AttentionArgs& args) override { attention_.Run(args); }
 
   void SwiGlu(ConstMatrixView gate_up, MatrixView output) override {
@@ -246,6 +250,7 @@ class CpuBackend : public Backend {
   const ElementwiseKernels& elementwise_;
   ThreadPool pool_;
   StoredProducts stored_;
+  BlockSelection selection_;
   BlockAttention attention_;
   std::optional<Bfloat16Products> bfloat16_;
 };

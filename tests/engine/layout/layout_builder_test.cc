@@ -105,6 +105,24 @@ TEST(LayoutBuilderTest, ClearForgetsEverything) {
   EXPECT_TRUE(builder.layout().Validate().ok());
 }
 
+TEST(LayoutBuilderTest, CopiesAListWithItsWindow) {
+  LayoutBuilder from(1);
+  from.AddTile(Tile(200, 10));
+  from.AddList({{0, 4}});
+  from.Assign(0, from.AddList({{0, 4}}, /*window_tokens=*/80));
+  LayoutBuilder to(2);
+  to.AddTile(Tile(200, 10));
+  to.Assign(0, to.AddList({{1, 2}, {3, 4}}));
+  const int32_t copy = to.AddCopy(from.layout(), 1);
+  to.Assign(1, copy);
+  EXPECT_EQ(copy, 1);
+  EXPECT_EQ(to.layout().WindowOf(copy), 80);
+  EXPECT_EQ(to.ListBlocks(copy), from.ListBlocks(1));
+  EXPECT_THAT(to.layout().full_blocks, testing::ElementsAre(1));
+  EXPECT_THAT(to.layout().partial_blocks, testing::ElementsAre(3, 1, 2, 3));
+  EXPECT_TRUE(to.layout().Validate().ok());
+}
+
 TEST(LayoutBuilderTest, RandomTilesAndRangesKeepTheInvariants) {
   std::mt19937 random(1);
   for (int round = 0; round < 200; ++round) {

@@ -72,6 +72,7 @@ class SparseListsBackend : public Backend {
   void RopeAndStore(const RopeAndStoreArgs& args) override {
     real_->RopeAndStore(args);
   }
+  void Select(const SelectArgs& args) override { real_->Select(args); }
   void Attention(const AttentionArgs& args) override {
     LayoutBuilder builder(args.kv.kv_heads);
     for (const QueryTile& tile : args.layout->tiles) {

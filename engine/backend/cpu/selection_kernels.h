@@ -1,0 +1,45 @@
+#pragma once
+
+// The arithmetic of selection rules.
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/backend/cpu/simd_level.h"
+#include "engine/tensor/dtype.h"
+
+namespace sparseserve::cpu {
+
+// Left and right operand of products: rows of `depth` elements, one after the
+// other. REQUIRES: depth is a multiple of 16.
+struct RowProducts {
+  const float* queries = nullptr;  // [query_rows, depth]
+  int query_rows = 0;
+  const std::byte* keys = nullptr;  // [key_rows, depth] of `dtype`
+  DType dtype = DType::kF32;        // kF32 or kBF16
+  int key_rows = 0;
+  int64_t depth = 0;
+};
+
+struct SelectionKernels {
+  // products[q * stride + k] = queries[q, :] . keys[k, :]. An element's
+  // rounding does not depend on its neighbours.
+  void (*multiply)(const RowProducts& rows, int stride, float* products);
+  // values[i] = cap * tanh(values[i] / cap), for whole vectors: up to 15
+  // elements behind the last are rewritten too.
+  void (*soft_cap)(float cap, int count, float* values);
+  // maximum = max_i values[i], sum = sum_i exp(values[i] - maximum). Up to 15
+  // elements behind the last are read, and not used. REQUIRES: count >= 1.
+  void (*summarise)(const float* values, int count, float& maximum, float& sum);
+  // Parts of one softmax, each known by its maximum and the sum of its
+  // exponentials: shares[i] += the weight of part i. Replaces `sums`. Up to
+  // 15 elements behind the last are read, and rewritten where they are not
+  // `maxima`.
+  void (*add_shares)(const float* maxima, int64_t count, float* sums,
+                     float* shares);
+};
+
+// The best path up to `level`.
+const SelectionKernels& SelectionKernelsFor(SimdLevel level);
+
+}  // namespace sparseserve::cpu
