@@ -1,0 +1,136 @@
+// What choosing blocks costs: time of Backend::Select, and as share of dense
+// attention over the same rows, measured in the same run. Random queries and
+// keys; the time does not depend on what is chosen.
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include "benchmark/benchmark.h"
+#include "engine/backend/create_backend.h"
+#include "engine/layout/layout_builder.h"
+
+namespace sparseserve {
+namespace {
+
+struct HeadShape {
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+};
+constexpr HeadShape kDefaultModel = {9, 3, 64};
+constexpr HeadShape kEightBillion = {32, 8, 128};
+
+constexpr int kRows = 512;  // of a step
+
+// The last kRows of a sequence of `length` tokens.
+class PromptStep {
+ public:
+  PromptStep(Backend& backend, const HeadShape& shape, int length, int stride)
+      : base_(shape.kv_heads), selected_(shape.kv_heads), table_(length / 64) {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal;
+    std::iota(table_.begin(), table_.end(), 0);
+    const int64_t elements = int64_t{length} * shape.kv_heads * shape.head_dim;
+    keys_ = backend.Allocate(elements * 4).value();
+    values_ = backend.Allocate(elements * 4).value();
+    std::generate_n(keys_.as<float>(), elements,
+                    [&] { return normal(random); });
+    std::generate_n(values_.as<float>(), elements,
+                    [&] { return normal(random); });
+    const int64_t width = int64_t{shape.heads} * shape.head_dim;
+    queries_.resize(kRows * width);
+    output_.resize(kRows * width);
+    std::generate(queries_.begin(), queries_.end(),
+                  [&] { return normal(random); });
+    for (int row = 0; row < kRows; row += kPageTokens) {
+      base_.AddTile({.slice = 0,
+                     .first_row = row,
+                     .rows = kPageTokens,
+                     .first_position = length - kRows + row});
+      const int32_t list = base_.AddList({{0, length / kPageTokens}});
+      for (int head = 0; head < shape.kv_heads; ++head) {
+        base_.Assign(head, list);
+      }
+    }
+    selections_.resize(base_.layout().tiles.size(), {.rule = 0});
+    rules_ = {AntidiagonalRule{stride, 0.9f}};
+    spans_ = {table_};
+    attention_.queries = ConstMatrixView(queries_.data(), kRows, width);
+    attention_.heads = shape.heads;
+    attention_.kv = {keys_.data(), values_.data(), DType::kF32,
+                     length / 64,  shape.kv_heads, shape.head_dim};
+    attention_.pages = spans_;
+    attention_.layout = &base_.layout();
+    attention_.scale = 0.125f;
+    attention_.output = {output_.data(), kRows, width};
+  }
+
+  const AttentionArgs& attention() const { return attention_; }
+  SelectArgs select() {
+    SelectArgs args;
+    args.queries = attention_.queries;
+    args.heads = attention_.heads;
+    args.kv = attention_.kv;
+    args.pages = attention_.pages;
+    args.scale = attention_.scale;
+    args.base = &base_.layout();
+    args.rules = rules_;
+    args.selections = selections_;
+    args.selected = &selected_;
+    return args;
+  }
+
+ private:
+  LayoutBuilder base_, selected_;
+  std::vector<PageId> table_;
+  Buffer keys_, values_;
+  std::vector<float> queries_, output_;
+  std::vector<TileSelection> selections_;
+  std::vector<SelectionRule> rules_;
+  std::vector<absl::Span<const PageId>> spans_;
+  AttentionArgs attention_;
+};
+
+// Seconds of the fastest of a few calls.
+template <typename Call>
+double LeastSeconds(const Call& call) {
+  double least = 1e9;
+  for (int repeat = 0; repeat < 5; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    call();
+    const std::chrono::duration<double> took =
+        std::chrono::steady_clock::now() - start;
+    least = std::min(least, took.count());
+  }
+  return least;
+}
+
+// Arguments: stride, tokens of the context.
+void BM_Antidiagonal(benchmark::State& state, const HeadShape& shape) {
+  const auto backend = CreateBackend({.compute_dtype = "f32"}).value();
+  PromptStep step(*backend, shape, static_cast<int>(state.range(1)),
+                  static_cast<int>(state.range(0)));
+  const SelectArgs args = step.select();
+  for (auto _ : state) backend->Select(args);
+  const double select = LeastSeconds([&] { backend->Select(args); });
+  const double dense =
+      LeastSeconds([&] { backend->Attention(step.attention()); });
+  state.counters["of_dense_attention"] = select / dense;
+}
+
+void Shapes(benchmark::internal::Benchmark* bench) {
+  for (const int stride : {4, 8, 16}) {
+    for (const int length : {2048, 8192}) bench->Args({stride, length});
+  }
+  bench->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+
+BENCHMARK_CAPTURE(BM_Antidiagonal, default_model, kDefaultModel)->Apply(Shapes);
+BENCHMARK_CAPTURE(BM_Antidiagonal, eight_billion, kEightBillion)->Apply(Shapes);
+
+}  // namespace
+}  // namespace sparseserve
