@@ -2,6 +2,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "engine/base/status_macros.h"
 #include "engine/pattern/attention_choice.h"
 
 namespace sparseserve {
@@ -98,8 +99,7 @@ absl::Status CheckSlice(const StepSlice& slice, const StepLimits& limits) {
   if (slice.wants_token && slice.sampling == nullptr) {
     return BadSlice(slice, "it wants a token but has no sampling parameters");
   }
-  const absl::Status recall = CheckRecall(slice, limits);
-  if (!recall.ok()) return recall;
+  RETURN_IF_ERROR(CheckRecall(slice, limits));
   if (slice.attention != nullptr) {
     const absl::Status pattern = CheckPattern(slice.attention->pattern);
     if (!pattern.ok()) return BadSlice(slice, std::string(pattern.message()));
