@@ -5,6 +5,17 @@
 #include "engine/base/check.h"
 
 namespace sparseserve {
+namespace {
+
+// The blocks added since the list before become one; returns its id.
+int32_t EndList(BlockLayout& layout, int32_t window_tokens) {
+  layout.window_tokens.push_back(window_tokens);
+  layout.full_offsets.push_back(layout.full_blocks.size());
+  layout.partial_offsets.push_back(layout.partial_blocks.size());
+  return static_cast<int32_t>(layout.lists()) - 1;
+}
+
+}  // namespace
 
 LayoutBuilder::LayoutBuilder(int32_t kv_heads) {
   SPARSESERVE_CHECK(kv_heads >= 1);
@@ -52,10 +63,7 @@ int32_t LayoutBuilder::AddList(absl::Span<const BlockRange> visible,
       (is_full ? layout_.full_blocks : layout_.partial_blocks).push_back(block);
     }
   }
-  layout_.window_tokens.push_back(window_tokens);
-  layout_.full_offsets.push_back(layout_.full_blocks.size());
-  layout_.partial_offsets.push_back(layout_.partial_blocks.size());
-  const int32_t list = static_cast<int32_t>(layout_.lists()) - 1;
+  const int32_t list = EndList(layout_, window_tokens);
   SPARSESERVE_CHECK(ListBlocks(list) > 0);
   return list;
 }
@@ -70,10 +78,7 @@ int32_t LayoutBuilder::AddCopy(const BlockLayout& from, int32_t list) {
       layout_.partial_blocks.end(),
       from.partial_blocks.begin() + from.partial_offsets[list],
       from.partial_blocks.begin() + from.partial_offsets[list + 1]);
-  layout_.window_tokens.push_back(from.WindowOf(list));
-  layout_.full_offsets.push_back(layout_.full_blocks.size());
-  layout_.partial_offsets.push_back(layout_.partial_blocks.size());
-  return static_cast<int32_t>(layout_.lists()) - 1;
+  return EndList(layout_, from.WindowOf(list));
 }
 
 void LayoutBuilder::Assign(int32_t kv_head, int32_t list) {

@@ -18,29 +18,6 @@ int64_t EndPosition(const StepSlice& slice) {
          static_cast<int64_t>(slice.tokens.size());
 }
 
-}  // namespace
-
-absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits) {
-  const int64_t slices = static_cast<int64_t>(plan.slices.size());
-  if (slices > limits.max_slices) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the plan has ", slices, " slices, max_step_slices is ",
-                     limits.max_slices));
-  }
-  int64_t rows = 0;
-  for (const StepSlice& slice : plan.slices) {
-    rows += static_cast<int64_t>(slice.tokens.size());
-  }
-  if (rows > limits.max_rows) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the plan has ", rows, " tokens, max_step_tokens is ",
-                     limits.max_rows));
-  }
-  return absl::OkStatus();
-}
-
-namespace {
-
 absl::Status CheckRecall(const StepSlice& slice, const StepLimits& limits) {
   const int64_t rows = static_cast<int64_t>(slice.recall_rows.size());
   const int64_t values = static_cast<int64_t>(slice.recall.size());
@@ -67,6 +44,25 @@ absl::Status CheckRecall(const StepSlice& slice, const StepLimits& limits) {
 }
 
 }  // namespace
+
+absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits) {
+  const int64_t slices = static_cast<int64_t>(plan.slices.size());
+  if (slices > limits.max_slices) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the plan has ", slices, " slices, max_step_slices is ",
+                     limits.max_slices));
+  }
+  int64_t rows = 0;
+  for (const StepSlice& slice : plan.slices) {
+    rows += static_cast<int64_t>(slice.tokens.size());
+  }
+  if (rows > limits.max_rows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the plan has ", rows, " tokens, max_step_tokens is ",
+                     limits.max_rows));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status CheckSlice(const StepSlice& slice, const StepLimits& limits) {
   if (slice.tokens.empty()) return BadSlice(slice, "it has no tokens");

@@ -1,12 +1,10 @@
 #include "engine/pattern/pattern_spec.h"
 
 #include "engine/base/str_cat.h"
+#include "engine/step.h"
 
 namespace sparseserve {
 namespace {
-
-// Tokens of a query block, at whose end selected blocks are settled.
-constexpr int32_t kBlockTokens = 64;
 
 struct NameOf {
   std::string_view operator()(const DensePattern&) const { return "dense"; }
@@ -35,7 +33,7 @@ struct Check {
   }
   absl::Status operator()(const XAttentionPattern& pattern) const {
     const int32_t stride = pattern.stride;
-    if (stride < 2 || stride > kBlockTokens || (stride & (stride - 1)) != 0) {
+    if (stride < 2 || stride > kPageTokens || (stride & (stride - 1)) != 0) {
       return OutOfRange("xattention: stride", stride, "2, 4, 8, 16, 32, 64");
     }
     // Said so that NaN is out of range too.
@@ -57,7 +55,7 @@ struct Traits {
     return {.is_trained_in = true};
   }
   PatternTraits operator()(const XAttentionPattern&) const {
-    return {.chunk_border_tokens = kBlockTokens, .is_time_predictable = false};
+    return {.chunk_border_tokens = kPageTokens, .is_time_predictable = false};
   }
 };
 
