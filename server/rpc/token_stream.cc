@@ -90,7 +90,8 @@ void TokenStream::Refuse(const absl::Status& status) {
 void TokenStream::WriteDone(bool ok) {
   MutexLock lock(mu_);
   writing_ = false;
-  if (!ok) {
+  // What was handed over before the caller left still counts as written.
+  if (!ok || cancelled_->load()) {
     LeaveByCaller();
     return;
   }
@@ -103,7 +104,7 @@ void TokenStream::WriteDone(bool ok) {
 void TokenStream::Cancelled() {
   StopSequence();
   MutexLock lock(mu_);
-  // A write under way fails now, and WriteDone() goes on from there.
+  // A write under way ends now, and WriteDone() goes on from there.
   if (!writing_) LeaveByCaller();
 }
 
@@ -112,6 +113,7 @@ void TokenStream::ReaderTimedOut() {
   if (call_ == nullptr) return;
   FailBy(Ending::kSlowConsumer);
   call_->Break();
+  Proceed();
 }
 
 TokenStream::Summary TokenStream::Done() {

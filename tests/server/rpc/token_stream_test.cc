@@ -251,6 +251,16 @@ TEST_F(TokenStreamTest, ACancelDuringAWriteStopsTheSequenceBeforeTheWriteEnds) {
   EXPECT_EQ(call_.end->status.code(), absl::StatusCode::kCancelled);
 }
 
+TEST_F(TokenStreamTest, ACancelDuringAWriteThatSucceedsEndsTheCallToo) {
+  const auto stream = Make();
+  stream->Emit(Piece("a"));
+  stream->Cancelled();
+  FinishWrite(*stream);
+  // The loop, which may be in a long step, has not looked yet.
+  ASSERT_TRUE(call_.ended());
+  EXPECT_EQ(call_.end->status.code(), absl::StatusCode::kCancelled);
+}
+
 TEST_F(TokenStreamTest, AFailedWriteIsACancelledCall) {
   const auto stream = Make();
   stream->Emit(Piece("a"));
@@ -377,6 +387,14 @@ TEST_F(TokenStreamTest, ATimeoutOfTheEndItselfBreaksTheCall) {
   stream->ReaderTimedOut();
   EXPECT_EQ(call_.breaks, 1);
   EXPECT_EQ(ReasonOf(stream->Done().end.status), "SLOW_CONSUMER");
+}
+
+TEST_F(TokenStreamTest, ATimeoutBeforeTheEndIsTheEnd) {
+  const auto stream = Make();
+  stream->ReaderTimedOut();
+  stream->Finish(Report(0));
+  ASSERT_TRUE(call_.ended());
+  EXPECT_EQ(EndReason(), "SLOW_CONSUMER");
 }
 
 TEST_F(TokenStreamTest, ARefusedRequestEndsTheCall) {
