@@ -1,6 +1,7 @@
 #include "server/policy/pattern_decision.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <utility>
 #include <variant>
 
@@ -65,7 +66,7 @@ struct WhyNot {
 
 PatternDecision Decide(std::string plan, const PatternSpec& pattern,
                        const ModelInfo& model) {
-  const PatternHeads::size_type kDense = PatternSpec(DensePattern()).index();
+  const size_t dense = PatternSpec(DensePattern()).index();
   PatternDecision decision;
   decision.plan = std::move(plan);
   decision.choice.pattern = pattern;
@@ -76,7 +77,7 @@ PatternDecision Decide(std::string plan, const PatternSpec& pattern,
     const int layers = rules ? RuledLayers(pattern, model) : 0;
     PatternHeads& heads = decision.heads[static_cast<int>(phase)];
     heads[pattern.index()] += layers * model.kv_heads;
-    heads[kDense] += (model.layers - layers) * model.kv_heads;
+    heads[dense] += (model.layers - layers) * model.kv_heads;
   }
   return decision;
 }
