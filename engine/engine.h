@@ -25,6 +25,9 @@ struct ModelInfo {
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
+  // [layers]: latest keys that a query of the layer sees, as the checkpoint has
+  // it, 0 for all. Empty stands for 0 everywhere.
+  std::vector<int> layer_windows;
   std::string chat_template;  // "chatml"; empty if the file's is not known
 };
 

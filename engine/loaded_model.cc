@@ -65,6 +65,9 @@ ModelInfo DescribeModel(const Checkpoint& checkpoint,
   info.heads = config.heads;
   info.kv_heads = config.kv_heads;
   info.head_dim = config.head_dim;
+  for (const LayerConfig& layer : config.layer_configs) {
+    info.layer_windows.push_back(layer.window_tokens);
+  }
   if (chat_template != nullptr) {
     info.chat_template = std::string(chat_template->name());
   }

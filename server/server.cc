@@ -49,7 +49,6 @@ Metrics::Options MetricsOptions(const Server::Options& options,
   result.attention_backend = "cpu";
   result.page_tokens = kPageTokens;
   result.kv_pages = engine.kv_pages();
-  result.attention_heads = info.layers * info.kv_heads;
   result.grpc_methods.assign(std::begin(kMethodNames), std::end(kMethodNames));
   return result;
 }
@@ -73,6 +72,19 @@ absl::Status CheckOutputDefault(const ServerSettings& settings,
   return absl::InvalidArgumentError(
       StrCat("request_limits.default_max_output_tokens is ", value,
              ", must be from 1 to ", most, " with this model"));
+}
+
+ServedModelOptions ModelOptions(const Server::Options& options,
+                                const Scheduler& scheduler) {
+  ServedModelOptions result;
+  result.name = options.model_name;
+  result.max_request_tokens = scheduler.max_request_tokens();
+  result.max_step_tokens = options.settings.max_step_tokens;
+  result.default_max_output_tokens =
+      options.settings.default_max_output_tokens.value_or(
+          kDefaultMaxOutputTokens);
+  result.plans = options.settings.attention_plans;
+  return result;
 }
 
 TokenStream::Options StreamOptions(const ServerSettings& settings) {
@@ -116,10 +128,7 @@ struct Server::Parts {
         scheduler(std::move(made)),
         queue({options.settings.max_queued_requests,
                options.settings.max_queued_tokens}),
-        models{DescribeModel(
-            options.model_name, *engine, scheduler->max_request_tokens(),
-            options.settings.default_max_output_tokens.value_or(
-                kDefaultMaxOutputTokens))},
+        models{DescribeModel(*engine, ModelOptions(options, *scheduler))},
         observer({metrics, log, now(), options.wall_clock}),
         tokenizer(TokenizerOptions(options.settings)),
         admission(
@@ -177,6 +186,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
       Scheduler::Create(SchedulerOptions(options.settings, *engine),
                         engine->tokenizer()));
   RETURN_IF_ERROR(CheckOutputDefault(options.settings, *scheduler));
+  RETURN_IF_ERROR(CheckPlans(options.settings.attention_plans, engine->info()));
   auto parts =
       std::make_unique<Parts>(options, std::move(engine), std::move(scheduler));
   const MemoryUse memory = parts->engine->memory();

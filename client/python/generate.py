@@ -70,10 +70,13 @@ async def main(args):
         except grpc.aio.AioRpcError as error:
             print(describe(error), file=sys.stderr)
             return 1
+    patterns = ", ".join(
+        share.pattern for share in report.attention.patterns)
     first = report.timings.time_to_first_token.ToTimedelta().total_seconds()
     print(f"{report.usage.output_tokens} tokens by {report.model}, "
           f"the first after {first * 1e3:.0f} ms, "
-          f"attention {report.attention.plan}", file=sys.stderr)
+          f"attention {patterns}, density "
+          f"{report.attention.prefill_density:.3f}", file=sys.stderr)
     return 0
 
 

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "client/tool/attention_flag.h"
 #include "client/tool/command.h"
 #include "client/tool/json_line.h"
 #include "client/tool/prompt.h"
@@ -36,7 +37,9 @@ class GenerateCommand : public Command {
                 "leave the choice to the server.",
             .example =
                 "sparseserve generate --chat --max_tokens=100 "
-                "\"Why is the sky blue?\""};
+                "\"Why is the sky blue?\"\n"
+                "  sparseserve generate --file=book.txt "
+                "--attention=xattention:stride=8,threshold=0.9"};
   }
 
   std::vector<Flag> flags() override {
@@ -72,8 +75,12 @@ class GenerateCommand : public Command {
          &target_total_},
         {"on_miss", "CHOICE", "dense, degrade or reject if no plan can meet it",
          &on_miss_},
-        {"plan", "NAME", "attention plan; `sparseserve models` lists them",
-         &plan_},
+        {"attention", "CHOICE",
+         absl::StrCat("a plan's name or a pattern, as `sparseserve models`\n"
+                      "lists them; a pattern may have parameters:\n",
+                      DescribePatterns()),
+         &attention_},
+        {"plan", "NAME", "attention plan by its name", &plan_},
         {"max_divergence", "X",
          "largest divergence from dense attention, in nats a\ntoken; 0 is "
          "exact",
@@ -94,7 +101,8 @@ class GenerateCommand : public Command {
     if (logprobs_.has_value()) {
       options_.mutable_logprobs()->set_top_k(*logprobs_);
     }
-    if (!plan_.empty()) options_.mutable_attention()->set_plan(plan_);
+    const absl::Status attention = SetAttention();
+    if (!attention.ok()) return attention;
     if (max_divergence_) options_.set_max_divergence(*max_divergence_);
     options_.set_request_id(request_id_);
     return SetTarget();
@@ -167,6 +175,19 @@ class GenerateCommand : public Command {
     stop.set_ignore_eos(ignore_eos_);
   }
 
+  absl::Status SetAttention() {
+    if (!plan_.empty() && !attention_.empty()) {
+      return absl::InvalidArgumentError(
+          "flags --attention and --plan choose twice");
+    }
+    if (!plan_.empty()) options_.mutable_attention()->set_plan(plan_);
+    if (attention_.empty()) return absl::OkStatus();
+    auto choice = ParseAttention(attention_);
+    if (!choice.ok()) return choice.status();
+    *options_.mutable_attention() = *std::move(choice);
+    return absl::OkStatus();
+  }
+
   absl::Status SetTarget() {
     v1::LatencyTarget target;
     SetDuration(target_ttft_, &v1::LatencyTarget::mutable_time_to_first_token,
@@ -208,6 +229,7 @@ class GenerateCommand : public Command {
   std::optional<absl::Duration> target_tpot_;
   std::optional<absl::Duration> target_total_;
   std::string on_miss_;
+  std::string attention_;
   std::string plan_;
   std::optional<double> max_divergence_;
   std::string request_id_;

@@ -7,6 +7,19 @@
 namespace sparseserve {
 namespace {
 
+std::string PatternText(const v1::SupportedPattern& pattern) {
+  std::vector<std::string> parts;
+  for (const int phase : pattern.phases()) {
+    if (phase == v1::SupportedPattern::PREFILL) parts.push_back("prompt");
+    if (phase == v1::SupportedPattern::DECODE) parts.push_back("output");
+  }
+  std::vector<std::string> traits = {absl::StrJoin(parts, " and ")};
+  if (pattern.trained_in()) traits.push_back("trained in");
+  if (!pattern.selection_causal()) traits.push_back("prompt in one step");
+  if (!pattern.time_predictable()) traits.push_back("time follows content");
+  return absl::StrJoin(traits, ", ");
+}
+
 std::string ModelText(const v1::Model& model) {
   std::string text = absl::StrFormat(
       "%s\n"
@@ -22,9 +35,16 @@ std::string ModelText(const v1::Model& model) {
       &text, "  chat template: ",
       model.chat_template().empty() ? "none" : model.chat_template(), "\n");
   for (const v1::AttentionPlan& plan : model.available_plans()) {
-    absl::StrAppendFormat(&text, "  plan %s: %s, divergence at most %g\n",
-                          plan.name(), absl::StrJoin(plan.patterns(), ", "),
-                          plan.divergence_bound());
+    absl::StrAppendFormat(
+        &text, "  plan %s: %s, divergence %s\n", plan.name(),
+        absl::StrJoin(plan.patterns(), ", "),
+        plan.has_divergence_bound()
+            ? absl::StrFormat("at most %g", plan.divergence_bound())
+            : "not measured");
+  }
+  for (const v1::SupportedPattern& pattern : model.supported_patterns()) {
+    absl::StrAppend(&text, "  pattern ", pattern.name(), ": ",
+                    PatternText(pattern), "\n");
   }
   return text;
 }

@@ -55,7 +55,9 @@ struct Traits {
     return {.is_trained_in = true};
   }
   PatternTraits operator()(const XAttentionPattern&) const {
-    return {.chunk_border_tokens = kPageTokens, .is_time_predictable = false};
+    return {.chunk_border_tokens = kPageTokens,
+            .is_time_predictable = false,
+            .rules_decode = false};
   }
 };
 

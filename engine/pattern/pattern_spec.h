@@ -48,7 +48,8 @@ using PatternSpec =
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);
 
-// INVALID_ARGUMENT names the parameter, its value and its range.
+// INVALID_ARGUMENT "PATTERN: PARAMETER is VALUE; allowed: RANGE" for the first
+// parameter that is out of its range.
 absl::Status CheckPattern(const PatternSpec& pattern);
 
 // What the server must know before it lets a slice run with a pattern.
@@ -61,6 +62,9 @@ struct PatternTraits {
   int32_t chunk_border_tokens = 1;
   bool is_trained_in = false;       // for checkpoints that were trained with it
   bool is_time_predictable = true;  // density does not depend on content
+  // In a phase that it does not rule, every key is seen.
+  bool rules_prefill = true;
+  bool rules_decode = true;
 };
 PatternTraits TraitsOf(const PatternSpec& pattern);
 

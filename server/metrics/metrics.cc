@@ -189,7 +189,9 @@ void Metrics::Step(const StepSample& sample) {
     if (slices == 0) continue;
     steps.batch_requests[p]->Observe(slices);
     steps.batch_tokens[p]->Observe(series_->Count(tokens[p]));
-    steps.dense_heads[p]->Increment(slices * series_->attention_heads);
+    for (int kind = 0; kind < kPatternKinds; ++kind) {
+      steps.heads[p][kind]->Increment(series_->Count(sample.heads[p][kind]));
+    }
     steps.blocks[p][0]->Increment(series_->Count(blocks[p].computed));
     steps.blocks[p][1]->Increment(
         series_->Count(blocks[p].allowed - blocks[p].computed));

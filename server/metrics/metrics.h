@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -8,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "engine/pattern/every_pattern.h"
 #include "engine/step.h"
 
 namespace sparseserve {
@@ -45,6 +47,9 @@ struct StepSample {
   int generated_tokens = 0;
   // Attention over layers and heads, by phase.
   AttentionBlocks prefill_blocks, decode_blocks;
+  // Runs of a KV head in a layer for a request, by phase and by pattern, as
+  // PatternSpec::index() counts.
+  std::array<std::array<int64_t, kPatternKinds>, kPhases> heads = {};
   // Time since each running sequence's previous token, one per decode token.
   absl::Span<const absl::Duration> token_gaps;
 };
@@ -82,8 +87,6 @@ class Metrics {
     std::string dtype, architecture, attention_backend;
     int page_tokens = 0;
     int kv_pages = 0;
-    // (layer, KV head) pairs of the model: each has one pattern per slice.
-    int attention_heads = 0;
     // Full names, "sparseserve.v1.InferenceService/Generate"; calls of others
     // count as "other".
     std::vector<std::string> grpc_methods;

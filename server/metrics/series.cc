@@ -192,12 +192,16 @@ StepSeries::StepSeries(const SeriesFactory& make)
                           "KV blocks that the mask allows, by whether "
                           "attention visited them.")
                  .Grid("phase", kPhaseNames, "outcome", kBlockOutcomes)) {
-  const auto heads = make.Counter(
+  const auto by_pattern = make.Counter(
       "attention_heads_total",
       "Runs of one KV head in one layer for one request, by pattern.");
+  const std::vector<PatternSpec> patterns = EveryPattern();
   for (int p = 0; p < kPhases; ++p) {
-    dense_heads[p] =
-        heads.One({{"phase", kPhaseNames[p]}, {"pattern", "dense"}});
+    for (int kind = 0; kind < kPatternKinds; ++kind) {
+      heads[p][kind] = by_pattern.One(
+          {{"phase", kPhaseNames[p]},
+           {"pattern", std::string(PatternName(patterns[kind]))}});
+    }
   }
 }
 
@@ -251,7 +255,6 @@ StateSeries::StateSeries(const SeriesFactory& process,
 Metrics::Series::Series(const Options& options)
     : registry(std::make_shared<prometheus::Registry>()),
       process(std::make_shared<ProcessCollector>()),
-      attention_heads(options.attention_heads),
       calls(SeriesFactory(*registry, {}), options.grpc_methods),
       outcomes(ModelFactory(*registry, options)),
       times(ModelFactory(*registry, options)),

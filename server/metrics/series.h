@@ -15,6 +15,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 #include "engine/base/mutex.h"
+#include "engine/pattern/every_pattern.h"
 #include "prometheus/exposer.h"
 #include "prometheus/registry.h"
 #include "server/metrics/family_builder.h"
@@ -95,7 +96,7 @@ struct StepSeries {
   Each<Counter, 4> busy;  // embed, attention, mlp, sampling
   Counter *prompt_tokens, *generation_tokens;
   Each<Histogram, kPhases> batch_requests, batch_tokens;
-  Each<Counter, kPhases> dense_heads;
+  Grid<Counter, kPhases, kPatternKinds> heads;
   Grid<Counter, kPhases, 2> blocks;  // computed, skipped
 };
 
@@ -122,7 +123,6 @@ struct Metrics::Series {
 
   const std::shared_ptr<prometheus::Registry> registry;
   const std::shared_ptr<ProcessCollector> process;
-  const int attention_heads;
   CallSeries calls;
   OutcomeSeries outcomes;
   TimeSeries times;

@@ -64,6 +64,8 @@ absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
                           ? record.arrival + options_.default_deadline
                           : record.deadline;
   record.target = request->target;
+  record.plan = request->attention.plan;
+  record.pattern = PatternName(request->attention.choice.pattern);
   return request;
 }
 

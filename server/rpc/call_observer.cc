@@ -27,6 +27,8 @@ void CallObserver::Finished(const CallRecord& record,
   RequestLogEntry::Generation generation;
   generation.prompt_tokens = summary.prompt_tokens;
   generation.output_tokens = summary.output_tokens;
+  generation.plan = record.plan;
+  generation.pattern = record.pattern;
   if (summary.end.report.has_value()) {
     const FinishReport& report = *summary.end.report;
     generation.queue = report.queue;

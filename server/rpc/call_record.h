@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/time/time.h"
 #include "server/metrics/metrics.h"
@@ -22,6 +23,9 @@ struct CallRecord {
   // Of calls to InferenceService.
   std::optional<Operation> operation;
   LatencyTarget target;
+  // Of generations, once the request was found good.
+  std::string plan;          // as PatternDecision has it
+  std::string_view pattern;  // PatternName()
 };
 
 }  // namespace sparseserve

@@ -182,6 +182,13 @@ absl::Status SetPrompt(std::vector<TokenId> prompt, const ServedModel& model,
     return PromptTooLong("options.prompt", tokens, model.max_prompt_tokens,
                          "tokens");
   }
+  if (!request.attention.traits.is_selection_causal &&
+      tokens > model.max_step_tokens) {
+    return PatternUnsupported(
+        PatternName(request.attention.choice.pattern), model.name,
+        StrCat("it runs a prompt in one step, which holds ",
+               model.max_step_tokens, " tokens, and the prompt has ", tokens));
+  }
   const int room = model.max_request_tokens - tokens;
   if (request.max_output_tokens == 0) {
     request.max_output_tokens = std::min(model.default_max_output_tokens, room);

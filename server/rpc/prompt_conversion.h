@@ -40,7 +40,8 @@ absl::StatusOr<std::vector<TokenId>> EncodePrompt(
     const v1::GenerateOptions& options, const ServedModel& model);
 
 // Gives `request` its prompt and settles the output limits; an error if they
-// do not fit the context together.
+// do not fit the context together, or the prompt does not fit one step and the
+// attention of `request` needs that.
 absl::Status SetPrompt(std::vector<TokenId> prompt, const ServedModel& model,
                        Request& request);
 

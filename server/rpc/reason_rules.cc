@@ -18,6 +18,8 @@ const char* ReasonName(ErrorReason reason) {
       return "METHOD_NOT_FOUND";
     case ErrorReason::kPatternUnsupported:
       return "PATTERN_UNSUPPORTED";
+    case ErrorReason::kPlanNotFound:
+      return "PLAN_NOT_FOUND";
     case ErrorReason::kQueueFull:
       return "QUEUE_FULL";
     case ErrorReason::kDraining:
@@ -51,6 +53,7 @@ RejectReason RejectReasonOf(ErrorReason reason) {
     case ErrorReason::kModelNotFound:
     case ErrorReason::kMethodNotFound:
     case ErrorReason::kPatternUnsupported:
+    case ErrorReason::kPlanNotFound:
     // Not refusals: these end what was accepted.
     case ErrorReason::kCancelled:
     case ErrorReason::kDeadlineInQueue:
@@ -77,6 +80,7 @@ std::optional<absl::Duration> RetryDelayOf(ErrorReason reason) {
     case ErrorReason::kModelNotFound:
     case ErrorReason::kMethodNotFound:
     case ErrorReason::kPatternUnsupported:
+    case ErrorReason::kPlanNotFound:
     case ErrorReason::kCancelled:
     case ErrorReason::kDeadlineInQueue:
     case ErrorReason::kDeadlineExpired:

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "google/protobuf/duration.pb.h"
+#include "server/rpc/attention_conversion.h"
 #include "server/rpc/field_errors.h"
 #include "server/rpc/prompt_conversion.h"
 #include "server/rpc/request_limits.h"
@@ -189,16 +191,16 @@ absl::StatusOr<std::unique_ptr<Request>> ConvertOptions(
   ConvertNumber("options.max_divergence", options.has_max_divergence(),
                 options.max_divergence(), {0, 10}, request->max_divergence,
                 errors);
+  const std::optional<PatternSpec> pattern =
+      CheckChoice(options.attention(), errors);
   if (options.priority() != 0) {
     missing.Add("options.priority", StrCat(options.priority()),
                 "0: others are not implemented");
   }
   RETURN_IF_ERROR(errors.ToStatus());
   if (!missing.empty()) return NotImplemented(missing.violations());
-  const std::string& plan = options.attention().plan();
-  if (!plan.empty() && plan != "dense") {
-    return PatternUnsupported(plan, model.name);
-  }
+  ASSIGN_OR_RETURN(request->attention,
+                   DecideAttention(options.attention(), pattern, model));
   request->seed_was_given = options.sampling().has_seed();
   request->sampling.seed =
       request->seed_was_given ? static_cast<uint64_t>(options.sampling().seed())

@@ -36,7 +36,8 @@ void AddGeneration(const RequestLogEntry::Generation& generation, Json& line) {
     line["time_to_first_token_ms"] =
         Milliseconds(*generation.time_to_first_token);
   }
-  line["plan"] = "dense";
+  if (!generation.plan.empty()) line["plan"] = generation.plan;
+  if (!generation.pattern.empty()) line["pattern"] = generation.pattern;
   if (generation.density.has_value()) line["density"] = *generation.density;
 }
 

@@ -31,6 +31,8 @@ struct RequestLogEntry {
     int output_tokens = 0;
     std::optional<absl::Duration> queue;
     std::optional<absl::Duration> time_to_first_token;
+    std::string_view plan;          // empty if the request named a pattern
+    std::string_view pattern;       // empty if the request was refused before
     std::optional<double> density;  // of the whole attention
   };
   std::optional<Generation> generation;

@@ -1,8 +1,12 @@
 #include "server/rpc/response_conversion.h"
 
+#include <algorithm>
+#include <numeric>
 #include <utility>
+#include <variant>
 
 #include "google/protobuf/duration.pb.h"
+#include "server/rpc/attention_conversion.h"
 #include "server/rpc/prompt_conversion.h"
 #include "server/rpc/request_limits.h"
 #include "server/rpc/utf8_text.h"
@@ -68,17 +72,33 @@ void SetTimings(const FinishReport& report, v1::Timings& timings) {
   *timings.mutable_total() = ToProto(report.total);
 }
 
+void SetPatterns(const FinishReport& report, v1::AttentionReport& attention) {
+  const int all = std::accumulate(report.heads.begin(), report.heads.end(), 0);
+  for (const PatternSpec& pattern : EveryPattern()) {
+    const int heads = report.heads[pattern.index()];
+    if (heads == 0) continue;
+    v1::PatternShare& share = *attention.add_patterns();
+    share.set_pattern(std::string(PatternName(pattern)));
+    share.set_share(static_cast<double>(heads) / all);
+    if (std::holds_alternative<DensePattern>(pattern) && heads == all) {
+      attention.set_recall_estimate(1);
+    }
+  }
+  std::stable_sort(attention.mutable_patterns()->begin(),
+                   attention.mutable_patterns()->end(),
+                   [](const v1::PatternShare& a, const v1::PatternShare& b) {
+                     return a.share() > b.share();
+                   });
+}
+
 void SetAttention(const FinishReport& report, const LatencyTarget& target,
                   v1::AttentionReport& attention) {
-  attention.set_plan("dense");
-  v1::PatternShare& share = *attention.add_patterns();
-  share.set_pattern("dense");
-  share.set_share(1);
+  attention.set_plan(report.plan);
+  SetPatterns(report, attention);
   attention.set_prefill_density(Density(report.prefill_blocks));
   if (report.decode_blocks.allowed > 0) {
     attention.set_decode_density(Density(report.decode_blocks));
   }
-  attention.set_recall_estimate(1);
   attention.set_fallback_reason(FallbackName(report.fallback));
   *attention.mutable_actual_time_to_first_token() =
       ToProto(report.time_to_first_token);
@@ -180,9 +200,16 @@ v1::Model ToModel(const ServedModel& model) {
   proto.set_head_dimension(model.info.head_dim);
   proto.set_page_tokens(kPageTokens);
   proto.set_chat_template(model.info.chat_template);
-  v1::AttentionPlan& plan = *proto.add_available_plans();
-  plan.set_name("dense");
-  plan.add_patterns("dense");
+  for (const NamedPlan& plan : model.plans) {
+    v1::AttentionPlan& available = *proto.add_available_plans();
+    available.set_name(plan.name);
+    available.add_patterns(std::string(PatternName(plan.pattern)));
+    // No other was measured.
+    if (plan.name == kDensePlan) available.set_divergence_bound(0);
+  }
+  for (const PatternSpec& pattern : SupportedPatterns(model.info)) {
+    *proto.add_supported_patterns() = ToSupportedPattern(pattern);
+  }
   v1::ModelLimits& limits = *proto.mutable_limits();
   limits.set_max_prompt_tokens(model.max_prompt_tokens);
   limits.set_max_output_tokens(model.max_request_tokens - 1);

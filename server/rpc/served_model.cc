@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "engine/base/quoted.h"
@@ -25,11 +27,10 @@ std::string Slug(const std::string& text) {
 
 }  // namespace
 
-ServedModel DescribeModel(const std::string& name, const Engine& engine,
-                          int max_request_tokens,
-                          int default_max_output_tokens) {
+ServedModel DescribeModel(const Engine& engine, ServedModelOptions options) {
   const ModelInfo& info = engine.info();
-  ServedModel model{.name = name,
+  const int max_request_tokens = options.max_request_tokens;
+  ServedModel model{.name = std::move(options.name),
                     .info = info,
                     .compute_dtype = engine.compute_dtype(),
                     .tokenizer = engine.tokenizer(),
@@ -38,10 +39,25 @@ ServedModel DescribeModel(const std::string& name, const Engine& engine,
   // One token at least is generated.
   model.max_prompt_tokens = max_request_tokens - 1;
   model.default_max_output_tokens =
-      std::min(default_max_output_tokens, max_request_tokens - 1);
+      std::min(options.default_max_output_tokens, max_request_tokens - 1);
   model.max_prompt_bytes =
       model.max_prompt_tokens * LongestTokenBytes(engine.tokenizer());
+  model.max_step_tokens = options.max_step_tokens;
+  std::move(options.plans.begin(), options.plans.end(),
+            std::back_inserter(model.plans));
   return model;
+}
+
+absl::Status CheckPlans(const std::vector<NamedPlan>& plans,
+                        const ModelInfo& model) {
+  for (size_t i = 0; i < plans.size(); ++i) {
+    const std::string why = WhyUnsupported(plans[i].pattern, model);
+    if (why.empty()) continue;
+    return absl::InvalidArgumentError(StrCat(
+        "attention_plans[", i, "].pattern is ", PatternName(plans[i].pattern),
+        ", which this model cannot have: ", why));
+  }
+  return absl::OkStatus();
 }
 
 size_t LongestTokenBytes(const Tokenizer& tokenizer) {

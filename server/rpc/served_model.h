@@ -2,9 +2,11 @@
 
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "server/policy/pattern_decision.h"
 
 namespace sparseserve {
 
@@ -21,13 +23,27 @@ struct ServedModel {
   // A text of more bytes has more than max_prompt_tokens tokens, whatever it
   // says: it is refused before it is tokenised.
   size_t max_prompt_bytes = 0;
+  // What one step can run: prompts of patterns that cannot be cut must fit it.
+  int max_step_tokens = 0;
+  // What requests may name. The first is kDensePlan.
+  std::vector<NamedPlan> plans = {{kDensePlan, DensePattern()}};
 };
 
-// `max_request_tokens` is the scheduler's. Answers whose caller sets no limit
-// may have `default_max_output_tokens`, or as many as the model can.
-ServedModel DescribeModel(const std::string& name, const Engine& engine,
-                          int max_request_tokens,
-                          int default_max_output_tokens);
+// What the server makes of a model.
+struct ServedModelOptions {
+  std::string name;
+  int max_request_tokens = 0;  // the scheduler's, as the next
+  int max_step_tokens = 0;
+  // For answers whose caller sets no limit; or as many as the model can.
+  int default_max_output_tokens = 0;
+  std::vector<NamedPlan> plans;  // besides kDensePlan
+};
+ServedModel DescribeModel(const Engine& engine, ServedModelOptions options);
+
+// INVALID_ARGUMENT names the first of `plans` that the model may not run with,
+// as server_config.proto has it, and why.
+absl::Status CheckPlans(const std::vector<NamedPlan>& plans,
+                        const ModelInfo& model);
 
 // The bytes of the longest token of ordinary text.
 size_t LongestTokenBytes(const Tokenizer& tokenizer);

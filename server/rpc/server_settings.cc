@@ -11,6 +11,7 @@
 #include "engine/step.h"
 #include "google/protobuf/io/tokenizer.h"
 #include "google/protobuf/text_format.h"
+#include "server/rpc/attention_conversion.h"
 #include "server/rpc/field_errors.h"
 #include "sparseserve/v1/server_config.pb.h"
 
@@ -72,11 +73,15 @@ class Settler {
     errors_.Add(name, StrCat(value), requirement);
   }
 
+  FieldErrors& errors() { return errors_; }
+
   absl::Status ToStatus() const {
     std::vector<std::string> lines;
     for (const FieldViolation& violation : errors_.violations()) {
-      lines.push_back(StrCat(violation.field, " is ", violation.value,
-                             ", must be ", violation.requirement));
+      const bool has_value = !violation.value.empty();
+      lines.push_back(StrCat(violation.field, has_value ? " is " : "",
+                             violation.value, has_value ? "," : "", " must be ",
+                             violation.requirement));
     }
     return lines.empty()
                ? absl::OkStatus()
@@ -198,6 +203,7 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   SettleScheduler(parsed.scheduler(), flags, settler, settings);
   SettleLimits(parsed.request_limits(), settler, settings);
   SettleConnection(parsed.connection(), settler, settings);
+  settings.attention_plans = ConvertPlans(parsed, settler.errors());
   const std::pair drain_range(absl::ZeroDuration(), absl::Hours(1));
   settler.Time("drain_timeout", parsed.has_drain_timeout(),
                ToDuration(parsed.drain_timeout()), drain_range,

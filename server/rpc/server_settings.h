@@ -4,9 +4,11 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/policy/pattern_decision.h"
 
 namespace sparseserve {
 
@@ -32,6 +34,10 @@ struct ServerSettings {
   absl::Duration default_deadline = absl::Minutes(10);
   absl::Duration slow_consumer_timeout = absl::Seconds(30);
   int max_buffered_messages = 1024;
+
+  // Besides kDensePlan. Whether the model may run with them only Server::Start
+  // knows.
+  std::vector<NamedPlan> attention_plans;
 
   int max_request_bytes = 4 << 20;
   int max_concurrent_streams = 1024;

@@ -166,15 +166,28 @@ absl::Status MethodNotFound(std::string_view method) {
       absl::UnimplementedError(StrCat("no method ", name, " here")), details);
 }
 
-absl::Status PatternUnsupported(std::string_view plan, std::string_view model) {
+absl::Status PatternUnsupported(std::string_view pattern,
+                                std::string_view model, std::string_view why) {
   ErrorDetails details;
   details.reason = ErrorReason::kPatternUnsupported;
-  details.metadata = {{"pattern", Excerpt(plan, kMaxValueBytes)},
-                      {"model", std::string(model)}};
-  return WithDetails(absl::FailedPreconditionError(StrCat(
-                         "attention plan ", Excerpt(plan, kMaxValueBytes),
-                         " is not available for ", model)),
+  details.metadata = {{"pattern", std::string(pattern)},
+                      {"model", std::string(model)},
+                      {"cause", std::string(why)}};
+  return WithDetails(absl::FailedPreconditionError(
+                         StrCat("attention pattern ", pattern,
+                                " is not available for ", model, ": ", why)),
                      details);
+}
+
+absl::Status PlanNotFound(std::string_view plan, std::string_view model) {
+  ErrorDetails details;
+  details.reason = ErrorReason::kPlanNotFound;
+  const std::string name = Excerpt(plan, kMaxValueBytes);
+  details.metadata = {{"plan", name}, {"model", std::string(model)}};
+  details.resource = {"sparseserve.v1.AttentionPlan", std::string(plan)};
+  return WithDetails(
+      absl::NotFoundError(StrCat(model, " has no attention plan ", name)),
+      details);
 }
 
 absl::Status QueueFull(int waiting) {

@@ -58,7 +58,12 @@ absl::Status PromptTooLong(std::string_view field, std::optional<int64_t> size,
 absl::Status ModelNotFound(std::string_view name);
 // UNIMPLEMENTED / METHOD_NOT_FOUND.
 absl::Status MethodNotFound(std::string_view method);
-absl::Status PatternUnsupported(std::string_view plan, std::string_view model);
+// FAILED_PRECONDITION / PATTERN_UNSUPPORTED; `why` is a sentence without a full
+// stop.
+absl::Status PatternUnsupported(std::string_view pattern,
+                                std::string_view model, std::string_view why);
+// NOT_FOUND / PLAN_NOT_FOUND.
+absl::Status PlanNotFound(std::string_view plan, std::string_view model);
 absl::Status QueueFull(int waiting);
 absl::Status Draining();
 

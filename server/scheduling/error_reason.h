@@ -12,6 +12,7 @@ enum class ErrorReason {
   kModelNotFound,
   kMethodNotFound,
   kPatternUnsupported,
+  kPlanNotFound,
   kQueueFull,
   kDraining,
   kCancelled,

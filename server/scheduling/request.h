@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "engine/step.h"
 #include "server/metrics/metrics.h"
+#include "server/policy/pattern_decision.h"
 #include "server/scheduling/token_sink.h"
 
 namespace sparseserve {
@@ -39,6 +40,7 @@ struct Request {
 
   LatencyTarget target;
   double max_divergence = 0.02;
+  PatternDecision attention;
 
   // Set by any thread when the caller has left; read once a step.
   std::shared_ptr<std::atomic<bool>> cancelled =

@@ -73,8 +73,16 @@ Scheduler::~Scheduler() = default;
 
 void Scheduler::Admit(std::vector<std::unique_ptr<Request>> requests) {
   for (std::unique_ptr<Request>& request : requests) {
+    SPARSESERVE_CHECK(request->attention.traits.is_selection_causal ||
+                      static_cast<int>(request->prompt.size()) <=
+                          options_.max_step_tokens);
+    // All but the one may decode while it has its prompt run.
+    const Sequence::Limits limits = {
+        .max_tokens = max_request_tokens_,
+        .least_budget =
+            options_.max_step_tokens - (options_.max_running_sequences - 1)};
     waiting_.push_back(std::make_unique<Sequence>(
-        next_id_++, std::move(request), max_request_tokens_, tokenizer_));
+        next_id_++, std::move(request), limits, tokenizer_));
   }
 }
 
@@ -100,11 +108,12 @@ StepPlan Scheduler::PlanStep(absl::Time now) {
   planned_.clear();
   started_.clear();
   budget_ = options_.max_step_tokens;
+  is_half_way_ = false;
   for (const auto& sequence : running_) {
     if (sequence->progress() == Progress::kDecode) AddSlice(*sequence, plan);
   }
-  // At most one prompt is half-way: what it leaves of a step's budget is less
-  // than a page, and with that a later one starts only if it fits as a whole.
+  // At most one prompt is half-way, so it is sure of the rows that decodes
+  // leave. What it leaves itself goes to later ones that fit as a whole.
   for (const auto& sequence : running_) {
     if (sequence->progress() == Progress::kPrefill) AddSlice(*sequence, plan);
   }
@@ -117,8 +126,17 @@ void Scheduler::AddSlice(Sequence& sequence, StepPlan& plan) {
   const int tokens = sequence.NextTokens(budget_);
   SPARSESERVE_CHECK(tokens > 0);
   plan.slices.push_back(sequence.Slice(tokens));
+  if (!plan.slices.back().wants_token) is_half_way_ = true;
   planned_.push_back({&sequence, tokens});
   budget_ -= tokens;
+}
+
+bool Scheduler::MustWaitForStreams(const Sequence& sequence) const {
+  if (sequence.request().attention.traits.is_selection_causal) return false;
+  return std::any_of(running_.begin(), running_.end(), [](const auto& running) {
+    return running->request().target.time_per_output_token !=
+           absl::InfiniteDuration();
+  });
 }
 
 bool Scheduler::StartNext(StepPlan& plan, absl::Time now) {
@@ -126,7 +144,10 @@ bool Scheduler::StartNext(StepPlan& plan, absl::Time now) {
     return false;
   }
   Sequence& next = *waiting_.front();
-  if (next.NextTokens(budget_) == 0) return false;
+  const int tokens = next.NextTokens(budget_);
+  const bool fits = tokens == static_cast<int>(next.request().prompt.size());
+  if (tokens == 0 || (is_half_way_ && !fits)) return false;
+  if (MustWaitForStreams(next)) return false;
   PageLease lease;
   if (!pages_.Grow(lease, next.pages_needed())) return false;
   next.Start(std::move(lease), now);

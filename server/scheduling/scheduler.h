@@ -50,7 +50,8 @@ class Scheduler {
   int max_request_tokens() const { return max_request_tokens_; }
 
   // Puts requests behind those that wait. REQUIRES: each has a prompt of
-  // 1 ... max_request_tokens() - 1 tokens.
+  // 1 ... max_request_tokens() - 1 tokens, of which a step can run all if its
+  // pattern's selection is not causal.
   void Admit(std::vector<std::unique_ptr<Request>> requests);
 
   // Ends what was cancelled or is past its deadline: pages are free at once.
@@ -69,8 +70,8 @@ class Scheduler {
     OutputPiece piece;  // may be empty
     std::optional<absl::Duration> token_gap;
   };
-  // Takes the result of the latest plan. Sequences that finished, or whose
-  // slice failed, have ended.
+  // Takes the result of the latest plan, and gives an output for each of its
+  // slices. Sequences that finished, or whose slice failed, have ended.
   std::vector<Output> Commit(const StepResult& result, absl::Time now);
 
   // Ends whatever waits or runs.
@@ -97,6 +98,9 @@ class Scheduler {
   Scheduler(const Options& options, const Tokenizer& tokenizer);
   // Adds the sequence's next slice. REQUIRES: the budget is enough for one.
   void AddSlice(Sequence& sequence, StepPlan& plan);
+  // Whether a prompt that cannot be cut would hold up somebody who counts on
+  // the time of each token.
+  bool MustWaitForStreams(const Sequence& sequence) const;
   // Starts the first that waits if its pages and a first chunk fit.
   bool StartNext(StepPlan& plan, absl::Time now);
 
@@ -111,6 +115,7 @@ class Scheduler {
   // Of the latest plan, slice by slice.
   std::vector<PlannedSlice> planned_;
   int budget_ = 0;
+  bool is_half_way_ = false;  // some prompt's chunk is not its last
   std::vector<const Request*> started_;
 };
 

@@ -10,14 +10,15 @@
 namespace sparseserve {
 
 Sequence::Sequence(SequenceId id, std::unique_ptr<Request> request,
-                   int max_tokens, const Tokenizer& tokenizer)
+                   const Limits& limits, const Tokenizer& tokenizer)
     : id_(id),
       request_(std::move(request)),
-      max_tokens_(max_tokens),
+      max_tokens_(limits.max_tokens),
+      chunk_rule_(ChunkRuleOf(request_->attention.traits, limits.least_budget)),
       tokenizer_(tokenizer),
       tokens_(request_->prompt),
       text_(tokenizer, request_->stop_strings) {
-  SPARSESERVE_CHECK(prompt_tokens() >= 1 && prompt_tokens() < max_tokens);
+  SPARSESERVE_CHECK(prompt_tokens() >= 1 && prompt_tokens() < max_tokens_);
   SPARSESERVE_CHECK(request_->max_output_tokens >= 1);
   SPARSESERVE_CHECK(request_->sink != nullptr);
   if (request_->min_output_tokens > 0) {
@@ -50,10 +51,8 @@ void Sequence::Start(PageLease lease, absl::Time now) {
 }
 
 int Sequence::NextTokens(int budget) const {
-  const int left = static_cast<int>(tokens_.size()) - computed_tokens_;
-  if (left <= budget) return left;
-  const int end = computed_tokens_ + budget;
-  return std::max(0, end / kPageTokens * kPageTokens - computed_tokens_);
+  return ChunkTokens(chunk_rule_, computed_tokens_,
+                     static_cast<int>(tokens_.size()), budget);
 }
 
 StepSlice Sequence::Slice(int tokens) const {
@@ -65,6 +64,7 @@ StepSlice Sequence::Slice(int tokens) const {
   slice.tokens = all.subspan(computed_tokens_, tokens);
   slice.first_position = computed_tokens_;
   slice.pages = lease_.pages();
+  slice.attention = &request_->attention.choice;
   slice.wants_token =
       computed_tokens_ + tokens == static_cast<int>(tokens_.size());
   slice.sampling = &request_->sampling;
@@ -86,6 +86,10 @@ Sequence::Advanced Sequence::Advance(int tokens, const SliceResult& result,
   blocks.computed += result.blocks.computed;
   blocks.allowed += result.blocks.allowed;
   computed_tokens_ += tokens;
+  if (computed_tokens_ < prompt_tokens() &&
+      computed_tokens_ % chunk_rule_.pattern_border_tokens != 0) {
+    is_reproducible_ = false;
+  }
   if (computed_tokens_ == static_cast<int>(tokens_.size())) {
     Draw(result, now, advanced);
   }
@@ -164,6 +168,9 @@ FinishReport Sequence::Report() const {
   report.total = ended_ - request_->arrival;
   report.prefill_blocks = prefill_blocks_;
   report.decode_blocks = decode_blocks_;
+  report.plan = request_->attention.plan;
+  report.heads = request_->attention.ruled_heads();
+  report.reproducible = is_reproducible_;
   return report;
 }
 

@@ -9,6 +9,7 @@
 #include "engine/step.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/metrics/metrics.h"
+#include "server/scheduling/chunk_rule.h"
 #include "server/scheduling/ending.h"
 #include "server/scheduling/output_text.h"
 #include "server/scheduling/request.h"
@@ -24,11 +25,15 @@ namespace sparseserve {
 // them, even where the text is cut before it.
 class Sequence {
  public:
-  // Borrows `tokenizer`. Prompt and output together stay within `max_tokens`.
-  // REQUIRES: a prompt of 1 ... max_tokens - 1 tokens, max_output_tokens >= 1,
-  // a sink.
-  Sequence(SequenceId id, std::unique_ptr<Request> request, int max_tokens,
-           const Tokenizer& tokenizer);
+  struct Limits {
+    int max_tokens = 0;  // of prompt and output together
+    // Rows of a step that a prompt is sure to get, see ChunkRuleOf().
+    int least_budget = kPageTokens;
+  };
+  // Borrows `tokenizer`. REQUIRES: a prompt of 1 ... max_tokens - 1 tokens,
+  // max_output_tokens >= 1, a sink.
+  Sequence(SequenceId id, std::unique_ptr<Request> request,
+           const Limits& limits, const Tokenizer& tokenizer);
 
   SequenceId id() const { return id_; }
   const Request& request() const { return *request_; }
@@ -42,8 +47,8 @@ class Sequence {
   void Start(PageLease lease, absl::Time now);
 
   // Tokens that its next slice can carry if at most `budget` may run: one when
-  // it decodes, else a chunk of the prompt that ends on a page border or is the
-  // last. 0 if the budget is too small.
+  // it decodes, else a chunk of the prompt that ends where its pattern may be
+  // cut or is the last. 0 if the budget is too small.
   int NextTokens(int budget) const;
   // REQUIRES: it started; 0 < tokens <= NextTokens(...). Valid until the next
   // call that is not const.
@@ -81,6 +86,7 @@ class Sequence {
   const SequenceId id_;
   const std::unique_ptr<Request> request_;
   const int max_tokens_;
+  const ChunkRule chunk_rule_;
   const Tokenizer& tokenizer_;
   // Tokens that may not be drawn before the least length.
   std::vector<TokenId> banned_;
@@ -98,6 +104,7 @@ class Sequence {
   absl::Time ended_;
   AttentionBlocks prefill_blocks_;
   AttentionBlocks decode_blocks_;
+  bool is_reproducible_ = true;
 };
 
 }  // namespace sparseserve

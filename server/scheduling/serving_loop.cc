@@ -33,6 +33,14 @@ StepSample Summarize(const StepPlan& plan, const StepResult& result) {
   return sample;
 }
 
+void AddHeads(const PatternDecision& attention, Phase phase,
+              StepSample& sample) {
+  const int p = static_cast<int>(phase);
+  for (int kind = 0; kind < kPatternKinds; ++kind) {
+    sample.heads[p][kind] += attention.heads[p][kind];
+  }
+}
+
 // Counts a target once its outcome is known: `final` where `actual` is what it
 // came to, else `actual` has been reached and grows.
 void RecordTarget(Metrics& metrics, TargetKind kind, absl::Duration target,
@@ -134,8 +142,12 @@ bool ServingLoop::RunStep(const StepPlan& plan, absl::Time begin) {
   sample.duration = end - begin;
   std::vector<absl::Duration> token_gaps;
 
-  for (Scheduler::Output& output : d_.scheduler.Commit(*result, end)) {
+  std::vector<Scheduler::Output> outputs = d_.scheduler.Commit(*result, end);
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    Scheduler::Output& output = outputs[i];
     OutputPiece& piece = output.piece;
+    AddHeads(output.sequence->request().attention, plan.slices[i].phase,
+             sample);
     sample.generated_tokens += static_cast<int>(piece.token_ids.size());
     if (output.token_gap.has_value()) token_gaps.push_back(*output.token_gap);
     if (piece.text.empty() && piece.token_ids.empty()) continue;

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "engine/step.h"
+#include "server/policy/pattern_decision.h"
 #include "server/scheduling/error_reason.h"
 
 namespace sparseserve {
@@ -43,6 +44,8 @@ struct FinishReport {
 
   AttentionBlocks prefill_blocks;
   AttentionBlocks decode_blocks;
+  std::string plan = kDensePlan;  // as PatternDecision has it
+  PatternHeads heads = {};        // that followed each pattern
   FallbackReason fallback = FallbackReason::kNone;
   bool reproducible = true;
 };

@@ -56,6 +56,7 @@ def load_messages():
     out = tempfile.mkdtemp(prefix="sparseserve-stubs-")
     subprocess.run(
         ["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}",
+         "sparseserve/v1/attention_pattern.proto",
          "sparseserve/v1/inference_service.proto"],
         check=True)
     sys.path.insert(0, out)

@@ -15,8 +15,11 @@
 namespace sparseserve {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
+using ::testing::Each;
 using ::testing::HasSubstr;
+using ::testing::SizeIs;
 using testing::TestFolder;
 using testing::TinyDirectory;
 using ::testing::UnorderedElementsAre;
@@ -42,6 +45,18 @@ TEST(ModelDirectoryTest, EngineDescribesIt) {
   EXPECT_EQ((*engine)->tokenizer().vocab_size(), TinyDirectory::kVocabSize);
   // Two shards of BF16 and F32 tensors and their headers.
   EXPECT_GT((*engine)->memory().mapped_file_bytes, 2 * info.parameters);
+}
+
+TEST(ModelDirectoryTest, EngineTellsTheWindowOfEachLayer) {
+  const TestFolder folder;
+  TinyDirectory directory;
+  directory.config["model_type"] = "mistral";
+  directory.config["sliding_window"] = 32;
+  directory.Write(folder);
+  const auto engine = Create(folder);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_THAT((*engine)->info().layer_windows,
+              AllOf(SizeIs((*engine)->info().layers), Each(32)));
 }
 
 TEST(ModelDirectoryTest, EndTokensAreThoseOfAllFiles) {

@@ -46,6 +46,15 @@ std::string Bytes(const v1::GenerateOptions& options) {
   return request.SerializeAsString();
 }
 
+// Prose of about `tokens` tokens, four bytes and a half each.
+std::string Prose(int tokens) {
+  std::ifstream file("tests/golden/logits/prose/jargon_culture.txt");
+  std::string text(tokens * 9 / 2, '\0');
+  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  EXPECT_TRUE(file);
+  return text;
+}
+
 struct Answer {
   std::string text;
   int tokens = 0;
@@ -72,7 +81,9 @@ class ServingTest : public ::testing::Test {
  protected:
   static void SetUpTestSuite() {
     const std::string config = ::testing::TempDir() + "serving.textproto";
-    std::ofstream(config) << "request_limits { max_buffered_messages: 16 }";
+    std::ofstream(config)
+        << "request_limits { max_buffered_messages: 16 }\n"
+           "attention_plans { name: 'sparse' pattern { xattention { } } }";
     server_ = new ServerProcess({"--config=" + config});
   }
   static void TearDownTestSuite() {
@@ -130,6 +141,73 @@ TEST_F(ServingTest, AWholeAnswerEqualsTheStreamedOne) {
   EXPECT_EQ(whole.text(), streamed.text);
   EXPECT_EQ(whole.report().usage().prompt_tokens(),
             streamed.report.usage().prompt_tokens());
+}
+
+TEST_F(ServingTest, ASparsePatternSkipsBlocksAndReproduces) {
+  v1::GenerateOptions options = Greedy(Prose(2000), 24);
+  TestCall exact(channel(), kStream, Bytes(options));
+  const Answer dense = ReadAll(exact);
+  ASSERT_TRUE(dense.reported) << dense.status.message;
+  EXPECT_GE(dense.report.usage().prompt_tokens(), 1000);
+  EXPECT_EQ(dense.report.attention().plan(), "dense");
+  EXPECT_EQ(dense.report.attention().prefill_density(), 1);
+  EXPECT_EQ(dense.report.attention().decode_density(), 1);
+  EXPECT_EQ(dense.report.attention().recall_estimate(), 1);
+
+  v1::XAttentionPattern& pattern =
+      *options.mutable_attention()->mutable_pattern()->mutable_xattention();
+  pattern.set_stride(8);
+  pattern.set_threshold(0.9f);
+  const double skipped =
+      server().Series("sparseserve_attention_blocks_total",
+                      {"phase=\"prefill\"", "outcome=\"skipped\""});
+  TestCall first(channel(), kStream, Bytes(options));
+  const Answer sparse = ReadAll(first);
+  ASSERT_TRUE(sparse.reported) << sparse.status.message;
+  const v1::AttentionReport& report = sparse.report.attention();
+  EXPECT_LT(report.prefill_density(), 0.8);
+  EXPECT_GT(report.prefill_density(), 0.1);
+  EXPECT_EQ(report.decode_density(), 1);
+  EXPECT_FALSE(report.has_recall_estimate());
+  EXPECT_TRUE(report.reproducible());
+  // All but the first two of 30 layers.
+  ASSERT_EQ(report.patterns_size(), 2);
+  EXPECT_EQ(report.patterns(0).pattern(), "xattention");
+  EXPECT_DOUBLE_EQ(report.patterns(0).share(), 28.0 / 30);
+  EXPECT_GT(server().Series("sparseserve_attention_blocks_total",
+                            {"phase=\"prefill\"", "outcome=\"skipped\""}),
+            skipped);
+
+  // Beside another prompt, so that it is cut elsewhere.
+  TestCall other(channel(), kStream, Bytes(Greedy(Prose(300), 40)));
+  TestCall second(channel(), kStream, Bytes(options));
+  const Answer again = ReadAll(second);
+  EXPECT_EQ(again.text, sparse.text);
+  EXPECT_EQ(again.report.attention().prefill_density(),
+            report.prefill_density());
+  EXPECT_EQ(ReadAll(other).tokens, 40);
+}
+
+TEST_F(ServingTest, APlanOfTheConfigRunsByItsName) {
+  v1::GenerateOptions options = Greedy(Prose(1200), 2);
+  options.mutable_attention()->set_plan("sparse");
+  TestCall call(channel(), kStream, Bytes(options));
+  const Answer answer = ReadAll(call);
+  ASSERT_TRUE(answer.reported) << answer.status.message;
+  EXPECT_EQ(answer.report.attention().plan(), "sparse");
+  EXPECT_LT(answer.report.attention().prefill_density(), 1);
+}
+
+TEST_F(ServingTest, AWindowThatTheModelWasNotTrainedWithIsRefused) {
+  v1::GenerateOptions options = Greedy("Hello", 2);
+  options.mutable_attention()
+      ->mutable_pattern()
+      ->mutable_sliding_window()
+      ->set_window_tokens(1024);
+  TestCall call(channel(), kStream, Bytes(options));
+  const StatusParts parts = PartsOf(call.Finish());
+  EXPECT_EQ(parts.code, grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(parts.reason, "PATTERN_UNSUPPORTED");
 }
 
 TEST_F(ServingTest, StopStringsEndTheTextBeforeThem) {

@@ -65,6 +65,128 @@ TEST_F(ServerTest, StreamsAnAnswerAndItsReport) {
   EXPECT_EQ(answer.report->attention().plan(), "dense");
 }
 
+// What the engine was asked to do, in order and without repetition.
+class SeenPatterns {
+ public:
+  void Note(const StepPlan& plan) {
+    for (const StepSlice& slice : plan.slices) {
+      const PatternSpec& pattern = slice.attention->pattern;
+      if (seen_.empty() || seen_.back() != pattern) seen_.push_back(pattern);
+    }
+  }
+  const std::vector<PatternSpec>& seen() const { return seen_; }
+
+ private:
+  std::vector<PatternSpec> seen_;  // written by the loop's thread
+};
+
+TEST_F(ServerTest, AChosenPatternReachesEngineReportMetricsAndLog) {
+  SeenPatterns patterns;
+  prepare_ = [&patterns](FakeExecutor& executor) {
+    executor.on_step = [&patterns](const StepPlan& plan) {
+      patterns.Note(plan);
+      return absl::OkStatus();
+    };
+  };
+  Start();
+  v1::GenerateOptions options = TextOptions(std::string(300, 'a'), 3);
+  v1::XAttentionPattern& pattern =
+      *options.mutable_attention()->mutable_pattern()->mutable_xattention();
+  pattern.set_stride(16);
+  pattern.set_dense_layers(1);
+  const StreamedAnswer answer = Stream(options);
+  ASSERT_EQ(answer.status.code, grpc::StatusCode::OK) << answer.status.message;
+  EXPECT_THAT(patterns.seen(), ElementsAre(PatternSpec(XAttentionPattern{
+                                   .stride = 16, .dense_layers = 1})));
+
+  const v1::AttentionReport& report = answer.report->attention();
+  EXPECT_EQ(report.plan(), "");
+  // One of the model's two layers.
+  ASSERT_EQ(report.patterns_size(), 2);
+  EXPECT_EQ(report.patterns(0).pattern(), "dense");
+  EXPECT_EQ(report.patterns(0).share(), 0.5);
+  EXPECT_EQ(report.patterns(1).pattern(), "xattention");
+  EXPECT_EQ(report.patterns(1).share(), 0.5);
+  // Five blocks of queries visit 1 + 2 + 2 + 2 + 2 of 15 blocks.
+  EXPECT_EQ(report.prefill_density(), 0.6);
+  EXPECT_EQ(report.decode_density(), 1);
+  EXPECT_FALSE(report.has_recall_estimate());
+  EXPECT_TRUE(report.reproducible());
+
+  EXPECT_EQ(Series("sparseserve_attention_heads_total",
+                   {"pattern=\"xattention\"", "phase=\"prefill\""}),
+            1);
+  EXPECT_EQ(Series("sparseserve_attention_heads_total",
+                   {"pattern=\"xattention\"", "phase=\"decode\""}),
+            0);
+  EXPECT_EQ(Series("sparseserve_attention_blocks_total",
+                   {"outcome=\"skipped\"", "phase=\"prefill\""}),
+            6);
+  EXPECT_EQ(
+      Series("sparseserve_attention_density_ratio_sum", {"phase=\"prefill\""}),
+      0.6);
+  server().Drain(absl::Minutes(1));
+  EXPECT_THAT(Log(), HasSubstr("\"pattern\":\"xattention\",\"density\":"));
+  EXPECT_THAT(Log(), Not(HasSubstr("\"plan\"")));
+}
+
+TEST_F(ServerTest, APlanOfTheConfigIsListedAndRuns) {
+  settings_.attention_plans = {{"fast", XAttentionPattern{.stride = 32}}};
+  Start();
+  v1::GetModelRequest request;
+  request.set_name("models/fake");
+  TestCall get(channel(), "/sparseserve.v1.ModelService/GetModel",
+               request.SerializeAsString());
+  v1::GetModelResponse model;
+  ASSERT_TRUE(get.Read(model));
+  EXPECT_TRUE(get.Finish().ok());
+  ASSERT_EQ(model.model().available_plans_size(), 2);
+  EXPECT_EQ(model.model().available_plans(1).name(), "fast");
+
+  v1::GenerateOptions options = TextOptions(std::string(300, 'a'), 3);
+  options.mutable_attention()->set_plan("fast");
+  const StreamedAnswer answer = Stream(options);
+  ASSERT_EQ(answer.status.code, grpc::StatusCode::OK) << answer.status.message;
+  EXPECT_EQ(answer.report->attention().plan(), "fast");
+  EXPECT_EQ(answer.report->attention().prefill_density(), 0.6);
+  server().Drain(absl::Minutes(1));
+  EXPECT_THAT(Log(), HasSubstr("\"plan\":\"fast\",\"pattern\":"));
+}
+
+TEST_F(ServerTest, APlanThatTheModelCannotHaveIsAnError) {
+  Server::Options options;
+  options.settings.attention_plans = {{"near", SlidingWindowPattern{64}}};
+  options.model_name = "models/fake";
+  options.listen = "127.0.0.1:0";
+  const auto server =
+      Server::Start(std::move(options),
+                    std::make_unique<testing::FakeEngine>(engine_options_));
+  EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(server.status().message()),
+              HasSubstr("attention_plans[0].pattern is sliding_window"));
+}
+
+TEST_F(ServerTest, AttentionThatCannotBeIsRefusedAndCounted) {
+  Start();
+  v1::GenerateOptions options = TextOptions("a", 1);
+  options.mutable_attention()->set_plan("other");
+  EXPECT_EQ(Stream(options).status.reason, "PLAN_NOT_FOUND");
+  options.mutable_attention()
+      ->mutable_pattern()
+      ->mutable_sliding_window()
+      ->set_window_tokens(64);
+  EXPECT_EQ(Stream(options).status.reason, "PATTERN_UNSUPPORTED");
+  options.mutable_attention()
+      ->mutable_pattern()
+      ->mutable_xattention()
+      ->set_stride(0);
+  EXPECT_THAT(Stream(options).status.fields,
+              ElementsAre("options.attention.pattern.xattention.stride"));
+  EXPECT_EQ(Series("sparseserve_requests_rejected_total",
+                   {"reason=\"invalid_argument\""}),
+            3);
+}
+
 TEST_F(ServerTest, AWholeAnswerEqualsTheStreamedOne) {
   Start();
   const v1::GenerateOptions options = TextOptions("hello", 40);

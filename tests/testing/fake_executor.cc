@@ -3,10 +3,21 @@
 #include <cstdint>
 #include <set>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "engine/pattern/attention_choice.h"
 
 namespace sparseserve::testing {
+
+namespace {
+
+bool IsDense(const StepSlice& slice) {
+  return slice.phase == Phase::kDecode || slice.attention == nullptr ||
+         std::holds_alternative<DensePattern>(slice.attention->pattern);
+}
+
+}  // namespace
 
 FakeExecutor::FakeExecutor(int pages, int max_step_tokens)
     : pages_(pages),
@@ -99,14 +110,17 @@ SliceResult FakeExecutor::RunSlice(const StepSlice& slice) {
     return kv_[page * kPageTokens + position % kPageTokens];
   };
   const int end = slice.first_position + static_cast<int>(slice.tokens.size());
+  int64_t visited_if_sparse = 0;
   for (int position = slice.first_position; position < end; ++position) {
     slot(position) = slice.tokens[position - slice.first_position];
-    // One block of 64 queries visits the blocks up to its own.
+    // A block of 64 queries may visit the blocks up to its own.
     if (position == slice.first_position || position % kPageTokens == 0) {
       result.blocks.allowed += position / kPageTokens + 1;
+      visited_if_sparse += position < kPageTokens ? 1 : 2;
     }
   }
-  result.blocks.computed = result.blocks.allowed;
+  result.blocks.computed =
+      IsDense(slice) ? result.blocks.allowed : visited_if_sparse;
   if (!slice.wants_token) return result;
 
   std::vector<TokenId> stored;

@@ -129,6 +129,41 @@ TEST(GenerateCommandTest, SendsWhatTheFlagsSay) {
   EXPECT_EQ(options.logprobs().top_k(), 2);
 }
 
+TEST(GenerateCommandTest, SendsThePatternThatTheFlagNames) {
+  ScriptedServer server({});
+  const auto result =
+      RunTool({"generate", At(server),
+               "--attention=xattention:stride=16,threshold=0.5", "hello"});
+  ASSERT_EQ(result.exit_status, 0) << result.err;
+  const v1::GenerateOptions options = server.last_options();
+  const v1::XAttentionPattern& pattern =
+      options.attention().pattern().xattention();
+  EXPECT_EQ(pattern.stride(), 16);
+  EXPECT_EQ(pattern.threshold(), 0.5f);
+  EXPECT_FALSE(pattern.has_dense_layers());
+}
+
+TEST(GenerateCommandTest, RefusesAttentionThatNobodyHasBeforeItCalls) {
+  ScriptedServer server({});
+  const auto unknown =
+      RunTool({"generate", At(server), "--attention=spiral:turns=2", "hello"});
+  EXPECT_EQ(unknown.exit_status, 2);
+  EXPECT_THAT(unknown.err, HasSubstr("no pattern \"spiral\""));
+  const auto twice = RunTool(
+      {"generate", At(server), "--attention=dense", "--plan=fast", "hello"});
+  EXPECT_EQ(twice.exit_status, 2);
+  EXPECT_THAT(twice.err, HasSubstr("choose twice"));
+  EXPECT_EQ(server.attempts(), 0);
+}
+
+TEST(GenerateCommandTest, HelpShowsPatternsWithTheirParameters) {
+  const auto result = RunTool({"generate", "--help"});
+  EXPECT_EQ(result.exit_status, 0);
+  EXPECT_THAT(result.out, HasSubstr("xattention:stride=N,threshold=X"));
+  EXPECT_THAT(result.out, HasSubstr("sliding_window:window_tokens=N"));
+  EXPECT_THAT(result.out, HasSubstr("--attention=xattention:stride=8"));
+}
+
 TEST(GenerateCommandTest, LeavesToTheServerWhatNoFlagSays) {
   ScriptedServer server({});
   const auto result = RunTool({"generate", At(server), "hello"});

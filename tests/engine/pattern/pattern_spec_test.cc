@@ -1,8 +1,12 @@
 #include "engine/pattern/pattern_spec.h"
 
 #include <limits>
+#include <set>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "engine/pattern/every_pattern.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -13,6 +17,18 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(DensePattern()), "dense");
   EXPECT_EQ(PatternName(SlidingWindowPattern{7}), "sliding_window");
   EXPECT_EQ(PatternName(XAttentionPattern()), "xattention");
+}
+
+TEST(PatternSpecTest, EveryKindIsListedOnce) {
+  const std::vector<PatternSpec> patterns = EveryPattern();
+  ASSERT_EQ(patterns.size(), static_cast<size_t>(kPatternKinds));
+  std::set<std::string_view> names;
+  for (size_t kind = 0; kind < patterns.size(); ++kind) {
+    EXPECT_EQ(patterns[kind].index(), kind);
+    EXPECT_EQ(CheckPattern(patterns[kind]), absl::OkStatus());
+    names.insert(PatternName(patterns[kind]));
+  }
+  EXPECT_EQ(names.size(), patterns.size());
 }
 
 TEST(PatternSpecTest, DefaultsAndLimitsPass) {
@@ -73,6 +89,9 @@ TEST(PatternSpecTest, PatternsThatChooseByScoresMustBeCutOnBlockBorders) {
   EXPECT_EQ(traits.chunk_border_tokens, 64);
   EXPECT_FALSE(traits.is_trained_in);
   EXPECT_FALSE(traits.is_time_predictable);
+  EXPECT_TRUE(traits.rules_prefill);
+  EXPECT_FALSE(traits.rules_decode);
+  EXPECT_TRUE(TraitsOf(SlidingWindowPattern{9}).rules_decode);
 }
 
 }  // namespace

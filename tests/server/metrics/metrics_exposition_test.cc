@@ -31,7 +31,6 @@ Metrics::Options ServedModel() {
   Metrics::Options options;
   options.model_name = "small";
   options.version = "0.1.0";
-  options.attention_heads = 90;
   options.page_tokens = kPageTokens;
   options.kv_pages = 128;
   for (int i = 0; i < 10; ++i) {

@@ -22,7 +22,6 @@ constexpr double kAbsent = -1;
 Metrics::Options SmallModel() {
   Metrics::Options options;
   options.model_name = "small";
-  options.attention_heads = 90;
   options.grpc_methods = {kGenerate};
   return options;
 }
@@ -165,6 +164,10 @@ TEST(MetricsTest, StepFlushesItsTokenGapsAndBatch) {
   sample.decode_tokens = 3;
   sample.generated_tokens = 3;
   sample.decode_blocks = {.computed = 4, .allowed = 10};
+  const size_t chosen = PatternSpec(XAttentionPattern()).index();
+  sample.heads[0] = {6};
+  sample.heads[0][chosen] = 84;
+  sample.heads[1] = {270};
   sample.token_gaps = gaps;
   metrics.Step(sample);
   const std::string gap =
@@ -189,6 +192,18 @@ TEST(MetricsTest, StepFlushesItsTokenGapsAndBatch) {
                   "attention_heads_total{model_name=\"small\",pattern="
                   "\"dense\",phase=\"decode\"}"),
             270);
+  EXPECT_EQ(Value(metrics,
+                  "attention_heads_total{model_name=\"small\",pattern="
+                  "\"xattention\",phase=\"prefill\"}"),
+            84);
+  EXPECT_EQ(Value(metrics,
+                  "attention_heads_total{model_name=\"small\",pattern="
+                  "\"dense\",phase=\"prefill\"}"),
+            6);
+  EXPECT_EQ(Value(metrics,
+                  "attention_heads_total{model_name=\"small\",pattern="
+                  "\"xattention\",phase=\"decode\"}"),
+            0);
   EXPECT_EQ(Value(metrics,
                   "stage_busy_seconds_total{model_name=\"small\",stage="
                   "\"attention\"}"),

@@ -184,6 +184,25 @@ TEST(SetPromptTest, TheDefaultOutputLimitShrinksToWhatTheContextLeaves) {
   EXPECT_EQ(long_request.max_output_tokens, 1);
 }
 
+TEST(SetPromptTest, APromptThatCannotBeCutMustFitAStep) {
+  const SampleModel sample;
+  ServedModel model = sample.model();
+  model.max_step_tokens = 64;
+  Request request;
+  request.attention.choice.pattern = XAttentionPattern();
+  EXPECT_TRUE(SetPrompt(std::vector<TokenId>(65, 1), model, request).ok());
+  request.attention.traits.is_selection_causal = false;
+  EXPECT_TRUE(SetPrompt(std::vector<TokenId>(64, 1), model, request).ok());
+  const StatusParts parts =
+      PartsOf(SetPrompt(std::vector<TokenId>(65, 1), model, request));
+  EXPECT_EQ(parts.code, grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(parts.reason, "PATTERN_UNSUPPORTED");
+  EXPECT_EQ(parts.metadata.at("pattern"), "xattention");
+  EXPECT_EQ(parts.metadata.at("cause"),
+            "it runs a prompt in one step, which holds 64 tokens, and the "
+            "prompt has 65");
+}
+
 TEST(SetPromptTest, AnOutputLimitThatDoesNotFitIsRefused) {
   Request request;
   request.max_output_tokens = 90;

@@ -244,6 +244,16 @@ constexpr BadRequest kBadRequests[] = {
     {"text: 'a' latency_target { on_miss: REJECT }",
      "options.latency_target.on_miss", grpc::StatusCode::UNIMPLEMENTED,
      "NOT_IMPLEMENTED"},
+    {"text: 'a' attention { plan: '' }", "options.attention.plan"},
+    {"text: 'a' attention { pattern { } }", "options.attention.pattern"},
+    {"text: 'a' attention { pattern { xattention { stride: 3 } } }",
+     "options.attention.pattern.xattention.stride"},
+    {"text: 'a' attention { pattern { xattention { threshold: nan } } }",
+     "options.attention.pattern.xattention.threshold"},
+    {"text: 'a' attention { pattern { xattention { dense_layers: -1 } } }",
+     "options.attention.pattern.xattention.dense_layers"},
+    {"text: 'a' attention { pattern { sliding_window { } } }",
+     "options.attention.pattern.sliding_window.window_tokens"},
     {"text: 'a' priority: 1", "options.priority",
      grpc::StatusCode::UNIMPLEMENTED, "NOT_IMPLEMENTED"},
     {"text: 'a' priority: -2147483648", "options.priority",
@@ -355,17 +365,41 @@ TEST(RequestConversionTest, AnUnknownModelIsNotFound) {
   EXPECT_EQ(parts.resource->resource_name(), "models/other");
 }
 
-TEST(RequestConversionTest, AnUnavailablePlanIsAFailedPrecondition) {
+TEST(RequestConversionTest, AnUnknownPlanIsNotFound) {
   const auto request = Convert(Options("text: 'a' attention { plan: 'x' }"));
+  const StatusParts parts = PartsOf(request.status());
+  EXPECT_EQ(parts.code, grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(parts.reason, "PLAN_NOT_FOUND");
+}
+
+TEST(RequestConversionTest, APatternThatTheModelCannotHaveIsRefused) {
+  const auto request =
+      Convert(Options("text: 'a' attention { pattern {"
+                      " sliding_window { window_tokens: 9 } } }"));
   const StatusParts parts = PartsOf(request.status());
   EXPECT_EQ(parts.code, grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(parts.reason, "PATTERN_UNSUPPORTED");
-  EXPECT_EQ(parts.metadata.at("pattern"), "x");
-  EXPECT_EQ(parts.metadata.at("model"), "models/sample");
 }
 
-TEST(RequestConversionTest, AnEmptyPlanLetsTheServerChoose) {
-  EXPECT_TRUE(Convert(Options("text: 'a' attention { }")).ok());
+TEST(RequestConversionTest, WithoutAChoiceAttentionIsDense) {
+  for (const char* text : {"text: 'a'", "text: 'a' attention { }"}) {
+    const auto request = Accepted(text);
+    EXPECT_EQ(request->attention.plan, "dense");
+    EXPECT_EQ(request->attention.choice.pattern, PatternSpec(DensePattern()));
+  }
+}
+
+TEST(RequestConversionTest, APatternArrivesWithItsTraitsAndHeads) {
+  const auto request = Accepted(
+      "text: 'a' attention { pattern { xattention { stride: 16"
+      " dense_layers: 1 } } }");
+  const PatternSpec pattern =
+      XAttentionPattern{.stride = 16, .dense_layers = 1};
+  EXPECT_EQ(request->attention.plan, "");
+  EXPECT_EQ(request->attention.choice.pattern, pattern);
+  EXPECT_EQ(request->attention.traits.chunk_border_tokens, 64);
+  // Of four layers with two KV heads.
+  EXPECT_EQ(request->attention.ruled_heads()[pattern.index()], 6);
 }
 
 TEST(RequestConversionTest, ChatNeedsATemplate) {

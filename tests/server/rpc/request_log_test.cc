@@ -90,6 +90,8 @@ TEST_F(RequestLogTest, WritesAGenerationAsOneLineOfJson) {
                                   .output_tokens = 3,
                                   .queue = absl::Milliseconds(1),
                                   .time_to_first_token = absl::Milliseconds(2),
+                                  .plan = "fast",
+                                  .pattern = "xattention",
                                   .density = 0.5};
   log->Write(entry);
   EXPECT_EQ(ReadAll(std::move(log)),
@@ -101,7 +103,8 @@ TEST_F(RequestLogTest, WritesAGenerationAsOneLineOfJson) {
             R"(00f067aa0ba902b7-01",)"
             R"("model":"models/a","code":"UNAVAILABLE","reason":"DRAINING",)"
             R"("prompt_tokens":7,"output_tokens":3,"queue_ms":1.0,)"
-            R"("time_to_first_token_ms":2.0,"plan":"dense","density":0.5,)"
+            R"("time_to_first_token_ms":2.0,"plan":"fast",)"
+            R"("pattern":"xattention","density":0.5,)"
             R"("total_ms":1.5})"
             "\n");
 }
@@ -110,7 +113,8 @@ TEST_F(RequestLogTest, LeavesOutWhatIsNotKnown) {
   auto log = MakeLog();
   log->Write({.method = "m", .code = "OK"});
   const std::string line = ReadAll(std::move(log));
-  for (const char* key : {"trace", "reason", "plan", "output_tokens"}) {
+  for (const char* key :
+       {"trace", "reason", "plan", "pattern", "output_tokens"}) {
     EXPECT_THAT(line, Not(HasSubstr(key)));
   }
 }

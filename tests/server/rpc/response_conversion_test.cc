@@ -28,6 +28,7 @@ FinishReport SampleReport() {
   report.total = absl::Milliseconds(45);
   report.prefill_blocks = {30, 40};
   report.decode_blocks = {10, 20};
+  report.heads = {8};
   return report;
 }
 
@@ -74,6 +75,27 @@ TEST(ReportTest, SaysHowAttentionWasComputed) {
       25);
   EXPECT_FALSE(report.has_slack());
   EXPECT_TRUE(report.reproducible());
+}
+
+TEST(ReportTest, NamesEachPatternWithItsShareTheLargestFirst) {
+  FinishReport sample = SampleReport();
+  sample.plan = "fast";
+  sample.heads = {2};
+  sample.heads[PatternSpec(XAttentionPattern()).index()] = 6;
+  const v1::AttentionReport report = Convert(sample).attention();
+  EXPECT_EQ(report.plan(), "fast");
+  ASSERT_EQ(report.patterns_size(), 2);
+  EXPECT_EQ(report.patterns(0).pattern(), "xattention");
+  EXPECT_EQ(report.patterns(0).share(), 0.75);
+  EXPECT_EQ(report.patterns(1).pattern(), "dense");
+  EXPECT_EQ(report.patterns(1).share(), 0.25);
+  EXPECT_FALSE(report.has_recall_estimate());
+}
+
+TEST(ReportTest, SaysWhereTheSameRequestMayGetAnotherText) {
+  FinishReport report = SampleReport();
+  report.reproducible = false;
+  EXPECT_FALSE(Convert(report).attention().reproducible());
 }
 
 TEST(ReportTest, WhatDidNotHappenIsAbsent) {
@@ -160,12 +182,27 @@ TEST(ModelTest, DescribesTheModelAndItsLimits) {
   EXPECT_EQ(model.page_tokens(), 64);
   ASSERT_EQ(model.available_plans_size(), 1);
   EXPECT_EQ(model.available_plans(0).name(), "dense");
+  EXPECT_TRUE(model.available_plans(0).has_divergence_bound());
   EXPECT_EQ(model.available_plans(0).divergence_bound(), 0);
+  ASSERT_EQ(model.supported_patterns_size(), 2);
+  EXPECT_EQ(model.supported_patterns(0).name(), "dense");
+  EXPECT_EQ(model.supported_patterns(1).name(), "xattention");
   EXPECT_EQ(model.limits().max_prompt_tokens(), 99);
   EXPECT_EQ(model.limits().default_max_output_tokens(), 16);
   EXPECT_EQ(model.limits().max_stop_strings(), 16);
   EXPECT_EQ(model.limits().max_logprobs(), 20);
   EXPECT_EQ(model.limits().max_tokenized_tokens(), 65'536);
+}
+
+TEST(ModelTest, ListsPlansWithoutABoundThatNobodyMeasured) {
+  const SampleModel sample;
+  ServedModel served = sample.model();
+  served.plans.push_back({"fast", XAttentionPattern()});
+  const v1::Model model = ToModel(served);
+  ASSERT_EQ(model.available_plans_size(), 2);
+  EXPECT_EQ(model.available_plans(1).name(), "fast");
+  EXPECT_THAT(model.available_plans(1).patterns(), ElementsAre("xattention"));
+  EXPECT_FALSE(model.available_plans(1).has_divergence_bound());
 }
 
 TEST(FallbackNameTest, EveryReasonHasAName) {

@@ -17,6 +17,8 @@ ServedModel Describe(const Tokenizer& tokenizer, const ChatTemplate* chat) {
   model.info.name = "Sample";
   model.info.architecture = "llama";
   model.info.context_tokens = 100;
+  model.info.layers = 4;
+  model.info.kv_heads = 2;
   model.info.vocab_size = tokenizer.vocab_size();
   model.max_request_tokens = 100;
   model.max_prompt_tokens = 99;

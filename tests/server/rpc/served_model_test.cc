@@ -16,7 +16,11 @@ TEST(DescribeModelTest, LimitsFollowFromWhatTheSchedulerCanHold) {
   options.context_tokens = 1000;
   options.pieces = {"abc"};
   const FakeEngine engine(options);
-  const ServedModel model = DescribeModel("models/m", engine, 640, 256);
+  const ServedModel model =
+      DescribeModel(engine, {.name = "models/m",
+                             .max_request_tokens = 640,
+                             .max_step_tokens = 512,
+                             .default_max_output_tokens = 256});
   EXPECT_EQ(model.name, "models/m");
   EXPECT_EQ(model.info.context_tokens, 1000);
   EXPECT_EQ(model.compute_dtype, "f32");
@@ -24,14 +28,41 @@ TEST(DescribeModelTest, LimitsFollowFromWhatTheSchedulerCanHold) {
   EXPECT_EQ(model.max_prompt_tokens, 639);
   EXPECT_EQ(model.default_max_output_tokens, 256);
   EXPECT_EQ(model.max_prompt_bytes, 3 * 639);
+  EXPECT_EQ(model.max_step_tokens, 512);
   EXPECT_NE(model.chat_template, nullptr);
 }
 
 TEST(DescribeModelTest, TheDefaultOutputLeavesRoomForAPrompt) {
   const FakeEngine engine({});
-  EXPECT_EQ(
-      DescribeModel("models/m", engine, 100, 256).default_max_output_tokens,
-      99);
+  const ServedModel model = DescribeModel(
+      engine, {.max_request_tokens = 100, .default_max_output_tokens = 256});
+  EXPECT_EQ(model.default_max_output_tokens, 99);
+}
+
+TEST(DescribeModelTest, EveryModelHasTheDensePlanAndThoseOfTheConfig) {
+  const FakeEngine engine({});
+  EXPECT_EQ(DescribeModel(engine, {.max_request_tokens = 9}).plans.size(), 1);
+  const ServedModel model = DescribeModel(
+      engine,
+      {.max_request_tokens = 9, .plans = {{"fast", XAttentionPattern{}}}});
+  ASSERT_EQ(model.plans.size(), 2);
+  EXPECT_EQ(model.plans[0].name, "dense");
+  EXPECT_EQ(model.plans[0].pattern, PatternSpec(DensePattern()));
+  EXPECT_EQ(model.plans[1].name, "fast");
+  EXPECT_EQ(model.plans[1].pattern, PatternSpec(XAttentionPattern()));
+}
+
+TEST(CheckPlansTest, NamesThePlanThatTheModelCannotHaveAndWhy) {
+  const FakeEngine engine({});
+  EXPECT_TRUE(CheckPlans({{"fast", XAttentionPattern{}}}, engine.info()).ok());
+  const absl::Status status = CheckPlans(
+      {{"fast", XAttentionPattern{}}, {"near", SlidingWindowPattern{64}}},
+      engine.info());
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(),
+            "attention_plans[1].pattern is sliding_window, which this model "
+            "cannot have: the checkpoint was not trained with a window in "
+            "every layer");
 }
 
 TEST(LongestTokenTest, SpecialTokensAreNoText) {

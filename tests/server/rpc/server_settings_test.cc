@@ -46,7 +46,10 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
                  keepalive_time { seconds: 62 }
                  keepalive_timeout { seconds: 63 } }
     drain_timeout { seconds: 0 }
-    stall_timeout { seconds: 64 })");
+    stall_timeout { seconds: 64 }
+    attention_plans { name: 'fast' pattern { xattention { stride: 16 } } }
+    attention_plans { name: 'near-2.b_c'
+                      pattern { sliding_window { window_tokens: 65 } } })");
   ASSERT_TRUE(settings.ok()) << settings.status();
   EXPECT_EQ(settings->max_step_tokens, 100);
   EXPECT_EQ(settings->max_running_sequences, 2);
@@ -65,6 +68,13 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->keepalive_timeout, absl::Seconds(63));
   EXPECT_EQ(settings->drain_timeout, absl::ZeroDuration());
   EXPECT_EQ(settings->stall_timeout, absl::Seconds(64));
+  ASSERT_EQ(settings->attention_plans.size(), 2);
+  EXPECT_EQ(settings->attention_plans[0].name, "fast");
+  EXPECT_EQ(settings->attention_plans[0].pattern,
+            PatternSpec(XAttentionPattern{.stride = 16}));
+  EXPECT_EQ(settings->attention_plans[1].name, "near-2.b_c");
+  EXPECT_EQ(settings->attention_plans[1].pattern,
+            PatternSpec(SlidingWindowPattern{65}));
 }
 
 TEST(ServerSettingsTest, FlagsWinOverTheConfig) {
@@ -134,7 +144,41 @@ constexpr OutOfRange kOutOfRange[] = {
      "connection.keepalive_timeout"},
     {"drain_timeout { seconds: 3601 }", "drain_timeout"},
     {"drain_timeout { seconds: -1 }", "drain_timeout"},
+    {"attention_plans { pattern { dense { } } }",
+     "attention_plans[0].name is \"\", must be 1 to 64 characters"},
+    {"attention_plans { name: 'Fast' pattern { dense { } } }",
+     "attention_plans[0].name is \"Fast\""},
+    {"attention_plans { name: 'dense' pattern { dense { } } }",
+     "attention_plans[0].name is \"dense\""},
+    {"attention_plans { name: 'a' pattern { dense { } } }"
+     "attention_plans { name: 'a' pattern { dense { } } }",
+     "attention_plans[1].name is \"a\""},
+    {"attention_plans { name: 'a' }",
+     "attention_plans[0].pattern must be one of dense, "},
+    {"attention_plans { name: 'a' pattern { xattention { stride: 7 } } }",
+     "attention_plans[0].pattern.xattention.stride is 7, must be 2, 4, "},
 };
+
+TEST(ServerSettingsTest, PlansAreBounded) {
+  std::string config;
+  for (int i = 0; i < 64; ++i) {
+    config += "attention_plans { name: 'p" + std::to_string(i) +
+              "' pattern { dense { } } }";
+  }
+  EXPECT_TRUE(Settle(config).ok());
+  config += "attention_plans { name: 'p' pattern { dense { } } }";
+  EXPECT_THAT(ErrorOf(Settle(config)),
+              HasSubstr("attention_plans is 65 plans, must be at most 64"));
+}
+
+TEST(ServerSettingsTest, PlanNamesAreBounded) {
+  const auto named = [](size_t length) {
+    return Settle("attention_plans { name: '" + std::string(length, 'a') +
+                  "' pattern { dense { } } }");
+  };
+  EXPECT_TRUE(named(64).ok());
+  EXPECT_THAT(ErrorOf(named(65)), HasSubstr("attention_plans[0].name"));
+}
 
 TEST(ServerSettingsTest, ValuesOutOfRangeAreNamed) {
   for (const OutOfRange& bad : kOutOfRange) {

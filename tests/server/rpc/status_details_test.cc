@@ -145,11 +145,28 @@ TEST(StatusDetailsTest, ModelNotFoundNamesTheResource) {
 }
 
 TEST(StatusDetailsTest, PatternUnsupportedNamesPatternAndModel) {
-  const StatusParts parts = PartsOf(PatternUnsupported("spiral", "models/a"));
+  const StatusParts parts =
+      PartsOf(PatternUnsupported("spiral", "models/a", "nobody knows it"));
   EXPECT_EQ(parts.code, grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(parts.reason, "PATTERN_UNSUPPORTED");
-  EXPECT_THAT(parts.metadata, UnorderedElementsAre(Pair("pattern", "spiral"),
+  EXPECT_EQ(parts.message,
+            "attention pattern spiral is not available for models/a: nobody "
+            "knows it");
+  EXPECT_THAT(
+      parts.metadata,
+      UnorderedElementsAre(Pair("pattern", "spiral"), Pair("model", "models/a"),
+                           Pair("cause", "nobody knows it")));
+}
+
+TEST(StatusDetailsTest, PlanNotFoundNamesThePlanAsAResource) {
+  const StatusParts parts = PartsOf(PlanNotFound("fast", "models/a"));
+  EXPECT_EQ(parts.code, grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(parts.reason, "PLAN_NOT_FOUND");
+  EXPECT_EQ(parts.message, "models/a has no attention plan fast");
+  EXPECT_THAT(parts.metadata, UnorderedElementsAre(Pair("plan", "fast"),
                                                    Pair("model", "models/a")));
+  EXPECT_EQ(parts.resource->resource_type(), "sparseserve.v1.AttentionPlan");
+  EXPECT_EQ(parts.resource->resource_name(), "fast");
 }
 
 TEST(StatusDetailsTest, AStatusWithoutDetailsGetsItsCodeAsReason) {

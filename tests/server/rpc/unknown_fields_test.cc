@@ -46,7 +46,7 @@ v1::GenerateRequest FullRequest() {
   options.mutable_stop()->add_token_ids(1);
   options.mutable_logprobs()->set_top_k(1);
   options.mutable_latency_target()->mutable_total()->set_seconds(1);
-  options.mutable_attention()->set_plan("dense");
+  options.mutable_attention()->mutable_pattern()->mutable_xattention();
   return request;
 }
 
@@ -65,10 +65,16 @@ TEST(UnknownFieldsTest, AreNamedAtEveryLevel) {
   AddUnknown(*options.mutable_chat()->mutable_messages(1), 3);
   AddUnknown(*options.mutable_sampling(), 10);
   AddUnknown(*options.mutable_latency_target()->mutable_total(), 3);
+  // A pattern, and a parameter, of a later version.
+  AddUnknown(*options.mutable_attention()->mutable_pattern(), 99);
+  AddUnknown(
+      *options.mutable_attention()->mutable_pattern()->mutable_xattention(), 9);
   EXPECT_THAT(Paths(request),
               ElementsAre("request.2", "options.13", "options.chat.500",
                           "options.chat.messages[1].3", "options.sampling.10",
-                          "options.latency_target.total.3"));
+                          "options.latency_target.total.3",
+                          "options.attention.pattern.99",
+                          "options.attention.pattern.xattention.9"));
 }
 
 TEST(UnknownFieldsTest, SayWhichMessageLacksThem) {

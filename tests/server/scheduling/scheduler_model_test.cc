@@ -112,6 +112,12 @@ class Episode {
       request->arrival = now_;
       request->max_output_tokens = Uniform(1, OneIn(4) ? 200 : 20);
       if (OneIn(3)) request->stop_token_ids = {'q', 'z'};
+      if (OneIn(4)) {
+        request->attention.traits.chunk_border_tokens = Uniform(1, 300);
+      }
+      request->attention.traits.is_selection_causal =
+          prompt > options_.max_step_tokens || !OneIn(6);
+      if (OneIn(6)) request->target.time_per_output_token = absl::Seconds(1);
       if (OneIn(5)) {
         request->deadline = now_ + absl::Milliseconds(Uniform(0, 300));
       }

@@ -209,6 +209,95 @@ INSTANTIATE_TEST_SUITE_P(Table, SchedulerPlanTest,
                          ::testing::ValuesIn(kPlanRows),
                          [](const auto& info) { return info.param.name; });
 
+std::unique_ptr<Request> WithBorder(int border, int prompt_tokens,
+                                    int max_output) {
+  std::unique_ptr<Request> request = MakeRequest(prompt_tokens, max_output);
+  request->attention.traits.chunk_border_tokens = border;
+  return request;
+}
+
+TEST(SchedulerTest, ChunksEndOnThePatternsBorders) {
+  // A prompt is sure of 249 rows.
+  Turns turns(kRoomy);
+  turns.Add(MakeRequest(5, 9));
+  turns.Turn();
+  turns.Add(WithBorder(128, 500, 1));
+  EXPECT_EQ(turns.Turn(), "1:d5 2:[0,128)");
+  EXPECT_EQ(turns.Turn(), "1:d6 2:[128,256)");
+}
+
+TEST(SchedulerTest, APromptWaitsForRowsUpToItsFirstBorder) {
+  Turns turns(kRoomy);
+  turns.Add(MakeRequest(150, 1));
+  turns.Add(WithBorder(128, 500, 1));
+  EXPECT_EQ(turns.Turn(), "1:[0,150)!");
+  EXPECT_EQ(turns.Turn(), "2:[0,256)");
+}
+
+TEST(SchedulerTest, BordersBeyondTheBudgetStarveNobody) {
+  Turns turns(kNarrow);
+  turns.Add(MakeRequest(5, 99));
+  turns.Turn();
+  turns.Add(WithBorder(128, 200, 1));  // 121 rows are sure
+  EXPECT_EQ(turns.Turn(), "1:d5 2:[0,64)");
+  EXPECT_EQ(turns.Turn(), "1:d6 2:[64,128)");
+  EXPECT_EQ(turns.Turn(), "1:d7 2:[128,200)!");
+}
+
+TEST(SchedulerTest, OnePromptIsHalfWayWhateverItsBordersLeave) {
+  Turns turns(kRoomy);
+  turns.Add(MakeRequest(5, 9));
+  turns.Turn();
+  turns.Add(WithBorder(128, 500, 1));
+  turns.Add(MakeRequest(200, 1));
+  // 127 rows are left, a page and more.
+  EXPECT_EQ(turns.Turn(), "1:d5 2:[0,128)");
+  EXPECT_EQ(turns.Turn(), "1:d6 2:[128,256)");
+  EXPECT_EQ(turns.Turn(), "1:d7 2:[256,500)!");
+  EXPECT_EQ(turns.Turn(), "1:d8 3:[0,200)!");
+}
+
+std::unique_ptr<Request> NotCausal(int prompt_tokens) {
+  std::unique_ptr<Request> request = MakeRequest(prompt_tokens, 1);
+  request->attention.traits.is_selection_causal = false;
+  return request;
+}
+
+TEST(SchedulerTest, WhatIsNotSelectionCausalWaitsForAStepThatHoldsItWhole) {
+  Turns turns(kRoomy);
+  turns.Add(MakeRequest(5, 3));
+  turns.Turn();
+  turns.Add(NotCausal(256));
+  turns.Add(MakeRequest(7, 1));
+  EXPECT_EQ(turns.Turn(), "1:d5");
+  EXPECT_EQ(turns.Turn(), "1:d6");
+  EXPECT_EQ(turns.Turn(), "2:[0,256)!");
+  EXPECT_EQ(turns.Turn(), "3:[0,7)!");
+}
+
+TEST(SchedulerTest, WhatIsNotSelectionCausalWaitsForStreamsThatCountOnTokens) {
+  Turns turns(kRoomy);
+  std::unique_ptr<Request> stream = MakeRequest(5, 3);
+  stream->target.time_per_output_token = absl::Seconds(1);
+  turns.Add(std::move(stream));
+  turns.Turn();
+  turns.Add(NotCausal(9));
+  EXPECT_EQ(turns.Turn(), "1:d5");
+  EXPECT_EQ(turns.Turn(), "1:d6");
+  EXPECT_EQ(turns.Turn(), "2:[0,9)!");
+}
+
+TEST(SchedulerTest, OtherTargetsDoNotHoldUpWhatIsNotSelectionCausal) {
+  Turns turns(kRoomy);
+  std::unique_ptr<Request> stream = MakeRequest(5, 3);
+  stream->target.time_to_first_token = absl::Seconds(1);
+  stream->target.total = absl::Seconds(9);
+  turns.Add(std::move(stream));
+  turns.Turn();
+  turns.Add(NotCausal(9));
+  EXPECT_EQ(turns.Turn(), "1:d5 2:[0,9)!");
+}
+
 TEST(SchedulerTest, CreateNamesTheOptionItsValueAndItsRange) {
   const FakeTokenizer tokenizer;
   struct Row {

@@ -21,6 +21,7 @@ using testing::RecordingSink;
 
 constexpr TokenId kEnd = FakeTokenizer::kEndToken;
 constexpr int kContext = 1000;
+constexpr int kLeastBudget = 200;
 
 const FakeTokenizer& Tokenizer() {
   static const FakeTokenizer tokenizer;
@@ -51,8 +52,10 @@ class SequenceTest : public ::testing::Test {
  protected:
   // Makes the sequence and starts it at 10 ms.
   Sequence& Start(std::unique_ptr<Request> request, int context = kContext) {
-    sequence_ =
-        std::make_unique<Sequence>(1, std::move(request), context, Tokenizer());
+    sequence_ = std::make_unique<Sequence>(
+        1, std::move(request),
+        Sequence::Limits{.max_tokens = context, .least_budget = kLeastBudget},
+        Tokenizer());
     PageLease lease;
     EXPECT_TRUE(pool_.Grow(lease, sequence_->pages_needed()));
     sequence_->Start(std::move(lease), At(10));
@@ -79,7 +82,7 @@ TEST(SequencePagesTest, NeedsPagesForAllButTheLastToken) {
   };
   for (const PagesRow& row : rows) {
     const Sequence sequence(1, MakeRequest(row.prompt, row.max_output),
-                            row.context, Tokenizer());
+                            {.max_tokens = row.context}, Tokenizer());
     EXPECT_EQ(sequence.pages_needed(), row.pages)
         << row.prompt << "+" << row.max_output;
   }
@@ -97,6 +100,46 @@ TEST_F(SequenceTest, ChunksEndOnPageBordersOrWithThePrompt) {
   EXPECT_EQ(sequence.NextTokens(21), 0);
   EXPECT_EQ(sequence.NextTokens(22), 22);
   EXPECT_EQ(sequence.NextTokens(1000), 22);
+}
+
+TEST_F(SequenceTest, ChunksEndWhereThePatternMayBeCut) {
+  std::unique_ptr<Request> request = MakeRequest(300, 5);
+  request->attention.traits.chunk_border_tokens = 128;
+  Sequence& sequence = Start(std::move(request));
+  EXPECT_EQ(sequence.NextTokens(127), 0);
+  EXPECT_EQ(sequence.NextTokens(200), 128);
+  sequence.Advance(128, {}, At(20));
+  sequence.Advance(128, {}, At(20));
+  sequence.Advance(44, Drawn(kEnd), At(20));
+  EXPECT_TRUE(sequence.Report().reproducible);
+}
+
+TEST_F(SequenceTest, ACutElsewhereDoesNotReproduce) {
+  std::unique_ptr<Request> request = MakeRequest(300, 5);
+  // No prompt is sure to get so many rows.
+  request->attention.traits.chunk_border_tokens = 256;
+  Sequence& sequence = Start(std::move(request));
+  ASSERT_EQ(sequence.NextTokens(kLeastBudget), 192);
+  sequence.Advance(192, {}, At(20));
+  sequence.Advance(108, Drawn(kEnd), At(20));
+  EXPECT_FALSE(sequence.Report().reproducible);
+}
+
+TEST_F(SequenceTest, WhatTheRequestAskedForReachesSlicesAndReport) {
+  std::unique_ptr<Request> request = MakeRequest(3, 5);
+  request->attention.plan = "fast";
+  request->attention.choice.pattern = XAttentionPattern{.stride = 4};
+  request->attention.heads[0] = {2};
+  Sequence& sequence = Start(std::move(request));
+  const StepSlice prompt = sequence.Slice(3);
+  ASSERT_NE(prompt.attention, nullptr);
+  EXPECT_EQ(prompt.attention->pattern,
+            PatternSpec(XAttentionPattern{.stride = 4}));
+  sequence.Advance(3, Drawn('x'), At(20));
+  EXPECT_EQ(sequence.Slice(1).attention, prompt.attention);
+  Draw(kEnd);
+  EXPECT_EQ(sequence.Report().plan, "fast");
+  EXPECT_EQ(sequence.Report().heads, PatternHeads{2});
 }
 
 TEST_F(SequenceTest, SlicesOfAPromptThenOneTokenEach) {
@@ -341,7 +384,8 @@ TEST_F(SequenceTest, CancelledWorkIsWasted) {
 }
 
 TEST(SequenceWaitingTest, AllItsTimeWasSpentWaiting) {
-  Sequence sequence(1, MakeRequest(3, 6), kContext, Tokenizer());
+  Sequence sequence(1, MakeRequest(3, 6), {.max_tokens = kContext},
+                    Tokenizer());
   sequence.End(Ending::kDeadline, At(25));
   EXPECT_EQ(sequence.progress(), Progress::kWaiting);
   EXPECT_EQ(sequence.Sample().queue, absl::Milliseconds(25));

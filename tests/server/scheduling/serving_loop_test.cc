@@ -146,6 +146,28 @@ class ServingLoopTest : public ::testing::Test {
   ServingLoop loop_;
 };
 
+TEST_F(ServingLoopTest, CountsHeadsByPhaseAndPatternForEverySlice) {
+  const size_t chosen = PatternSpec(XAttentionPattern()).index();
+  std::unique_ptr<Request> request = MakeRequest(200, 3);
+  request->attention.heads[0][chosen] = 28;
+  request->attention.heads[0][0] = 2;
+  request->attention.heads[1][0] = 30;
+  const Call call = Send(std::move(request));
+  gate_.Open();
+  loop_.Start();
+  call.sink->WaitUntilEnded();
+  const auto heads = [this](const std::string& pattern,
+                            const std::string& phase) {
+    return Sum("sparseserve_attention_heads_total",
+               "pattern=\"" + pattern + "\",phase=\"" + phase + "\"");
+  };
+  // Two chunks, then two tokens more.
+  EXPECT_EQ(heads("xattention", "prefill"), 56);
+  EXPECT_EQ(heads("dense", "prefill"), 4);
+  EXPECT_EQ(heads("xattention", "decode"), 0);
+  EXPECT_EQ(heads("dense", "decode"), 60);
+}
+
 TEST_F(ServingLoopTest, StreamsAnAnswerAndReportsItsEnd) {
   loop_.Start();
   gate_.Open();

@@ -1,0 +1,158 @@
+#include "client/tool/attention_flag.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
+
+namespace sparseserve {
+namespace {
+
+using ::google::protobuf::Descriptor;
+using ::google::protobuf::FieldDescriptor;
+using ::google::protobuf::Message;
+using ::google::protobuf::OneofDescriptor;
+using ::google::protobuf::Reflection;
+
+// Of a line of help.
+constexpr size_t kHelpWidth = 50;
+
+const OneofDescriptor& Patterns() {
+  return *v1::AttentionPattern::descriptor()->FindOneofByName("pattern");
+}
+
+// Null if there is none of this name.
+const FieldDescriptor* FindPattern(absl::string_view name) {
+  const FieldDescriptor* const field =
+      v1::AttentionPattern::descriptor()->FindFieldByName(std::string(name));
+  return field != nullptr && field->containing_oneof() == &Patterns() ? field
+                                                                      : nullptr;
+}
+
+// Stands for a parameter's value in help and errors.
+std::string Placeholder(const FieldDescriptor& parameter) {
+  switch (parameter.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return "true|false";
+    case FieldDescriptor::CPPTYPE_FLOAT:
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+      return "X";
+    default:
+      return "N";
+  }
+}
+
+// False if `text` is no value of the parameter's type.
+bool SetParameter(const FieldDescriptor& parameter, absl::string_view text,
+                  Message& pattern) {
+  const Reflection& reflection = *pattern.GetReflection();
+  switch (parameter.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32: {
+      int32_t value = 0;
+      if (!absl::SimpleAtoi(text, &value)) return false;
+      reflection.SetInt32(&pattern, &parameter, value);
+      return true;
+    }
+    case FieldDescriptor::CPPTYPE_FLOAT: {
+      float value = 0;
+      if (!absl::SimpleAtof(text, &value)) return false;
+      reflection.SetFloat(&pattern, &parameter, value);
+      return true;
+    }
+    case FieldDescriptor::CPPTYPE_DOUBLE: {
+      double value = 0;
+      if (!absl::SimpleAtod(text, &value)) return false;
+      reflection.SetDouble(&pattern, &parameter, value);
+      return true;
+    }
+    case FieldDescriptor::CPPTYPE_BOOL: {
+      bool value = false;
+      if (!absl::SimpleAtob(text, &value)) return false;
+      reflection.SetBool(&pattern, &parameter, value);
+      return true;
+    }
+    default:
+      return false;
+  }
+}
+
+std::string ParameterNames(const Descriptor& pattern) {
+  std::vector<std::string> names;
+  for (int i = 0; i < pattern.field_count(); ++i) {
+    names.push_back(pattern.field(i)->name());
+  }
+  return names.empty() ? "none" : absl::StrJoin(names, ", ");
+}
+
+absl::Status SetParameters(absl::string_view text, Message& pattern) {
+  const Descriptor& type = *pattern.GetDescriptor();
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    const std::pair<absl::string_view, absl::string_view> split =
+        absl::StrSplit(part, absl::MaxSplits('=', 1));
+    const auto [name, value] = split;
+    const FieldDescriptor* const parameter =
+        type.FindFieldByName(std::string(name));
+    if (parameter == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "no parameter \"", name, "\"; it has ", ParameterNames(type)));
+    }
+    if (!SetParameter(*parameter, value, pattern)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "\"", part, "\" is not ", name, "=", Placeholder(*parameter)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<v1::AttentionChoice> ParseAttention(absl::string_view text) {
+  const size_t colon = text.find(':');
+  const absl::string_view name = text.substr(0, colon);
+  const FieldDescriptor* const arm = FindPattern(name);
+  v1::AttentionChoice choice;
+  if (arm == nullptr) {
+    if (colon != text.npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("flag --attention=", text, ": no pattern \"", name,
+                       "\", and a plan takes no parameters"));
+    }
+    choice.set_plan(std::string(text));
+    return choice;
+  }
+  v1::AttentionPattern& pattern = *choice.mutable_pattern();
+  Message& chosen = *pattern.GetReflection()->MutableMessage(&pattern, arm);
+  if (colon == text.npos) return choice;
+  const absl::Status status = SetParameters(text.substr(colon + 1), chosen);
+  if (!status.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("flag --attention=", text, ": ", status.message()));
+  }
+  return choice;
+}
+
+std::string DescribePatterns() {
+  std::vector<std::string> lines;
+  for (int i = 0; i < Patterns().field_count(); ++i) {
+    const FieldDescriptor& arm = *Patterns().field(i);
+    const Descriptor& type = *arm.message_type();
+    lines.push_back(arm.name());
+    for (int p = 0; p < type.field_count(); ++p) {
+      lines.back() += p == 0 ? ':' : ',';
+      const std::string parameter =
+          absl::StrCat(type.field(p)->name(), "=", Placeholder(*type.field(p)));
+      if (lines.back().size() + parameter.size() > kHelpWidth) {
+        lines.push_back("  ");
+      }
+      lines.back() += parameter;
+    }
+  }
+  return absl::StrJoin(lines, "\n");
+}
+
+}  // namespace sparseserve

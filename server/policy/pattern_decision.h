@@ -1,0 +1,56 @@
+#pragma once
+
+#include <array>
+#include <string>
+#include <vector>
+
+#include "engine/engine.h"
+#include "engine/pattern/attention_choice.h"
+#include "engine/pattern/every_pattern.h"
+#include "engine/pattern/pattern_spec.h"
+#include "engine/step.h"
+
+namespace sparseserve {
+
+// (layer, KV head) pairs of a model by what they follow: indexed as
+// PatternSpec::index() counts.
+using PatternHeads = std::array<int, kPatternKinds>;
+
+// A pattern under the name by which requests ask for it.
+struct NamedPlan {
+  std::string name;
+  PatternSpec pattern;
+};
+
+// The plan that every model has.
+inline constexpr char kDensePlan[] = "dense";
+
+// How the attention of one request is computed, and what that means for
+// whoever schedules and reports it. Plain data.
+struct PatternDecision {
+  std::string plan = kDensePlan;  // empty: the request named a pattern instead
+  AttentionChoice choice = {.pattern = DensePattern()};
+  PatternTraits traits;
+  // By phase. A phase that the pattern does not rule is dense.
+  std::array<PatternHeads, kPhases> heads = {};
+
+  // Those of the prompt, or of the output for a pattern of output alone.
+  const PatternHeads& ruled_heads() const {
+    return heads[static_cast<int>(traits.rules_prefill ? Phase::kPrefill
+                                                       : Phase::kDecode)];
+  }
+};
+
+// REQUIRES: the pattern passes CheckPattern() and suits the model.
+PatternDecision Decide(std::string plan, const PatternSpec& pattern,
+                       const ModelInfo& model);
+
+// Why the model may not run with `pattern`: completes "is not available, for
+// ...". Empty if it may.
+std::string WhyUnsupported(const PatternSpec& pattern, const ModelInfo& model);
+
+// One of each kind that the model may run with, with default parameters or
+// those that the checkpoint was trained with.
+std::vector<PatternSpec> SupportedPatterns(const ModelInfo& model);
+
+}  // namespace sparseserve

@@ -1,0 +1,179 @@
+#include "server/rpc/attention_conversion.h"
+
+#include <algorithm>
+#include <set>
+#include <string>
+#include <variant>
+
+#include "engine/base/str_cat.h"
+#include "server/rpc/status_details.h"
+
+namespace sparseserve {
+namespace {
+
+constexpr int kMaxPlans = 64;
+constexpr size_t kMaxPlanNameBytes = 64;
+
+bool IsPlanName(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxPlanNameBytes &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-.") ==
+             name.npos;
+}
+
+SlidingWindowPattern ToSpec(const v1::SlidingWindowPattern& proto) {
+  return {.window_tokens = proto.window_tokens()};
+}
+
+XAttentionPattern ToSpec(const v1::XAttentionPattern& proto) {
+  XAttentionPattern pattern;
+  if (proto.has_stride()) pattern.stride = proto.stride();
+  if (proto.has_threshold()) pattern.threshold = proto.threshold();
+  if (proto.has_dense_layers()) pattern.dense_layers = proto.dense_layers();
+  if (proto.has_last_block_dense()) {
+    pattern.is_last_block_dense = proto.last_block_dense();
+  }
+  return pattern;
+}
+
+// None if no arm is set.
+std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
+  switch (proto.pattern_case()) {
+    case v1::AttentionPattern::kDense:
+      return DensePattern();
+    case v1::AttentionPattern::kSlidingWindow:
+      return ToSpec(proto.sliding_window());
+    case v1::AttentionPattern::kXattention:
+      return ToSpec(proto.xattention());
+    case v1::AttentionPattern::PATTERN_NOT_SET:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+// "dense, sliding_window, ...".
+std::string ArmNames() {
+  std::string names;
+  for (const PatternSpec& pattern : EveryPattern()) {
+    names = StrCat(names, names.empty() ? "" : ", ", PatternName(pattern));
+  }
+  return names;
+}
+
+// The part of `text` up to `mark`, which leaves both.
+std::string_view TakeUntil(std::string_view mark, std::string_view& text) {
+  const size_t at = std::min(text.find(mark), text.size());
+  const std::string_view part = text.substr(0, at);
+  text.remove_prefix(std::min(at + mark.size(), text.size()));
+  return part;
+}
+
+// Takes the message of CheckPattern() apart.
+void AddParameterError(std::string_view field, const absl::Status& status,
+                       FieldErrors& errors) {
+  std::string_view rest(status.message().data(), status.message().size());
+  const std::string_view pattern = TakeUntil(": ", rest);
+  const std::string_view parameter = TakeUntil(" is ", rest);
+  const std::string_view value = TakeUntil("; allowed: ", rest);
+  errors.Add(StrCat(field, ".", pattern, ".", parameter), value, rest);
+}
+
+const NamedPlan* FindPlan(std::string_view name, const ServedModel& model) {
+  const auto found =
+      std::find_if(model.plans.begin(), model.plans.end(),
+                   [name](const NamedPlan& plan) { return plan.name == name; });
+  return found == model.plans.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+std::optional<PatternSpec> ConvertPattern(std::string_view field,
+                                          const v1::AttentionPattern& proto,
+                                          FieldErrors& errors) {
+  std::optional<PatternSpec> pattern = ToSpec(proto);
+  if (!pattern.has_value()) {
+    errors.Add(field, "", StrCat("one of ", ArmNames()));
+    return std::nullopt;
+  }
+  const absl::Status status = CheckPattern(*pattern);
+  if (status.ok()) return pattern;
+  AddParameterError(field, status, errors);
+  return std::nullopt;
+}
+
+std::optional<PatternSpec> CheckChoice(const v1::AttentionChoice& choice,
+                                       FieldErrors& errors) {
+  switch (choice.choice_case()) {
+    case v1::AttentionChoice::kPlan:
+      if (choice.plan().empty()) {
+        errors.Add("options.attention.plan", "\"\"",
+                   "the name of one of the model's available plans");
+      }
+      return std::nullopt;
+    case v1::AttentionChoice::kPattern:
+      return ConvertPattern("options.attention.pattern", choice.pattern(),
+                            errors);
+    case v1::AttentionChoice::CHOICE_NOT_SET:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<PatternDecision> DecideAttention(
+    const v1::AttentionChoice& choice,
+    const std::optional<PatternSpec>& pattern, const ServedModel& model) {
+  if (pattern.has_value()) {
+    const std::string why = WhyUnsupported(*pattern, model.info);
+    if (!why.empty()) {
+      return PatternUnsupported(PatternName(*pattern), model.name, why);
+    }
+    // By either way of asking for it dense is the plan "dense".
+    const bool dense = std::holds_alternative<DensePattern>(*pattern);
+    return Decide(dense ? kDensePlan : "", *pattern, model.info);
+  }
+  const std::string name = choice.has_plan() ? choice.plan() : kDensePlan;
+  const NamedPlan* const plan = FindPlan(name, model);
+  if (plan == nullptr) return PlanNotFound(name, model.name);
+  return Decide(plan->name, plan->pattern, model.info);
+}
+
+std::vector<NamedPlan> ConvertPlans(const v1::ServerConfig& config,
+                                    FieldErrors& errors) {
+  std::vector<NamedPlan> plans;
+  if (config.attention_plans_size() > kMaxPlans) {
+    errors.Add("attention_plans",
+               StrCat(config.attention_plans_size(), " plans"),
+               StrCat("at most ", kMaxPlans, " plans"));
+    return plans;
+  }
+  std::set<std::string_view> names = {kDensePlan};
+  for (int i = 0; i < config.attention_plans_size(); ++i) {
+    const v1::AttentionPlanConfig& plan = config.attention_plans(i);
+    const std::string field = StrCat("attention_plans[", i, "]");
+    if (!IsPlanName(plan.name()) || !names.insert(plan.name()).second) {
+      errors.Add(StrCat(field, ".name"), StrCat("\"", plan.name(), "\""),
+                 StrCat("1 to ", kMaxPlanNameBytes,
+                        " characters of a-z, 0-9, '_', '-' and '.', and no "
+                        "name that another plan has"));
+    }
+    const std::optional<PatternSpec> pattern =
+        ConvertPattern(StrCat(field, ".pattern"), plan.pattern(), errors);
+    if (pattern.has_value()) plans.push_back({plan.name(), *pattern});
+  }
+  return plans;
+}
+
+v1::SupportedPattern ToSupportedPattern(const PatternSpec& pattern) {
+  const PatternTraits traits = TraitsOf(pattern);
+  v1::SupportedPattern proto;
+  proto.set_name(std::string(PatternName(pattern)));
+  if (traits.rules_prefill) {
+    proto.add_phases(v1::SupportedPattern::PREFILL);
+  }
+  if (traits.rules_decode) proto.add_phases(v1::SupportedPattern::DECODE);
+  proto.set_selection_causal(traits.is_selection_causal);
+  proto.set_trained_in(traits.is_trained_in);
+  proto.set_time_predictable(traits.is_time_predictable);
+  return proto;
+}
+
+}  // namespace sparseserve

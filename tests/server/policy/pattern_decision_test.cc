@@ -1,0 +1,128 @@
+#include "server/policy/pattern_decision.h"
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace sparseserve {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+// Five layers of three KV heads.
+ModelInfo Model(std::vector<int> layer_windows = {}) {
+  ModelInfo model;
+  model.layers = 5;
+  model.kv_heads = 3;
+  model.layer_windows = std::move(layer_windows);
+  return model;
+}
+ModelInfo Mistral() { return Model({128, 128, 128, 128, 128}); }
+ModelInfo Gemma() { return Model({128, 128, 0, 128, 0}); }
+
+int Heads(const PatternDecision& decision, Phase phase,
+          const PatternSpec& kind) {
+  return decision.heads[static_cast<int>(phase)][kind.index()];
+}
+
+TEST(DecideTest, KeepsPlanPatternAndTraits) {
+  const PatternSpec pattern = XAttentionPattern{.stride = 16};
+  const PatternDecision decision = Decide("fast", pattern, Model());
+  EXPECT_EQ(decision.plan, "fast");
+  EXPECT_EQ(decision.choice.pattern, pattern);
+  EXPECT_EQ(decision.traits.chunk_border_tokens, 64);
+  EXPECT_FALSE(decision.traits.rules_decode);
+}
+
+TEST(DecideTest, DenseRulesEveryHeadInBothPhases) {
+  const PatternDecision decision = Decide("dense", DensePattern(), Model());
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, DensePattern()), 15);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 15);
+}
+
+TEST(DecideTest, LayersAndPhasesThatThePatternLeavesAloneAreDense) {
+  const PatternSpec pattern = XAttentionPattern{.dense_layers = 1};
+  const PatternDecision decision = Decide("", pattern, Model());
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, pattern), 12);
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, DensePattern()), 3);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, pattern), 0);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 15);
+  EXPECT_EQ(decision.ruled_heads()[pattern.index()], 12);
+}
+
+TEST(DecideTest, MoreDenseLayersThanTheModelHasLeaveNothingToChoose) {
+  const PatternSpec pattern = XAttentionPattern{.dense_layers = 6};
+  const PatternDecision decision = Decide("", pattern, Model());
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, pattern), 0);
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, DensePattern()), 15);
+}
+
+TEST(DecideTest, ScoresDoNotChooseWhereTheCheckpointHasAWindow) {
+  const PatternSpec pattern = XAttentionPattern{.dense_layers = 0};
+  const PatternDecision decision = Decide("", pattern, Gemma());
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, pattern), 6);
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, DensePattern()), 9);
+}
+
+TEST(DecideTest, AWindowRulesBothPhases) {
+  const PatternSpec pattern = SlidingWindowPattern{128};
+  const PatternDecision decision = Decide("", pattern, Mistral());
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, pattern), 15);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, pattern), 15);
+}
+
+TEST(PatternDecisionTest, APatternOfOutputAloneIsReportedByItsOutput) {
+  PatternDecision decision;
+  decision.traits.rules_prefill = false;
+  decision.heads[static_cast<int>(Phase::kDecode)][1] = 7;
+  EXPECT_EQ(decision.ruled_heads()[1], 7);
+}
+
+TEST(WhyUnsupportedTest, WindowsAreOnlyForCheckpointsTrainedWithThem) {
+  EXPECT_THAT(WhyUnsupported(SlidingWindowPattern{128}, Model()),
+              HasSubstr("not trained with a window"));
+  EXPECT_THAT(WhyUnsupported(SlidingWindowPattern{128}, Gemma()),
+              HasSubstr("not trained with a window in every layer"));
+  EXPECT_EQ(WhyUnsupported(SlidingWindowPattern{128}, Mistral()), "");
+  EXPECT_EQ(WhyUnsupported(SlidingWindowPattern{64}, Mistral()),
+            "the checkpoint was trained with a window of 128 tokens, not of "
+            "64");
+}
+
+TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
+  EXPECT_EQ(WhyUnsupported(XAttentionPattern(), Model()), "");
+  EXPECT_EQ(WhyUnsupported(XAttentionPattern(), Gemma()), "");
+  EXPECT_THAT(WhyUnsupported(XAttentionPattern(), Mistral()),
+              HasSubstr("window of its own"));
+}
+
+TEST(WhyUnsupportedTest, DenseIsForEveryModel) {
+  for (const ModelInfo& model : {Model(), Mistral(), Gemma()}) {
+    EXPECT_THAT(WhyUnsupported(DensePattern(), model), IsEmpty());
+  }
+}
+
+std::vector<std::string_view> SupportedNames(const ModelInfo& model) {
+  std::vector<std::string_view> names;
+  for (const PatternSpec& pattern : SupportedPatterns(model)) {
+    names.push_back(PatternName(pattern));
+  }
+  return names;
+}
+
+TEST(SupportedPatternsTest, FollowTheCheckpoint) {
+  EXPECT_THAT(SupportedNames(Model()), ElementsAre("dense", "xattention"));
+  EXPECT_THAT(SupportedNames(Gemma()), ElementsAre("dense", "xattention"));
+  EXPECT_THAT(SupportedNames(Mistral()),
+              ElementsAre("dense", "sliding_window"));
+  EXPECT_EQ(SupportedPatterns(Mistral())[1],
+            PatternSpec(SlidingWindowPattern{128}));
+}
+
+}  // namespace
+}  // namespace sparseserve

@@ -1,0 +1,244 @@
+#include "server/rpc/attention_conversion.h"
+
+#include <set>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/text_format.h"
+#include "gtest/gtest.h"
+#include "tests/server/rpc/sample_model.h"
+#include "tests/server/rpc/status_parts.h"
+
+namespace sparseserve {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::PartsOf;
+using testing::SampleModel;
+using testing::StatusParts;
+
+template <typename Message>
+Message Parse(const std::string& text) {
+  Message message;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &message))
+      << text;
+  return message;
+}
+
+PatternSpec Converted(const std::string& text) {
+  FieldErrors errors;
+  const auto pattern =
+      ConvertPattern("p", Parse<v1::AttentionPattern>(text), errors);
+  EXPECT_TRUE(errors.empty()) << text << ": " << errors.ToStatus();
+  return pattern.value_or(DensePattern());
+}
+
+TEST(ConvertPatternTest, AbsentParametersTakeTheirDefaults) {
+  EXPECT_EQ(Converted("dense { }"), PatternSpec(DensePattern()));
+  EXPECT_EQ(Converted("xattention { }"), PatternSpec(XAttentionPattern()));
+  // As attention_pattern.proto documents them.
+  EXPECT_EQ(Converted("xattention { }"),
+            PatternSpec(XAttentionPattern{8, 0.95f, 2, true}));
+}
+
+TEST(ConvertPatternTest, EveryParameterArrives) {
+  EXPECT_EQ(Converted("sliding_window { window_tokens: 4096 }"),
+            PatternSpec(SlidingWindowPattern{4096}));
+  EXPECT_EQ(Converted("xattention { stride: 16 threshold: 0.5 dense_layers: 0"
+                      " last_block_dense: false }"),
+            PatternSpec(XAttentionPattern{16, 0.5f, 0, false}));
+}
+
+TEST(ConvertPatternTest, BoundsAreInclusive) {
+  for (const char* text :
+       {"sliding_window { window_tokens: 1 }",
+        "sliding_window { window_tokens: 2147483647 }",
+        "xattention { stride: 2 }", "xattention { stride: 64 }",
+        "xattention { threshold: 1e-30 }", "xattention { threshold: 1 }",
+        "xattention { dense_layers: 2147483647 }"}) {
+    Converted(text);
+  }
+}
+
+struct BadPattern {
+  const char* text;
+  const char* field;
+  const char* description;
+};
+
+constexpr BadPattern kBadPatterns[] = {
+    {"", "p", "must be one of dense, sliding_window, xattention"},
+    {"sliding_window { }", "p.sliding_window.window_tokens",
+     "is 0, must be 1 or more"},
+    {"sliding_window { window_tokens: -7 }", "p.sliding_window.window_tokens",
+     "is -7, must be 1 or more"},
+    {"xattention { stride: 1 }", "p.xattention.stride",
+     "is 1, must be 2, 4, 8, 16, 32, 64"},
+    {"xattention { stride: 12 }", "p.xattention.stride",
+     "is 12, must be 2, 4, 8, 16, 32, 64"},
+    {"xattention { stride: 128 }", "p.xattention.stride",
+     "is 128, must be 2, 4, 8, 16, 32, 64"},
+    {"xattention { stride: -8 }", "p.xattention.stride",
+     "is -8, must be 2, 4, 8, 16, 32, 64"},
+    {"xattention { threshold: 0 }", "p.xattention.threshold",
+     "is 0, must be above 0 to 1"},
+    {"xattention { threshold: 1.25 }", "p.xattention.threshold",
+     "is 1.25, must be above 0 to 1"},
+    {"xattention { threshold: nan }", "p.xattention.threshold",
+     "is nan, must be above 0 to 1"},
+    {"xattention { threshold: -inf }", "p.xattention.threshold",
+     "is -inf, must be above 0 to 1"},
+    {"xattention { dense_layers: -1 }", "p.xattention.dense_layers",
+     "is -1, must be 0 or more"},
+};
+
+class BadPatternTest : public ::testing::TestWithParam<BadPattern> {};
+
+TEST_P(BadPatternTest, IsRefusedNamingParameterValueAndRange) {
+  const BadPattern& bad = GetParam();
+  FieldErrors errors;
+  EXPECT_FALSE(
+      ConvertPattern("p", Parse<v1::AttentionPattern>(bad.text), errors));
+  const StatusParts parts = PartsOf(errors.ToStatus());
+  EXPECT_EQ(parts.code, grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(parts.fields, ElementsAre(bad.field));
+  EXPECT_THAT(parts.descriptions, ElementsAre(bad.description));
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, BadPatternTest,
+                         ::testing::ValuesIn(kBadPatterns));
+
+// The API, GetModel and the metrics call patterns by the same names.
+TEST(ConvertPatternTest, EveryKindOfPatternHasAnArmOfItsName) {
+  const google::protobuf::OneofDescriptor& arms =
+      *v1::AttentionPattern::descriptor()->FindOneofByName("pattern");
+  std::set<std::string> names;
+  for (int i = 0; i < arms.field_count(); ++i) {
+    names.insert(arms.field(i)->name());
+  }
+  std::set<std::string> kinds;
+  for (const PatternSpec& pattern : EveryPattern()) {
+    kinds.insert(std::string(PatternName(pattern)));
+  }
+  EXPECT_EQ(names, kinds);
+}
+
+// ... and every arm is converted to the kind of its name.
+TEST(ConvertPatternTest, EveryArmBecomesTheKindOfItsName) {
+  const google::protobuf::OneofDescriptor& arms =
+      *v1::AttentionPattern::descriptor()->FindOneofByName("pattern");
+  for (int i = 0; i < arms.field_count(); ++i) {
+    v1::AttentionPattern proto;
+    proto.GetReflection()->MutableMessage(&proto, arms.field(i));
+    FieldErrors errors;
+    const auto pattern = ConvertPattern("p", proto, errors);
+    const std::string& name = arms.field(i)->name();
+    if (pattern.has_value()) {
+      EXPECT_EQ(PatternName(*pattern), name);
+    } else {  // a parameter that has no default
+      EXPECT_THAT(errors.violations()[0].field, HasSubstr("p." + name + "."));
+    }
+  }
+}
+
+absl::StatusOr<PatternDecision> Decision(const std::string& text,
+                                         const ServedModel& model) {
+  const auto choice = Parse<v1::AttentionChoice>(text);
+  FieldErrors errors;
+  const std::optional<PatternSpec> pattern = CheckChoice(choice, errors);
+  EXPECT_TRUE(errors.empty()) << text;
+  return DecideAttention(choice, pattern, model);
+}
+
+TEST(DecideAttentionTest, WithoutAChoiceItIsDense) {
+  const SampleModel sample;
+  const auto decision = Decision("", sample.model());
+  ASSERT_TRUE(decision.ok()) << decision.status();
+  EXPECT_EQ(decision->plan, "dense");
+  EXPECT_EQ(decision->choice.pattern, PatternSpec(DensePattern()));
+}
+
+TEST(DecideAttentionTest, DenseIsThePlanDenseHoweverItIsAskedFor) {
+  const SampleModel sample;
+  for (const char* text : {"plan: 'dense'", "pattern { dense { } }"}) {
+    const auto decision = Decision(text, sample.model());
+    ASSERT_TRUE(decision.ok()) << decision.status();
+    EXPECT_EQ(decision->plan, "dense");
+    EXPECT_EQ(decision->choice.pattern, PatternSpec(DensePattern()));
+  }
+}
+
+TEST(DecideAttentionTest, APatternHasNoPlan) {
+  const SampleModel sample;
+  const auto decision =
+      Decision("pattern { xattention { stride: 4 } }", sample.model());
+  ASSERT_TRUE(decision.ok()) << decision.status();
+  EXPECT_EQ(decision->plan, "");
+  EXPECT_EQ(decision->choice.pattern,
+            PatternSpec(XAttentionPattern{.stride = 4}));
+}
+
+TEST(DecideAttentionTest, APlanIsFoundByItsName) {
+  const SampleModel sample;
+  ServedModel model = sample.model();
+  model.plans.push_back({"fast", XAttentionPattern{.stride = 16}});
+  const auto decision = Decision("plan: 'fast'", model);
+  ASSERT_TRUE(decision.ok()) << decision.status();
+  EXPECT_EQ(decision->plan, "fast");
+  EXPECT_EQ(decision->choice.pattern,
+            PatternSpec(XAttentionPattern{.stride = 16}));
+}
+
+TEST(DecideAttentionTest, AnUnknownPlanIsNotFound) {
+  const SampleModel sample;
+  // A pattern's name is not a plan's.
+  const auto decision = Decision("plan: 'xattention'", sample.model());
+  const StatusParts parts = PartsOf(decision.status());
+  EXPECT_EQ(parts.code, grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(parts.reason, "PLAN_NOT_FOUND");
+  EXPECT_EQ(parts.metadata.at("plan"), "xattention");
+  EXPECT_EQ(parts.metadata.at("model"), "models/sample");
+  EXPECT_EQ(parts.resource->resource_name(), "xattention");
+}
+
+TEST(DecideAttentionTest, AnIllegalPatternIsAFailedPreconditionThatSaysWhy) {
+  const SampleModel sample;
+  const auto decision = Decision(
+      "pattern { sliding_window { window_tokens: 64 } }", sample.model());
+  const StatusParts parts = PartsOf(decision.status());
+  EXPECT_EQ(parts.code, grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(parts.reason, "PATTERN_UNSUPPORTED");
+  EXPECT_EQ(parts.metadata.at("pattern"), "sliding_window");
+  EXPECT_EQ(parts.metadata.at("model"), "models/sample");
+  EXPECT_THAT(parts.metadata.at("cause"), HasSubstr("not trained with"));
+  EXPECT_THAT(parts.message, HasSubstr(parts.metadata.at("cause")));
+}
+
+TEST(CheckChoiceTest, AnEmptyPlansNameIsInvalid) {
+  FieldErrors errors;
+  CheckChoice(Parse<v1::AttentionChoice>("plan: ''"), errors);
+  EXPECT_THAT(PartsOf(errors.ToStatus()).fields,
+              ElementsAre("options.attention.plan"));
+}
+
+TEST(ToSupportedPatternTest, SaysWhatTheTraitsSay) {
+  const v1::SupportedPattern dense = ToSupportedPattern(DensePattern());
+  EXPECT_EQ(dense.name(), "dense");
+  EXPECT_THAT(dense.phases(), ElementsAre(v1::SupportedPattern::PREFILL,
+                                          v1::SupportedPattern::DECODE));
+  EXPECT_TRUE(dense.selection_causal());
+  EXPECT_FALSE(dense.trained_in());
+  EXPECT_TRUE(dense.time_predictable());
+
+  EXPECT_TRUE(ToSupportedPattern(SlidingWindowPattern{64}).trained_in());
+
+  const v1::SupportedPattern chosen = ToSupportedPattern(XAttentionPattern());
+  EXPECT_EQ(chosen.name(), "xattention");
+  EXPECT_THAT(chosen.phases(), ElementsAre(v1::SupportedPattern::PREFILL));
+  EXPECT_FALSE(chosen.time_predictable());
+}
+
+}  // namespace
+}  // namespace sparseserve
