@@ -109,8 +109,9 @@ void AttentionPlan::AddSamples(int32_t index, const StepSlice& slice) {
     recall += width;
     for (Window& window : windows_) {
       window.sampled.AddTile(tile);
-      const int32_t list = window.sampled.AddList(
-          {{0, QueryBlock(tile, kPageTokens) + 1}}, window.tokens);
+      const int32_t list =
+          window.sampled.AddList({{0, QueryBlock(tile, kPageTokens) + 1}},
+                                 {.window_tokens = window.tokens});
       for (int32_t head = 0; head < shape_.kv_heads; ++head) {
         window.sampled.Assign(head, list);
       }
@@ -124,7 +125,8 @@ void AttentionPlan::AddList(const PatternSpec& pattern, const QueryTile& tile,
   window.builder.AddTile(tile);
   VisibleBlocks(pattern, tile, block_tokens, ranges_);
   const int32_t list = window.builder.AddList(
-      ranges_, NarrowerWindow(WindowTokens(pattern), window.tokens));
+      ranges_,
+      {.window_tokens = NarrowerWindow(WindowTokens(pattern), window.tokens)});
   for (int32_t head = 0; head < shape_.kv_heads; ++head) {
     window.builder.Assign(head, list);
   }

@@ -117,6 +117,20 @@ HWY_NOINLINE void CapScores(int columns, float scale, float softcap,
   }
 }
 
+// Hides the keys whose bit is 0.
+HWY_NOINLINE void HideKeys(uint64_t visible, int columns, float* scores) {
+  const DF d;
+  const VF hidden = hn::Set(d, kMinusInfinity);
+  for (int i = 0; i < columns; i += kLanes) {
+    uint8_t bits[sizeof(uint64_t)];
+    const uint64_t shifted = visible >> i;
+    std::memcpy(bits, &shifted, sizeof(bits));
+    const auto seen = hn::LoadMaskBits(d, bits);
+    hn::StoreU(hn::IfThenElse(seen, hn::LoadU(d, scores + i), hidden), d,
+               scores + i);
+  }
+}
+
 // Turns a row of raw scores into exp(scaled score - new maximum), 0 for hidden
 // keys, and updates the row's running maximum and sum. A NaN score makes the
 // sum NaN. Not inlined, so that every tile shape rounds the same way.
@@ -176,6 +190,9 @@ void AddBlockToRows(const Right<Element>& values, const AttentionBlock& block,
     if (block.softcap > 0) {
       CapScores(keys.columns, scale, block.softcap, scores);
       scale = 1;
+    }
+    if (block.has_bits) {
+      HideKeys(scratch.visible_bits[first + r], keys.columns, scores);
     }
     SoftmaxRow(first + r, keys.columns, scale, scores, scratch);
     weights[r] = scores;

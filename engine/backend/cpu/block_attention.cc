@@ -1,6 +1,7 @@
 #include "engine/backend/cpu/block_attention.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "engine/base/check.h"
 
@@ -50,24 +51,64 @@ class BlockWalk {
   const int32_t* partial_end_;
 };
 
-// Which keys of `block` each row sees; returns the end of the last that any
-// does. `window_tokens` is the list's.
-int SetVisibleKeys(const PackedRows& rows, const ListedBlock& block,
-                   int32_t window_tokens, AttentionScratch& scratch) {
+// Which keys of a block the rows of the scratch see.
+struct VisibleKeys {
+  int end = kBlockKeys;  // of the last that any row sees
+  bool has_bits = false;
+};
+
+// Every row sees an interval that ends with its own position.
+VisibleKeys SetIntervals(const PackedRows& rows, int32_t block,
+                         const KeyPredicate& predicate,
+                         AttentionScratch& scratch) {
+  VisibleKeys visible = {.end = 0};
+  const int64_t first_key = int64_t{block} * kBlockKeys;
+  constexpr int64_t kEnd = kBlockKeys;
+  for (int r = 0; r < rows.count; ++r) {
+    const int64_t position = rows.position(r);
+    const int64_t first = *predicate.FirstOfInterval(position) - first_key;
+    scratch.visible_begin[r] =
+        static_cast<int32_t>(std::clamp<int64_t>(first, 0, kEnd));
+    scratch.visible_end[r] = static_cast<int32_t>(
+        std::clamp<int64_t>(position - first_key + 1, 0, kEnd));
+    visible.end = std::max(visible.end, scratch.visible_end[r]);
+  }
+  return visible;
+}
+
+// Any predicate. Rows of one position, the heads of a group, stand together.
+VisibleKeys SetBits(const PackedRows& rows, int32_t block,
+                    const KeyPredicate& predicate, AttentionScratch& scratch) {
+  VisibleKeys visible = {.end = 0, .has_bits = true};
+  for (int r = 0; r < rows.count; ++r) {
+    if (r > 0 && rows.position(r) == rows.position(r - 1)) {
+      scratch.visible_bits[r] = scratch.visible_bits[r - 1];
+      scratch.visible_begin[r] = scratch.visible_begin[r - 1];
+      scratch.visible_end[r] = scratch.visible_end[r - 1];
+      continue;
+    }
+    const uint64_t bits =
+        predicate.SeenBits(rows.position(r), int64_t{block} * kBlockKeys);
+    scratch.visible_bits[r] = bits;
+    scratch.visible_begin[r] = bits == 0 ? 0 : std::countr_zero(bits);
+    scratch.visible_end[r] = kBlockKeys - std::countl_zero(bits);
+    visible.end = std::max(visible.end, scratch.visible_end[r]);
+  }
+  return visible;
+}
+
+VisibleKeys SetVisibleKeys(const PackedRows& rows, const ListedBlock& block,
+                           const KeyPredicate& predicate,
+                           AttentionScratch& scratch) {
   if (block.is_full) {
     std::fill_n(scratch.visible_begin, rows.count, 0);
     std::fill_n(scratch.visible_end, rows.count, kBlockKeys);
-    return kBlockKeys;
+    return {};
   }
-  int last = 0;
-  for (int r = 0; r < rows.count; ++r) {
-    const int end = rows.position(r) - block.index * kBlockKeys + 1;
-    const int begin = window_tokens == 0 ? 0 : end - window_tokens;
-    scratch.visible_begin[r] = std::clamp(begin, 0, kBlockKeys);
-    scratch.visible_end[r] = std::clamp(end, 0, kBlockKeys);
-    last = std::max(last, scratch.visible_end[r]);
+  if (predicate.FirstOfInterval(rows.position(0)).has_value()) {
+    return SetIntervals(rows, block.index, predicate, scratch);
   }
-  return last;
+  return SetBits(rows, block.index, predicate, scratch);
 }
 
 // One past the last block of a list.
@@ -230,7 +271,9 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     SPARSESERVE_CHECK(page >= 0 && page < kv.pages);
     return (int64_t{page} * kv.kv_heads + rows.kv_head) * block_bytes;
   };
-  const int32_t window_tokens = layout.WindowOf(list);
+  const KeyPredicate causality;
+  const KeyPredicate* listed = layout.PredicateOf(list);
+  const KeyPredicate& predicate = listed == nullptr ? causality : *listed;
   BlockWalk walk(layout, list, item.first_block, item.end_block);
   ListedBlock next;
   bool has_next = walk.Next(next);
@@ -239,18 +282,19 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     has_next = walk.Next(next);
     const int64_t offset = offset_of(block);
     const int64_t next_offset = offset_of(next);
-    kernels_.add_block(
-        {.keys = kv.keys + offset,
-         .values = kv.values + offset,
-         .next_keys = kv.keys + next_offset,
-         .next_values = kv.values + next_offset,
-         .dtype = kv.dtype,
-         .head_dim = kv.head_dim,
-         .loaded_keys = SetVisibleKeys(rows, block, window_tokens, scratch),
-         .rows = rows.count,
-         .scale = args.scale,
-         .softcap = args.softcap},
-        scratch);
+    const VisibleKeys visible = SetVisibleKeys(rows, block, predicate, scratch);
+    kernels_.add_block({.keys = kv.keys + offset,
+                        .values = kv.values + offset,
+                        .next_keys = kv.keys + next_offset,
+                        .next_values = kv.values + next_offset,
+                        .dtype = kv.dtype,
+                        .head_dim = kv.head_dim,
+                        .loaded_keys = visible.end,
+                        .has_bits = visible.has_bits,
+                        .rows = rows.count,
+                        .scale = args.scale,
+                        .softcap = args.softcap},
+                       scratch);
     if (!has_next ||
         next.index / kStretchBlocks != block.index / kStretchBlocks) {
       kernels_.end_stretch(rows.count, kv.head_dim, scratch);

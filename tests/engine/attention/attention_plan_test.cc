@@ -117,8 +117,8 @@ TEST(AttentionPlanTest, NarrowerOfPatternAndLayerCounts) {
   AttentionPlan plan({.layers = 2, .kv_heads = 1, .layer_windows = {1000, 70}});
   const PlannedSlice planned = {&decode.slice, SlidingWindowPattern{200}};
   plan.Build({&planned, 1});
-  EXPECT_EQ(plan.layout(0).WindowOf(0), 200);
-  EXPECT_EQ(plan.layout(1).WindowOf(0), 70);
+  EXPECT_EQ(plan.layout(0).PredicateOf(0)->window_tokens, 200);
+  EXPECT_EQ(plan.layout(1).PredicateOf(0)->window_tokens, 70);
 }
 
 TEST(AttentionPlanTest, PromptBlocksBehindTheSecondFollowTheirSlicesRule) {
@@ -213,7 +213,7 @@ TEST(AttentionPlanTest, SampledRowsVisitWhatDenseOnesWould) {
   EXPECT_THAT(dense.full_blocks, ElementsAre(0, 0, 1));
   EXPECT_THAT(dense.partial_blocks, ElementsAre(1, 2));
   // The checkpoint's window is part of what dense means.
-  EXPECT_EQ(plan.sampled_layout(1).WindowOf(1), 30);
+  EXPECT_EQ(plan.sampled_layout(1).PredicateOf(1)->window_tokens, 30);
 }
 
 TEST(AttentionPlanTest, BuildingAgainForgetsTheStepBefore) {

@@ -41,11 +41,12 @@ Pairs SeenByLayout(const PatternSpec& pattern, const QueryTile& tile,
   LayoutBuilder builder(1);
   builder.AddTile(tile);
   builder.Assign(
-      0, builder.AddList(ranges,
-                         NarrowerWindow(WindowTokens(pattern), layer_window)));
+      0, builder.AddList(ranges, {.window_tokens = NarrowerWindow(
+                                      WindowTokens(pattern), layer_window)}));
   const BlockLayout& layout = builder.layout();
   EXPECT_EQ(layout.Validate(), absl::OkStatus());
-  const int window = layout.WindowOf(0);
+  const KeyPredicate* predicate = layout.PredicateOf(0);
+  const int window = predicate == nullptr ? 0 : predicate->window_tokens;
   Pairs seen;
   for (int r = 0; r < tile.rows; ++r) {
     const int position = tile.first_position + r;
