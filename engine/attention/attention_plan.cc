@@ -4,9 +4,23 @@
 #include <utility>
 
 #include "engine/base/check.h"
-#include "engine/pattern/visible_blocks.h"
+#include "engine/pattern/static_keys.h"
 
 namespace sparseserve {
+namespace {
+
+// -1 if the slice does not say where its prompt ends.
+int32_t LastPromptBlock(const StepSlice& slice) {
+  if (!slice.prompt.empty()) {
+    return static_cast<int32_t>((slice.prompt.size() - 1) / kPageTokens);
+  }
+  if (!slice.wants_token) return -1;
+  const int64_t end =
+      int64_t{slice.first_position} + static_cast<int64_t>(slice.tokens.size());
+  return static_cast<int32_t>((end - 1) / kPageTokens);
+}
+
+}  // namespace
 
 AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
   SPARSESERVE_CHECK(shape_.layer_windows.empty() ||
@@ -90,7 +104,7 @@ void AttentionPlan::AddTiles(int32_t index, const PlannedSlice& planned) {
     tile.first_position = position;
     selections_.push_back(SelectionOfTile(*planned.slice, selection, tile));
     for (Window& window : windows_) {
-      AddList(planned.pattern, tile, window, blocks_[index]);
+      AddList(planned, tile, window, blocks_[index]);
     }
     position += tile.rows;
   }
@@ -119,14 +133,16 @@ void AttentionPlan::AddSamples(int32_t index, const StepSlice& slice) {
   }
 }
 
-void AttentionPlan::AddList(const PatternSpec& pattern, const QueryTile& tile,
+void AttentionPlan::AddList(const PlannedSlice& planned, const QueryTile& tile,
                             Window& window, AttentionBlocks& blocks) {
   const int32_t block_tokens = window.builder.layout().block_tokens;
   window.builder.AddTile(tile);
-  VisibleBlocks(pattern, tile, block_tokens, ranges_);
-  const int32_t list = window.builder.AddList(
-      ranges_,
-      {.window_tokens = NarrowerWindow(WindowTokens(pattern), window.tokens)});
+  const TilePlace place = {
+      .phase = planned.slice->phase,
+      .query_block = QueryBlock(tile, block_tokens),
+      .last_prompt_block = LastPromptBlock(*planned.slice)};
+  const int32_t list = window.builder.AddListOf(
+      StaticKeys(planned.pattern, place).Within(window.tokens));
   for (int32_t head = 0; head < shape_.kv_heads; ++head) {
     window.builder.Assign(head, list);
   }

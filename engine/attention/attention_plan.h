@@ -95,7 +95,7 @@ class AttentionPlan {
   void AddTiles(int32_t index, const PlannedSlice& planned);
   void AddSamples(int32_t index, const StepSlice& slice);
   // The tile's list for one window, the same for all KV heads.
-  void AddList(const PatternSpec& pattern, const QueryTile& tile,
+  void AddList(const PlannedSlice& planned, const QueryTile& tile,
                Window& window, AttentionBlocks& blocks);
   // Which rule the tile of a slice follows.
   TileSelection SelectionOfTile(const StepSlice& slice,
@@ -117,7 +117,6 @@ class AttentionPlan {
   std::vector<Sample> samples_;
   std::vector<SelectionRule> rules_;
   std::vector<TileSelection> selections_;
-  std::vector<BlockRange> ranges_;  // scratch
 };
 
 }  // namespace sparseserve

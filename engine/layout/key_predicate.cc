@@ -124,4 +124,14 @@ std::optional<int64_t> KeyPredicate::FirstOfInterval(int64_t query) const {
   return first;
 }
 
+KeyPredicate KeyPredicate::Within(int32_t layer_window_tokens) const {
+  KeyPredicate narrowed = *this;
+  if (window_tokens == 0 || layer_window_tokens == 0) {
+    narrowed.window_tokens = std::max(window_tokens, layer_window_tokens);
+  } else {
+    narrowed.window_tokens = std::min(window_tokens, layer_window_tokens);
+  }
+  return narrowed;
+}
+
 }  // namespace sparseserve

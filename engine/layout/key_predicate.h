@@ -69,6 +69,8 @@ struct KeyPredicate {
   // The first key that the query sees, if what it sees is every key from there
   // to its own, whatever the query; none for other rules.
   std::optional<int64_t> FirstOfInterval(int64_t query) const;
+  // The same within a layer's window too; 0: no bound.
+  KeyPredicate Within(int32_t layer_window_tokens) const;
   // Whether causality alone says what is seen.
   bool IsCausality() const {
     return window_tokens == 0 && std::holds_alternative<AllKeys>(rule);

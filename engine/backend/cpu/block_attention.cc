@@ -1,7 +1,6 @@
 #include "engine/backend/cpu/block_attention.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "engine/base/check.h"
 
@@ -50,66 +49,6 @@ class BlockWalk {
   const int32_t* partial_;
   const int32_t* partial_end_;
 };
-
-// Which keys of a block the rows of the scratch see.
-struct VisibleKeys {
-  int end = kBlockKeys;  // of the last that any row sees
-  bool has_bits = false;
-};
-
-// Every row sees an interval that ends with its own position.
-VisibleKeys SetIntervals(const PackedRows& rows, int32_t block,
-                         const KeyPredicate& predicate,
-                         AttentionScratch& scratch) {
-  VisibleKeys visible = {.end = 0};
-  const int64_t first_key = int64_t{block} * kBlockKeys;
-  constexpr int64_t kEnd = kBlockKeys;
-  for (int r = 0; r < rows.count; ++r) {
-    const int64_t position = rows.position(r);
-    const int64_t first = *predicate.FirstOfInterval(position) - first_key;
-    scratch.visible_begin[r] =
-        static_cast<int32_t>(std::clamp<int64_t>(first, 0, kEnd));
-    scratch.visible_end[r] = static_cast<int32_t>(
-        std::clamp<int64_t>(position - first_key + 1, 0, kEnd));
-    visible.end = std::max(visible.end, scratch.visible_end[r]);
-  }
-  return visible;
-}
-
-// Any predicate. Rows of one position, the heads of a group, stand together.
-VisibleKeys SetBits(const PackedRows& rows, int32_t block,
-                    const KeyPredicate& predicate, AttentionScratch& scratch) {
-  VisibleKeys visible = {.end = 0, .has_bits = true};
-  for (int r = 0; r < rows.count; ++r) {
-    if (r > 0 && rows.position(r) == rows.position(r - 1)) {
-      scratch.visible_bits[r] = scratch.visible_bits[r - 1];
-      scratch.visible_begin[r] = scratch.visible_begin[r - 1];
-      scratch.visible_end[r] = scratch.visible_end[r - 1];
-      continue;
-    }
-    const uint64_t bits =
-        predicate.SeenBits(rows.position(r), int64_t{block} * kBlockKeys);
-    scratch.visible_bits[r] = bits;
-    scratch.visible_begin[r] = bits == 0 ? 0 : std::countr_zero(bits);
-    scratch.visible_end[r] = kBlockKeys - std::countl_zero(bits);
-    visible.end = std::max(visible.end, scratch.visible_end[r]);
-  }
-  return visible;
-}
-
-VisibleKeys SetVisibleKeys(const PackedRows& rows, const ListedBlock& block,
-                           const KeyPredicate& predicate,
-                           AttentionScratch& scratch) {
-  if (block.is_full) {
-    std::fill_n(scratch.visible_begin, rows.count, 0);
-    std::fill_n(scratch.visible_end, rows.count, kBlockKeys);
-    return {};
-  }
-  if (predicate.FirstOfInterval(rows.position(0)).has_value()) {
-    return SetIntervals(rows, block.index, predicate, scratch);
-  }
-  return SetBits(rows, block.index, predicate, scratch);
-}
 
 // One past the last block of a list.
 int32_t EndOfList(const BlockLayout& layout, int32_t list) {
@@ -282,7 +221,9 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     has_next = walk.Next(next);
     const int64_t offset = offset_of(block);
     const int64_t next_offset = offset_of(next);
-    const VisibleKeys visible = SetVisibleKeys(rows, block, predicate, scratch);
+    const VisibleKeys visible =
+        block.is_full ? SetAllVisible(rows, scratch)
+                      : SetVisible(rows, block.index, predicate, scratch);
     kernels_.add_block({.keys = kv.keys + offset,
                         .values = kv.values + offset,
                         .next_keys = kv.keys + next_offset,

@@ -38,6 +38,16 @@ TEST(KeyPredicateTest, WindowNarrowsEveryRule) {
   EXPECT_THAT(KeysOf({DilatedKeys{3, 3}, 4}, 10), ElementsAre(7, 10));
 }
 
+TEST(KeyPredicateTest, NarrowerOfTwoWindowsCounts) {
+  const KeyPredicate none = {ChunkKeys{9}};
+  const KeyPredicate narrow = {ChunkKeys{9}, 5};
+  EXPECT_EQ(none.Within(0), none);
+  EXPECT_EQ(none.Within(5), narrow);
+  EXPECT_EQ(narrow.Within(0), narrow);
+  EXPECT_EQ(narrow.Within(7), narrow);
+  EXPECT_EQ(narrow.Within(2).window_tokens, 2);
+}
+
 std::vector<KeyRule> Rules() {
   std::vector<KeyRule> rules = {AllKeys()};
   for (const int n : {1, 2, 3, 5, 31, 32, 63, 64, 65, 100, 128, 200, 1 << 30}) {
