@@ -18,11 +18,25 @@ int32_t EndList(BlockLayout& layout, int32_t predicate) {
   return static_cast<int32_t>(layout.lists()) - 1;
 }
 
-void Append(int32_t begin, int32_t end, std::vector<int32_t>& blocks) {
-  if (end - begin == 1) return blocks.push_back(begin);
+void Append(absl::Span<const BlockRange> ranges, std::vector<int32_t>& blocks) {
+  int64_t count = 0;
+  for (const BlockRange& range : ranges) count += range.end - range.begin;
   const size_t size = blocks.size();
-  blocks.resize(size + (end - begin));
-  std::iota(blocks.begin() + size, blocks.end(), begin);
+  blocks.resize(size + count);
+  int32_t* to = blocks.data() + size;
+  for (const BlockRange& range : ranges) {
+    const int32_t length = range.end - range.begin;
+    if (length == 1) {
+      *to = range.begin;
+    } else {
+      std::iota(to, to + length, range.begin);
+    }
+    to += length;
+  }
+}
+
+void Append(int32_t begin, int32_t end, std::vector<int32_t>& blocks) {
+  if (begin < end) Append({{begin, end}}, blocks);
 }
 
 // What is in both, each ascending and without overlap.
@@ -83,17 +97,28 @@ int32_t LayoutBuilder::AddList(absl::Span<const BlockRange> visible,
 int32_t LayoutBuilder::Emit(absl::Span<const BlockRange> seen,
                             const KeyPredicate& predicate) {
   const WholeBlocks whole = BlocksSeenWhole(predicate, layout_.tiles.back());
-  for (const BlockRange& range : seen) {
+  // Columns and steps are many short ranges before any whole block.
+  size_t first = 0;
+  if (whole.far.begin == whole.far.end) {
+    const auto before = [&](const BlockRange& range) {
+      return range.end <= whole.near.begin ||
+             whole.near.begin == whole.near.end;
+    };
+    first =
+        std::partition_point(seen.begin(), seen.end(), before) - seen.begin();
+    Append(seen.first(first), layout_.partial_blocks);
+  }
+  for (const BlockRange& range : seen.subspan(first)) {
     int32_t next = range.begin;
     for (const BlockRange& full : {whole.far, whole.near}) {
       const int32_t begin = std::max(next, full.begin);
       const int32_t end = std::min(range.end, full.end);
       if (begin >= end) continue;
-      if (next < begin) Append(next, begin, layout_.partial_blocks);
+      Append(next, begin, layout_.partial_blocks);
       Append(begin, end, layout_.full_blocks);
       next = end;
     }
-    if (next < range.end) Append(next, range.end, layout_.partial_blocks);
+    Append(next, range.end, layout_.partial_blocks);
   }
   return EndList(layout_, PredicateId(predicate));
 }

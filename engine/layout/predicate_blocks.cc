@@ -8,7 +8,7 @@
 namespace sparseserve {
 namespace {
 
-constexpr int64_t kBlockTokens = kPageTokens;
+constexpr int32_t kBlockTokens = kPageTokens;
 
 // Positions of a tile's rows, and how far they may look back at most.
 struct RowSpan {
@@ -38,19 +38,38 @@ class BlocksOfKeys {
  public:
   explicit BlocksOfKeys(std::vector<BlockRange>& ranges) : ranges_(ranges) {}
 
-  // Keys [begin, end), if there are any.
+  // Keys [begin, end), if there are any. REQUIRES: begin >= 0.
   void Add(int64_t begin, int64_t end) {
     if (begin >= end) return;
-    const auto first = static_cast<int32_t>(begin / kBlockTokens);
-    const auto stop = static_cast<int32_t>((end - 1) / kBlockTokens + 1);
-    if (!ranges_.empty() && first <= ranges_.back().end) {
-      ranges_.back().end = std::max(ranges_.back().end, stop);
+    const BlockRange range = BlocksOf(begin, end);
+    if (!ranges_.empty() && range.begin <= ranges_.back().end) {
+      ranges_.back().end = std::max(ranges_.back().end, range.end);
     } else {
-      ranges_.push_back({first, stop});
+      ranges_.push_back(range);
+    }
+  }
+
+  // Keys [begin + k * step, end + k * step) for k < count.
+  // REQUIRES: begin >= 0; kBlockTokens or more keys lie between neighbours, and
+  // between what was added before and the first, so that no block is in two.
+  void AddRepeated(int64_t begin, int64_t end, int64_t step, int64_t count) {
+    if (count <= 0) return;
+    const size_t size = ranges_.size();
+    ranges_.resize(size + count);
+    for (size_t i = size; i < ranges_.size(); ++i) {
+      ranges_[i] = BlocksOf(begin, end);
+      begin += step;
+      end += step;
     }
   }
 
  private:
+  static BlockRange BlocksOf(int64_t begin, int64_t end) {
+    const auto first = static_cast<uint64_t>(begin) / kBlockTokens;
+    const auto last = static_cast<uint64_t>(end - 1) / kBlockTokens;
+    return {static_cast<int32_t>(first), static_cast<int32_t>(last + 1)};
+  }
+
   std::vector<BlockRange>& ranges_;
 };
 
@@ -101,9 +120,11 @@ struct SeenByRule {
       return blocks.Add(std::max<int64_t>(rows.first - most * step, 0),
                         rows.last + 1);
     }
-    for (int64_t back = most * step; back > 0; back -= step) {
-      blocks.Add(std::max<int64_t>(rows.first - back, 0), rows.last - back + 1);
-    }
+    // The furthest may begin before the first key.
+    const int64_t begin = rows.first - most * step;
+    blocks.Add(std::max<int64_t>(begin, 0), rows.last - most * step + 1);
+    blocks.AddRepeated(begin + step, begin + step + rows.rows(), step,
+                       most - 1);
   }
 
   // The columns before `end`.
@@ -116,9 +137,16 @@ struct SeenByRule {
       return blocks.Add(std::max(begin, rows.begin()),
                         LastColumnEnd(rule, end));
     }
-    for (; begin < end; begin += period) {
-      blocks.Add(std::max(begin, rows.begin()),
-                 std::min(begin + rule.columns, end));
+    if (begin >= end) return;
+    // A window may cut the first, and the tile the last.
+    blocks.Add(std::max(begin, rows.begin()),
+               std::min(begin + rule.columns, end));
+    const int64_t more = (end - 1 - begin) / period;
+    blocks.AddRepeated(begin + period, begin + period + rule.columns, period,
+                       more - 1);
+    if (more > 0) {
+      begin += more * period;
+      blocks.Add(begin, std::min(begin + rule.columns, end));
     }
   }
 

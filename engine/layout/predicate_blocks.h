@@ -11,8 +11,8 @@
 namespace sparseserve {
 
 // Replaces `ranges` with the blocks of which some row of the tile sees a key:
-// ascending, neither overlapping nor touching; the tile's own is always among
-// them. Blocks are of kPageTokens.
+// ascending and without overlap; the tile's own is always among them. Blocks
+// are of kPageTokens.
 void SeenBlocks(const KeyPredicate& predicate, const QueryTile& tile,
                 std::vector<BlockRange>& ranges);
 
