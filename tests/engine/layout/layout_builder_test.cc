@@ -85,6 +85,40 @@ TEST(LayoutBuilderTest, WindowThatEndsOnABorderLeavesFullBlocks) {
   EXPECT_TRUE(builder.layout().Validate().ok());
 }
 
+TEST(LayoutBuilderTest, WholeBlocksOfSinksAreFull) {
+  LayoutBuilder builder(1);
+  // Keys 0 ... 129, and from 571 ... 634 on.
+  builder.AddTile(Tile(640, 64));
+  builder.Assign(0, builder.AddListOf({SinkWindowKeys{130, 70}}));
+  EXPECT_THAT(builder.layout().full_blocks, ElementsAre(0, 1));
+  EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(2, 8, 9, 10));
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, StridesHaveFullBlocksInTheirWindowAlone) {
+  LayoutBuilder builder(1);
+  builder.AddTile(Tile(1024, 64));
+  builder.Assign(0, builder.AddListOf({StridedKeys{256}}));
+  EXPECT_THAT(builder.layout().full_blocks, ElementsAre(13, 14, 15));
+  EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(0, 4, 8, 12, 16));
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, ListsOfOnePredicateShareIt) {
+  LayoutBuilder builder(3);
+  builder.AddTile(Tile(640, 64));
+  builder.Assign(0, builder.AddListOf(Window(70)));
+  builder.Assign(1, builder.AddListOf({}));
+  builder.Assign(2, builder.AddListOf({StridedKeys{256}}));
+  builder.AddTile(Tile(704, 64));
+  for (int head = 0; head < 3; ++head) {
+    builder.Assign(head, builder.AddListOf(Window(70)));
+  }
+  EXPECT_THAT(builder.layout().predicate_of, ElementsAre(0, -1, 1, 0, 0, 0));
+  EXPECT_THAT(builder.layout().predicates,
+              ElementsAre(Window(70), KeyPredicate{StridedKeys{256}}));
+}
+
 TEST(LayoutBuilderTest, WindowNarrowsWhatAPatternShows) {
   LayoutBuilder builder(1);
   builder.AddTile(Tile(640, 64));
