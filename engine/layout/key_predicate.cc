@@ -26,11 +26,12 @@ uint64_t Repeated(uint64_t run, int64_t period) {
   return run;
 }
 
-// Keys at a multiple of `step` from `query`.
-uint64_t Steps(int64_t query, int64_t first_key, int64_t step) {
-  const int64_t from = query - first_key;
-  const int64_t first = from >= 0 ? from % step : (step - -from % step) % step;
-  return Shifted(Repeated(1, step), first);
+// Keys at a multiple of `step` before `query`, and some behind it.
+uint64_t Steps(int64_t query, int64_t first_key, int32_t step) {
+  if (query < first_key) return 0;
+  // Positions fit 32 bits, whose division is faster.
+  const auto from = static_cast<uint32_t>(query - first_key);
+  return Shifted(Repeated(1, step), from % static_cast<uint32_t>(step));
 }
 
 uint64_t Columns(const ColumnKeys& rule, int64_t first_key) {

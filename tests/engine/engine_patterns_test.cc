@@ -119,8 +119,20 @@ TEST(EnginePatternsTest, EveryStaticPatternEqualsTheReferenceOfItsRule) {
   }
 }
 
-TEST(EnginePatternsTest, ChunksAreTheWholePromptToTheBit) {
-  const auto engine = MakeEngine(TinyModel());
+class PatternsOfDtypeTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  static std::unique_ptr<Engine> Make() {
+    Engine::Options options = testing::ExactOptions();
+    options.compute_dtype = GetParam();
+    return MakeEngine(TinyModel(), options);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(EnginePatternsTest, PatternsOfDtypeTest,
+                         ::testing::Values("f32", "bf16"),
+                         [](const auto& dtype) { return dtype.param; });
+
+TEST_P(PatternsOfDtypeTest, ChunksAreTheWholePromptToTheBit) {
+  const auto engine = Make();
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 2);
   for (const StaticCase& c : StaticCases()) {
     SCOPED_TRACE(c.name);
@@ -132,8 +144,8 @@ TEST(EnginePatternsTest, ChunksAreTheWholePromptToTheBit) {
   }
 }
 
-TEST(EnginePatternsTest, ASuffixChangesNoRowBeforeIt) {
-  const auto engine = MakeEngine(TinyModel());
+TEST_P(PatternsOfDtypeTest, ASuffixChangesNoRowBeforeIt) {
+  const auto engine = Make();
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 3);
   constexpr int kEdited = 150;
   std::vector<TokenId> edited = tokens;

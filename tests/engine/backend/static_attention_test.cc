@@ -54,6 +54,23 @@ TEST_P(StaticAttentionTest, EqualsTheRuleOfEveryPattern) {
   }
 }
 
+TEST_P(StaticAttentionTest, EqualsTheRuleAtEveryLength) {
+  for (const StaticCase& c : StaticCases()) {
+    for (const int length : c.lengths) {
+      if (length > PlannedSequence::kContext) continue;
+      SCOPED_TRACE(::testing::Message() << c.name << ", length " << length);
+      PlannedSequence sequence({2, 1, 16}, 1, 9,
+                               {{Phase::kPrefill, 0, length, length},
+                                {Phase::kDecode, length - 1, 1, length}});
+      const AttentionPlan plan = sequence.Plan(c.pattern);
+      EXPECT_LE(
+          WorstError(sequence.Attend(backend(), plan, plan.layout(0)),
+                     ByRules(sequence, plan, [&](int) { return c.pattern; })),
+          1e-5);
+    }
+  }
+}
+
 TEST_P(StaticAttentionTest, EqualsTheRuleForEveryGroupAndHeadDim) {
   for (const PlannedSequence::Shape& shape :
        {PlannedSequence::Shape{9, 3, 64}, PlannedSequence::Shape{4, 4, 24},
