@@ -70,6 +70,7 @@ LoadedEngine::LoadedEngine(Options options, LoadedModel model)
   limits_.vocab_size = model_.config.vocab_size;
   limits_.context_tokens = model_.config.context_tokens;
   limits_.kv_pages = model_.kv_cache->pages();
+  limits_.attention = {model_.config.layers, model_.config.kv_heads};
   if (options_.measure_recall) {
     limits_.recall_width = int64_t{model_.config.layers} * model_.config.heads;
   }
@@ -86,8 +87,12 @@ absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
     result.slices[i].status = CheckSlice(plan.slices[i], limits_);
     if (!result.slices[i].status.ok()) continue;
     const AttentionChoice* choice = plan.slices[i].attention;
-    planned_.push_back({&plan.slices[i],
-                        choice == nullptr ? DensePattern() : choice->pattern});
+    PlannedSlice planned = {&plan.slices[i], DensePattern()};
+    if (choice != nullptr) {
+      planned.pattern = choice->pattern;
+      planned.map = choice->map.get();
+    }
+    planned_.push_back(std::move(planned));
     slice_of_.push_back(i);
   }
   if (planned_.empty()) return result;

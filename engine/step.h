@@ -77,8 +77,10 @@ struct StepSlice {
   // Sample one token from the last row.
   bool wants_token = false;
   const SamplingParams* sampling = nullptr;  // not null if wants_token
-  // Tokens that the penalties look at. `output` also numbers the draw: token
-  // number output.size() of the sequence.
+  // Tokens that the penalties look at. `prompt` also says where the prompt
+  // ends, for patterns that treat its end apart; if it is empty, the slice that
+  // wants a token ends it. `output` also numbers the draw: token number
+  // output.size() of the sequence.
   absl::Span<const TokenId> prompt;
   absl::Span<const TokenId> output;
   // Tokens that must not be drawn now (end tokens before the least length).

@@ -4,9 +4,23 @@
 #include <utility>
 
 #include "engine/base/check.h"
-#include "engine/pattern/visible_blocks.h"
+#include "engine/pattern/static_keys.h"
 
 namespace sparseserve {
+namespace {
+
+// -1 if the slice does not say where its prompt ends.
+int32_t LastPromptBlock(const StepSlice& slice) {
+  if (!slice.prompt.empty()) {
+    return static_cast<int32_t>((slice.prompt.size() - 1) / kPageTokens);
+  }
+  if (!slice.wants_token) return -1;
+  const int64_t end =
+      int64_t{slice.first_position} + static_cast<int64_t>(slice.tokens.size());
+  return static_cast<int32_t>((end - 1) / kPageTokens);
+}
+
+}  // namespace
 
 AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
   SPARSESERVE_CHECK(shape_.layer_windows.empty() ||
@@ -20,12 +34,11 @@ AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
                      [&](const Window& w) { return w.tokens == tokens; });
     if (window == windows_.end()) {
       window =
-          windows_.insert(window, {tokens, 0, LayoutBuilder(shape_.kv_heads),
-                                   LayoutBuilder(shape_.kv_heads)});
+          windows_.insert(window, {tokens, LayoutBuilder(shape_.kv_heads)});
     }
-    ++window->layers;
     window_of_.push_back(static_cast<int32_t>(window - windows_.begin()));
   }
+  same_pattern_.assign(shape_.kv_heads, 0);
 }
 
 void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
@@ -37,12 +50,9 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   pages_.assign(slices.size(), {});
   blocks_.assign(slices.size(), {});
   rules_.clear();
-  selections_.clear();
   samples_.clear();
-  for (Window& window : windows_) {
-    window.builder.Clear();
-    window.sampled.Clear();
-  }
+  for (Window& window : windows_) window.sampled.Clear();
+  GroupLayers(slices);
 
   for (const Phase phase : {Phase::kDecode, Phase::kPrefill}) {
     int64_t& group_rows =
@@ -58,9 +68,49 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
       AddSamples(i, slice);
     }
   }
-  for (const Window& window : windows_) {
-    SPARSESERVE_DCHECK(window.builder.layout().Validate().ok());
+  for (const LayerGroup& group : layer_groups_) {
+    SPARSESERVE_DCHECK(group.builder.layout().Validate().ok());
   }
+}
+
+void AttentionPlan::GroupLayers(absl::Span<const PlannedSlice> slices) {
+  std::vector<int32_t> groups = window_of_;
+  int32_t count = static_cast<int32_t>(windows_.size());
+  std::vector<const PatternMap*> maps;
+  for (const PlannedSlice& planned : slices) {
+    const PatternMap* map = planned.map;
+    if (map == nullptr ||
+        std::find(maps.begin(), maps.end(), map) != maps.end()) {
+      continue;
+    }
+    SPARSESERVE_CHECK(map->shape().layers == shape_.layers &&
+                      map->shape().kv_heads == shape_.kv_heads);
+    maps.push_back(map);
+    // Of each group those stay together whose rows of the map are equal.
+    std::vector<std::pair<int32_t, int32_t>> parts;
+    for (int32_t layer = 0; layer < shape_.layers; ++layer) {
+      const std::pair<int32_t, int32_t> part = {groups[layer],
+                                                map->FirstEqual(layer)};
+      const auto known = std::find(parts.begin(), parts.end(), part);
+      groups[layer] = static_cast<int32_t>(known - parts.begin());
+      if (known == parts.end()) parts.push_back(part);
+    }
+    count = static_cast<int32_t>(parts.size());
+  }
+  while (static_cast<int32_t>(layer_groups_.size()) < count) {
+    layer_groups_.push_back({.builder = LayoutBuilder(shape_.kv_heads)});
+  }
+  for (LayerGroup& group : layer_groups_) {
+    group.layers.clear();
+    group.builder.Clear();
+    group.selections.clear();
+  }
+  for (int32_t layer = 0; layer < shape_.layers; ++layer) {
+    LayerGroup& group = layer_groups_[groups[layer]];
+    group.window_tokens = windows_[window_of_[layer]].tokens;
+    group.layers.push_back(layer);
+  }
+  group_of_ = std::move(groups);
 }
 
 void AttentionPlan::AddRows(const StepSlice& slice) {
@@ -79,8 +129,7 @@ void AttentionPlan::AddTiles(int32_t index, const PlannedSlice& planned) {
   const int32_t begin = planned.slice->first_position;
   const int32_t end =
       begin + static_cast<int32_t>(planned.slice->tokens.size());
-  const PatternSelection selection = SelectionOf(planned.pattern);
-  if (selection.rule.has_value()) rules_.push_back(*selection.rule);
+  SetPatterns(planned);
   for (int32_t position = begin; position < end;) {
     const int32_t block = position / kBlockTokens;
     QueryTile tile;
@@ -88,9 +137,10 @@ void AttentionPlan::AddTiles(int32_t index, const PlannedSlice& planned) {
     tile.first_row = first_rows_[index] + (position - begin);
     tile.rows = std::min(end, (block + 1) * kBlockTokens) - position;
     tile.first_position = position;
-    selections_.push_back(SelectionOfTile(*planned.slice, selection, tile));
-    for (Window& window : windows_) {
-      AddList(planned.pattern, tile, window, blocks_[index]);
+    for (LayerGroup& group : layer_groups_) {
+      if (!group.layers.empty()) {
+        AddLists(planned, tile, group, blocks_[index]);
+      }
     }
     position += tile.rows;
   }
@@ -109,8 +159,9 @@ void AttentionPlan::AddSamples(int32_t index, const StepSlice& slice) {
     recall += width;
     for (Window& window : windows_) {
       window.sampled.AddTile(tile);
-      const int32_t list = window.sampled.AddList(
-          {{0, QueryBlock(tile, kPageTokens) + 1}}, window.tokens);
+      const int32_t list =
+          window.sampled.AddList({{0, QueryBlock(tile, kPageTokens) + 1}},
+                                 {.window_tokens = window.tokens});
       for (int32_t head = 0; head < shape_.kv_heads; ++head) {
         window.sampled.Assign(head, list);
       }
@@ -118,26 +169,58 @@ void AttentionPlan::AddSamples(int32_t index, const StepSlice& slice) {
   }
 }
 
-void AttentionPlan::AddList(const PatternSpec& pattern, const QueryTile& tile,
-                            Window& window, AttentionBlocks& blocks) {
-  const int32_t block_tokens = window.builder.layout().block_tokens;
-  window.builder.AddTile(tile);
-  VisibleBlocks(pattern, tile, block_tokens, ranges_);
-  const int32_t list = window.builder.AddList(
-      ranges_, NarrowerWindow(WindowTokens(pattern), window.tokens));
-  for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-    window.builder.Assign(head, list);
+void AttentionPlan::SetPatterns(const PlannedSlice& planned) {
+  patterns_.specs = planned.map == nullptr
+                        ? absl::MakeConstSpan(&planned.pattern, 1)
+                        : planned.map->patterns();
+  patterns_.selections.clear();
+  patterns_.rules.clear();
+  for (const PatternSpec& spec : patterns_.specs) {
+    patterns_.selections.push_back(SelectionOf(spec));
+    const auto& rule = patterns_.selections.back().rule;
+    patterns_.rules.push_back(
+        rule.has_value() ? static_cast<int32_t>(rules_.size()) : -1);
+    if (rule.has_value()) rules_.push_back(*rule);
   }
-  const int64_t passes = int64_t{window.layers} * shape_.kv_heads;
-  const int64_t selecting = int64_t{SelectingLayers(window)} * shape_.kv_heads;
-  blocks.computed += window.builder.ListBlocks(list) * (passes - selecting);
-  blocks.allowed += (QueryBlock(tile, block_tokens) + 1) * passes;
 }
 
-TileSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
-                                             const PatternSelection& selection,
+void AttentionPlan::AddLists(const PlannedSlice& planned, const QueryTile& tile,
+                             LayerGroup& group, AttentionBlocks& blocks) {
+  const absl::Span<const int32_t> spec_of =
+      planned.map == nullptr ? absl::MakeConstSpan(same_pattern_)
+                             : planned.map->Row(group.layers[0]);
+  const TilePlace place = {
+      .phase = planned.slice->phase,
+      .query_block = QueryBlock(tile, kPageTokens),
+      .last_prompt_block = LastPromptBlock(*planned.slice)};
+  const int64_t layers = static_cast<int64_t>(group.layers.size());
+  patterns_.lists.assign(patterns_.specs.size(), -1);
+  group.builder.AddTile(tile);
+  for (int32_t head = 0; head < shape_.kv_heads; ++head) {
+    const int32_t spec = spec_of[head];
+    int32_t& list = patterns_.lists[spec];
+    if (list < 0) {
+      list = group.builder.AddListOf(
+          StaticKeys(patterns_.specs[spec], place).Within(group.window_tokens));
+    }
+    group.builder.Assign(head, list);
+    HeadSelection selection;
+    if (group.window_tokens == 0) {
+      selection = SelectionOfTile(*planned.slice, spec, tile);
+    }
+    group.selections.push_back(selection);
+    const int64_t selecting =
+        std::count_if(group.layers.begin(), group.layers.end(),
+                      [&](int32_t layer) { return selection.IsUsedIn(layer); });
+    blocks.computed += group.builder.ListBlocks(list) * (layers - selecting);
+    blocks.allowed += (place.query_block + 1) * layers;
+  }
+}
+
+HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
+                                             int32_t spec,
                                              const QueryTile& tile) const {
-  if (!selection.rule.has_value() || slice.phase != Phase::kPrefill) return {};
+  if (patterns_.rules[spec] < 0 || slice.phase != Phase::kPrefill) return {};
   // Rules keep the first block and the tile's own, so up to two there is
   // nothing to choose.
   if (QueryBlock(tile, kPageTokens) < 2) return {};
@@ -145,41 +228,27 @@ TileSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
       slice.wants_token &&
       tile.first_row + tile.rows ==
           first_rows_[tile.slice] + static_cast<int32_t>(slice.tokens.size());
+  const PatternSelection& selection = patterns_.selections[spec];
   if (ends_prompt && selection.is_last_block_dense) return {};
-  return {.rule = static_cast<int32_t>(rules_.size()) - 1,
-          .first_layer = selection.first_layer};
-}
-
-int32_t AttentionPlan::SelectingLayers(const Window& window) const {
-  if (window.tokens != 0) return 0;
-  int32_t layers = 0;
-  for (int32_t layer = 0; layer < shape_.layers; ++layer) {
-    if (&windows_[window_of_[layer]] == &window &&
-        selections_.back().IsUsedIn(layer)) {
-      ++layers;
-    }
-  }
-  return layers;
+  return {.rule = patterns_.rules[spec], .first_layer = selection.first_layer};
 }
 
 bool AttentionPlan::Selects(int32_t layer) const {
-  return windows_[window_of_[layer]].tokens == 0 &&
-         std::any_of(selections_.begin(), selections_.end(),
-                     [layer](const TileSelection& selection) {
+  const absl::Span<const HeadSelection> selections = this->selections(layer);
+  return std::any_of(selections.begin(), selections.end(),
+                     [layer](const HeadSelection& selection) {
                        return selection.IsUsedIn(layer);
                      });
 }
 
 void AttentionPlan::CountSelected(int32_t layer, const BlockLayout& selected) {
   SPARSESERVE_DCHECK(selected.Validate().ok());
-  SPARSESERVE_CHECK(selected.tiles.size() == selections_.size());
-  for (size_t t = 0; t < selections_.size(); ++t) {
-    if (!selections_[t].IsUsedIn(layer)) continue;
-    AttentionBlocks& blocks = blocks_[selected.tiles[t].slice];
-    for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-      blocks.computed +=
-          selected.ListBlocks(selected.list_of[t * shape_.kv_heads + head]);
-    }
+  const absl::Span<const HeadSelection> selections = this->selections(layer);
+  SPARSESERVE_CHECK(selected.list_of.size() == selections.size());
+  for (size_t i = 0; i < selections.size(); ++i) {
+    if (!selections[i].IsUsedIn(layer)) continue;
+    const QueryTile& tile = selected.tiles[i / shape_.kv_heads];
+    blocks_[tile.slice].computed += selected.ListBlocks(selected.list_of[i]);
   }
 }
 

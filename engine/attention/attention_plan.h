@@ -6,6 +6,7 @@
 #include "absl/types/span.h"
 #include "engine/backend/backend.h"
 #include "engine/layout/layout_builder.h"
+#include "engine/pattern/pattern_map.h"
 #include "engine/pattern/pattern_spec.h"
 #include "engine/step.h"
 
@@ -14,15 +15,17 @@ namespace sparseserve {
 // One sequence's part of a step with the rule that its attention follows.
 struct PlannedSlice {
   const StepSlice* slice = nullptr;
-  PatternSpec pattern;
+  PatternSpec pattern = {};
+  const PatternMap* map = nullptr;  // if not null, in place of `pattern`
 };
 
 // What attention needs to know of a step, worked out once and used by every
 // layer: the order of the batch's rows (all decode rows, then all prefill
 // rows), where each row stands and stores its key and value, and the layouts
-// that all slices' patterns became: one for each window that the model's layers
-// have, since a window of the checkpoint narrows whatever a slice asks for.
-// Keeps its memory between steps. One thread.
+// that all slices' patterns became. Layers share one if the checkpoint gives
+// them the same window, which narrows whatever a slice asks for, and every
+// slice the same patterns, head by head; heads of a tile share a list if they
+// have the same pattern. Keeps its memory between steps. One thread.
 class AttentionPlan {
  public:
   struct Shape {
@@ -37,7 +40,8 @@ class AttentionPlan {
   explicit AttentionPlan(Shape shape);
 
   // Replaces the plan. REQUIRES: every slice has tokens, and pages for all its
-  // positions; the slices' pages outlive the plan's use.
+  // positions; the slices' pages outlive the plan's use; maps are for the
+  // plan's shape.
   void Build(absl::Span<const PlannedSlice> slices);
 
   RowGroups groups() const { return groups_; }
@@ -55,14 +59,16 @@ class AttentionPlan {
   absl::Span<const absl::Span<const PageId>> pages() const { return pages_; }
   // Where the layer selects, what its rules choose from.
   const BlockLayout& layout(int32_t layer) const {
-    return windows_[window_of_[layer]].builder.layout();
+    return layer_groups_[group_of_[layer]].builder.layout();
   }
 
-  // Whether some tile of the layer chooses its blocks by scores.
+  // Whether some head of the layer chooses its blocks by scores.
   bool Selects(int32_t layer) const;
   absl::Span<const SelectionRule> rules() const { return rules_; }
-  // [tiles of every layout]
-  absl::Span<const TileSelection> selections() const { return selections_; }
+  // [tiles of the layer's layout, kv_heads]
+  absl::Span<const HeadSelection> selections(int32_t layer) const {
+    return layer_groups_[group_of_[layer]].selections;
+  }
   // Counts the blocks that a layer's rules chose. Once for each layer that
   // selects, with what Backend::Select made of it.
   void CountSelected(int32_t layer, const BlockLayout& selected);
@@ -86,27 +92,41 @@ class AttentionPlan {
   // What layers with one window share.
   struct Window {
     int32_t tokens = 0;
-    int32_t layers = 0;
-    LayoutBuilder builder;
     LayoutBuilder sampled;
   };
+  // What layers with one window and the same patterns share.
+  struct LayerGroup {
+    int32_t window_tokens = 0;
+    std::vector<int32_t> layers;
+    LayoutBuilder builder;
+    std::vector<HeadSelection> selections;  // [tiles, kv_heads]
+  };
+  // A slice's patterns while its tiles are added.
+  struct Patterns {
+    absl::Span<const PatternSpec> specs;
+    std::vector<PatternSelection> selections;  // [specs]
+    std::vector<int32_t> rules;                // [specs]: -1 if none
+    std::vector<int32_t> lists;                // [specs] of the tile at hand
+  };
 
+  void GroupLayers(absl::Span<const PlannedSlice> slices);
   void AddRows(const StepSlice& slice);
   void AddTiles(int32_t index, const PlannedSlice& planned);
   void AddSamples(int32_t index, const StepSlice& slice);
-  // The tile's list for one window, the same for all KV heads.
-  void AddList(const PatternSpec& pattern, const QueryTile& tile,
-               Window& window, AttentionBlocks& blocks);
-  // Which rule the tile of a slice follows.
-  TileSelection SelectionOfTile(const StepSlice& slice,
-                                const PatternSelection& selection,
+  void SetPatterns(const PlannedSlice& planned);
+  // The tile's lists in one group of layers.
+  void AddLists(const PlannedSlice& planned, const QueryTile& tile,
+                LayerGroup& group, AttentionBlocks& blocks);
+  // Which rule a head with a pattern follows.
+  HeadSelection SelectionOfTile(const StepSlice& slice, int32_t spec,
                                 const QueryTile& tile) const;
-  // Layers of the window where the latest tile selects.
-  int32_t SelectingLayers(const Window& window) const;
 
   Shape shape_;
   std::vector<Window> windows_;     // distinct ones
   std::vector<int32_t> window_of_;  // [layers]: index into windows_
+  // Of this step those that have layers; others are kept for their memory.
+  std::vector<LayerGroup> layer_groups_;
+  std::vector<int32_t> group_of_;  // [layers]: index into layer_groups_
   RowGroups groups_;
   std::vector<int32_t> first_rows_;
   std::vector<TokenId> tokens_;
@@ -116,8 +136,9 @@ class AttentionPlan {
   std::vector<AttentionBlocks> blocks_;
   std::vector<Sample> samples_;
   std::vector<SelectionRule> rules_;
-  std::vector<TileSelection> selections_;
-  std::vector<BlockRange> ranges_;  // scratch
+  // [kv_heads]: 0, for slices whose heads have one pattern.
+  std::vector<int32_t> same_pattern_;
+  Patterns patterns_;
 };
 
 }  // namespace sparseserve

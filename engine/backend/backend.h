@@ -126,13 +126,13 @@ struct SelectArgs {
   absl::Span<const absl::Span<const PageId>> pages;
   float scale = 1.0f;
   float softcap = 0.0f;
-  // What tiles visit that no rule is for.
+  // What heads visit that no rule is for.
   const BlockLayout* base = nullptr;
   absl::Span<const SelectionRule> rules;
-  absl::Span<const TileSelection> selections;  // [base->tiles]
-  int32_t layer = 0;                           // what TileSelection looks at
-  // Replaced by base's tiles, each KV head with a list of its own where a rule
-  // chose it.
+  absl::Span<const HeadSelection> selections;  // [base->tiles, kv.kv_heads]
+  int32_t layer = 0;                           // what HeadSelection looks at
+  // Replaced by base's tiles: heads that a rule is for with lists of their own,
+  // the others with copies of base's.
   LayoutBuilder* selected = nullptr;
 };
 

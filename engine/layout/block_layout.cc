@@ -70,30 +70,51 @@ absl::Status ValidateList(const BlockLayout& layout, int64_t list) {
   return absl::OkStatus();
 }
 
-// Blocks ascend, so the first one of each kind is the one to look at.
-absl::Status ValidateWindow(const BlockLayout& layout, size_t tile_index,
-                            int64_t list) {
-  const QueryTile& tile = layout.tiles[tile_index];
-  const int64_t window = layout.WindowOf(list);
-  if (window == 0) return absl::OkStatus();
-  const int64_t first = int64_t{tile.first_position} - window + 1;
-  const int64_t last = first + tile.rows - 1;
-  const int64_t full = layout.full_offsets[list];
-  if (full < layout.full_offsets[list + 1] &&
-      int64_t{layout.full_blocks[full]} * layout.block_tokens < last) {
-    return Broken("full block ", layout.full_blocks[full], " of list ", list,
-                  " begins before position ", last,
-                  ", where the window of the last row of tile ", tile_index,
-                  " begins");
+constexpr int64_t kBitsOfKeys = 64;
+
+// Whether every row of the tile sees all of a block's keys, or some row one.
+bool SeesAll(const KeyPredicate& predicate, const QueryTile& tile,
+             int64_t first_key) {
+  for (int32_t r = 0; r < tile.rows; ++r) {
+    const int64_t row = int64_t{tile.first_position} + r;
+    if (predicate.SeenBits(row, first_key) != ~uint64_t{0}) return false;
   }
-  const int64_t partial = layout.partial_offsets[list];
-  if (partial < layout.partial_offsets[list + 1] &&
-      (int64_t{layout.partial_blocks[partial]} + 1) * layout.block_tokens <=
-          first) {
-    return Broken("partial block ", layout.partial_blocks[partial], " of list ",
-                  list, " ends before position ", first,
-                  ", where the window of the first row of tile ", tile_index,
-                  " begins");
+  return true;
+}
+
+bool SeesAny(const KeyPredicate& predicate, const QueryTile& tile,
+             int64_t first_key) {
+  for (int32_t r = tile.rows - 1; r >= 0; --r) {
+    const int64_t row = int64_t{tile.first_position} + r;
+    if (predicate.SeenBits(row, first_key) != 0) return true;
+  }
+  return false;
+}
+
+absl::Status ValidatePredicate(const BlockLayout& layout, size_t tile_index,
+                               int64_t list) {
+  const KeyPredicate* predicate = layout.PredicateOf(list);
+  if (predicate == nullptr) return absl::OkStatus();
+  if (layout.block_tokens != kBitsOfKeys) {
+    return Broken("block_tokens is ", layout.block_tokens,
+                  "; predicates are for ", kBitsOfKeys);
+  }
+  const QueryTile& tile = layout.tiles[tile_index];
+  for (int64_t i = layout.full_offsets[list]; i < layout.full_offsets[list + 1];
+       ++i) {
+    const int64_t block = layout.full_blocks[i];
+    if (!SeesAll(*predicate, tile, block * kBitsOfKeys)) {
+      return Broken("full block ", block, " of list ", list,
+                    " hides a key from a row of tile ", tile_index);
+    }
+  }
+  for (int64_t i = layout.partial_offsets[list];
+       i < layout.partial_offsets[list + 1]; ++i) {
+    const int64_t block = layout.partial_blocks[i];
+    if (!SeesAny(*predicate, tile, block * kBitsOfKeys)) {
+      return Broken("partial block ", block, " of list ", list,
+                    " shows no key to any row of tile ", tile_index);
+    }
   }
   return absl::OkStatus();
 }
@@ -138,7 +159,7 @@ absl::Status ValidateTile(const BlockLayout& layout, size_t tile_index) {
                       " begins after position ", last, " of tile ", tile_index);
       }
     }
-    RETURN_IF_ERROR(ValidateWindow(layout, tile_index, list));
+    RETURN_IF_ERROR(ValidatePredicate(layout, tile_index, list));
   }
   return absl::OkStatus();
 }
@@ -158,13 +179,16 @@ absl::Status BlockLayout::Validate() const {
     return Broken(full_offsets.size(), " full offsets, but ",
                   partial_offsets.size(), " partial ones");
   }
-  if (!window_tokens.empty() &&
-      static_cast<int64_t>(window_tokens.size()) != lists()) {
-    return Broken(window_tokens.size(), " windows for ", lists(), " lists");
+  if (!predicate_of.empty() &&
+      static_cast<int64_t>(predicate_of.size()) != lists()) {
+    return Broken(predicate_of.size(), " predicates for ", lists(), " lists");
   }
   for (int64_t list = 0; list < lists(); ++list) {
-    if (WindowOf(list) < 0) {
-      return Broken("window of list ", list, " is ", WindowOf(list));
+    if (!predicate_of.empty() &&
+        (predicate_of[list] < -1 ||
+         predicate_of[list] >= static_cast<int64_t>(predicates.size()))) {
+      return Broken("list ", list, " names predicate ", predicate_of[list],
+                    " of ", predicates.size());
     }
     RETURN_IF_ERROR(ValidateList(*this, list));
   }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "engine/layout/key_predicate.h"
 
 namespace sparseserve {
 
@@ -20,19 +21,24 @@ struct QueryTile {
   int32_t first_position = 0;  // absolute position of the first row
 };
 
+// Consecutive KV blocks [begin, end).
+struct BlockRange {
+  int32_t begin = 0;
+  int32_t end = 0;
+};
+
 // KV blocks for every (tile, KV head), in compressed sparse row form. Several
 // (tile, head) pairs may share a list. Block b of a sequence covers positions
 // [b * block_tokens, (b + 1) * block_tokens) and is page b of its page table.
 //
-// A list may have a window of w tokens: a row at position p then sees keys at
-// positions in (p - w, p] alone.
+// A list may have a predicate: its rows then see those keys of its partial
+// blocks alone for which it says so. Full blocks are never masked.
 //
 // Invariants (Validate()): per list, full and partial blocks are each strictly
 // ascending and have no block in common, the list is not empty; no block begins
 // after the tile's last position; a full block ends at or before the tile's
-// first position and, with a window, begins inside that of the tile's last row;
-// a partial block does not end before the window of the tile's first row;
-// offsets ascend.
+// first position, and the list's predicate shows all of its keys to every row;
+// of a partial block some row sees a key; offsets ascend.
 struct BlockLayout {
   int32_t block_tokens = 64;
   int32_t kv_heads = 0;
@@ -44,17 +50,22 @@ struct BlockLayout {
   std::vector<int64_t> full_offsets = {0};
   std::vector<int32_t> full_blocks;
   // Likewise; here a key is visible if its position <= the row's position and
-  // inside the list's window.
+  // the list's predicate, if it has one, says so.
   std::vector<int64_t> partial_offsets = {0};
   std::vector<int32_t> partial_blocks;
-  // [lists], or empty if no list has a window; 0: this one has none.
-  std::vector<int32_t> window_tokens;
+  // Few: lists share them.
+  std::vector<KeyPredicate> predicates;
+  // [lists], or empty if no list has a predicate: its index in `predicates`;
+  // -1: causality alone.
+  std::vector<int32_t> predicate_of;
 
   int64_t lists() const {
     return static_cast<int64_t>(full_offsets.size()) - 1;
   }
-  int32_t WindowOf(int64_t list) const {
-    return window_tokens.empty() ? 0 : window_tokens[list];
+  // Null: causality alone.
+  const KeyPredicate* PredicateOf(int64_t list) const {
+    if (predicate_of.empty() || predicate_of[list] < 0) return nullptr;
+    return &predicates[predicate_of[list]];
   }
   // Blocks that a list visits.
   int64_t ListBlocks(int64_t list) const {

@@ -1,24 +1,61 @@
 #include "engine/layout/layout_builder.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "engine/base/check.h"
+#include "engine/layout/predicate_blocks.h"
+#include "engine/step.h"
 
 namespace sparseserve {
 namespace {
 
 // The blocks added since the list before become one; returns its id.
-int32_t EndList(BlockLayout& layout, int32_t window_tokens) {
-  layout.window_tokens.push_back(window_tokens);
+int32_t EndList(BlockLayout& layout, int32_t predicate) {
+  layout.predicate_of.push_back(predicate);
   layout.full_offsets.push_back(layout.full_blocks.size());
   layout.partial_offsets.push_back(layout.partial_blocks.size());
   return static_cast<int32_t>(layout.lists()) - 1;
+}
+
+void Append(absl::Span<const BlockRange> ranges, std::vector<int32_t>& blocks) {
+  int64_t count = 0;
+  for (const BlockRange& range : ranges) count += range.end - range.begin;
+  const size_t size = blocks.size();
+  blocks.resize(size + count);
+  int32_t* to = blocks.data() + size;
+  for (const BlockRange& range : ranges) {
+    const int32_t length = range.end - range.begin;
+    if (length == 1) {
+      *to = range.begin;
+    } else {
+      std::iota(to, to + length, range.begin);
+    }
+    to += length;
+  }
+}
+
+void Append(int32_t begin, int32_t end, std::vector<int32_t>& blocks) {
+  if (begin < end) Append({{begin, end}}, blocks);
+}
+
+// What is in both, each ascending and without overlap.
+void Intersect(absl::Span<const BlockRange> a, absl::Span<const BlockRange> b,
+               std::vector<BlockRange>& common) {
+  common.clear();
+  for (size_t i = 0, j = 0; i < a.size() && j < b.size();) {
+    const BlockRange range = {std::max(a[i].begin, b[j].begin),
+                              std::min(a[i].end, b[j].end)};
+    if (range.begin < range.end) common.push_back(range);
+    a[i].end < b[j].end ? ++i : ++j;
+  }
 }
 
 }  // namespace
 
 LayoutBuilder::LayoutBuilder(int32_t kv_heads) {
   SPARSESERVE_CHECK(kv_heads >= 1);
+  layout_.block_tokens = kPageTokens;
   layout_.kv_heads = kv_heads;
 }
 
@@ -29,7 +66,8 @@ void LayoutBuilder::Clear() {
   layout_.full_blocks.clear();
   layout_.partial_offsets.resize(1);
   layout_.partial_blocks.clear();
-  layout_.window_tokens.clear();
+  layout_.predicates.clear();
+  layout_.predicate_of.clear();
 }
 
 void LayoutBuilder::AddTile(const QueryTile& tile) {
@@ -41,31 +79,60 @@ void LayoutBuilder::AddTile(const QueryTile& tile) {
   layout_.list_of.resize(layout_.list_of.size() + layout_.kv_heads, -1);
 }
 
+int32_t LayoutBuilder::AddListOf(const KeyPredicate& predicate) {
+  SPARSESERVE_CHECK(!layout_.tiles.empty());
+  SeenBlocks(predicate, layout_.tiles.back(), seen_);
+  return Emit(seen_, predicate);
+}
+
 int32_t LayoutBuilder::AddList(absl::Span<const BlockRange> visible,
-                               int32_t window_tokens) {
-  SPARSESERVE_CHECK(!layout_.tiles.empty() && window_tokens >= 0);
-  const QueryTile& tile = layout_.tiles.back();
-  const int32_t query_block = QueryBlock(tile, layout_.block_tokens);
-  int32_t first_visible = 0;  // block that the first row's window reaches
-  int32_t first_full = 0;     // block that lies in every row's window
-  if (window_tokens > 0) {
-    const int32_t begin = std::max(tile.first_position - window_tokens + 1, 0);
-    const int32_t last_begin =
-        std::max(tile.first_position + tile.rows - window_tokens, 0);
-    first_visible = begin / layout_.block_tokens;
-    first_full = (last_begin + layout_.block_tokens - 1) / layout_.block_tokens;
+                               const KeyPredicate& predicate) {
+  SPARSESERVE_CHECK(!layout_.tiles.empty());
+  SeenBlocks(predicate, layout_.tiles.back(), seen_);
+  Intersect(visible, seen_, common_);
+  SPARSESERVE_CHECK(!common_.empty());
+  return Emit(common_, predicate);
+}
+
+int32_t LayoutBuilder::Emit(absl::Span<const BlockRange> seen,
+                            const KeyPredicate& predicate) {
+  const WholeBlocks whole = BlocksSeenWhole(predicate, layout_.tiles.back());
+  // Columns and steps are many short ranges before any whole block.
+  size_t first = 0;
+  if (whole.far.begin == whole.far.end) {
+    const auto before = [&](const BlockRange& range) {
+      return range.end <= whole.near.begin ||
+             whole.near.begin == whole.near.end;
+    };
+    first =
+        std::partition_point(seen.begin(), seen.end(), before) - seen.begin();
+    Append(seen.first(first), layout_.partial_blocks);
   }
-  for (const BlockRange& range : visible) {
-    const int32_t end = std::min(range.end, query_block + 1);
-    for (int32_t block = std::max(range.begin, first_visible); block < end;
-         ++block) {
-      const bool is_full = block < query_block && block >= first_full;
-      (is_full ? layout_.full_blocks : layout_.partial_blocks).push_back(block);
+  for (const BlockRange& range : seen.subspan(first)) {
+    int32_t next = range.begin;
+    for (const BlockRange& full : {whole.far, whole.near}) {
+      const int32_t begin = std::max(next, full.begin);
+      const int32_t end = std::min(range.end, full.end);
+      if (begin >= end) continue;
+      Append(next, begin, layout_.partial_blocks);
+      Append(begin, end, layout_.full_blocks);
+      next = end;
     }
+    Append(next, range.end, layout_.partial_blocks);
   }
-  const int32_t list = EndList(layout_, window_tokens);
-  SPARSESERVE_CHECK(ListBlocks(list) > 0);
-  return list;
+  return EndList(layout_, PredicateId(predicate));
+}
+
+int32_t LayoutBuilder::PredicateId(const KeyPredicate& predicate) {
+  if (predicate.IsCausality()) return -1;
+  std::vector<KeyPredicate>& known = layout_.predicates;
+  // Neighbouring lists mostly have the same.
+  const auto found = std::find(known.rbegin(), known.rend(), predicate);
+  if (found != known.rend()) {
+    return static_cast<int32_t>(known.rend() - found) - 1;
+  }
+  known.push_back(predicate);
+  return static_cast<int32_t>(known.size()) - 1;
 }
 
 int32_t LayoutBuilder::AddCopy(const BlockLayout& from, int32_t list) {
@@ -78,7 +145,8 @@ int32_t LayoutBuilder::AddCopy(const BlockLayout& from, int32_t list) {
       layout_.partial_blocks.end(),
       from.partial_blocks.begin() + from.partial_offsets[list],
       from.partial_blocks.begin() + from.partial_offsets[list + 1]);
-  return EndList(layout_, from.WindowOf(list));
+  const KeyPredicate* predicate = from.PredicateOf(list);
+  return EndList(layout_, predicate == nullptr ? -1 : PredicateId(*predicate));
 }
 
 void LayoutBuilder::Assign(int32_t kv_head, int32_t list) {

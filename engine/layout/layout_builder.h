@@ -1,19 +1,14 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "engine/layout/block_layout.h"
 
 namespace sparseserve {
 
-// Consecutive KV blocks [begin, end).
-struct BlockRange {
-  int32_t begin = 0;
-  int32_t end = 0;
-};
-
-// Builds a BlockLayout tile by tile from ranges of visible blocks; never
+// Builds a BlockLayout tile by tile from predicates and ranges of blocks; never
 // evaluates a rule per (query, key) pair. Keeps its memory between steps. One
 // thread.
 class LayoutBuilder {
@@ -27,13 +22,16 @@ class LayoutBuilder {
   // is used. REQUIRES: the tile lies in one block of positions.
   void AddTile(const QueryTile& tile);
 
-  // Adds a list for the latest tile and returns its id. Blocks after the
-  // tile's own and before every row's window are left out; the tile's own and
-  // those at the window's edge become partial, the others full.
+  // Adds the list of all that the predicate shows to the latest tile, and
+  // returns its id. Blocks that every row sees whole become full, the others
+  // partial; the tile's own is always partial.
+  int32_t AddListOf(const KeyPredicate& predicate);
+
+  // Likewise, but only those of `visible`.
   // REQUIRES: `visible` ascends, without overlap, and leaves at least one
-  // block; window_tokens >= 0, where 0 is no window.
+  // block.
   int32_t AddList(absl::Span<const BlockRange> visible,
-                  int32_t window_tokens = 0);
+                  const KeyPredicate& predicate = {});
 
   // Adds a copy of another layout's list and returns its id. REQUIRES: the list
   // is one of an equal tile.
@@ -48,7 +46,15 @@ class LayoutBuilder {
   const BlockLayout& layout() const { return layout_; }
 
  private:
+  // Adds the latest tile's list of `seen` blocks.
+  int32_t Emit(absl::Span<const BlockRange> seen,
+               const KeyPredicate& predicate);
+  // -1 for causality alone.
+  int32_t PredicateId(const KeyPredicate& predicate);
+
   BlockLayout layout_;
+  std::vector<BlockRange> seen_;    // scratch
+  std::vector<BlockRange> common_;  // scratch
 };
 
 // Index of the block that holds the tile's rows: the last that causality

@@ -26,8 +26,8 @@ struct AntidiagonalRule {
 
 using SelectionRule = std::variant<AntidiagonalRule>;
 
-// How one tile gets its lists.
-struct TileSelection {
+// How one KV head of a tile gets its list.
+struct HeadSelection {
   int32_t rule = -1;        // index among the step's rules; -1: no scores
   int32_t first_layer = 0;  // layers before it do without
 

@@ -43,6 +43,22 @@ absl::Status CheckRecall(const StepSlice& slice, const StepLimits& limits) {
   return absl::OkStatus();
 }
 
+absl::Status CheckAttention(const StepSlice& slice, const StepLimits& limits) {
+  if (slice.attention == nullptr) return absl::OkStatus();
+  if (slice.attention->map == nullptr) {
+    const absl::Status pattern = CheckPattern(slice.attention->pattern);
+    if (pattern.ok()) return pattern;
+    return BadSlice(slice, std::string(pattern.message()));
+  }
+  const PatternMap::Shape& shape = slice.attention->map->shape();
+  if (shape == limits.attention) return absl::OkStatus();
+  return BadSlice(
+      slice, absl::StrCat("its pattern map is for ", shape.layers,
+                          " layers with ", shape.kv_heads,
+                          " KV heads, the model has ", limits.attention.layers,
+                          " with ", limits.attention.kv_heads));
+}
+
 }  // namespace
 
 absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits) {
@@ -96,10 +112,7 @@ absl::Status CheckSlice(const StepSlice& slice, const StepLimits& limits) {
     return BadSlice(slice, "it wants a token but has no sampling parameters");
   }
   RETURN_IF_ERROR(CheckRecall(slice, limits));
-  if (slice.attention != nullptr) {
-    const absl::Status pattern = CheckPattern(slice.attention->pattern);
-    if (!pattern.ok()) return BadSlice(slice, std::string(pattern.message()));
-  }
+  RETURN_IF_ERROR(CheckAttention(slice, limits));
   const int64_t logits =
       static_cast<int64_t>(slice.tokens.size()) * limits.vocab_size;
   if (!slice.all_logits.empty() &&

@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "engine/attention/attention_plan.h"
+#include "engine/pattern/pattern_map.h"
 #include "engine/step.h"
 
 namespace sparseserve {
@@ -16,6 +17,7 @@ struct StepLimits {
   int32_t vocab_size = 0;
   int32_t context_tokens = 0;
   int32_t kv_pages = 0;
+  PatternMap::Shape attention;  // what a pattern map must be for
   // layers * heads, values of a row's recall; 0: recall cannot be measured.
   int64_t recall_width = 0;
 };

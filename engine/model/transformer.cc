@@ -172,7 +172,7 @@ const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,
   args.softcap = attention.softcap;
   args.base = &plan.layout(layer);
   args.rules = plan.rules();
-  args.selections = plan.selections();
+  args.selections = plan.selections(layer);
   args.layer = layer;
   args.selected = &selected_;
   backend_.Select(args);

@@ -1,5 +1,6 @@
 #include "engine/pattern/pattern_spec.h"
 
+#include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/step.h"
 
@@ -10,6 +11,20 @@ struct NameOf {
   std::string_view operator()(const DensePattern&) const { return "dense"; }
   std::string_view operator()(const SlidingWindowPattern&) const {
     return "sliding_window";
+  }
+  std::string_view operator()(const SinkWindowPattern&) const {
+    return "sink_window";
+  }
+  std::string_view operator()(const TriShapePattern&) const {
+    return "tri_shape";
+  }
+  std::string_view operator()(const StridedPattern&) const { return "strided"; }
+  std::string_view operator()(const FixedPattern&) const { return "fixed"; }
+  std::string_view operator()(const DilatedWindowPattern&) const {
+    return "dilated_window";
+  }
+  std::string_view operator()(const ChunkedLocalPattern&) const {
+    return "chunked_local";
   }
   std::string_view operator()(const XAttentionPattern&) const {
     return "xattention";
@@ -22,14 +37,50 @@ absl::Status OutOfRange(std::string_view parameter, double value,
       StrCat(parameter, " is ", value, "; allowed: ", allowed));
 }
 
+// OK if value >= least.
+absl::Status AtLeast(int32_t least, std::string_view parameter, int32_t value) {
+  if (value >= least) return absl::OkStatus();
+  return OutOfRange(parameter, value, least == 0 ? "0 or more" : "1 or more");
+}
+
 struct Check {
   absl::Status operator()(const DensePattern&) const {
     return absl::OkStatus();
   }
   absl::Status operator()(const SlidingWindowPattern& pattern) const {
-    if (pattern.window_tokens >= 1) return absl::OkStatus();
-    return OutOfRange("sliding_window: window_tokens", pattern.window_tokens,
-                      "1 or more");
+    return AtLeast(1, "sliding_window: window_tokens", pattern.window_tokens);
+  }
+  absl::Status operator()(const SinkWindowPattern& pattern) const {
+    RETURN_IF_ERROR(
+        AtLeast(0, "sink_window: sink_tokens", pattern.sink_tokens));
+    return AtLeast(1, "sink_window: window_tokens", pattern.window_tokens);
+  }
+  absl::Status operator()(const TriShapePattern& pattern) const {
+    RETURN_IF_ERROR(AtLeast(0, "tri_shape: sink_tokens", pattern.sink_tokens));
+    RETURN_IF_ERROR(
+        AtLeast(1, "tri_shape: window_tokens", pattern.window_tokens));
+    return AtLeast(0, "tri_shape: dense_blocks", pattern.dense_blocks);
+  }
+  absl::Status operator()(const StridedPattern& pattern) const {
+    return AtLeast(1, "strided: stride", pattern.stride);
+  }
+  absl::Status operator()(const FixedPattern& pattern) const {
+    RETURN_IF_ERROR(AtLeast(1, "fixed: period_tokens", pattern.period_tokens));
+    RETURN_IF_ERROR(AtLeast(1, "fixed: columns", pattern.columns));
+    RETURN_IF_ERROR(AtLeast(0, "fixed: column_group", pattern.column_group));
+    const int64_t places =
+        (int64_t{pattern.column_group} + 1) * pattern.columns;
+    if (places <= pattern.period_tokens) return absl::OkStatus();
+    return OutOfRange("fixed: (column_group + 1) * columns",
+                      static_cast<double>(places),
+                      StrCat("up to period_tokens, ", pattern.period_tokens));
+  }
+  absl::Status operator()(const DilatedWindowPattern& pattern) const {
+    RETURN_IF_ERROR(AtLeast(1, "dilated_window: dilation", pattern.dilation));
+    return AtLeast(1, "dilated_window: window_keys", pattern.window_keys);
+  }
+  absl::Status operator()(const ChunkedLocalPattern& pattern) const {
+    return AtLeast(1, "chunked_local: chunk_tokens", pattern.chunk_tokens);
   }
   absl::Status operator()(const XAttentionPattern& pattern) const {
     const int32_t stride = pattern.stride;
@@ -51,7 +102,22 @@ struct Check {
 
 struct Traits {
   PatternTraits operator()(const DensePattern&) const { return {}; }
+  PatternTraits operator()(const SinkWindowPattern&) const { return {}; }
+  // Which rows are dense follows from the prompt's length, not its content.
+  PatternTraits operator()(const TriShapePattern&) const { return {}; }
   PatternTraits operator()(const SlidingWindowPattern&) const {
+    return {.is_trained_in = true};
+  }
+  PatternTraits operator()(const StridedPattern&) const {
+    return {.is_trained_in = true};
+  }
+  PatternTraits operator()(const FixedPattern&) const {
+    return {.is_trained_in = true};
+  }
+  PatternTraits operator()(const DilatedWindowPattern&) const {
+    return {.is_trained_in = true};
+  }
+  PatternTraits operator()(const ChunkedLocalPattern&) const {
     return {.is_trained_in = true};
   }
   PatternTraits operator()(const XAttentionPattern&) const {
@@ -62,8 +128,11 @@ struct Traits {
 };
 
 struct Selection {
-  PatternSelection operator()(const DensePattern&) const { return {}; }
-  PatternSelection operator()(const SlidingWindowPattern&) const { return {}; }
+  // What positions alone say.
+  template <typename Static>
+  PatternSelection operator()(const Static&) const {
+    return {};
+  }
   PatternSelection operator()(const XAttentionPattern& pattern) const {
     return {.rule = AntidiagonalRule{pattern.stride, pattern.threshold},
             .first_layer = pattern.dense_layers,

@@ -11,21 +11,9 @@
 
 #include "absl/status/status.h"
 #include "engine/layout/selection_rule.h"
+#include "engine/pattern/static_patterns.h"
 
 namespace sparseserve {
-
-// Every key at or before the query.
-struct DensePattern {
-  friend bool operator==(const DensePattern&, const DensePattern&) = default;
-};
-
-// The latest keys, the query's own among them: a query at position p sees keys
-// at positions in (p - window_tokens, p]. As trained into Mistral and Gemma.
-struct SlidingWindowPattern {
-  int32_t window_tokens = 1;  // at least 1
-  friend bool operator==(const SlidingWindowPattern&,
-                         const SlidingWindowPattern&) = default;
-};
 
 // Of every prompt block's keys, the blocks whose antidiagonal scores carry most
 // of the weight, the first block and its own (XAttention: AntidiagonalRule of
@@ -43,7 +31,9 @@ struct XAttentionPattern {
 };
 
 using PatternSpec =
-    std::variant<DensePattern, SlidingWindowPattern, XAttentionPattern>;
+    std::variant<DensePattern, SlidingWindowPattern, SinkWindowPattern,
+                 TriShapePattern, StridedPattern, FixedPattern,
+                 DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);

@@ -3,7 +3,8 @@
 //
 //   frontier_bench --tokens=6144 --plans="xattention,8,0.95 xattention,8,0.9"
 //
-// A plan is a pattern with its parameters: dense, or
+// A plan is a pattern with its parameters: dense, sink_window,SINK,WINDOW,
+// tri_shape,SINK,WINDOW,DENSE_BLOCKS or
 // xattention,STRIDE,THRESHOLD[,DENSE_LAYERS]. Every plan's rows are
 // teacher-forced beside the dense run's in the same steps; columns are in
 // tests/README.md.
@@ -15,6 +16,7 @@
 #include <memory>
 #include <numeric>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -57,20 +59,40 @@ struct Plan {
   double attention_seconds = 0;
 };
 
+// The pattern whose text a plan is; false if it is none.
+bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
+  const auto number = [&](size_t part, auto& value) {
+    if constexpr (std::is_same_v<decltype(value), float&>) {
+      return absl::SimpleAtof(parts[part], &value);
+    } else {
+      return absl::SimpleAtoi(parts[part], &value);
+    }
+  };
+  const size_t count = parts.size();
+  if (parts[0] == "dense") return count == 1;
+  if (parts[0] == "sink_window" && count == 3) {
+    auto& own = pattern.emplace<SinkWindowPattern>();
+    return number(1, own.sink_tokens) && number(2, own.window_tokens);
+  }
+  if (parts[0] == "tri_shape" && count == 4) {
+    auto& own = pattern.emplace<TriShapePattern>();
+    return number(1, own.sink_tokens) && number(2, own.window_tokens) &&
+           number(3, own.dense_blocks);
+  }
+  if (parts[0] == "xattention" && (count == 3 || count == 4)) {
+    auto& own = pattern.emplace<XAttentionPattern>();
+    return number(1, own.stride) && number(2, own.threshold) &&
+           (count == 3 || number(3, own.dense_layers));
+  }
+  return false;
+}
+
 absl::StatusOr<Plan> ParsePlan(const std::string& text) {
   Plan plan;
   plan.name = text;
-  const std::vector<std::string> parts = absl::StrSplit(text, ',');
-  if (parts[0] == "dense" && parts.size() == 1) return plan;
-  XAttentionPattern pattern;
-  if (parts[0] != "xattention" || parts.size() < 3 || parts.size() > 4 ||
-      !absl::SimpleAtoi(parts[1], &pattern.stride) ||
-      !absl::SimpleAtof(parts[2], &pattern.threshold) ||
-      (parts.size() == 4 &&
-       !absl::SimpleAtoi(parts[3], &pattern.dense_layers))) {
+  if (!ParsePattern(absl::StrSplit(text, ','), plan.choice.pattern)) {
     return absl::InvalidArgumentError(absl::StrCat("unknown plan ", text));
   }
-  plan.choice.pattern = pattern;
   RETURN_IF_ERROR(CheckPattern(plan.choice.pattern));
   return plan;
 }
@@ -155,6 +177,7 @@ absl::Status Compare(Engine& engine, absl::Span<const TokenId> tokens,
       step.slices.push_back(sequences[p]->Next(Phase::kPrefill, chunk));
       StepSlice& slice = step.slices.back();
       slice.attention = &plans[p].choice;
+      slice.prompt = tokens;
       slice.all_logits =
           absl::MakeSpan(logits[p]).first(chunk.size() * info.vocab_size);
       slice.recall_rows = recall_rows;
@@ -193,6 +216,7 @@ absl::Status TimePrefill(Engine& engine, absl::Span<const TokenId> tokens,
     step.slices.push_back(
         sequence.Next(Phase::kPrefill, tokens.subspan(first, kChunkTokens)));
     step.slices[0].attention = &plan.choice;
+    step.slices[0].prompt = tokens;
     step.slices[0].wants_token = first + kChunkTokens >= tokens.size();
     step.slices[0].sampling = &sampling;
     ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));

@@ -56,7 +56,7 @@ class PromptStep {
         base_.Assign(head, list);
       }
     }
-    selections_.resize(base_.layout().tiles.size(), {.rule = 0});
+    selections_.resize(base_.layout().list_of.size(), {.rule = 0});
     rules_ = {AntidiagonalRule{stride, 0.9f}};
     spans_ = {table_};
     attention_.queries = ConstMatrixView(queries_.data(), kRows, width);
@@ -89,7 +89,7 @@ class PromptStep {
   std::vector<PageId> table_;
   Buffer keys_, values_;
   std::vector<float> queries_, output_;
-  std::vector<TileSelection> selections_;
+  std::vector<HeadSelection> selections_;
   std::vector<SelectionRule> rules_;
   std::vector<absl::Span<const PageId>> spans_;
   AttentionArgs attention_;

@@ -11,8 +11,9 @@ namespace {
 
 // The keys of a list, in double precision.
 struct ListedKeys {
-  // [keys]: first and last position that sees the key.
-  std::vector<int64_t> visible_from, visible_to;
+  std::vector<int64_t> positions;  // [keys]
+  std::vector<bool> is_full;       // [keys]: of a full block
+  const KeyPredicate* predicate = nullptr;
   std::vector<double> keys;    // [keys, head_dim]
   std::vector<double> values;  // [keys, head_dim]
 };
@@ -24,13 +25,15 @@ double Element(const KvLayerView& kv, const std::byte* from, int64_t index) {
   return reinterpret_cast<const float*>(from)[index];
 }
 
-void AppendBlock(const AttentionArgs& args, PageId page, int kv_head,
-                 ListedKeys& listed) {
+void AppendBlock(const AttentionArgs& args, const QueryTile& tile,
+                 int64_t block, int kv_head, ListedKeys& listed) {
   const KvLayerView& kv = args.kv;
+  const PageId page = args.pages[tile.slice][block];
   for (int offset = 0; offset < kPageTokens; ++offset) {
     const int64_t first =
         ((int64_t{page} * kv.kv_heads + kv_head) * kPageTokens + offset) *
         kv.head_dim;
+    listed.positions.push_back(block * kPageTokens + offset);
     for (int i = 0; i < kv.head_dim; ++i) {
       listed.keys.push_back(Element(kv, kv.keys, first + i));
       listed.values.push_back(Element(kv, kv.values, first + i));
@@ -41,27 +44,26 @@ void AppendBlock(const AttentionArgs& args, PageId page, int kv_head,
 ListedKeys Gather(const AttentionArgs& args, const QueryTile& tile,
                   int32_t list, int kv_head) {
   const BlockLayout& layout = *args.layout;
-  const absl::Span<const PageId> pages = args.pages[tile.slice];
   ListedKeys listed;
+  listed.predicate = layout.PredicateOf(list);
   for (int64_t i = layout.full_offsets[list]; i < layout.full_offsets[list + 1];
        ++i) {
-    AppendBlock(args, pages[layout.full_blocks[i]], kv_head, listed);
+    AppendBlock(args, tile, layout.full_blocks[i], kv_head, listed);
   }
-  constexpr int64_t kEnd = std::numeric_limits<int64_t>::max();
-  listed.visible_from.assign(listed.keys.size() / args.kv.head_dim, 0);
-  listed.visible_to.assign(listed.visible_from.size(), kEnd);
-  const int64_t window = layout.WindowOf(list);
+  listed.is_full.assign(listed.positions.size(), true);
   for (int64_t i = layout.partial_offsets[list];
        i < layout.partial_offsets[list + 1]; ++i) {
-    const int64_t block = layout.partial_blocks[i];
-    AppendBlock(args, pages[block], kv_head, listed);
-    for (int64_t key = block * kPageTokens; key < (block + 1) * kPageTokens;
-         ++key) {
-      listed.visible_from.push_back(key);
-      listed.visible_to.push_back(window == 0 ? kEnd : key + window - 1);
-    }
+    AppendBlock(args, tile, layout.partial_blocks[i], kv_head, listed);
   }
+  listed.is_full.resize(listed.positions.size(), false);
   return listed;
+}
+
+bool IsVisible(const ListedKeys& listed, size_t key, int position) {
+  if (listed.is_full[key]) return true;
+  if (listed.positions[key] > position) return false;
+  return listed.predicate == nullptr ||
+         listed.predicate->Sees(position, listed.positions[key]);
 }
 
 // Attention of one query at `position`; returns the log-sum-exp.
@@ -70,10 +72,8 @@ double AttendRow(const AttentionArgs& args, const float* query, int position,
   const int head_dim = args.kv.head_dim;
   std::vector<size_t> seen;
   std::vector<double> scores;
-  for (size_t k = 0; k < listed.visible_from.size(); ++k) {
-    if (position < listed.visible_from[k] || position > listed.visible_to[k]) {
-      continue;
-    }
+  for (size_t k = 0; k < listed.positions.size(); ++k) {
+    if (!IsVisible(listed, k, position)) continue;
     double dot = 0;
     for (int i = 0; i < head_dim; ++i) {
       dot += query[i] * listed.keys[k * head_dim + i];

@@ -64,9 +64,9 @@ std::vector<std::vector<double>> ReferenceTransformer::Logits(
     const auto row = embedding_.values.begin() + token * embedding_.columns;
     states.emplace_back(row, row + embedding_.columns);
   }
-  for (const Layer& layer : layers_) {
-    Attend(layer, visible, states);
-    for (Vector& state : states) AddMlp(layer, state);
+  for (size_t layer = 0; layer < layers_.size(); ++layer) {
+    Attend(static_cast<int>(layer), visible, states);
+    for (Vector& state : states) AddMlp(layers_[layer], state);
   }
   std::vector<std::vector<double>> logits;
   for (const Vector& state : states) {
@@ -109,8 +109,9 @@ void ReferenceTransformer::Rotate(Vector& heads, int position) const {
   }
 }
 
-void ReferenceTransformer::Attend(const Layer& layer, const Visible& visible,
+void ReferenceTransformer::Attend(int layer_index, const Visible& visible,
                                   std::vector<Vector>& states) const {
+  const Layer& layer = layers_[layer_index];
   const int count = static_cast<int>(states.size());
   std::vector<Vector> q(count), k(count), v(count);
   for (int t = 0; t < count; ++t) {
@@ -130,7 +131,7 @@ void ReferenceTransformer::Attend(const Layer& layer, const Visible& visible,
       double denominator = 0;
       Vector sum(head_dim_);
       for (int s = 0; s <= t; ++s) {
-        if (visible && !visible(kv_head, t, s)) continue;
+        if (visible && !visible(layer_index, kv_head, t, s)) continue;
         double score = 0;
         for (int d = 0; d < head_dim_; ++d) {
           score += q[t][at + d] * k[s][kv_at + d];

@@ -16,9 +16,10 @@ namespace sparseserve::testing {
 // file reader and the expansion of stored blocks. Slow and obvious.
 class ReferenceTransformer {
  public:
-  // True if, for this KV head, the query at position `row` sees the key at
-  // position `column` (<= row).
-  using Visible = std::function<bool(int kv_head, int row, int column)>;
+  // True if, for this KV head of a layer, the query at position `row` sees the
+  // key at position `column` (<= row).
+  using Visible =
+      std::function<bool(int layer, int kv_head, int row, int column)>;
 
   // REQUIRES: a complete llama file, such as TinyModel's.
   explicit ReferenceTransformer(const GgufFile& file);
@@ -44,7 +45,7 @@ class ReferenceTransformer {
   Vector Norm(const Vector& input, const Vector& gain) const;
   void Rotate(Vector& heads, int position) const;
   // Adds the attention half of a layer to every position's state.
-  void Attend(const Layer& layer, const Visible& visible,
+  void Attend(int layer_index, const Visible& visible,
               std::vector<Vector>& states) const;
   void AddMlp(const Layer& layer, Vector& state) const;
 

@@ -117,9 +117,19 @@ HWY_NOINLINE void CapScores(int columns, float scale, float softcap,
   }
 }
 
+// Lanes i, i + 1, ... whose bit is 1.
+HWY_INLINE hn::Mask<DF> LanesOf(uint64_t bits, int i) {
+  uint8_t bytes[sizeof(uint64_t)];
+  bits >>= i;
+  std::memcpy(bytes, &bits, sizeof(bytes));
+  return hn::LoadMaskBits(DF(), bytes);
+}
+
 // Turns a row of raw scores into exp(scaled score - new maximum), 0 for hidden
 // keys, and updates the row's running maximum and sum. A NaN score makes the
-// sum NaN. Not inlined, so that every tile shape rounds the same way.
+// sum NaN. With kHasBits the row's visible_bits say which keys are hidden. Not
+// inlined, so that every tile shape rounds the same way.
+template <bool kHasBits>
 HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
                              AttentionScratch& scratch) {
   const DF d;
@@ -134,11 +144,14 @@ HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
   VF greatest = hidden;
   for (int i = 0; i < columns; i += kLanes) {
     VF score = hn::Mul(hn::LoadU(d, scores + i), hn::Set(d, scale));
-    if (i + kLanes > end) {
+    if constexpr (kHasBits) {
+      const auto seen = LanesOf(scratch.visible_bits[row], i);
+      score = hn::IfThenElse(seen, score, hidden);
+    } else if (i + kLanes > end) {
       const size_t seen = static_cast<size_t>(std::max(end - i, 0));
       score = hn::IfThenElse(hn::FirstN(d, seen), score, hidden);
     }
-    if (i < begin) {
+    if (!kHasBits && i < begin) {
       const size_t passed = static_cast<size_t>(begin - i);
       score = hn::IfThenElse(hn::FirstN(d, passed), hidden, score);
     }
@@ -177,7 +190,11 @@ void AddBlockToRows(const Right<Element>& values, const AttentionBlock& block,
       CapScores(keys.columns, scale, block.softcap, scores);
       scale = 1;
     }
-    SoftmaxRow(first + r, keys.columns, scale, scores, scratch);
+    if (block.has_bits) {
+      SoftmaxRow<true>(first + r, keys.columns, scale, scores, scratch);
+    } else {
+      SoftmaxRow<false>(first + r, keys.columns, scale, scores, scratch);
+    }
     weights[r] = scores;
   }
   const int stride = RowStride(block.head_dim);

@@ -44,6 +44,8 @@ struct alignas(64) AttentionScratch {
   // none if begin >= end.
   int32_t visible_begin[kMaxPackedRows];
   int32_t visible_end[kMaxPackedRows];
+  // Where the block says so, which of them: bit k is key k.
+  uint64_t visible_bits[kMaxPackedRows];
 };
 
 // The block at hand for rows 0 ... rows - 1 of the scratch.
@@ -57,6 +59,8 @@ struct AttentionBlock {
   int head_dim = 0;           // a multiple of 8
   // Keys that some row may see; what lies behind them is not read.
   int loaded_keys = kBlockKeys;
+  // Rows see no more than visible_bits of what lies between begin and end.
+  bool has_bits = false;
   int rows = 0;
   float scale = 1.0f;
   float softcap = 0.0f;  // as in AttentionArgs

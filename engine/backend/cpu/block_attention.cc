@@ -50,26 +50,6 @@ class BlockWalk {
   const int32_t* partial_end_;
 };
 
-// Which keys of `block` each row sees; returns the end of the last that any
-// does. `window_tokens` is the list's.
-int SetVisibleKeys(const PackedRows& rows, const ListedBlock& block,
-                   int32_t window_tokens, AttentionScratch& scratch) {
-  if (block.is_full) {
-    std::fill_n(scratch.visible_begin, rows.count, 0);
-    std::fill_n(scratch.visible_end, rows.count, kBlockKeys);
-    return kBlockKeys;
-  }
-  int last = 0;
-  for (int r = 0; r < rows.count; ++r) {
-    const int end = rows.position(r) - block.index * kBlockKeys + 1;
-    const int begin = window_tokens == 0 ? 0 : end - window_tokens;
-    scratch.visible_begin[r] = std::clamp(begin, 0, kBlockKeys);
-    scratch.visible_end[r] = std::clamp(end, 0, kBlockKeys);
-    last = std::max(last, scratch.visible_end[r]);
-  }
-  return last;
-}
-
 // One past the last block of a list.
 int32_t EndOfList(const BlockLayout& layout, int32_t list) {
   int32_t end = 0;
@@ -230,7 +210,9 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     SPARSESERVE_CHECK(page >= 0 && page < kv.pages);
     return (int64_t{page} * kv.kv_heads + rows.kv_head) * block_bytes;
   };
-  const int32_t window_tokens = layout.WindowOf(list);
+  const KeyPredicate causality;
+  const KeyPredicate* listed = layout.PredicateOf(list);
+  const KeyPredicate& predicate = listed == nullptr ? causality : *listed;
   BlockWalk walk(layout, list, item.first_block, item.end_block);
   ListedBlock next;
   bool has_next = walk.Next(next);
@@ -239,18 +221,21 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     has_next = walk.Next(next);
     const int64_t offset = offset_of(block);
     const int64_t next_offset = offset_of(next);
-    kernels_.add_block(
-        {.keys = kv.keys + offset,
-         .values = kv.values + offset,
-         .next_keys = kv.keys + next_offset,
-         .next_values = kv.values + next_offset,
-         .dtype = kv.dtype,
-         .head_dim = kv.head_dim,
-         .loaded_keys = SetVisibleKeys(rows, block, window_tokens, scratch),
-         .rows = rows.count,
-         .scale = args.scale,
-         .softcap = args.softcap},
-        scratch);
+    const VisibleKeys visible =
+        block.is_full ? SetAllVisible(rows, scratch)
+                      : SetVisible(rows, block.index, predicate, scratch);
+    kernels_.add_block({.keys = kv.keys + offset,
+                        .values = kv.values + offset,
+                        .next_keys = kv.keys + next_offset,
+                        .next_values = kv.values + next_offset,
+                        .dtype = kv.dtype,
+                        .head_dim = kv.head_dim,
+                        .loaded_keys = visible.end,
+                        .has_bits = visible.has_bits,
+                        .rows = rows.count,
+                        .scale = args.scale,
+                        .softcap = args.softcap},
+                       scratch);
     if (!has_next ||
         next.index / kStretchBlocks != block.index / kStretchBlocks) {
       kernels_.end_stretch(rows.count, kv.head_dim, scratch);

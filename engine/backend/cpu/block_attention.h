@@ -6,25 +6,10 @@
 
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/attention_kernels.h"
+#include "engine/backend/cpu/packed_rows.h"
 #include "engine/base/thread_pool.h"
 
 namespace sparseserve::cpu {
-
-// Rows of one pass over a list: query rows of a tile, each with every head of
-// a KV head's group.
-struct PackedRows {
-  QueryTile tile;
-  int kv_head = 0;
-  int group = 1;
-  int first = 0;  // among the tile's rows * group
-  int count = 0;
-
-  int query_row(int r) const { return tile.first_row + (first + r) / group; }
-  int position(int r) const {
-    return tile.first_position + (first + r) / group;
-  }
-  int head(int r) const { return kv_head * group + (first + r) % group; }
-};
 
 // Attention over block lists. Work is split over (tile, KV head) pairs, and
 // over the stretches of their contexts where pairs are few, the costliest

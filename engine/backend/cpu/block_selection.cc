@@ -7,6 +7,14 @@
 #include "engine/base/check.h"
 
 namespace sparseserve::cpu {
+namespace {
+
+const HeadSelection& SelectionOf(const SelectArgs& args, size_t tile,
+                                 int32_t kv_head) {
+  return args.selections[tile * args.base->kv_heads + kv_head];
+}
+
+}  // namespace
 
 BlockSelection::BlockSelection(SimdLevel simd, ThreadPool& pool)
     : kernels_(SelectionKernelsFor(simd)), pool_(pool) {
@@ -19,13 +27,14 @@ void BlockSelection::Run(const SelectArgs& args) {
   const BlockLayout& base = *args.base;
   SPARSESERVE_CHECK(base.block_tokens == kPageTokens);
   SPARSESERVE_CHECK(base.kv_heads == args.kv.kv_heads);
-  SPARSESERVE_CHECK(args.selections.size() == base.tiles.size());
+  SPARSESERVE_CHECK(args.selections.size() == base.list_of.size());
   SPARSESERVE_CHECK(args.heads % args.kv.kv_heads == 0);
   items_.clear();
   for (int32_t t = 0; t < static_cast<int32_t>(base.tiles.size()); ++t) {
-    if (!args.selections[t].IsUsedIn(args.layer)) continue;
     for (int32_t head = 0; head < base.kv_heads; ++head) {
-      items_.push_back({t, head});
+      if (SelectionOf(args, t, head).IsUsedIn(args.layer)) {
+        items_.push_back({t, head});
+      }
     }
   }
   if (ranges_.size() < items_.size()) ranges_.resize(items_.size());
@@ -52,8 +61,8 @@ void BlockSelection::Choose(const SelectArgs& args, const Item& item,
                             Scratch& scratch,
                             std::vector<BlockRange>& ranges) const {
   const QueryTile& tile = args.base->tiles[item.tile];
-  const auto& rule =
-      std::get<AntidiagonalRule>(args.rules[args.selections[item.tile].rule]);
+  const auto& rule = std::get<AntidiagonalRule>(
+      args.rules[SelectionOf(args, item.tile, item.kv_head).rule]);
   AntidiagonalScores(kernels_, args, tile, item.kv_head, rule.stride,
                      scratch.antidiagonal, scratch.scores);
   const int64_t blocks = static_cast<int64_t>(scratch.scores.size());
@@ -71,11 +80,10 @@ void BlockSelection::Assemble(const SelectArgs& args) const {
   size_t item = 0;
   for (size_t t = 0; t < base.tiles.size(); ++t) {
     selected.AddTile(base.tiles[t]);
-    const bool selects = args.selections[t].IsUsedIn(args.layer);
     int32_t copied = -1;  // the base's list that `copy` is of
     int32_t copy = 0;
     for (int32_t head = 0; head < base.kv_heads; ++head) {
-      if (selects) {
+      if (SelectionOf(args, t, head).IsUsedIn(args.layer)) {
         selected.Assign(head, selected.AddList(ranges_[item++]));
         continue;
       }

@@ -1,5 +1,6 @@
 #include "engine/attention/attention_plan.h"
 
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -117,8 +118,8 @@ TEST(AttentionPlanTest, NarrowerOfPatternAndLayerCounts) {
   AttentionPlan plan({.layers = 2, .kv_heads = 1, .layer_windows = {1000, 70}});
   const PlannedSlice planned = {&decode.slice, SlidingWindowPattern{200}};
   plan.Build({&planned, 1});
-  EXPECT_EQ(plan.layout(0).WindowOf(0), 200);
-  EXPECT_EQ(plan.layout(1).WindowOf(0), 70);
+  EXPECT_EQ(plan.layout(0).PredicateOf(0)->window_tokens, 200);
+  EXPECT_EQ(plan.layout(1).PredicateOf(0)->window_tokens, 70);
 }
 
 TEST(AttentionPlanTest, PromptBlocksBehindTheSecondFollowTheirSlicesRule) {
@@ -135,15 +136,17 @@ TEST(AttentionPlanTest, PromptBlocksBehindTheSecondFollowTheirSlicesRule) {
   plan.Build(planned);
   // Tiles: 400; 200, 256; 100, 128, 192.
   std::vector<int> ruled_tiles;
-  for (size_t t = 0; t < plan.selections().size(); ++t) {
-    if (plan.selections()[t].IsUsedIn(1)) {
-      ruled_tiles.push_back(static_cast<int>(t));
+  ASSERT_EQ(plan.selections(1).size(), 6 * 2);
+  for (int t = 0; t < 6; ++t) {
+    for (int head = 0; head < 2; ++head) {
+      const HeadSelection& selection = plan.selections(1)[t * 2 + head];
+      if (selection.IsUsedIn(1)) ruled_tiles.push_back(t);
+      EXPECT_FALSE(selection.IsUsedIn(0));
     }
-    EXPECT_FALSE(plan.selections()[t].IsUsedIn(0));
   }
-  EXPECT_THAT(ruled_tiles, ElementsAre(4, 5));
+  EXPECT_THAT(ruled_tiles, ElementsAre(4, 4, 5, 5));
   const auto& rule =
-      std::get<AntidiagonalRule>(plan.rules()[plan.selections()[4].rule]);
+      std::get<AntidiagonalRule>(plan.rules()[plan.selections(1)[4 * 2].rule]);
   EXPECT_EQ(rule.stride, 16);
   EXPECT_EQ(rule.mass, 0.5f);
   // Layer 0 is the pattern's dense one, layer 2 has a window of its own.
@@ -180,10 +183,150 @@ TEST(AttentionPlanTest, PromptsLastBlockIsDenseIfThePatternSaysSo) {
         &part.slice,
         XAttentionPattern{.dense_layers = 0, .is_last_block_dense = is_dense}};
     plan.Build({&planned, 1});
-    ASSERT_EQ(plan.selections().size(), 4);
-    EXPECT_TRUE(plan.selections()[2].IsUsedIn(0));
-    EXPECT_EQ(plan.selections()[3].IsUsedIn(0), !is_dense);
+    ASSERT_EQ(plan.selections(0).size(), 4);
+    EXPECT_TRUE(plan.selections(0)[2].IsUsedIn(0));
+    EXPECT_EQ(plan.selections(0)[3].IsUsedIn(0), !is_dense);
   }
+}
+
+PatternMap Map(int layers, int kv_heads, std::vector<PatternSpec> patterns,
+               const std::vector<int32_t>& pattern_of) {
+  return PatternMap::Create({layers, kv_heads}, std::move(patterns), pattern_of)
+      .value();
+}
+
+TEST(AttentionPlanTest, HeadsAndLayersOfAMapHaveTheirPatterns) {
+  const Part part(Phase::kPrefill, 640, 64, 0);
+  AttentionPlan plan(
+      {.layers = 4, .kv_heads = 3, .layer_windows = {0, 0, 100, 0}});
+  const PatternMap map =
+      Map(4, 3, {DensePattern(), SinkWindowPattern{1, 64}, StridedPattern{256}},
+          {0, 1, 0, 1, 2, 1, 1, 2, 1, 0, 1, 0});
+  const PlannedSlice planned = {.slice = &part.slice, .map = &map};
+  plan.Build({&planned, 1});
+  // Layers 1 and 2 have the same patterns, but one has a window.
+  EXPECT_EQ(&plan.layout(0), &plan.layout(3));
+  EXPECT_NE(&plan.layout(0), &plan.layout(1));
+  EXPECT_NE(&plan.layout(1), &plan.layout(2));
+  EXPECT_THAT(plan.layout(0).list_of, ElementsAre(0, 1, 0));
+  EXPECT_THAT(plan.layout(1).list_of, ElementsAre(0, 1, 0));
+  const BlockLayout& first = plan.layout(0);
+  EXPECT_EQ(first.PredicateOf(0), nullptr);
+  EXPECT_EQ(*first.PredicateOf(1), (KeyPredicate{SinkWindowKeys{1, 64}}));
+  EXPECT_EQ(*plan.layout(2).PredicateOf(1),
+            (KeyPredicate{StridedKeys{256}, 100}));
+  // Dense: 11 blocks; sink and window: 3; strides: 2, 6, and 6 to 10; within
+  // 100 tokens: window 2 and strides 3 (8, 9 and 10).
+  EXPECT_EQ(plan.blocks(0).allowed, 11 * 12);
+  EXPECT_EQ(plan.blocks(0).computed,
+            2 * (11 + 3 + 11) + (3 + 6 + 3) + (2 + 3 + 2));
+}
+
+TEST(AttentionPlanTest, SlicesOfDifferentMapsShareAStep) {
+  const Part one(Phase::kPrefill, 0, 130, 0);
+  const Part two(Phase::kPrefill, 0, 130, 10);
+  const Part three(Phase::kDecode, 129, 1, 20);
+  AttentionPlan plan({.layers = 3, .kv_heads = 1});
+  const std::vector<PatternSpec> patterns = {DensePattern(),
+                                             SlidingWindowPattern{1}};
+  const PatternMap first = Map(3, 1, patterns, {0, 1, 1});
+  const PatternMap second = Map(3, 1, patterns, {0, 0, 1});
+  const PlannedSlice planned[] = {{.slice = &one.slice, .map = &first},
+                                  {.slice = &two.slice, .map = &second},
+                                  {.slice = &three.slice}};
+  plan.Build(planned);
+  // No two layers agree in both maps. Tiles: the decode row, then three each.
+  const auto blocks_of = [&](int layer) {
+    const BlockLayout& layout = plan.layout(layer);
+    EXPECT_EQ(layout.Validate(), absl::OkStatus());
+    std::vector<int64_t> blocks;
+    for (const int32_t list : layout.list_of) {
+      blocks.push_back(layout.ListBlocks(list));
+    }
+    return blocks;
+  };
+  EXPECT_THAT(blocks_of(0), ElementsAre(3, 1, 2, 3, 1, 2, 3));
+  EXPECT_THAT(blocks_of(1), ElementsAre(3, 1, 1, 1, 1, 2, 3));
+  EXPECT_THAT(blocks_of(2), ElementsAre(3, 1, 1, 1, 1, 1, 1));
+  EXPECT_EQ(plan.blocks(0).computed, 6 + 3 + 3);
+  EXPECT_EQ(plan.blocks(1).computed, 6 + 6 + 3);
+  // A step without maps needs one layout again.
+  plan.Build({&planned[2], 1});
+  EXPECT_EQ(&plan.layout(0), &plan.layout(2));
+  EXPECT_THAT(blocks_of(2), ElementsAre(3));
+}
+
+TEST(AttentionPlanTest, StaticAndSelectingHeadsShareALayer) {
+  const Part part(Phase::kPrefill, 0, 256, 0);
+  AttentionPlan plan({.layers = 2, .kv_heads = 3});
+  const PatternMap map =
+      Map(2, 3,
+          {SinkWindowPattern{4, 64}, XAttentionPattern{.dense_layers = 1},
+           XAttentionPattern{.stride = 4, .dense_layers = 0}},
+          {0, 1, 2, 0, 1, 2});
+  const PlannedSlice planned = {.slice = &part.slice, .map = &map};
+  plan.Build({&planned, 1});
+  EXPECT_EQ(&plan.layout(0), &plan.layout(1));
+  ASSERT_EQ(plan.rules().size(), 2);
+  EXPECT_TRUE(plan.Selects(0));
+  EXPECT_TRUE(plan.Selects(1));
+  const auto selecting = [&](int layer, int tile) {
+    std::vector<int> heads;
+    for (int head = 0; head < 3; ++head) {
+      if (plan.selections(layer)[tile * 3 + head].IsUsedIn(layer)) {
+        heads.push_back(head);
+      }
+    }
+    return heads;
+  };
+  EXPECT_THAT(selecting(0, 1), ElementsAre());
+  EXPECT_THAT(selecting(0, 2), ElementsAre(2));
+  EXPECT_THAT(selecting(1, 3), ElementsAre(1, 2));
+  const auto rule_of = [&](int head) {
+    return std::get<AntidiagonalRule>(
+        plan.rules()[plan.selections(1)[3 * 3 + head].rule]);
+  };
+  EXPECT_EQ(rule_of(1).stride, 8);
+  EXPECT_EQ(rule_of(2).stride, 4);
+  // Known at once: the window's blocks, and what selecting heads see where
+  // they do not select.
+  const int64_t window = 1 + 2 + 3 + 3;
+  EXPECT_EQ(plan.blocks(0).allowed, 10 * 6);
+  EXPECT_EQ(plan.blocks(0).computed, 2 * window + 10 + 3 + 3 + 3);
+  LayoutBuilder selected(3);
+  for (const QueryTile& tile : plan.layout(1).tiles) {
+    selected.AddTile(tile);
+    const int32_t block = QueryBlock(tile, kPageTokens);
+    const int32_t own = selected.AddList({{block, block + 1}});
+    for (int head = 0; head < 3; ++head) selected.Assign(head, own);
+  }
+  plan.CountSelected(0, selected.layout());
+  plan.CountSelected(1, selected.layout());
+  EXPECT_EQ(plan.blocks(0).computed, 2 * window + 10 + 9 + 2 + 2 + 2);
+}
+
+// The prompt's length says where its last blocks are, whatever the chunk.
+TEST(AttentionPlanTest, ChunksOfTriShapeAreTheWholePrompts) {
+  Part whole(Phase::kPrefill, 0, 700, 0);
+  Part begin(Phase::kPrefill, 0, 600, 0);
+  Part end(Phase::kPrefill, 600, 100, 0);
+  whole.slice.wants_token = true;
+  begin.slice.prompt = whole.slice.tokens;
+  end.slice.prompt = whole.slice.tokens;
+  AttentionPlan plan({.layers = 1, .kv_heads = 1});
+  const auto computed = [&](const Part& part) {
+    const PlannedSlice planned = {&part.slice, TriShapePattern{4, 64, 3}};
+    plan.Build({&planned, 1});
+    return plan.blocks(0).computed;
+  };
+  // Blocks 8, 9 and 10 of 0 ... 10 are dense; each other has 3 but the first
+  // two.
+  EXPECT_EQ(computed(whole), 1 + 2 + 6 * 3 + 9 + 10 + 11);
+  // Block 9 is cut in two.
+  EXPECT_EQ(computed(begin) + computed(end), computed(whole) + 10);
+  // Without a prompt or an end, nobody knows.
+  begin.slice.prompt = {};
+  EXPECT_EQ(computed(begin), 1 + 2 + 8 * 3);
 }
 
 TEST(AttentionPlanTest, SampledRowsVisitWhatDenseOnesWould) {
@@ -213,7 +356,7 @@ TEST(AttentionPlanTest, SampledRowsVisitWhatDenseOnesWould) {
   EXPECT_THAT(dense.full_blocks, ElementsAre(0, 0, 1));
   EXPECT_THAT(dense.partial_blocks, ElementsAre(1, 2));
   // The checkpoint's window is part of what dense means.
-  EXPECT_EQ(plan.sampled_layout(1).WindowOf(1), 30);
+  EXPECT_EQ(plan.sampled_layout(1).PredicateOf(1)->window_tokens, 30);
 }
 
 TEST(AttentionPlanTest, BuildingAgainForgetsTheStepBefore) {

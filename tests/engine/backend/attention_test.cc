@@ -90,10 +90,24 @@ class Batch {
     LayoutBuilder builder(shape_.kv_heads);
     for (const QueryTile& tile : layout_.tiles) {
       builder.AddTile(tile);
-      const int last = QueryBlock(tile, kPageTokens);
       for (int head = 0; head < shape_.kv_heads; ++head) {
         const int window = std::max(window_tokens - head % 2, 1);
-        builder.Assign(head, builder.AddList({{{0, last + 1}}}, window));
+        builder.Assign(head, builder.AddListOf({.window_tokens = window}));
+      }
+    }
+    layout_ = builder.layout();
+    EXPECT_EQ(layout_.Validate(), absl::OkStatus());
+    return *this;
+  }
+
+  // Every (tile, KV head) gets the list of a rule, heads in turn.
+  Batch& Ruled(const std::vector<KeyPredicate>& predicates) {
+    LayoutBuilder builder(shape_.kv_heads);
+    for (const QueryTile& tile : layout_.tiles) {
+      builder.AddTile(tile);
+      for (int head = 0; head < shape_.kv_heads; ++head) {
+        builder.Assign(head,
+                       builder.AddListOf(predicates[head % predicates.size()]));
       }
     }
     layout_ = builder.layout();
@@ -324,6 +338,70 @@ TEST_P(AttentionTest, WindowsEqualReferenceForEveryShape) {
     Batch batch(shape, MixedSlices(), 6);
     ExpectEqualsReference(backend(), batch.Windowed(70));
   }
+}
+
+// Every rule, with and without a window; some hide whole rows of a block.
+std::vector<KeyPredicate> Predicates() {
+  std::vector<KeyPredicate> predicates;
+  for (const KeyRule& rule :
+       {KeyRule(SinkWindowKeys{5, 70}), KeyRule(StridedKeys{37}),
+        KeyRule(StridedKeys{128}), KeyRule(ColumnKeys{100, 90, 10}),
+        KeyRule(ColumnKeys{50, 3, 2, false}), KeyRule(DilatedKeys{3, 60}),
+        KeyRule(DilatedKeys{90, 4}), KeyRule(ChunkKeys{100})}) {
+    predicates.push_back({rule});
+    predicates.push_back({rule, 111});
+  }
+  return predicates;
+}
+
+TEST_P(AttentionTest, EveryPredicateEqualsReference) {
+  for (const KeyPredicate& predicate : Predicates()) {
+    SCOPED_TRACE(testing::Message() << "rule " << predicate.rule.index());
+    Batch batch(kModelShape, MixedSlices(), 9);
+    ExpectEqualsReference(backend(), batch.Ruled({predicate}));
+  }
+}
+
+TEST_P(AttentionTest, HeadsOfDifferentPredicatesEqualReferenceForEveryShape) {
+  for (const Shape& shape : kShapes) {
+    SCOPED_TRACE(Named(shape));
+    Batch batch(shape, MixedSlices(), 10);
+    ExpectEqualsReference(
+        backend(),
+        batch.Ruled({{StridedKeys{37}}, {ColumnKeys{100, 90, 10}, 170}}));
+    Batch capped(shape, {{1300, 3}, {129, 129}}, 11);
+    ExpectEqualsReference(
+        backend(), capped.Ruled({{DilatedKeys{7, 90}}, {}}).SoftCapped(0.7f));
+  }
+}
+
+TEST_P(AttentionTest, RowOfAPredicateIsTheSameAloneAndInABatch) {
+  for (const KeyPredicate& predicate : Predicates()) {
+    SCOPED_TRACE(testing::Message() << "rule " << predicate.rule.index());
+    Batch whole(kModelShape, {{750, 100}}, 7);
+    Batch last(kModelShape, {{750, 1}}, 7);
+    const int64_t width = last.args().queries.columns;
+    std::copy(whole.queries().end() - width, whole.queries().end(),
+              last.queries().begin());
+    backend().Attention(whole.Ruled({predicate}).args());
+    backend().Attention(last.Ruled({predicate}).args());
+    const std::vector<float> all = whole.output();
+    EXPECT_EQ(std::vector<float>(all.end() - 9 * 64, all.end()), last.output());
+  }
+}
+
+// The masks of partial blocks, where they hide nothing.
+TEST_P(AttentionTest, PredicateThatShowsAllIsDenseToTheBit) {
+  Batch dense(kModelShape, MixedSlices(), 12);
+  Batch shown(kModelShape, MixedSlices(), 12);
+  backend().Attention(dense.Dense().args());
+  backend().Attention(shown
+                          .Ruled({{SinkWindowKeys{1000, 1}},
+                                  {ColumnKeys{1000, 0, 999}},
+                                  {DilatedKeys{1, 1000}}})
+                          .args());
+  EXPECT_EQ(shown.output(), dense.output());
+  EXPECT_EQ(shown.lse(), dense.lse());
 }
 
 TEST_P(AttentionTest, SoftCappedScoresEqualReference) {

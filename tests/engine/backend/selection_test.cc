@@ -48,7 +48,7 @@ class Batch {
     AllocatePages();
     FillKv();
     for (size_t s = 0; s < slices_.size(); ++s) AddTiles(s);
-    selections_.resize(base_.layout().tiles.size(), {.rule = 0});
+    selections_.resize(base_.layout().list_of.size(), {.rule = 0});
     const int64_t width =
         int64_t{shape_.heads + 2 * shape_.kv_heads} * shape_.head_dim;
     queries_.resize(rows_ * width);
@@ -79,7 +79,23 @@ class Batch {
 
   void SoftCap(float cap) { args_.softcap = cap; }
   const BlockLayout& selected() const { return selected_.layout(); }
-  std::vector<TileSelection>& selections() { return selections_; }
+  HeadSelection& selection(size_t tile, int kv_head) {
+    return selections_[tile * shape_.kv_heads + kv_head];
+  }
+  // Heads other than `selecting` follow a pattern of positions.
+  void OnlyHeadSelects(int selecting, const KeyPredicate& others) {
+    const std::vector<QueryTile> tiles = base_.layout().tiles;
+    base_.Clear();
+    for (size_t t = 0; t < tiles.size(); ++t) {
+      base_.AddTile(tiles[t]);
+      const int32_t all = base_.AddListOf({});
+      const int32_t own = base_.AddListOf(others);
+      for (int head = 0; head < shape_.kv_heads; ++head) {
+        base_.Assign(head, head == selecting ? all : own);
+        if (head != selecting) selection(t, head) = {};
+      }
+    }
+  }
   std::vector<float>& queries() { return queries_; }
 
   // Blocks of a list, full and partial, ascending.
@@ -187,7 +203,7 @@ class Batch {
   std::vector<std::vector<PageId>> tables_;
   std::vector<absl::Span<const PageId>> spans_;
   std::vector<std::byte> keys_, values_;
-  std::vector<TileSelection> selections_;
+  std::vector<HeadSelection> selections_;
   std::vector<float> queries_;
   int64_t rows_ = 0;
   SelectArgs args_;
@@ -229,6 +245,48 @@ Tally ExpectEqualsReference(Batch& batch, const AntidiagonalRule& rule) {
     }
   }
   return tally;
+}
+
+// The blocks that the oracle chooses for a head of a tile.
+std::vector<BlockRange> OracleRanges(const SelectArgs& args,
+                                     const QueryTile& tile, int kv_head,
+                                     const AntidiagonalRule& rule) {
+  const std::vector<bool> chosen = ReferenceMassChoice(
+      ReferenceAntidiagonalScores(args, tile, kv_head, rule.stride), rule.mass);
+  std::vector<BlockRange> ranges;
+  for (int32_t b = 0; b < static_cast<int32_t>(chosen.size()); ++b) {
+    if (chosen[b]) ranges.push_back({b, b + 1});
+  }
+  return ranges;
+}
+
+// The worst error of attention over `layout` against the reference over
+// `expected`, as share of the largest output.
+double ErrorOfAttention(Backend& backend, const SelectArgs& args,
+                        const BlockLayout& layout,
+                        const BlockLayout& expected) {
+  AttentionArgs attention;
+  attention.queries = args.queries;
+  attention.heads = args.heads;
+  attention.kv = args.kv;
+  attention.pages = args.pages;
+  attention.scale = args.scale;
+  attention.layout = &expected;
+  const ReferenceAttentionResult reference = ReferenceAttention(attention);
+
+  std::vector<float> output(reference.output.size());
+  attention.layout = &layout;
+  attention.output = {output.data(), args.queries.rows,
+                      int64_t{args.heads} * args.kv.head_dim};
+  backend.Attention(attention);
+  double worst = 0;
+  double largest = 0;
+  for (size_t i = 0; i < output.size(); ++i) {
+    const double error = std::abs(output[i] - reference.output[i]);
+    if (!(error <= worst)) worst = std::isnan(error) ? HUGE_VAL : error;
+    largest = std::max(largest, std::abs(reference.output[i]));
+  }
+  return worst / largest;
 }
 
 // A whole prompt, chunks that begin inside a block, and ends inside a group of
@@ -280,38 +338,39 @@ TEST_P(SelectionTest, AttentionOverTheChoiceEqualsReferenceOverTheOraclesSets) {
   for (const QueryTile& tile : args.base->tiles) {
     oracle.AddTile(tile);
     for (int head = 0; head < args.kv.kv_heads; ++head) {
-      const std::vector<bool> chosen = ReferenceMassChoice(
-          ReferenceAntidiagonalScores(args, tile, head, rule.stride),
-          rule.mass);
-      std::vector<BlockRange> ranges;
-      for (int32_t b = 0; b < static_cast<int32_t>(chosen.size()); ++b) {
-        if (chosen[b]) ranges.push_back({b, b + 1});
-      }
-      oracle.Assign(head, oracle.AddList(ranges));
+      oracle.Assign(head, oracle.AddList(OracleRanges(args, tile, head, rule)));
     }
   }
-  AttentionArgs attention;
-  attention.queries = args.queries;
-  attention.heads = args.heads;
-  attention.kv = args.kv;
-  attention.pages = args.pages;
-  attention.scale = args.scale;
-  attention.layout = &oracle.layout();
-  const ReferenceAttentionResult expected = ReferenceAttention(attention);
+  EXPECT_LT(
+      ErrorOfAttention(backend(), args, batch.selected(), oracle.layout()),
+      1e-5);
+}
 
-  std::vector<float> output(expected.output.size());
-  attention.layout = &batch.selected();
-  attention.output = {output.data(), args.queries.rows,
-                      int64_t{args.heads} * args.kv.head_dim};
-  backend().Attention(attention);
-  double worst = 0;
-  double largest = 0;
-  for (size_t i = 0; i < output.size(); ++i) {
-    const double error = std::abs(output[i] - expected.output[i]);
-    if (!(error <= worst)) worst = std::isnan(error) ? HUGE_VAL : error;
-    largest = std::max(largest, std::abs(expected.output[i]));
+TEST_P(SelectionTest, HeadsWithARuleAndWithoutShareALayer) {
+  const AntidiagonalRule rule = {8, 0.6f};
+  const KeyPredicate strided = {StridedKeys{100}};
+  Batch batch(kModelShape, MixedSlices(), rule, 12);
+  batch.OnlyHeadSelects(1, strided);
+  const SelectArgs& args = batch.args();
+  backend().Select(args);
+  EXPECT_EQ(batch.selected().Validate(), absl::OkStatus());
+
+  LayoutBuilder oracle(args.kv.kv_heads);
+  for (size_t t = 0; t < args.base->tiles.size(); ++t) {
+    const QueryTile& tile = args.base->tiles[t];
+    oracle.AddTile(tile);
+    const int32_t own = oracle.AddListOf(strided);
+    oracle.Assign(0, own);
+    oracle.Assign(1, oracle.AddList(OracleRanges(args, tile, 1, rule)));
+    oracle.Assign(2, own);
+    for (int head = 0; head < 3; ++head) {
+      EXPECT_EQ(Batch::Blocks(batch.selected(), t, head),
+                Batch::Blocks(oracle.layout(), t, head));
+    }
   }
-  EXPECT_LT(worst / largest, 1e-5);
+  EXPECT_LT(
+      ErrorOfAttention(backend(), args, batch.selected(), oracle.layout()),
+      1e-5);
 }
 
 TEST_P(SelectionTest, TileChoosesTheSameAloneAndInABatch) {
@@ -332,8 +391,10 @@ TEST_P(SelectionTest, TileChoosesTheSameAloneAndInABatch) {
 
 TEST_P(SelectionTest, TilesWithoutARuleKeepTheirLists) {
   Batch batch(kModelShape, {{320, 320}, {300, 1}}, {8, 0.5f}, 3);
-  batch.selections()[4] = {};
-  batch.selections()[5] = {.rule = 0, .first_layer = 1};
+  for (int head = 0; head < 3; ++head) {
+    batch.selection(4, head) = {};
+    batch.selection(5, head) = {.rule = 0, .first_layer = 1};
+  }
   backend().Select(batch.args());
   const BlockLayout& base = *batch.args().base;
   for (int head = 0; head < 3; ++head) {

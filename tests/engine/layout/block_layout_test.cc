@@ -43,7 +43,9 @@ TEST(BlockLayoutTest, AcceptsAPartialBlockThatCouldBeFull) {
 TEST(BlockLayoutTest, AcceptsWindowsThatKeepEveryInvariant) {
   BlockLayout layout = ValidLayout();
   // The last row of tile 0 stands at 191, that of tile 1 at 199.
-  layout.window_tokens = {192, 64, 200};
+  layout.predicates = {
+      {.window_tokens = 192}, {.window_tokens = 64}, {.window_tokens = 200}};
+  layout.predicate_of = {0, 1, 2};
   EXPECT_EQ(layout.Validate(), absl::OkStatus());
 }
 
@@ -120,29 +122,60 @@ INSTANTIATE_TEST_SUITE_P(
            l.partial_blocks[0] = 1;
          },
          "full block 2 of list 0 ends after position 128 of tile 0"},
-        {"WindowPerList",
+        {"PredicatePerList",
          [](BlockLayout& l) {
-           l.window_tokens = {0, 0};
+           l.predicate_of = {-1, -1};
          },
-         "2 windows for 3 lists"},
-        {"NegativeWindow",
+         "2 predicates for 3 lists"},
+        {"NegativePredicate",
          [](BlockLayout& l) {
-           l.window_tokens = {0, -1, 0};
+           l.predicate_of = {-1, -2, -1};
          },
-         "window of list 1 is -1"},
+         "list 1 names predicate -2 of 0"},
+        {"UnknownPredicate",
+         [](BlockLayout& l) {
+           l.predicates = {{.window_tokens = 64}};
+           l.predicate_of = {-1, 1, -1};
+         },
+         "list 1 names predicate 1 of 1"},
         {"FullBlockAtTheWindowsEdge",
          [](BlockLayout& l) {
-           l.window_tokens = {191, 0, 0};
+           l.predicates = {{.window_tokens = 191}};
+           l.predicate_of = {0, -1, -1};
          },
-         "full block 0 of list 0 begins before position 1, where the window "
-         "of the last row of tile 0 begins"},
+         "full block 0 of list 0 hides a key from a row of tile 0"},
+        {"FullBlockWithinAGap",
+         [](BlockLayout& l) {
+           l.predicates = {{.rule = StridedKeys{63}}};
+           l.predicate_of = {0, -1, -1};
+         },
+         "full block 0 of list 0 hides a key from a row of tile 0"},
         {"PartialBlockBehindTheWindow",
          [](BlockLayout& l) {
-           l.window_tokens = {0, 64, 0};
+           l.predicates = {{.window_tokens = 64}};
+           l.predicate_of = {-1, 0, -1};
            l.partial_blocks[1] = 0;
          },
-         "partial block 0 of list 1 ends before position 65, where the window "
-         "of the first row of tile 0 begins"},
+         "partial block 0 of list 1 shows no key to any row of tile 0"},
+        {"PartialBlockBetweenSteps",
+         [](BlockLayout& l) {
+           l.predicates = {{.rule = StridedKeys{128}}};
+           l.predicate_of = {-1, -1, 0};
+           l.full_offsets = {0, 2, 2, 3};
+           l.full_blocks = {0, 1, 2};
+           l.partial_offsets = {0, 1, 2, 4};
+           l.partial_blocks = {2, 2, 0, 3};
+         },
+         "partial block 0 of list 2 shows no key to any row of tile 1"},
+        {"BlocksOfOtherSizes",
+         [](BlockLayout& l) {
+           l.block_tokens = 128;
+           l.tiles = {{.rows = 8, .first_position = 384}};
+           l.list_of = {0, 1};
+           l.predicates = {{.window_tokens = 64}};
+           l.predicate_of = {0, 0, 0};
+         },
+         "block_tokens is 128; predicates are for 64"},
         {"PartialBlockInTheFuture",
          [](BlockLayout& l) { l.partial_blocks[1] = 3; },
          "partial block 3 of list 1 begins after position 191 of tile 0"},

@@ -19,6 +19,8 @@ QueryTile Tile(int first_position, int rows) {
   return tile;
 }
 
+KeyPredicate Window(int tokens) { return {.window_tokens = tokens}; }
+
 TEST(LayoutBuilderTest, SplitsVisibleBlocksIntoFullAndPartial) {
   LayoutBuilder builder(1);
   builder.AddTile(Tile(130, 5));
@@ -66,10 +68,10 @@ TEST(LayoutBuilderTest, BlocksAtTheWindowsEdgeArePartial) {
   // Rows 330 ... 339 see from 230 ... 239 on: in block 3, which no row sees
   // whole. Blocks 0 to 2 are behind every window.
   builder.AddTile(Tile(330, 10));
-  builder.Assign(0, builder.AddList({{{0, 6}}}, 101));
+  builder.Assign(0, builder.AddListOf(Window(101)));
   EXPECT_THAT(builder.layout().full_blocks, ElementsAre(4));
   EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(3, 5));
-  EXPECT_THAT(builder.layout().window_tokens, ElementsAre(101));
+  EXPECT_EQ(*builder.layout().PredicateOf(0), Window(101));
   EXPECT_TRUE(builder.layout().Validate().ok());
 }
 
@@ -77,16 +79,50 @@ TEST(LayoutBuilderTest, WindowThatEndsOnABorderLeavesFullBlocks) {
   LayoutBuilder builder(1);
   // The only row sees 128 ... 256: block 2 from its first key on.
   builder.AddTile(Tile(256, 1));
-  builder.Assign(0, builder.AddList({{{0, 5}}}, 129));
+  builder.Assign(0, builder.AddListOf(Window(129)));
   EXPECT_THAT(builder.layout().full_blocks, ElementsAre(2, 3));
   EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(4));
   EXPECT_TRUE(builder.layout().Validate().ok());
 }
 
+TEST(LayoutBuilderTest, WholeBlocksOfSinksAreFull) {
+  LayoutBuilder builder(1);
+  // Keys 0 ... 129, and from 571 ... 634 on.
+  builder.AddTile(Tile(640, 64));
+  builder.Assign(0, builder.AddListOf({SinkWindowKeys{130, 70}}));
+  EXPECT_THAT(builder.layout().full_blocks, ElementsAre(0, 1));
+  EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(2, 8, 9, 10));
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, StridesHaveFullBlocksInTheirWindowAlone) {
+  LayoutBuilder builder(1);
+  builder.AddTile(Tile(1024, 64));
+  builder.Assign(0, builder.AddListOf({StridedKeys{256}}));
+  EXPECT_THAT(builder.layout().full_blocks, ElementsAre(13, 14, 15));
+  EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(0, 4, 8, 12, 16));
+  EXPECT_TRUE(builder.layout().Validate().ok());
+}
+
+TEST(LayoutBuilderTest, ListsOfOnePredicateShareIt) {
+  LayoutBuilder builder(3);
+  builder.AddTile(Tile(640, 64));
+  builder.Assign(0, builder.AddListOf(Window(70)));
+  builder.Assign(1, builder.AddListOf({}));
+  builder.Assign(2, builder.AddListOf({StridedKeys{256}}));
+  builder.AddTile(Tile(704, 64));
+  for (int head = 0; head < 3; ++head) {
+    builder.Assign(head, builder.AddListOf(Window(70)));
+  }
+  EXPECT_THAT(builder.layout().predicate_of, ElementsAre(0, -1, 1, 0, 0, 0));
+  EXPECT_THAT(builder.layout().predicates,
+              ElementsAre(Window(70), KeyPredicate{StridedKeys{256}}));
+}
+
 TEST(LayoutBuilderTest, WindowNarrowsWhatAPatternShows) {
   LayoutBuilder builder(1);
   builder.AddTile(Tile(640, 64));
-  builder.Assign(0, builder.AddList({{{0, 1}, {8, 11}}}, 70));
+  builder.Assign(0, builder.AddList({{{0, 1}, {8, 11}}}, Window(70)));
   EXPECT_THAT(builder.layout().full_blocks, ElementsAre());
   EXPECT_THAT(builder.layout().partial_blocks, ElementsAre(8, 9, 10));
   EXPECT_TRUE(builder.layout().Validate().ok());
@@ -100,7 +136,8 @@ TEST(LayoutBuilderTest, ClearForgetsEverything) {
   builder.Assign(1, list);
   builder.Clear();
   EXPECT_EQ(builder.layout().lists(), 0);
-  EXPECT_THAT(builder.layout().window_tokens, IsEmpty());
+  EXPECT_THAT(builder.layout().predicates, IsEmpty());
+  EXPECT_THAT(builder.layout().predicate_of, IsEmpty());
   EXPECT_THAT(builder.layout().tiles, IsEmpty());
   EXPECT_TRUE(builder.layout().Validate().ok());
 }
@@ -109,14 +146,14 @@ TEST(LayoutBuilderTest, CopiesAListWithItsWindow) {
   LayoutBuilder from(1);
   from.AddTile(Tile(200, 10));
   from.AddList({{0, 4}});
-  from.Assign(0, from.AddList({{0, 4}}, /*window_tokens=*/80));
+  from.Assign(0, from.AddListOf(Window(80)));
   LayoutBuilder to(2);
   to.AddTile(Tile(200, 10));
   to.Assign(0, to.AddList({{1, 2}, {3, 4}}));
   const int32_t copy = to.AddCopy(from.layout(), 1);
   to.Assign(1, copy);
   EXPECT_EQ(copy, 1);
-  EXPECT_EQ(to.layout().WindowOf(copy), 80);
+  EXPECT_EQ(*to.layout().PredicateOf(copy), Window(80));
   EXPECT_EQ(to.ListBlocks(copy), from.ListBlocks(1));
   EXPECT_THAT(to.layout().full_blocks, testing::ElementsAre(1));
   EXPECT_THAT(to.layout().partial_blocks, testing::ElementsAre(3, 1, 2, 3));
@@ -140,7 +177,8 @@ TEST(LayoutBuilderTest, RandomTilesAndRangesKeepTheInvariants) {
           ranges.push_back({begin, end});
           begin = end + random() % 4;
         }
-        builder.Assign(head, builder.AddList(ranges, random() % 2 * 2000));
+        builder.Assign(head,
+                       builder.AddList(ranges, Window(random() % 2 * 2000)));
       }
     }
     const absl::Status status = builder.layout().Validate();

@@ -185,7 +185,7 @@ TEST(TransformerTest, ListsOfAnyShapeGoThroughTheSameForwardPass) {
   Stream stream(RandomTokens(kPrompt + 2, 1), 0);
   const auto wanted =
       ReferenceTransformer(runner.file())
-          .Logits(stream.tokens, [](int kv_head, int row, int column) {
+          .Logits(stream.tokens, [](int, int kv_head, int row, int column) {
             return Sees(kv_head, row / kPageTokens, column / kPageTokens);
           });
   runner.Forward(stream, kPrompt);

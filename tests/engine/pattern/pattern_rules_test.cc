@@ -10,6 +10,7 @@
 #include "tests/testing/encoder_rules.h"
 #include "tests/testing/etc_rule.h"
 #include "tests/testing/pooled_rules.h"
+#include "tests/testing/static_rules.h"
 
 namespace sparseserve::testing {
 namespace {
@@ -48,6 +49,32 @@ TEST(PatternRulesTest, RowsWithoutKeysAreZeroAndCountForNothing) {
   const AttendedRow one = AttendRow(query, keys, keys, 1, {{.key = 0}});
   EXPECT_DOUBLE_EQ(MergeByLse({none, one}).output[0], 1);
   EXPECT_EQ(MergeByLse({none, none}).lse, -HUGE_VAL);
+}
+
+TEST(PatternRulesTest, PatternsOfPositionsShowWhatTheirPapersSay) {
+  const auto keys = [](const PatternSpec& pattern, int64_t position) {
+    return KeysOf(StaticRuleKeys(pattern, {position, false, 300}));
+  };
+  EXPECT_THAT(keys(DensePattern(), 2), ElementsAre(0, 1, 2));
+  EXPECT_THAT(keys(SlidingWindowPattern{2}, 5), ElementsAre(4, 5));
+  EXPECT_THAT(keys(SinkWindowPattern{2, 3}, 9), ElementsAre(0, 1, 7, 8, 9));
+  EXPECT_THAT(keys(StridedPattern{4}, 13),
+              ElementsAre(1, 5, 9, 10, 11, 12, 13));
+  EXPECT_THAT(keys(StridedPattern{4, FactorizedPart::kSummary}, 13),
+              ElementsAre(1, 5, 9, 13));
+  EXPECT_THAT(keys(FixedPattern{5, 2}, 12),
+              ElementsAre(3, 4, 8, 9, 10, 11, 12));
+  EXPECT_THAT(keys(FixedPattern{5, 1, 1}, 12), ElementsAre(3, 8, 10, 11, 12));
+  EXPECT_THAT(keys(FixedPattern{5, 1, 0, FactorizedPart::kSummary}, 12),
+              ElementsAre(4, 9, 12));
+  EXPECT_THAT(keys(DilatedWindowPattern{3, 3}, 10), ElementsAre(4, 7, 10));
+  EXPECT_THAT(keys(ChunkedLocalPattern{4}, 10), ElementsAre(8, 9, 10));
+
+  // 300 tokens are blocks 0 ... 4, the last two of which begin at 192.
+  const TriShapePattern tri_shape = {1, 2, 2};
+  EXPECT_THAT(keys(tri_shape, 191), ElementsAre(0, 190, 191));
+  EXPECT_EQ(keys(tri_shape, 192).size(), 193u);
+  EXPECT_EQ(StaticRuleKeys(tri_shape, {191, true, 300}).size(), 192u);
 }
 
 TEST(PatternRulesTest, LongformerDilates) {

@@ -16,6 +16,12 @@ namespace {
 TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(DensePattern()), "dense");
   EXPECT_EQ(PatternName(SlidingWindowPattern{7}), "sliding_window");
+  EXPECT_EQ(PatternName(SinkWindowPattern()), "sink_window");
+  EXPECT_EQ(PatternName(TriShapePattern()), "tri_shape");
+  EXPECT_EQ(PatternName(StridedPattern()), "strided");
+  EXPECT_EQ(PatternName(FixedPattern()), "fixed");
+  EXPECT_EQ(PatternName(DilatedWindowPattern()), "dilated_window");
+  EXPECT_EQ(PatternName(ChunkedLocalPattern()), "chunked_local");
   EXPECT_EQ(PatternName(XAttentionPattern()), "xattention");
 }
 
@@ -32,9 +38,25 @@ TEST(PatternSpecTest, EveryKindIsListedOnce) {
 }
 
 TEST(PatternSpecTest, DefaultsAndLimitsPass) {
-  EXPECT_EQ(CheckPattern(DensePattern()), absl::OkStatus());
-  EXPECT_EQ(CheckPattern(SlidingWindowPattern()), absl::OkStatus());
-  EXPECT_EQ(CheckPattern(XAttentionPattern()), absl::OkStatus());
+  const PatternSpec kGood[] = {DensePattern(),
+                               SlidingWindowPattern(),
+                               SinkWindowPattern(),
+                               SinkWindowPattern{0, 1},
+                               TriShapePattern(),
+                               TriShapePattern{0, 1, 0},
+                               StridedPattern(),
+                               StridedPattern{1},
+                               FixedPattern(),
+                               FixedPattern{1, 1},
+                               FixedPattern{128, 32, 3},
+                               DilatedWindowPattern(),
+                               DilatedWindowPattern{1, 1},
+                               ChunkedLocalPattern(),
+                               ChunkedLocalPattern{1},
+                               XAttentionPattern()};
+  for (const PatternSpec& pattern : kGood) {
+    EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
+  }
   for (const int stride : {2, 64}) {
     EXPECT_EQ(CheckPattern(XAttentionPattern{
                   .stride = stride, .threshold = 1, .dense_layers = 0}),
@@ -50,6 +72,29 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
   } kCases[] = {
       {SlidingWindowPattern{0},
        "sliding_window: window_tokens is 0; allowed: 1 or more"},
+      {SinkWindowPattern{-1, 5},
+       "sink_window: sink_tokens is -1; allowed: 0 or more"},
+      {SinkWindowPattern{4, 0},
+       "sink_window: window_tokens is 0; allowed: 1 or more"},
+      {TriShapePattern{-4}, "tri_shape: sink_tokens is -4; allowed: 0 or more"},
+      {TriShapePattern{4, 0},
+       "tri_shape: window_tokens is 0; allowed: 1 or more"},
+      {TriShapePattern{4, 9, -1},
+       "tri_shape: dense_blocks is -1; allowed: 0 or more"},
+      {StridedPattern{0}, "strided: stride is 0; allowed: 1 or more"},
+      {FixedPattern{0}, "fixed: period_tokens is 0; allowed: 1 or more"},
+      {FixedPattern{9, 0}, "fixed: columns is 0; allowed: 1 or more"},
+      {FixedPattern{9, 1, -2}, "fixed: column_group is -2; allowed: 0 or more"},
+      {FixedPattern{100, 30, 3},
+       "fixed: (column_group + 1) * columns is 120; allowed: up to "
+       "period_tokens, 100"},
+      {FixedPattern{100, 1 << 30, 1 << 30}, "fixed: (column_group + 1)"},
+      {DilatedWindowPattern{0},
+       "dilated_window: dilation is 0; allowed: 1 or more"},
+      {DilatedWindowPattern{3, 0},
+       "dilated_window: window_keys is 0; allowed: 1 or more"},
+      {ChunkedLocalPattern{0},
+       "chunked_local: chunk_tokens is 0; allowed: 1 or more"},
       {XAttentionPattern{.stride = 0},
        "xattention: stride is 0; allowed: 2, 4, 8, 16, 32, 64"},
       {XAttentionPattern{.stride = 1}, "xattention: stride is 1"},
@@ -68,6 +113,25 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(status.message()),
                 testing::StartsWith(bad.message));
+  }
+}
+
+TEST(PatternSpecTest, StaticPatternsMayBeCutAnywhere) {
+  const struct {
+    PatternSpec pattern;
+    bool is_trained_in;
+  } kCases[] = {{DensePattern(), false},        {SlidingWindowPattern(), true},
+                {SinkWindowPattern(), false},   {TriShapePattern(), false},
+                {StridedPattern(), true},       {FixedPattern(), true},
+                {DilatedWindowPattern(), true}, {ChunkedLocalPattern(), true}};
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(PatternName(c.pattern));
+    const PatternTraits traits = TraitsOf(c.pattern);
+    EXPECT_TRUE(traits.is_selection_causal);
+    EXPECT_EQ(traits.chunk_border_tokens, 1);
+    EXPECT_EQ(traits.is_trained_in, c.is_trained_in);
+    EXPECT_TRUE(traits.is_time_predictable);
+    EXPECT_FALSE(SelectionOf(c.pattern).rule.has_value());
   }
 }
 

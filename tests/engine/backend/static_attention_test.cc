@@ -1,0 +1,160 @@
+// Attention over plans of static patterns against their rules in double
+// precision.
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/layout/layout_builder.h"
+#include "gtest/gtest.h"
+#include "tests/engine/backend/backend_under_test.h"
+#include "tests/engine/backend/planned_sequence.h"
+#include "tests/testing/reference_selection.h"
+#include "tests/testing/static_rules.h"
+
+namespace sparseserve {
+namespace {
+
+using testing::StaticCase;
+using testing::StaticCases;
+using testing::VisibleKeys;
+
+using StaticAttentionTest = BackendTest;
+
+// Rows one by one, on what is stored; and all of them, with what storing costs.
+TEST_P(StaticAttentionTest, EqualsTheRuleOfEveryPattern) {
+  std::map<std::string, double> worst;
+  for (const StaticCase& c : StaticCases()) {
+    SCOPED_TRACE(c.name);
+    // Peaked weights too.
+    for (const float scale : {1.0f, 8.0f}) {
+      SCOPED_TRACE(scale);
+      PlannedSequence sequence({}, scale, 1);
+      const AttentionPlan plan = sequence.Plan(c.pattern);
+      const auto pattern_of = [&](int) { return c.pattern; };
+      const ExpectedRows drawn = ByRules(sequence, plan, pattern_of);
+      const auto take = [&](const char* name, double error, double most) {
+        EXPECT_LE(error, most) << name;
+        worst[name] = std::max(worst[name], error);
+      };
+      take("f32",
+           WorstError(sequence.Attend(backend(), plan, plan.layout(0)), drawn),
+           1e-5);
+      const PlannedSequence::Found bf16 =
+          sequence.Attend(backend(), plan, plan.layout(0), DType::kBF16);
+      take("bf16_as_stored",
+           WorstError(bf16, ByRules(sequence, plan, pattern_of, DType::kBF16)),
+           1e-5);
+      take("bf16", TotalError(bf16, drawn), 2e-2);
+    }
+  }
+  for (const auto& [name, error] : worst) {
+    RecordProperty(name, std::to_string(error * 1e6) + "e-6");
+  }
+}
+
+TEST_P(StaticAttentionTest, EqualsTheRuleAtEveryLength) {
+  for (const StaticCase& c : StaticCases()) {
+    for (const int length : c.lengths) {
+      if (length > PlannedSequence::kContext) continue;
+      SCOPED_TRACE(::testing::Message() << c.name << ", length " << length);
+      PlannedSequence sequence({2, 1, 16}, 1, 9,
+                               {{Phase::kPrefill, 0, length, length},
+                                {Phase::kDecode, length - 1, 1, length}});
+      const AttentionPlan plan = sequence.Plan(c.pattern);
+      EXPECT_LE(
+          WorstError(sequence.Attend(backend(), plan, plan.layout(0)),
+                     ByRules(sequence, plan, [&](int) { return c.pattern; })),
+          1e-5);
+    }
+  }
+}
+
+TEST_P(StaticAttentionTest, EqualsTheRuleForEveryGroupAndHeadDim) {
+  for (const PlannedSequence::Shape& shape :
+       {PlannedSequence::Shape{9, 3, 64}, PlannedSequence::Shape{4, 4, 24},
+        PlannedSequence::Shape{8, 1, 40}, PlannedSequence::Shape{2, 1, 128},
+        PlannedSequence::Shape{1, 1, 8}}) {
+    SCOPED_TRACE(::testing::Message() << shape.heads << "/" << shape.kv_heads
+                                      << "x" << shape.head_dim);
+    for (const PatternSpec& pattern :
+         {PatternSpec(SinkWindowPattern{4, 100}),
+          PatternSpec(StridedPattern{50}), PatternSpec(FixedPattern{50, 8}),
+          PatternSpec(DilatedWindowPattern{7, 30})}) {
+      PlannedSequence sequence(shape, 1, 2);
+      const AttentionPlan plan = sequence.Plan(pattern);
+      EXPECT_LE(
+          WorstError(sequence.Attend(backend(), plan, plan.layout(0)),
+                     ByRules(sequence, plan, [&](int) { return pattern; })),
+          1e-5)
+          << PatternName(pattern);
+    }
+  }
+}
+
+TEST_P(StaticAttentionTest, HeadsOfAMapAndOneThatSelectsEqualTheirRules) {
+  const PlannedSequence::Shape shape = {8, 4, 32};
+  PlannedSequence sequence(shape, 2, 8);
+  const XAttentionPattern selecting = {
+      .threshold = 0.5f, .dense_layers = 0, .is_last_block_dense = false};
+  const std::vector<PatternSpec> patterns = {SinkWindowPattern{4, 100},
+                                             selecting, StridedPattern{50},
+                                             FixedPattern{100, 8, 1}};
+  const PatternMap map =
+      PatternMap::Create({1, 4}, patterns, {0, 1, 2, 3}).value();
+  const AttentionPlan plan = sequence.Plan(DensePattern(), &map);
+  ASSERT_TRUE(plan.Selects(0));
+
+  const AttentionArgs attention = sequence.Args(plan);
+  LayoutBuilder selected(shape.kv_heads);
+  SelectArgs select;
+  select.queries = attention.queries;
+  select.heads = attention.heads;
+  select.kv = attention.kv;
+  select.pages = attention.pages;
+  select.scale = attention.scale;
+  select.base = &plan.layout(0);
+  select.rules = plan.rules();
+  select.selections = plan.selections(0);
+  select.selected = &selected;
+  backend().Select(select);
+  const BlockLayout& layout = selected.layout();
+  ASSERT_EQ(layout.Validate(), absl::OkStatus());
+
+  // The selecting head's rows see the oracle's blocks, the others their rules'
+  // keys.
+  const int group = shape.heads / shape.kv_heads;
+  ExpectedRows expected =
+      ByRules(sequence, plan, [&](int head) { return patterns[head / group]; });
+  int left_out = 0;
+  for (size_t t = 0; t < layout.tiles.size(); ++t) {
+    const QueryTile& tile = layout.tiles[t];
+    if (!plan.selections(0)[t * shape.kv_heads + 1].IsUsedIn(0)) continue;
+    const std::vector<bool> chosen = ReferenceMassChoice(
+        ReferenceAntidiagonalScores(select, tile, 1, selecting.stride),
+        selecting.threshold);
+    left_out +=
+        static_cast<int>(std::count(chosen.begin(), chosen.end(), false));
+    for (int r = 0; r < tile.rows; ++r) {
+      VisibleKeys keys;
+      for (int key = 0; key <= tile.first_position + r; ++key) {
+        if (chosen[key / kPageTokens]) keys.push_back({.key = key});
+      }
+      const int64_t row = tile.first_row + r;
+      for (int head = group; head < 2 * group; ++head) {
+        expected[row * shape.heads + head] = sequence.Row(row, head, keys);
+      }
+    }
+  }
+  EXPECT_GT(left_out, 2);
+  EXPECT_LE(WorstError(sequence.Attend(backend(), plan, layout), expected),
+            1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Paths, StaticAttentionTest,
+                         ::testing::ValuesIn(AvailableSimdPaths()),
+                         [](const auto& path) { return path.param; });
+
+}  // namespace
+}  // namespace sparseserve

@@ -1,0 +1,278 @@
+// Patterns of positions, and maps of them, through the engine's door.
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "engine/model/gguf_file.h"
+#include "engine/pattern/attention_choice.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/reference_transformer.h"
+#include "tests/testing/static_rules.h"
+#include "tests/testing/tiny_engine.h"
+
+namespace sparseserve {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::MakeEngine;
+using testing::NextSlice;
+using testing::RandomTokens;
+using testing::ReferenceTransformer;
+using testing::StaticCase;
+using testing::StaticCases;
+using testing::StaticRuleKeys;
+using testing::Stream;
+using testing::TinyModel;
+
+constexpr int kPrompt = 230;
+constexpr int kTokens = kPrompt + 3;  // those after the prompt are decode rows
+constexpr int kVocab = TinyModel::kVocabSize;
+
+struct Outcome {
+  std::vector<float> logits;  // [tokens, vocab]
+  AttentionBlocks blocks;
+};
+
+// The prompt in chunks, then the other tokens one by one.
+Outcome Feed(Engine& engine, const std::vector<TokenId>& tokens,
+             const AttentionChoice* choice, int chunk = kPrompt) {
+  const absl::Span<const TokenId> all = tokens;
+  Stream stream(tokens, /*first_page=*/0);
+  Outcome outcome;
+  while (stream.done < static_cast<int>(tokens.size())) {
+    const bool decodes = stream.done >= kPrompt;
+    const int count = decodes ? 1 : std::min(chunk, kPrompt - stream.done);
+    std::vector<float> logits;
+    StepPlan plan;
+    plan.slices.push_back(NextSlice(stream, count, logits));
+    plan.slices[0].phase = decodes ? Phase::kDecode : Phase::kPrefill;
+    plan.slices[0].prompt = all.first(kPrompt);
+    plan.slices[0].attention = choice;
+    const StepResult result = engine.Step(plan).value();
+    EXPECT_EQ(result.slices[0].status, absl::OkStatus());
+    outcome.blocks.computed += result.slices[0].blocks.computed;
+    outcome.blocks.allowed += result.slices[0].blocks.allowed;
+    outcome.logits.insert(outcome.logits.end(), logits.begin(), logits.end());
+    stream.done += count;
+  }
+  return outcome;
+}
+
+// [tokens][key]: what a row sees by a pattern's rule.
+std::vector<std::vector<bool>> SeenBy(const PatternSpec& pattern) {
+  std::vector<std::vector<bool>> seen(kTokens, std::vector<bool>(kTokens));
+  for (int row = 0; row < kTokens; ++row) {
+    for (const auto& key :
+         StaticRuleKeys(pattern, {row, row >= kPrompt, kPrompt})) {
+      seen[row][key.key] = true;
+    }
+  }
+  return seen;
+}
+
+// `pattern_of` is [layers, KV heads] of `patterns`.
+std::vector<std::vector<double>> ReferenceLogits(
+    const TinyModel& model, const std::vector<TokenId>& tokens,
+    const std::vector<PatternSpec>& patterns,
+    const std::vector<int>& pattern_of) {
+  std::vector<std::vector<std::vector<bool>>> seen;
+  for (const PatternSpec& pattern : patterns) seen.push_back(SeenBy(pattern));
+  const std::string bytes = model.Build();
+  const auto file =
+      GgufFile::Parse(
+          absl::MakeConstSpan(reinterpret_cast<const std::byte*>(bytes.data()),
+                              bytes.size()))
+          .value();
+  return ReferenceTransformer(*file).Logits(
+      tokens, [&](int layer, int kv_head, int row, int column) -> bool {
+        return seen[pattern_of[layer * model.kv_heads + kv_head]][row][column];
+      });
+}
+
+void ExpectEqual(const std::vector<float>& found,
+                 const std::vector<std::vector<double>>& wanted) {
+  ASSERT_EQ(found.size(), wanted.size() * kVocab);
+  for (size_t row = 0; row < wanted.size(); ++row) {
+    const auto [low, high] =
+        std::minmax_element(wanted[row].begin(), wanted[row].end());
+    for (int i = 0; i < kVocab; ++i) {
+      ASSERT_NEAR(found[row * kVocab + i], wanted[row][i],
+                  1e-4 * (*high - *low))
+          << "row " << row << ", logit " << i;
+    }
+  }
+}
+
+TEST(EnginePatternsTest, EveryStaticPatternEqualsTheReferenceOfItsRule) {
+  const TinyModel model;
+  const auto engine = MakeEngine(model);
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 1);
+  for (const StaticCase& c : StaticCases()) {
+    SCOPED_TRACE(c.name);
+    const AttentionChoice choice = {.pattern = c.pattern};
+    ExpectEqual(Feed(*engine, tokens, &choice).logits,
+                ReferenceLogits(model, tokens, {c.pattern}, {0, 0, 0, 0}));
+  }
+}
+
+class PatternsOfDtypeTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  static std::unique_ptr<Engine> Make() {
+    Engine::Options options = testing::ExactOptions();
+    options.compute_dtype = GetParam();
+    return MakeEngine(TinyModel(), options);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(EnginePatternsTest, PatternsOfDtypeTest,
+                         ::testing::Values("f32", "bf16"),
+                         [](const auto& dtype) { return dtype.param; });
+
+TEST_P(PatternsOfDtypeTest, ChunksAreTheWholePromptToTheBit) {
+  const auto engine = Make();
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 2);
+  for (const StaticCase& c : StaticCases()) {
+    SCOPED_TRACE(c.name);
+    const AttentionChoice choice = {.pattern = c.pattern};
+    const Outcome whole = Feed(*engine, tokens, &choice);
+    for (const int chunk : {50, 64, 101}) {
+      ASSERT_EQ(Feed(*engine, tokens, &choice, chunk).logits, whole.logits);
+    }
+  }
+}
+
+TEST_P(PatternsOfDtypeTest, ASuffixChangesNoRowBeforeIt) {
+  const auto engine = Make();
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 3);
+  constexpr int kEdited = 150;
+  std::vector<TokenId> edited = tokens;
+  for (int i = kEdited; i < kTokens; ++i) edited[i] = (edited[i] + 7) % 256;
+  for (const StaticCase& c : StaticCases()) {
+    SCOPED_TRACE(c.name);
+    const AttentionChoice choice = {.pattern = c.pattern};
+    std::vector<float> before = Feed(*engine, tokens, &choice).logits;
+    std::vector<float> after = Feed(*engine, edited, &choice).logits;
+    EXPECT_NE(before, after);
+    before.resize(kEdited * kVocab);
+    after.resize(kEdited * kVocab);
+    ASSERT_EQ(before, after);
+  }
+}
+
+std::shared_ptr<const PatternMap> Map(std::vector<PatternSpec> patterns,
+                                      const std::vector<int32_t>& pattern_of) {
+  return std::make_shared<const PatternMap>(
+      PatternMap::Create({2, 2}, std::move(patterns), pattern_of).value());
+}
+
+TEST(EnginePatternsTest, MapOfDifferentHeadsEqualsTheReference) {
+  const TinyModel model;
+  const auto engine = MakeEngine(model);
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 4);
+  const std::vector<PatternSpec> patterns = {
+      SinkWindowPattern{4, 70}, StridedPattern{50}, ChunkedLocalPattern{100}};
+  const AttentionChoice choice = {.map = Map(patterns, {0, 1, 1, 2})};
+  const Outcome found = Feed(*engine, tokens, &choice, 100);
+  ExpectEqual(found.logits,
+              ReferenceLogits(model, tokens, patterns, {0, 1, 1, 2}));
+  EXPECT_LT(found.blocks.computed, found.blocks.allowed);
+  EXPECT_EQ(Feed(*engine, tokens, &choice).logits, found.logits);
+}
+
+TEST(EnginePatternsTest, MapOfOnePatternIsThePatternToTheBit) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 5);
+  for (const PatternSpec& pattern :
+       {PatternSpec(DensePattern()), PatternSpec(StridedPattern{50}),
+        PatternSpec(XAttentionPattern{.threshold = 0.5f, .dense_layers = 1})}) {
+    const AttentionChoice one = {.pattern = pattern};
+    const AttentionChoice map = {.map = Map({pattern}, {0, 0, 0, 0})};
+    const Outcome expected = Feed(*engine, tokens, &one);
+    const Outcome found = Feed(*engine, tokens, &map);
+    EXPECT_EQ(found.logits, expected.logits);
+    EXPECT_EQ(found.blocks.computed, expected.blocks.computed);
+  }
+}
+
+// A selecting head that keeps every block is dense; one that does not changes
+// nothing for its neighbour's list.
+TEST(EnginePatternsTest, SelectingHeadsStandBesideStaticOnes) {
+  const TinyModel model;
+  const auto engine = MakeEngine(model);
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 6);
+  const std::vector<PatternSpec> patterns = {DilatedWindowPattern{3, 40},
+                                             DensePattern()};
+  const auto selecting = [](float threshold) {
+    return XAttentionPattern{.threshold = threshold,
+                             .dense_layers = 0,
+                             .is_last_block_dense = false};
+  };
+  AttentionChoice choice = {
+      .map = Map({patterns[0], selecting(1.0f)}, {0, 1, 1, 0})};
+  const Outcome all = Feed(*engine, tokens, &choice);
+  ExpectEqual(all.logits,
+              ReferenceLogits(model, tokens, patterns, {0, 1, 1, 0}));
+  choice.map = Map({patterns[0], selecting(0.3f)}, {0, 1, 1, 0});
+  const Outcome some = Feed(*engine, tokens, &choice);
+  EXPECT_NE(some.logits, all.logits);
+  // Tiles 2 and 3 of the prompt select, in one head of either layer: they keep
+  // two blocks at least of three and of four.
+  EXPECT_LT(some.blocks.computed, all.blocks.computed);
+  EXPECT_GE(some.blocks.computed, all.blocks.computed - 2 * (1 + 2));
+  EXPECT_EQ(some.blocks.allowed, all.blocks.allowed);
+}
+
+TEST(EnginePatternsTest, SlicesOfDifferentChoicesDoNotDisturbEachOther) {
+  const auto engine = MakeEngine(TinyModel());
+  const AttentionChoice choices[] = {
+      {.map =
+           Map({SinkWindowPattern{4, 70}, StridedPattern{50}}, {0, 1, 1, 0})},
+      {.pattern = FixedPattern{100, 8}},
+      {.map = Map({DensePattern(), SlidingWindowPattern{30}}, {0, 1, 0, 1})}};
+  std::vector<Stream> streams;
+  std::vector<std::vector<float>> logits(3);
+  StepPlan plan;
+  for (int i = 0; i < 3; ++i) {
+    streams.emplace_back(RandomTokens(150 + i, 10 + i), /*first_page=*/8 * i);
+  }
+  for (int i = 0; i < 3; ++i) {
+    plan.slices.push_back(NextSlice(streams[i], 150 + i, logits[i]));
+    plan.slices[i].attention = &choices[i];
+  }
+  const StepResult together = engine->Step(plan).value();
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_EQ(together.slices[i].status, absl::OkStatus());
+    const std::vector<float> beside = logits[i];
+    StepPlan alone;
+    alone.slices.push_back(NextSlice(streams[i], 150 + i, logits[i]));
+    alone.slices[0].attention = &choices[i];
+    const StepResult result = engine->Step(alone).value();
+    EXPECT_EQ(logits[i], beside);
+    EXPECT_EQ(result.slices[0].blocks.computed,
+              together.slices[i].blocks.computed);
+  }
+}
+
+TEST(EnginePatternsTest, MapOfAnotherModelFailsItsSliceByName) {
+  const auto engine = MakeEngine(TinyModel());
+  const AttentionChoice choice = {
+      .map = std::make_shared<const PatternMap>(
+          PatternMap::Create({30, 3}, {DensePattern()},
+                             std::vector<int32_t>(90))
+              .value())};
+  Stream stream(RandomTokens(4, 1), /*first_page=*/0);
+  std::vector<float> logits;
+  StepSlice slice = NextSlice(stream, 4, logits);
+  slice.attention = &choice;
+  const absl::Status status = testing::SliceStatus(*engine, slice);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("its pattern map is for 30 layers with 3 KV heads, the "
+                        "model has 2 with 2"));
+}
+
+}  // namespace
+}  // namespace sparseserve
