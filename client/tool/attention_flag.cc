@@ -3,10 +3,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/message.h"
 
@@ -14,6 +16,8 @@ namespace sparseserve {
 namespace {
 
 using ::google::protobuf::Descriptor;
+using ::google::protobuf::EnumDescriptor;
+using ::google::protobuf::EnumValueDescriptor;
 using ::google::protobuf::FieldDescriptor;
 using ::google::protobuf::Message;
 using ::google::protobuf::OneofDescriptor;
@@ -34,6 +38,30 @@ const FieldDescriptor* FindPattern(absl::string_view name) {
                                                                       : nullptr;
 }
 
+// Values are given without what the names of all begin with: "local" is
+// FACTORIZED_PART_LOCAL. The first value is the unspecified one.
+absl::string_view ValuePrefix(const EnumDescriptor& type) {
+  return absl::StripSuffix(type.value(0)->name(), "UNSPECIFIED");
+}
+
+// "both|local|summary".
+std::string ValueNames(const EnumDescriptor& type) {
+  std::vector<std::string> names;
+  for (int i = 1; i < type.value_count(); ++i) {
+    names.push_back(absl::AsciiStrToLower(
+        absl::StripPrefix(type.value(i)->name(), ValuePrefix(type))));
+  }
+  return absl::StrJoin(names, "|");
+}
+
+// Null if there is none of this name.
+const EnumValueDescriptor* FindValue(const EnumDescriptor& type,
+                                     absl::string_view name) {
+  const EnumValueDescriptor* const value = type.FindValueByName(
+      absl::StrCat(ValuePrefix(type), absl::AsciiStrToUpper(name)));
+  return value == type.value(0) ? nullptr : value;
+}
+
 // Stands for a parameter's value in help and errors.
 std::string Placeholder(const FieldDescriptor& parameter) {
   switch (parameter.cpp_type()) {
@@ -42,6 +70,8 @@ std::string Placeholder(const FieldDescriptor& parameter) {
     case FieldDescriptor::CPPTYPE_FLOAT:
     case FieldDescriptor::CPPTYPE_DOUBLE:
       return "X";
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return ValueNames(*parameter.enum_type());
     default:
       return "N";
   }
@@ -74,6 +104,13 @@ bool SetParameter(const FieldDescriptor& parameter, absl::string_view text,
       bool value = false;
       if (!absl::SimpleAtob(text, &value)) return false;
       reflection.SetBool(&pattern, &parameter, value);
+      return true;
+    }
+    case FieldDescriptor::CPPTYPE_ENUM: {
+      const EnumValueDescriptor* const value =
+          FindValue(*parameter.enum_type(), text);
+      if (value == nullptr) return false;
+      reflection.SetEnum(&pattern, &parameter, value);
       return true;
     }
     default:

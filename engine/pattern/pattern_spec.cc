@@ -31,7 +31,8 @@ struct NameOf {
   }
 };
 
-absl::Status OutOfRange(std::string_view parameter, double value,
+template <typename Value>
+absl::Status OutOfRange(std::string_view parameter, Value value,
                         std::string_view allowed) {
   return absl::InvalidArgumentError(
       StrCat(parameter, " is ", value, "; allowed: ", allowed));
@@ -66,14 +67,17 @@ struct Check {
   }
   absl::Status operator()(const FixedPattern& pattern) const {
     RETURN_IF_ERROR(AtLeast(1, "fixed: period_tokens", pattern.period_tokens));
-    RETURN_IF_ERROR(AtLeast(1, "fixed: columns", pattern.columns));
-    RETURN_IF_ERROR(AtLeast(0, "fixed: column_group", pattern.column_group));
-    const int64_t places =
-        (int64_t{pattern.column_group} + 1) * pattern.columns;
-    if (places <= pattern.period_tokens) return absl::OkStatus();
-    return OutOfRange("fixed: (column_group + 1) * columns",
-                      static_cast<double>(places),
-                      StrCat("up to period_tokens, ", pattern.period_tokens));
+    if (pattern.columns < 1 || pattern.columns > pattern.period_tokens) {
+      return OutOfRange("fixed: columns", pattern.columns,
+                        StrCat("1 to period_tokens, ", pattern.period_tokens));
+    }
+    const int32_t groups = pattern.period_tokens / pattern.columns;
+    if (pattern.column_group < 0 || pattern.column_group >= groups) {
+      return OutOfRange(
+          "fixed: column_group", pattern.column_group,
+          StrCat("0 to period_tokens / columns - 1, ", groups - 1));
+    }
+    return absl::OkStatus();
   }
   absl::Status operator()(const DilatedWindowPattern& pattern) const {
     RETURN_IF_ERROR(AtLeast(1, "dilated_window: dilation", pattern.dilation));
@@ -104,7 +108,9 @@ struct Traits {
   PatternTraits operator()(const DensePattern&) const { return {}; }
   PatternTraits operator()(const SinkWindowPattern&) const { return {}; }
   // Which rows are dense follows from the prompt's length, not its content.
-  PatternTraits operator()(const TriShapePattern&) const { return {}; }
+  PatternTraits operator()(const TriShapePattern&) const {
+    return {.rules_decode = false};
+  }
   PatternTraits operator()(const SlidingWindowPattern&) const {
     return {.is_trained_in = true};
   }

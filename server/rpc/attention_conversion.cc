@@ -20,6 +20,18 @@ bool IsPlanName(std::string_view name) {
              name.npos;
 }
 
+// REQUIRES: a value that the enum names; CheckPart() tells.
+FactorizedPart ToPart(v1::FactorizedPart part) {
+  switch (part) {
+    case v1::FACTORIZED_PART_LOCAL:
+      return FactorizedPart::kLocal;
+    case v1::FACTORIZED_PART_SUMMARY:
+      return FactorizedPart::kSummary;
+    default:
+      return FactorizedPart::kBoth;
+  }
+}
+
 SlidingWindowPattern ToSpec(const v1::SlidingWindowPattern& proto) {
   return {.window_tokens = proto.window_tokens()};
 }
@@ -35,6 +47,50 @@ XAttentionPattern ToSpec(const v1::XAttentionPattern& proto) {
   return pattern;
 }
 
+SinkWindowPattern ToSpec(const v1::SinkWindowPattern& proto) {
+  SinkWindowPattern pattern;
+  if (proto.has_sink_tokens()) pattern.sink_tokens = proto.sink_tokens();
+  if (proto.has_window_tokens()) pattern.window_tokens = proto.window_tokens();
+  return pattern;
+}
+
+TriShapePattern ToSpec(const v1::TriShapePattern& proto) {
+  TriShapePattern pattern;
+  if (proto.has_sink_tokens()) pattern.sink_tokens = proto.sink_tokens();
+  if (proto.has_window_tokens()) pattern.window_tokens = proto.window_tokens();
+  if (proto.has_dense_blocks()) pattern.dense_blocks = proto.dense_blocks();
+  return pattern;
+}
+
+StridedPattern ToSpec(const v1::StridedPattern& proto) {
+  StridedPattern pattern;
+  if (proto.has_stride()) pattern.stride = proto.stride();
+  pattern.part = ToPart(proto.part());
+  return pattern;
+}
+
+FixedPattern ToSpec(const v1::FixedPattern& proto) {
+  FixedPattern pattern;
+  if (proto.has_period_tokens()) pattern.period_tokens = proto.period_tokens();
+  if (proto.has_columns()) pattern.columns = proto.columns();
+  if (proto.has_column_group()) pattern.column_group = proto.column_group();
+  pattern.part = ToPart(proto.part());
+  return pattern;
+}
+
+DilatedWindowPattern ToSpec(const v1::DilatedWindowPattern& proto) {
+  DilatedWindowPattern pattern;
+  if (proto.has_dilation()) pattern.dilation = proto.dilation();
+  if (proto.has_window_keys()) pattern.window_keys = proto.window_keys();
+  return pattern;
+}
+
+ChunkedLocalPattern ToSpec(const v1::ChunkedLocalPattern& proto) {
+  ChunkedLocalPattern pattern;
+  if (proto.has_chunk_tokens()) pattern.chunk_tokens = proto.chunk_tokens();
+  return pattern;
+}
+
 // None if no arm is set.
 std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
   switch (proto.pattern_case()) {
@@ -44,10 +100,33 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return ToSpec(proto.sliding_window());
     case v1::AttentionPattern::kXattention:
       return ToSpec(proto.xattention());
+    case v1::AttentionPattern::kSinkWindow:
+      return ToSpec(proto.sink_window());
+    case v1::AttentionPattern::kTriShape:
+      return ToSpec(proto.tri_shape());
+    case v1::AttentionPattern::kStrided:
+      return ToSpec(proto.strided());
+    case v1::AttentionPattern::kFixed:
+      return ToSpec(proto.fixed());
+    case v1::AttentionPattern::kDilatedWindow:
+      return ToSpec(proto.dilated_window());
+    case v1::AttentionPattern::kChunkedLocal:
+      return ToSpec(proto.chunked_local());
     case v1::AttentionPattern::PATTERN_NOT_SET:
       return std::nullopt;
   }
   return std::nullopt;
+}
+
+// Of the patterns that have a part: what is wrong with it.
+void CheckPart(std::string_view field, const v1::AttentionPattern& proto,
+               FieldErrors& errors) {
+  v1::FactorizedPart part = v1::FACTORIZED_PART_UNSPECIFIED;
+  if (proto.has_strided()) part = proto.strided().part();
+  if (proto.has_fixed()) part = proto.fixed().part();
+  if (v1::FactorizedPart_IsValid(part)) return;
+  errors.Add(StrCat(field, proto.has_fixed() ? ".fixed" : ".strided", ".part"),
+             StrCat(static_cast<int>(part)), "a value of FactorizedPart");
 }
 
 // "dense, sliding_window, ...".
@@ -94,10 +173,12 @@ std::optional<PatternSpec> ConvertPattern(std::string_view field,
     errors.Add(field, "", StrCat("one of ", ArmNames()));
     return std::nullopt;
   }
+  const int found = errors.found();
+  CheckPart(field, proto, errors);
   const absl::Status status = CheckPattern(*pattern);
-  if (status.ok()) return pattern;
-  AddParameterError(field, status, errors);
-  return std::nullopt;
+  if (!status.ok()) AddParameterError(field, status, errors);
+  if (errors.found() != found) return std::nullopt;
+  return pattern;
 }
 
 std::optional<PatternSpec> CheckChoice(const v1::AttentionChoice& choice,

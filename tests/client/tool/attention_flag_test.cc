@@ -54,6 +54,17 @@ TEST(ParseAttentionTest, EveryTypeOfParameterArrives) {
             -5);
 }
 
+TEST(ParseAttentionTest, ValuesOfEnumsAreGivenByTheirOwnPart) {
+  EXPECT_EQ(Parsed("strided:part=local").pattern().strided().part(),
+            v1::FACTORIZED_PART_LOCAL);
+  EXPECT_EQ(Parsed("fixed:part=SUMMARY").pattern().fixed().part(),
+            v1::FACTORIZED_PART_SUMMARY);
+  for (const char* value : {"", "far", "unspecified", "1"}) {
+    EXPECT_THAT(ErrorOf(std::string("strided:part=") + value),
+                HasSubstr("is not part=both|local|summary"));
+  }
+}
+
 TEST(ParseAttentionTest, AnyOtherNameIsAPlans) {
   EXPECT_EQ(Parsed("fast").plan(), "fast");
   EXPECT_EQ(Parsed("pattern").plan(), "pattern");
@@ -87,8 +98,9 @@ TEST(ParseAttentionTest, EveryParameterOfEveryPatternCanBeGiven) {
   for (int i = 0; i < arms.field_count(); ++i) {
     const auto& type = *arms.field(i)->message_type();
     for (int p = 0; p < type.field_count(); ++p) {
-      const std::string text =
-          arms.field(i)->name() + ":" + type.field(p)->name() + "=1";
+      const std::string text = arms.field(i)->name() + ":" +
+                               type.field(p)->name() +
+                               (type.field(p)->enum_type() ? "=both" : "=1");
       EXPECT_TRUE(ParseAttention(text).ok()) << text;
     }
   }

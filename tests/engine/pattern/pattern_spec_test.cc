@@ -38,22 +38,16 @@ TEST(PatternSpecTest, EveryKindIsListedOnce) {
 }
 
 TEST(PatternSpecTest, DefaultsAndLimitsPass) {
-  const PatternSpec kGood[] = {DensePattern(),
-                               SlidingWindowPattern(),
-                               SinkWindowPattern(),
-                               SinkWindowPattern{0, 1},
-                               TriShapePattern(),
-                               TriShapePattern{0, 1, 0},
-                               StridedPattern(),
-                               StridedPattern{1},
-                               FixedPattern(),
-                               FixedPattern{1, 1},
-                               FixedPattern{128, 32, 3},
-                               DilatedWindowPattern(),
-                               DilatedWindowPattern{1, 1},
-                               ChunkedLocalPattern(),
-                               ChunkedLocalPattern{1},
-                               XAttentionPattern()};
+  const PatternSpec kGood[] = {
+      DensePattern(),           SlidingWindowPattern(),
+      SinkWindowPattern(),      SinkWindowPattern{0, 1},
+      TriShapePattern(),        TriShapePattern{0, 1, 0},
+      StridedPattern(),         StridedPattern{1},
+      FixedPattern(),           FixedPattern{1, 1},
+      FixedPattern{128, 32, 3}, FixedPattern{100, 30, 2},
+      DilatedWindowPattern(),   DilatedWindowPattern{1, 1},
+      ChunkedLocalPattern(),    ChunkedLocalPattern{1},
+      XAttentionPattern()};
   for (const PatternSpec& pattern : kGood) {
     EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
@@ -83,12 +77,16 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
        "tri_shape: dense_blocks is -1; allowed: 0 or more"},
       {StridedPattern{0}, "strided: stride is 0; allowed: 1 or more"},
       {FixedPattern{0}, "fixed: period_tokens is 0; allowed: 1 or more"},
-      {FixedPattern{9, 0}, "fixed: columns is 0; allowed: 1 or more"},
-      {FixedPattern{9, 1, -2}, "fixed: column_group is -2; allowed: 0 or more"},
+      {FixedPattern{9, 0},
+       "fixed: columns is 0; allowed: 1 to period_tokens, 9"},
+      {FixedPattern{100, 1 << 30, 1 << 30},
+       "fixed: columns is 1073741824; allowed: 1 to period_tokens, 100"},
+      {FixedPattern{9, 1, -2},
+       "fixed: column_group is -2; allowed: 0 to period_tokens / columns - 1, "
+       "8"},
       {FixedPattern{100, 30, 3},
-       "fixed: (column_group + 1) * columns is 120; allowed: up to "
-       "period_tokens, 100"},
-      {FixedPattern{100, 1 << 30, 1 << 30}, "fixed: (column_group + 1)"},
+       "fixed: column_group is 3; allowed: 0 to period_tokens / columns - 1, "
+       "2"},
       {DilatedWindowPattern{0},
        "dilated_window: dilation is 0; allowed: 1 or more"},
       {DilatedWindowPattern{3, 0},

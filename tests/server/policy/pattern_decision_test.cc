@@ -76,6 +76,13 @@ TEST(DecideTest, AWindowRulesBothPhases) {
   EXPECT_EQ(Heads(decision, Phase::kDecode, pattern), 15);
 }
 
+TEST(DecideTest, OutputAfterATriShapedPromptIsDense) {
+  const PatternSpec pattern = TriShapePattern();
+  const PatternDecision decision = Decide("", pattern, Model());
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, pattern), 15);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 15);
+}
+
 TEST(PatternDecisionTest, APatternOfOutputAloneIsReportedByItsOutput) {
   PatternDecision decision;
   decision.traits.rules_prefill = false;
@@ -116,10 +123,13 @@ std::vector<std::string_view> SupportedNames(const ModelInfo& model) {
 }
 
 TEST(SupportedPatternsTest, FollowTheCheckpoint) {
-  EXPECT_THAT(SupportedNames(Model()), ElementsAre("dense", "xattention"));
-  EXPECT_THAT(SupportedNames(Gemma()), ElementsAre("dense", "xattention"));
-  EXPECT_THAT(SupportedNames(Mistral()),
-              ElementsAre("dense", "sliding_window"));
+  for (const ModelInfo& model : {Model(), Gemma()}) {
+    EXPECT_THAT(SupportedNames(model),
+                ElementsAre("dense", "sink_window", "tri_shape", "xattention"));
+  }
+  EXPECT_THAT(
+      SupportedNames(Mistral()),
+      ElementsAre("dense", "sliding_window", "sink_window", "tri_shape"));
   EXPECT_EQ(SupportedPatterns(Mistral())[1],
             PatternSpec(SlidingWindowPattern{128}));
 }

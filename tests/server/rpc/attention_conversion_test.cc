@@ -41,6 +41,18 @@ TEST(ConvertPatternTest, AbsentParametersTakeTheirDefaults) {
   // As attention_pattern.proto documents them.
   EXPECT_EQ(Converted("xattention { }"),
             PatternSpec(XAttentionPattern{8, 0.95f, 2, true}));
+  EXPECT_EQ(Converted("sink_window { }"),
+            PatternSpec(SinkWindowPattern{4, 2044}));
+  EXPECT_EQ(Converted("tri_shape { }"),
+            PatternSpec(TriShapePattern{8, 512, 2}));
+  EXPECT_EQ(Converted("strided { }"),
+            PatternSpec(StridedPattern{128, FactorizedPart::kBoth}));
+  EXPECT_EQ(Converted("fixed { }"),
+            PatternSpec(FixedPattern{128, 8, 0, FactorizedPart::kBoth}));
+  EXPECT_EQ(Converted("dilated_window { }"),
+            PatternSpec(DilatedWindowPattern{2, 512}));
+  EXPECT_EQ(Converted("chunked_local { }"),
+            PatternSpec(ChunkedLocalPattern{8192}));
 }
 
 TEST(ConvertPatternTest, EveryParameterArrives) {
@@ -49,6 +61,20 @@ TEST(ConvertPatternTest, EveryParameterArrives) {
   EXPECT_EQ(Converted("xattention { stride: 16 threshold: 0.5 dense_layers: 0"
                       " last_block_dense: false }"),
             PatternSpec(XAttentionPattern{16, 0.5f, 0, false}));
+  EXPECT_EQ(Converted("sink_window { sink_tokens: 0 window_tokens: 9 }"),
+            PatternSpec(SinkWindowPattern{0, 9}));
+  EXPECT_EQ(Converted("tri_shape { sink_tokens: 0 window_tokens: 9 "
+                      "dense_blocks: 0 }"),
+            PatternSpec(TriShapePattern{0, 9, 0}));
+  EXPECT_EQ(Converted("strided { stride: 9 part: FACTORIZED_PART_LOCAL }"),
+            PatternSpec(StridedPattern{9, FactorizedPart::kLocal}));
+  EXPECT_EQ(Converted("fixed { period_tokens: 9 columns: 2 column_group: 3 "
+                      "part: FACTORIZED_PART_SUMMARY }"),
+            PatternSpec(FixedPattern{9, 2, 3, FactorizedPart::kSummary}));
+  EXPECT_EQ(Converted("dilated_window { dilation: 3 window_keys: 9 }"),
+            PatternSpec(DilatedWindowPattern{3, 9}));
+  EXPECT_EQ(Converted("chunked_local { chunk_tokens: 9 }"),
+            PatternSpec(ChunkedLocalPattern{9}));
 }
 
 TEST(ConvertPatternTest, BoundsAreInclusive) {
@@ -69,7 +95,19 @@ struct BadPattern {
 };
 
 constexpr BadPattern kBadPatterns[] = {
-    {"", "p", "must be one of dense, sliding_window, xattention"},
+    {"", "p",
+     "must be one of dense, sliding_window, sink_window, tri_shape, strided, "
+     "fixed, dilated_window, chunked_local, xattention"},
+    {"sink_window { window_tokens: 0 }", "p.sink_window.window_tokens",
+     "is 0, must be 1 or more"},
+    {"tri_shape { dense_blocks: -1 }", "p.tri_shape.dense_blocks",
+     "is -1, must be 0 or more"},
+    {"fixed { column_group: 16 }", "p.fixed.column_group",
+     "is 16, must be 0 to period_tokens / columns - 1, 15"},
+    {"strided { part: 7 }", "p.strided.part",
+     "is 7, must be a value of FactorizedPart"},
+    {"fixed { part: -1 }", "p.fixed.part",
+     "is -1, must be a value of FactorizedPart"},
     {"sliding_window { }", "p.sliding_window.window_tokens",
      "is 0, must be 1 or more"},
     {"sliding_window { window_tokens: -7 }", "p.sliding_window.window_tokens",
