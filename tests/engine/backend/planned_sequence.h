@@ -20,9 +20,9 @@ namespace sparseserve {
 class PlannedSequence {
  public:
   struct Shape {
-    int heads = 6;
-    int kv_heads = 2;
-    int head_dim = 32;
+    int heads = 2;
+    int kv_heads = 1;
+    int head_dim = 16;
   };
   // Rows of one slice.
   struct Part {
