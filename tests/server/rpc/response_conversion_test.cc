@@ -1,6 +1,7 @@
 #include "server/rpc/response_conversion.h"
 
 #include <string>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "google/protobuf/util/time_util.h"
@@ -184,9 +185,12 @@ TEST(ModelTest, DescribesTheModelAndItsLimits) {
   EXPECT_EQ(model.available_plans(0).name(), "dense");
   EXPECT_TRUE(model.available_plans(0).has_divergence_bound());
   EXPECT_EQ(model.available_plans(0).divergence_bound(), 0);
-  ASSERT_EQ(model.supported_patterns_size(), 2);
-  EXPECT_EQ(model.supported_patterns(0).name(), "dense");
-  EXPECT_EQ(model.supported_patterns(1).name(), "xattention");
+  std::vector<std::string> patterns;
+  for (const v1::SupportedPattern& pattern : model.supported_patterns()) {
+    patterns.push_back(pattern.name());
+  }
+  EXPECT_THAT(patterns,
+              ElementsAre("dense", "sink_window", "tri_shape", "xattention"));
   EXPECT_EQ(model.limits().max_prompt_tokens(), 99);
   EXPECT_EQ(model.limits().default_max_output_tokens(), 16);
   EXPECT_EQ(model.limits().max_stop_strings(), 16);
