@@ -92,7 +92,7 @@ absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
       planned.pattern = choice->pattern;
       planned.map = choice->map.get();
     }
-    planned_.push_back(std::move(planned));
+    planned_.push_back(planned);
     slice_of_.push_back(i);
   }
   if (planned_.empty()) return result;

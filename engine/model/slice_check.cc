@@ -47,8 +47,8 @@ absl::Status CheckAttention(const StepSlice& slice, const StepLimits& limits) {
   if (slice.attention == nullptr) return absl::OkStatus();
   if (slice.attention->map == nullptr) {
     const absl::Status pattern = CheckPattern(slice.attention->pattern);
-    if (pattern.ok()) return pattern;
-    return BadSlice(slice, std::string(pattern.message()));
+    if (!pattern.ok()) return BadSlice(slice, std::string(pattern.message()));
+    return absl::OkStatus();
   }
   const PatternMap::Shape& shape = slice.attention->map->shape();
   if (shape == limits.attention) return absl::OkStatus();
