@@ -20,7 +20,7 @@ bool IsPlanName(std::string_view name) {
              name.npos;
 }
 
-// REQUIRES: a value that the enum names; CheckPart() tells.
+// What the enum does not name is CheckPart()'s to refuse.
 FactorizedPart ToPart(v1::FactorizedPart part) {
   switch (part) {
     case v1::FACTORIZED_PART_LOCAL:

@@ -23,17 +23,10 @@
 #include "engine/backend/create_backend.h"
 #include "engine/layout/layout_builder.h"
 #include "engine/pattern/static_keys.h"
+#include "tests/bench/head_shape.h"
 
 namespace sparseserve {
 namespace {
-
-struct HeadShape {
-  int heads = 0;
-  int kv_heads = 0;
-  int head_dim = 0;
-};
-constexpr HeadShape kDefaultModel = {9, 3, 64};
-constexpr HeadShape kEightBillion = {32, 8, 128};
 
 constexpr int kPromptRows = 512;  // the last of the prompt
 constexpr int kDecodes = 4;       // sequences

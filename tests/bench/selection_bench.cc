@@ -12,17 +12,10 @@
 #include "benchmark/benchmark.h"
 #include "engine/backend/create_backend.h"
 #include "engine/layout/layout_builder.h"
+#include "tests/bench/head_shape.h"
 
 namespace sparseserve {
 namespace {
-
-struct HeadShape {
-  int heads = 0;
-  int kv_heads = 0;
-  int head_dim = 0;
-};
-constexpr HeadShape kDefaultModel = {9, 3, 64};
-constexpr HeadShape kEightBillion = {32, 8, 128};
 
 constexpr int kRows = 512;  // of a step
 
