@@ -6,9 +6,14 @@
 
 DIR/bin holds llama-bench and llama-batched-bench. Each round runs ours, then
 theirs with flash attention off and on; the medians over the rounds are
-compared, each against the better of the peer's two settings. Nothing else
-should run meanwhile. Prints a line per figure: ours, theirs, ratio; then the
-peak memory of both at the longest prompt and depth.
+compared, each against the better of the peer's two settings. A setting that is
+far behind the other in the first round is not run again for that figure.
+Nothing else should run meanwhile. Prints a line per figure: ours, theirs,
+ratio; then the peak memory of both at the longest prompt and depth.
+
+Without AMX: build the peer without it and set
+ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16. With AVX2 only: build the peer for AVX2 and
+pass --simd=avx2.
 """
 
 import argparse
@@ -23,6 +28,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEQUENCES = 16
 TOGETHER_DEPTH = 512
+# A setting of the peer below this share of the other one's first figure has
+# lost: rounds differ by less.
+FAR_BEHIND = 0.7
 
 
 def run(command):
@@ -51,17 +59,31 @@ def ours(args):
     return device, rates, peak
 
 
-def theirs(args, flash):
+def theirs(args, flash, lost):
+    """Rates by figure, without those in `lost`, and peak megabytes."""
     bench = [str(args.llama_cpp / "llama-bench"), "-m", str(args.model), "-t",
              str(args.threads), "-fa", str(flash), "-r", "1", "-o", "json"]
+
+    def left(figure, values):
+        return ",".join(value for value in values.split(",")
+                        if f"{figure} {value}" not in lost)
+
     rates = {}
-    prefill, peak = run(bench + ["-p", args.prefill, "-n", "0"])
-    for row in json.loads(prefill):
-        rates[f"prefill {row['n_prompt']}"] = row["avg_ts"]
-    decode, other_peak = run(
-        bench + ["-p", "0", "-n", str(args.decode_steps), "-d", args.depths])
-    for row in json.loads(decode):
-        rates[f"decode {row['n_depth']}"] = row["avg_ts"]
+    peak = 0
+    prompts = left("prefill", args.prefill)
+    if prompts:
+        output, peak = run(bench + ["-p", prompts, "-n", "0"])
+        for row in json.loads(output):
+            rates[f"prefill {row['n_prompt']}"] = row["avg_ts"]
+    depths = left("decode", args.depths)
+    if depths:
+        output, other_peak = run(
+            bench + ["-p", "0", "-n", str(args.decode_steps), "-d", depths])
+        peak = max(peak, other_peak)
+        for row in json.loads(output):
+            rates[f"decode {row['n_depth']}"] = row["avg_ts"]
+    if f"together {SEQUENCES}" in lost:
+        return rates, peak
     context = SEQUENCES * (TOGETHER_DEPTH + args.decode_steps)
     together, _ = run([
         str(args.llama_cpp / "llama-batched-bench"), "-m", str(args.model),
@@ -70,7 +92,12 @@ def theirs(args, flash):
         str(SEQUENCES), "--output-format", "jsonl"])
     for line in re.findall(r"^\{.*\}$", together, re.MULTILINE):
         rates[f"together {SEQUENCES}"] = json.loads(line)["speed_tg"]
-    return rates, max(peak, other_peak)
+    return rates, peak
+
+
+def far_behind(first, other):
+    return {name for name in first
+            if first[name] < FAR_BEHIND * other.get(name, 0)}
 
 
 def main():
@@ -94,19 +121,24 @@ def main():
     our_rounds, their_rounds = [], {0: [], 1: []}
     our_peak, their_peak = [], {0: [], 1: []}
     device = ""
+    lost = {0: set(), 1: set()}
     for number in range(args.rounds):
         device, rates, peak = ours(args)
         our_rounds.append(rates)
         our_peak.append(peak)
         for flash in (0, 1):
-            rates, peak = theirs(args, flash)
+            rates, peak = theirs(args, flash, lost[flash])
             their_rounds[flash].append(rates)
             their_peak[flash].append(peak)
+        if number == 0:
+            off, on = their_rounds[0][0], their_rounds[1][0]
+            lost = {0: far_behind(off, on), 1: far_behind(on, off)}
         print(f"round {number + 1} of {args.rounds} done", file=sys.stderr)
     print(f"ours: {device}; {args.rounds} rounds, medians, tokens/s")
     for name in our_rounds[0]:
         mine = statistics.median(r[name] for r in our_rounds)
-        peers = {flash: statistics.median(r[name] for r in rounds)
+        peers = {flash: statistics.median(r[name] for r in rounds
+                                          if name in r)
                  for flash, rounds in their_rounds.items()}
         best = max(peers, key=peers.get)
         print(f"{name}: ours {mine:.1f}, llama.cpp {peers[best]:.1f} "
