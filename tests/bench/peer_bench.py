@@ -29,8 +29,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEQUENCES = 16
 TOGETHER_DEPTH = 512
 # A setting of the peer below this share of the other one's first figure has
-# lost: rounds differ by less.
-FAR_BEHIND = 0.7
+# lost. Single rounds on a shared machine differ by up to a factor of two.
+FAR_BEHIND = 0.5
 
 
 def run(command):
