@@ -129,6 +129,7 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
   attention.heads = config_.heads;
   attention.kv = kv;
   attention.pages = plan.pages();
+  attention.groups = plan.groups();
   attention.scale = config_.attention_scale;
   attention.softcap = config_.attention_softcap;
   attention.layout = plan.Selects(layer) ? &Select(layer, plan, attention)

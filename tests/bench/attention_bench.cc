@@ -46,6 +46,11 @@ class PagedBatch {
                 sequences * pages, kKvHeads,       kHeadDim};
     args_.pages = spans_;
     args_.layout = &builder_.layout();
+    if (rows == 1) {
+      args_.groups.decode_rows = sequences;
+    } else {
+      args_.groups.prefill_rows = int64_t{sequences} * rows;
+    }
     args_.scale = 0.125f;
     args_.output = {output_.data(), sequences * rows, kHeads * kHeadDim};
   }

@@ -105,7 +105,6 @@ void Multiply(const float* const* a, const Right<Element>& b,
   for (; i < b.columns; i += kLanes) MultiplyTile<kRows, 1>(a, b, i, target);
 }
 
-// scores[i] = softcap * tanh(scale * scores[i] / softcap)
 HWY_NOINLINE void CapScores(int columns, float scale, float softcap,
                             float* scores) {
   const DF d;
@@ -264,7 +263,7 @@ void AddBlock(const AttentionBlock& block, AttentionScratch& scratch) {
 
 const AttentionKernels& TargetAttentionKernels() {
   static constexpr AttentionKernels kKernels = {&Begin, &AddBlock, &EndStretch,
-                                                &FinishRow};
+                                                &FinishRow, &CapScores};
   return kKernels;
 }
 

@@ -23,6 +23,9 @@ constexpr int RowStride(int head_dim) { return (head_dim + 15) / 16 * 16; }
 // workers, and nobody sees in the result whether they did.
 inline constexpr int kStretchBlocks = 8;
 
+// Of rows that may be rounded (amx_attention.h).
+struct AmxScratch;
+
 // One worker's state of a pass; about 650 KiB. Rows of `values` and of the
 // outputs are head_dim rounded up to 16 apart.
 struct alignas(64) AttentionScratch {
@@ -46,10 +49,12 @@ struct alignas(64) AttentionScratch {
   int32_t visible_end[kMaxPackedRows];
   // Where the block says so, which of them: bit k is key k.
   uint64_t visible_bits[kMaxPackedRows];
+  AmxScratch* amx = nullptr;  // not owned; null where no kernel needs it
 };
 
 // The block at hand for rows 0 ... rows - 1 of the scratch.
 struct AttentionBlock {
+  int32_t index = 0;                  // in its sequence
   const std::byte* keys = nullptr;    // [kBlockKeys, head_dim] of `dtype`
   const std::byte* values = nullptr;  // likewise
   // What the next call will read, or anything.
@@ -76,6 +81,9 @@ struct AttentionKernels {
   // output = total / sum, or 0 if the row saw no key; returns its log-sum-exp.
   float (*finish_row)(int row, int head_dim, const AttentionScratch& scratch,
                       float* output);
+  // scores[i] = softcap * tanh(scale * scores[i] / softcap), `columns` a
+  // multiple of 16.
+  void (*cap_scores)(int columns, float scale, float softcap, float* scores);
 };
 
 // The best path up to `level`.

@@ -75,11 +75,27 @@ PackedRows RowsOf(const AttentionArgs& args, int32_t tile, int32_t kv_head) {
 
 }  // namespace
 
-BlockAttention::BlockAttention(SimdLevel simd, ThreadPool& pool)
+BlockAttention::BlockAttention(SimdLevel simd, bool rounds_prefill,
+                               ThreadPool& pool)
     : kernels_(AttentionKernelsFor(simd)), pool_(pool) {
+  if (rounds_prefill) amx_kernels_ = FindAmxAttentionKernels();
   for (int worker = 0; worker < pool.threads(); ++worker) {
     scratch_.push_back(std::make_unique<AttentionScratch>());
+    if (amx_kernels_ == nullptr) continue;
+    amx_scratch_.push_back(std::make_unique<AmxScratch>());
+    amx_scratch_.back()->float_kernels = &kernels_;
+    scratch_.back()->amx = amx_scratch_.back().get();
   }
+}
+
+// A row's kernels follow from its own kind alone, never from what is beside it.
+const AttentionKernels& BlockAttention::KernelsOf(const AttentionArgs& args,
+                                                  const QueryTile& tile) const {
+  const int64_t row = tile.first_row - args.groups.decode_rows;
+  const bool is_prefill = row >= 0 && row < args.groups.prefill_rows;
+  return is_prefill && amx_kernels_ != nullptr && args.kv.dtype == DType::kBF16
+             ? *amx_kernels_
+             : kernels_;
 }
 
 void BlockAttention::Run(const AttentionArgs& args) {
@@ -145,13 +161,14 @@ void BlockAttention::Attend(const AttentionArgs& args, const Item& item,
   PackedRows rows = RowsOf(args, item.tile, item.kv_head);
   const int head_dim = args.kv.head_dim;
   const int packed = rows.tile.rows * rows.group;
+  const AttentionKernels& kernels = KernelsOf(args, rows.tile);
   for (; rows.first < packed; rows.first += kMaxPackedRows) {
     rows.count = std::min(kMaxPackedRows, packed - rows.first);
     for (int r = 0; r < rows.count; ++r) {
       scratch.queries[r] =
           args.queries.row(rows.query_row(r)) + rows.head(r) * head_dim;
     }
-    kernels_.begin(rows.count, head_dim, scratch);
+    kernels.begin(rows.count, head_dim, scratch);
     AddBlocks(args, rows, item, scratch);
     if (item.partial < 0) {
       Finish(args, rows, scratch);
@@ -213,6 +230,7 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
   const KeyPredicate causality;
   const KeyPredicate* listed = layout.PredicateOf(list);
   const KeyPredicate& predicate = listed == nullptr ? causality : *listed;
+  const AttentionKernels& kernels = KernelsOf(args, rows.tile);
   BlockWalk walk(layout, list, item.first_block, item.end_block);
   ListedBlock next;
   bool has_next = walk.Next(next);
@@ -224,21 +242,22 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     const VisibleKeys visible =
         block.is_full ? SetAllVisible(rows, scratch)
                       : SetVisible(rows, block.index, predicate, scratch);
-    kernels_.add_block({.keys = kv.keys + offset,
-                        .values = kv.values + offset,
-                        .next_keys = kv.keys + next_offset,
-                        .next_values = kv.values + next_offset,
-                        .dtype = kv.dtype,
-                        .head_dim = kv.head_dim,
-                        .loaded_keys = visible.end,
-                        .has_bits = visible.has_bits,
-                        .rows = rows.count,
-                        .scale = args.scale,
-                        .softcap = args.softcap},
-                       scratch);
+    kernels.add_block({.index = block.index,
+                       .keys = kv.keys + offset,
+                       .values = kv.values + offset,
+                       .next_keys = kv.keys + next_offset,
+                       .next_values = kv.values + next_offset,
+                       .dtype = kv.dtype,
+                       .head_dim = kv.head_dim,
+                       .loaded_keys = visible.end,
+                       .has_bits = visible.has_bits,
+                       .rows = rows.count,
+                       .scale = args.scale,
+                       .softcap = args.softcap},
+                      scratch);
     if (!has_next ||
         next.index / kStretchBlocks != block.index / kStretchBlocks) {
-      kernels_.end_stretch(rows.count, kv.head_dim, scratch);
+      kernels.end_stretch(rows.count, kv.head_dim, scratch);
     }
   }
 }

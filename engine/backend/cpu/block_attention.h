@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/cpu/amx_attention.h"
 #include "engine/backend/cpu/attention_kernels.h"
 #include "engine/backend/cpu/packed_rows.h"
 #include "engine/base/thread_pool.h"
@@ -17,7 +18,9 @@ namespace sparseserve::cpu {
 // does not depend on the batch. Used by one thread.
 class BlockAttention {
  public:
-  BlockAttention(SimdLevel simd, ThreadPool& pool);
+  // `rounds_prefill`: prefill rows over KV in bf16 are multiplied on AMX tiles,
+  // if there are any.
+  BlockAttention(SimdLevel simd, bool rounds_prefill, ThreadPool& pool);
 
   void Run(const AttentionArgs& args);
 
@@ -49,6 +52,8 @@ class BlockAttention {
     float output[kMaxSplitRows * kMaxHeadDim];
   };
 
+  const AttentionKernels& KernelsOf(const AttentionArgs& args,
+                                    const QueryTile& tile) const;
   void ListItems(const AttentionArgs& args);
   void Attend(const AttentionArgs& args, const Item& item,
               AttentionScratch& scratch);
@@ -60,8 +65,10 @@ class BlockAttention {
               AttentionScratch& scratch) const;
 
   const AttentionKernels& kernels_;
+  const AttentionKernels* amx_kernels_ = nullptr;  // null: none
   ThreadPool& pool_;
   std::vector<std::unique_ptr<AttentionScratch>> scratch_;  // one per worker
+  std::vector<std::unique_ptr<AmxScratch>> amx_scratch_;    // likewise, or none
   // Kept between calls for their memory.
   std::vector<Item> items_;
   std::vector<SplitPair> pairs_;

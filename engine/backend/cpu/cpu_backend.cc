@@ -62,7 +62,7 @@ class CpuBackend : public Backend {
         pool_(device_.threads),
         stored_(linear_, pool_),
         selection_(simd, pool_),
-        attention_(simd, pool_) {
+        attention_(simd, multiply_bfloat16, pool_) {
     if (multiply_bfloat16) {
       bfloat16_.emplace(linear_, elementwise_, pool_);
     }

@@ -29,12 +29,19 @@ struct Slice {
   int rows = 0;
 };
 
+// How a batch's rows are asked for.
+enum class Rows {
+  kExact,    // decode rows
+  kRounded,  // prefill rows with queries that are bf16 already, over bf16 KV
+};
+
 // A batch with random contents. KV memory that no position of any slice owns
 // is NaN, as a reused page's might be.
 class Batch {
  public:
-  Batch(const Shape& shape, std::vector<Slice> slices, uint32_t seed)
-      : shape_(shape), slices_(std::move(slices)), random_(seed) {
+  Batch(Rows kind, const Shape& shape, std::vector<Slice> slices, uint32_t seed)
+      : kind_(kind), shape_(shape), slices_(std::move(slices)), random_(seed) {
+    if (kind == Rows::kRounded) shape_.kv_dtype = DType::kBF16;
     AllocatePages();
     FillKv();
     layout_.kv_heads = shape_.kv_heads;
@@ -49,6 +56,7 @@ class Batch {
     lse_.assign(rows_ * shape_.heads, std::numeric_limits<float>::quiet_NaN());
     args_.output = {output_.data(), rows_, shape_.heads * shape_.head_dim};
     args_.lse = lse_.data();
+    if (kind == Rows::kRounded) args_.groups.prefill_rows = rows_;
   }
 
   // Every (tile, KV head) gets every block that causality allows.
@@ -130,6 +138,11 @@ class Batch {
   }
 
   const AttentionArgs& args() {
+    if (kind_ == Rows::kRounded) {
+      for (float& query : queries_) {
+        query = BFloat16ToFloat(FloatToBFloat16(query));
+      }
+    }
     pages_.assign(page_tables_.begin(), page_tables_.end());
     args_.pages = pages_;
     args_.layout = &layout_;
@@ -153,6 +166,18 @@ class Batch {
     return std::vector<float>(
         output_.begin() + first * width,
         output_.begin() + (first + slices_[slice].rows) * width);
+  }
+
+  Rows kind() const { return kind_; }
+
+  // Of every output, what its row's weights would give with the values' sizes.
+  // REQUIRES: KV in bf16.
+  std::vector<double> WeightedSizes() {
+    AttentionArgs sizes = args();
+    std::vector<std::byte> values = values_;
+    for (size_t i = 1; i < values.size(); i += 2) values[i] &= std::byte{0x7F};
+    sizes.kv.values = values.data();
+    return ReferenceAttention(sizes).output;
   }
 
   void Poison(size_t slice) {
@@ -236,7 +261,8 @@ class Batch {
     }
   }
 
-  const Shape shape_;
+  const Rows kind_;
+  Shape shape_;
   const std::vector<Slice> slices_;
   std::mt19937 random_;
   int64_t page_count_ = 0;
@@ -249,19 +275,42 @@ class Batch {
   AttentionArgs args_;
 };
 
-using AttentionTest = BackendTest;
+// The path "avx512_amx" rounds prefill rows, the others nothing.
+class AttentionTest : public BackendTest {
+ protected:
+  Batch MakeBatch(const Shape& shape, std::vector<Slice> slices,
+                  uint32_t seed) const {
+    const bool is_rounded = GetParam() == kAmxPath;
+    return Batch(is_rounded ? Rows::kRounded : Rows::kExact, shape,
+                 std::move(slices), seed);
+  }
+};
+
+// What each output may be off.
+std::vector<double> Tolerances(Batch& batch, size_t outputs) {
+  if (batch.kind() == Rows::kExact) {
+    // Both read the same stored KV, so its dtype adds no error.
+    return std::vector<double>(outputs, 1e-5);
+  }
+  // Weights are rounded to 8 bits.
+  std::vector<double> tolerances = batch.WeightedSizes();
+  for (double& tolerance : tolerances) tolerance = tolerance / 256 + 1e-5;
+  return tolerances;
+}
 
 void ExpectEqualsReference(Backend& backend, Batch& batch) {
   const ReferenceAttentionResult expected = ReferenceAttention(batch.args());
   backend.Attention(batch.args());
-  // Both read the same stored KV, so its dtype adds no error.
   ASSERT_EQ(batch.output().size(), expected.output.size());
+  const std::vector<double> tolerances =
+      Tolerances(batch, expected.output.size());
   double worst = 0;
   for (size_t i = 0; i < expected.output.size(); ++i) {
-    const double error = std::abs(batch.output()[i] - expected.output[i]);
+    const double error =
+        std::abs(batch.output()[i] - expected.output[i]) / tolerances[i];
     if (!(error <= worst)) worst = std::isnan(error) ? HUGE_VAL : error;
   }
-  EXPECT_LT(worst, 1e-5);
+  EXPECT_LT(worst, 1);
   ASSERT_EQ(batch.lse().size(), expected.lse.size());
   for (size_t i = 0; i < expected.lse.size(); ++i) {
     if (std::isinf(expected.lse[i])) {
@@ -291,7 +340,7 @@ testing::Message Named(const Shape& shape) {
 TEST_P(AttentionTest, DenseEqualsReferenceAtEveryLength) {
   for (const int length : {1, 15, 63, 64, 65, 300}) {
     SCOPED_TRACE(testing::Message() << "length " << length);
-    Batch batch(kModelShape, {{length, length}}, length);
+    Batch batch = MakeBatch(kModelShape, {{length, length}}, length);
     ExpectEqualsReference(backend(), batch.Dense());
   }
 }
@@ -299,7 +348,7 @@ TEST_P(AttentionTest, DenseEqualsReferenceAtEveryLength) {
 TEST_P(AttentionTest, DenseEqualsReferenceForEveryShape) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(Named(shape));
-    Batch batch(shape, {{131, 131}}, 1);
+    Batch batch = MakeBatch(shape, {{131, 131}}, 1);
     ExpectEqualsReference(backend(), batch.Dense());
   }
 }
@@ -311,7 +360,7 @@ std::vector<Slice> MixedSlices() {
 
 TEST_P(AttentionTest, SparseMixedBatchEqualsReference) {
   for (const uint32_t seed : {1, 2, 3}) {
-    Batch batch(kModelShape, MixedSlices(), seed);
+    Batch batch = MakeBatch(kModelShape, MixedSlices(), seed);
     ExpectEqualsReference(backend(), batch.Sparse());
   }
 }
@@ -319,7 +368,7 @@ TEST_P(AttentionTest, SparseMixedBatchEqualsReference) {
 TEST_P(AttentionTest, SparseMixedBatchEqualsReferenceForEveryShape) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(Named(shape));
-    Batch batch(shape, MixedSlices(), 4);
+    Batch batch = MakeBatch(shape, MixedSlices(), 4);
     ExpectEqualsReference(backend(), batch.Sparse());
   }
 }
@@ -327,7 +376,7 @@ TEST_P(AttentionTest, SparseMixedBatchEqualsReferenceForEveryShape) {
 TEST_P(AttentionTest, WindowsEqualReferenceAtEveryEdge) {
   for (const int window : {1, 2, 15, 63, 64, 65, 70, 128, 129, 400, 1 << 30}) {
     SCOPED_TRACE(testing::Message() << "window " << window);
-    Batch batch(kModelShape, MixedSlices(), window);
+    Batch batch = MakeBatch(kModelShape, MixedSlices(), window);
     ExpectEqualsReference(backend(), batch.Windowed(window));
   }
 }
@@ -335,7 +384,7 @@ TEST_P(AttentionTest, WindowsEqualReferenceAtEveryEdge) {
 TEST_P(AttentionTest, WindowsEqualReferenceForEveryShape) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(Named(shape));
-    Batch batch(shape, MixedSlices(), 6);
+    Batch batch = MakeBatch(shape, MixedSlices(), 6);
     ExpectEqualsReference(backend(), batch.Windowed(70));
   }
 }
@@ -357,7 +406,7 @@ std::vector<KeyPredicate> Predicates() {
 TEST_P(AttentionTest, EveryPredicateEqualsReference) {
   for (const KeyPredicate& predicate : Predicates()) {
     SCOPED_TRACE(testing::Message() << "rule " << predicate.rule.index());
-    Batch batch(kModelShape, MixedSlices(), 9);
+    Batch batch = MakeBatch(kModelShape, MixedSlices(), 9);
     ExpectEqualsReference(backend(), batch.Ruled({predicate}));
   }
 }
@@ -365,11 +414,11 @@ TEST_P(AttentionTest, EveryPredicateEqualsReference) {
 TEST_P(AttentionTest, HeadsOfDifferentPredicatesEqualReferenceForEveryShape) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(Named(shape));
-    Batch batch(shape, MixedSlices(), 10);
+    Batch batch = MakeBatch(shape, MixedSlices(), 10);
     ExpectEqualsReference(
         backend(),
         batch.Ruled({{StridedKeys{37}}, {ColumnKeys{100, 90, 10}, 170}}));
-    Batch capped(shape, {{1300, 3}, {129, 129}}, 11);
+    Batch capped = MakeBatch(shape, {{1300, 3}, {129, 129}}, 11);
     ExpectEqualsReference(
         backend(), capped.Ruled({{DilatedKeys{7, 90}}, {}}).SoftCapped(0.7f));
   }
@@ -378,8 +427,8 @@ TEST_P(AttentionTest, HeadsOfDifferentPredicatesEqualReferenceForEveryShape) {
 TEST_P(AttentionTest, RowOfAPredicateIsTheSameAloneAndInABatch) {
   for (const KeyPredicate& predicate : Predicates()) {
     SCOPED_TRACE(testing::Message() << "rule " << predicate.rule.index());
-    Batch whole(kModelShape, {{750, 100}}, 7);
-    Batch last(kModelShape, {{750, 1}}, 7);
+    Batch whole = MakeBatch(kModelShape, {{750, 100}}, 7);
+    Batch last = MakeBatch(kModelShape, {{750, 1}}, 7);
     const int64_t width = last.args().queries.columns;
     std::copy(whole.queries().end() - width, whole.queries().end(),
               last.queries().begin());
@@ -392,8 +441,8 @@ TEST_P(AttentionTest, RowOfAPredicateIsTheSameAloneAndInABatch) {
 
 // The masks of partial blocks, where they hide nothing.
 TEST_P(AttentionTest, PredicateThatShowsAllIsDenseToTheBit) {
-  Batch dense(kModelShape, MixedSlices(), 12);
-  Batch shown(kModelShape, MixedSlices(), 12);
+  Batch dense = MakeBatch(kModelShape, MixedSlices(), 12);
+  Batch shown = MakeBatch(kModelShape, MixedSlices(), 12);
   backend().Attention(dense.Dense().args());
   backend().Attention(shown
                           .Ruled({{SinkWindowKeys{1000, 1}},
@@ -408,7 +457,7 @@ TEST_P(AttentionTest, SoftCappedScoresEqualReference) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(Named(shape));
     // Scores have a deviation of 1.
-    Batch batch(shape, MixedSlices(), 8);
+    Batch batch = MakeBatch(shape, MixedSlices(), 8);
     ExpectEqualsReference(backend(), batch.Windowed(100).SoftCapped(0.7f));
   }
 }
@@ -416,8 +465,8 @@ TEST_P(AttentionTest, SoftCappedScoresEqualReference) {
 TEST_P(AttentionTest, RowOfAWindowIsTheSameAloneAndInABatch) {
   // Alone, the row's list begins where its own window does; in the batch, where
   // that of the tile's first row does.
-  Batch whole(kModelShape, {{250, 250}}, 7);
-  Batch last(kModelShape, {{250, 1}}, 7);
+  Batch whole = MakeBatch(kModelShape, {{250, 250}}, 7);
+  Batch last = MakeBatch(kModelShape, {{250, 1}}, 7);
   const int64_t width = last.args().queries.columns;
   std::copy(whole.queries().end() - width, whole.queries().end(),
             last.queries().begin());
@@ -428,7 +477,7 @@ TEST_P(AttentionTest, RowOfAWindowIsTheSameAloneAndInABatch) {
 }
 
 TEST_P(AttentionTest, GroupLargerThanOnePassEqualsReference) {
-  Batch batch({12, 1, 16, DType::kF32}, {{200, 200}}, 5);
+  Batch batch = MakeBatch({12, 1, 16, DType::kF32}, {{200, 200}}, 5);
   ExpectEqualsReference(backend(), batch.Dense());
 }
 
@@ -437,8 +486,8 @@ TEST_P(AttentionTest, RowIsTheSameAloneAndInABatch) {
     const Shape shape = {9, 3, 64, dtype};
     // The same 150 positions: all at once, and the last one alone. Equal
     // seeds draw equal pages and KV; the last query is copied over.
-    Batch whole(shape, {{150, 150}}, 7);
-    Batch last(shape, {{150, 1}}, 7);
+    Batch whole = MakeBatch(shape, {{150, 150}}, 7);
+    Batch last = MakeBatch(shape, {{150, 1}}, 7);
     const int64_t width = last.args().queries.columns;
     std::copy(whole.queries().end() - width, whole.queries().end(),
               last.queries().begin());
@@ -454,8 +503,8 @@ TEST_P(AttentionTest, RowIsTheSameAloneAndInABatch) {
 TEST_P(AttentionTest, RowOfALongContextIsTheSameAloneAndInABatch) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const Shape shape = {9, 3, 64, dtype};
-    Batch many(shape, {{1300, 60}}, 7);
-    Batch last(shape, {{1300, 1}}, 7);
+    Batch many = MakeBatch(shape, {{1300, 60}}, 7);
+    Batch last = MakeBatch(shape, {{1300, 1}}, 7);
     const int64_t width = last.args().queries.columns;
     std::copy(many.queries().end() - width, many.queries().end(),
               last.queries().begin());
@@ -470,18 +519,18 @@ TEST_P(AttentionTest, SeveralStretchesEqualReference) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(Named(shape));
     for (const int length : {512, 513, 1300}) {
-      Batch one(shape, {{length, 1}}, length);
+      Batch one = MakeBatch(shape, {{length, 1}}, length);
       ExpectEqualsReference(backend(), one.Dense());
-      Batch sparse(shape, {{length, 3}, {900, 1}}, length);
+      Batch sparse = MakeBatch(shape, {{length, 3}, {900, 1}}, length);
       ExpectEqualsReference(backend(), sparse.Sparse());
-      Batch window(shape, {{length, 2}}, length);
+      Batch window = MakeBatch(shape, {{length, 2}}, length);
       ExpectEqualsReference(backend(), window.Windowed(100));
     }
   }
 }
 
 TEST_P(AttentionTest, NanInALongContextStaysThere) {
-  Batch batch(kModelShape, {{1300, 1}, {1300, 1}}, 3);
+  Batch batch = MakeBatch(kModelShape, {{1300, 1}, {1300, 1}}, 3);
   batch.Poison(1);
   backend().Attention(batch.Dense().args());
   EXPECT_THAT(batch.OutputOf(0), testing::Each(testing::Not(testing::IsNan())));
@@ -491,7 +540,7 @@ TEST_P(AttentionTest, NanInALongContextStaysThere) {
 TEST_P(AttentionTest, RowWithoutVisibleKeysIsZeroWithMinusInfinity) {
   // No valid layout has such rows: the first tile is pointed at the block
   // behind it.
-  Batch batch({3, 1, 64, DType::kF32}, {{128, 128}}, 11);
+  Batch batch = MakeBatch({3, 1, 64, DType::kF32}, {{128, 128}}, 11);
   ExpectEqualsReference(backend(), batch.OnlyBlock(1));
   EXPECT_THAT(std::vector<float>(batch.lse().begin(), batch.lse().begin() + 3),
               testing::Each(-std::numeric_limits<float>::infinity()));
@@ -504,8 +553,8 @@ TEST_P(AttentionTest, NanInOneSequenceStaysThere) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const Shape shape = {9, 3, 64, dtype};
     const std::vector<Slice> slices = {{70, 1}, {90, 90}, {200, 33}};
-    Batch clean(shape, slices, 3);
-    Batch poisoned(shape, slices, 3);
+    Batch clean = MakeBatch(shape, slices, 3);
+    Batch poisoned = MakeBatch(shape, slices, 3);
     poisoned.Poison(1);
     backend().Attention(clean.Dense().args());
     backend().Attention(poisoned.Dense().args());
@@ -516,7 +565,7 @@ TEST_P(AttentionTest, NanInOneSequenceStaysThere) {
 }
 
 TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
-  Batch batch({2, 1, 64, DType::kF32}, {{130, 130}}, 13);
+  Batch batch = MakeBatch({2, 1, 64, DType::kF32}, {{130, 130}}, 13);
   for (float& query : batch.queries()) query *= 1000;
   const ReferenceAttentionResult expected =
       ReferenceAttention(batch.Dense().args());
@@ -526,8 +575,22 @@ TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
   }
 }
 
+TEST_P(AttentionTest, DecodeRowsBesidePrefillRowsAreExact) {
+  const std::vector<Slice> slices = {{70, 1}, {300, 1}, {200, 200}};
+  Batch exact(Rows::kExact, {9, 3, 64, DType::kBF16}, slices, 3);
+  ExpectEqualsReference(backend(), exact.Dense());
+  Batch mixed(Rows::kExact, {9, 3, 64, DType::kBF16}, slices, 3);
+  AttentionArgs args = mixed.Dense().args();
+  args.groups = {.decode_rows = 2, .prefill_rows = 200};
+  backend().Attention(args);
+  EXPECT_EQ(mixed.OutputOf(0), exact.OutputOf(0));
+  EXPECT_EQ(mixed.OutputOf(1), exact.OutputOf(1));
+  const bool is_rounded = GetParam() == kAmxPath;
+  EXPECT_EQ(mixed.OutputOf(2) != exact.OutputOf(2), is_rounded);
+}
+
 INSTANTIATE_TEST_SUITE_P(Paths, AttentionTest,
-                         testing::ValuesIn(AvailableSimdPaths()),
+                         testing::ValuesIn(AvailableAttentionPaths()),
                          [](const auto& path) { return path.param; });
 
 }  // namespace

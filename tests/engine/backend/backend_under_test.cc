@@ -4,6 +4,9 @@ namespace sparseserve {
 namespace {
 
 std::unique_ptr<Backend> Create(const std::string& simd) {
+  if (simd == kAmxPath) {
+    return CreateBackend({.threads = 2, .compute_dtype = "bf16"}).value();
+  }
   return CreateBackend({.threads = 2, .compute_dtype = "f32", .simd = simd})
       .value();
 }
@@ -15,6 +18,12 @@ std::vector<std::string> AvailableSimdPaths() {
   for (const char* path : {"scalar", "sse4", "avx2", "avx512"}) {
     if (Create(path)->device().simd == path) paths.push_back(path);
   }
+  return paths;
+}
+
+std::vector<std::string> AvailableAttentionPaths() {
+  std::vector<std::string> paths = AvailableSimdPaths();
+  if (Create(kAmxPath)->device().simd == kAmxPath) paths.push_back(kAmxPath);
   return paths;
 }
 

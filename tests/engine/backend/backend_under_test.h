@@ -12,6 +12,12 @@ namespace sparseserve {
 // Names of the SIMD paths that this machine can run.
 std::vector<std::string> AvailableSimdPaths();
 
+// Where prefill rows are rounded and multiplied on tiles; every other path is
+// exact.
+inline constexpr char kAmxPath[] = "avx512_amx";
+// Likewise, with that one where this machine has it.
+std::vector<std::string> AvailableAttentionPaths();
+
 // A backend of two threads on the SIMD path that the parameter names.
 class BackendTest : public testing::TestWithParam<std::string> {
  protected:
