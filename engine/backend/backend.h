@@ -27,7 +27,7 @@ enum class ComputeDtype { kF32, kBF16 };
 
 struct DeviceInfo {
   std::string name;  // "cpu"
-  std::string simd;  // "avx512_bf16", "avx2", ...: the paths in use
+  std::string simd;  // "avx512_amx", "avx2", ...: the paths in use
   int threads = 0;
   ComputeDtype compute_dtype = ComputeDtype::kF32;  // what may be rounded
   // What factors of prefill products are rounded to: kF32 (not at all), also

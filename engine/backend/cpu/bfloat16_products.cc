@@ -73,15 +73,10 @@ struct Product {
 
 }  // namespace
 
-Bfloat16Support DetectBfloat16Support() {
-  const dnnl::cpu_isa available = dnnl::get_effective_cpu_isa();
-  const auto has = [available](dnnl::cpu_isa wanted) {
-    return (static_cast<unsigned>(wanted) &
-            ~static_cast<unsigned>(available)) == 0;
-  };
-  if (has(dnnl::cpu_isa::avx512_core_amx)) return Bfloat16Support::kAmx;
-  if (has(dnnl::cpu_isa::avx512_core_bf16)) return Bfloat16Support::kAvx512;
-  return Bfloat16Support::kNone;
+bool HasAmx() {
+  const auto wanted = static_cast<unsigned>(dnnl::cpu_isa::avx512_core_amx);
+  const auto available = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+  return (wanted & ~available) == 0;
 }
 
 struct Bfloat16Products::Engine {

@@ -13,10 +13,10 @@
 
 namespace sparseserve::cpu {
 
-// The instructions by which this CPU multiplies bf16, as the library that
-// computes the products names them.
-enum class Bfloat16Support { kNone, kAvx512, kAmx };
-Bfloat16Support DetectBfloat16Support();
+// Whether this CPU has AMX, as far as the library that computes the products
+// may use it. Products of bf16 without AMX are no faster than those of floats
+// (AVX-512's multiply half as many pairs a cycle), so nobody asks for them.
+bool HasAmx();
 
 // Products of many rows with bf16 inputs and float sums, by oneDNN. Our own
 // workers each compute their share of the rows with a single-threaded

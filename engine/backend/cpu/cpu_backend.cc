@@ -29,19 +29,6 @@ namespace {
 // of work.
 constexpr int64_t kRowGrain = 8;
 
-std::string PathName(SimdLevel simd, Bfloat16Support bfloat16) {
-  std::string level(SimdLevelName(simd));
-  switch (bfloat16) {
-    case Bfloat16Support::kNone:
-      break;
-    case Bfloat16Support::kAvx512:
-      return level + "_bf16";
-    case Bfloat16Support::kAmx:
-      return level + "_amx";
-  }
-  return level;
-}
-
 // The system promises more than it has; using it all would be fatal.
 absl::Status CheckFits(int64_t bytes, const char* what) {
   const int64_t available = AvailableMemoryBytes();
@@ -269,23 +256,20 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(
         "max_rows is ", options.max_rows, "; allowed: 1 ... ", kMaxRows));
   }
   const SimdLevel simd = AvailableSimdLevel(options.simd);
-  const Bfloat16Support support = simd == SimdLevel::kAvx512
-                                      ? DetectBfloat16Support()
-                                      : Bfloat16Support::kNone;
-  const bool has_bfloat16 = support != Bfloat16Support::kNone;
+  const bool has_amx = simd == SimdLevel::kAvx512 && HasAmx();
   DeviceInfo device;
   device.name = "cpu";
   device.threads = options.threads > 0
                        ? options.threads
                        : std::min(AvailableCores(), kMaxThreads);
   device.compute_dtype = options.compute_dtype.value_or(
-      has_bfloat16 ? ComputeDtype::kBF16 : ComputeDtype::kF32);
+      simd >= SimdLevel::kAvx2 ? ComputeDtype::kBF16 : ComputeDtype::kF32);
   const bool is_bfloat16 = device.compute_dtype == ComputeDtype::kBF16;
   device.kv_dtype = is_bfloat16 ? DType::kBF16 : DType::kF32;
-  const bool multiply_bfloat16 = is_bfloat16 && has_bfloat16;
+  const bool multiply_bfloat16 = is_bfloat16 && has_amx;
   device.prefill_dtype = multiply_bfloat16 ? DType::kBF16 : DType::kF32;
   device.simd =
-      PathName(simd, multiply_bfloat16 ? support : Bfloat16Support::kNone);
+      std::string(SimdLevelName(simd)) + (multiply_bfloat16 ? "_amx" : "");
   return std::make_unique<CpuBackend>(std::move(device), simd, options.max_rows,
                                       multiply_bfloat16);
 }
