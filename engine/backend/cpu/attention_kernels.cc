@@ -124,46 +124,62 @@ HWY_INLINE hn::Mask<DF> LanesOf(uint64_t bits, int i) {
   return hn::LoadMaskBits(DF(), bytes);
 }
 
-// Turns a row of raw scores into exp(scaled score - new maximum), 0 for hidden
-// keys, and updates the row's running maximum and sum. A NaN score makes the
-// sum NaN. With kHasBits the row's visible_bits say which keys are hidden. Not
-// inlined, so that every tile shape rounds the same way.
-template <bool kHasBits>
-HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
-                             AttentionScratch& scratch) {
+// Which keys of a block a row may have to hide.
+enum class Hidden { kNone, kOutside, kByBits };
+
+// Which of the lanes i, i + 1, ... a row sees.
+template <Hidden kHidden>
+HWY_INLINE hn::Mask<DF> SeenLanes(const AttentionScratch& scratch, int row,
+                                  int i) {
   const DF d;
-  const int begin = scratch.visible_begin[row];
-  const int end = scratch.visible_end[row];
-  if (begin >= end) {
-    std::fill(scores, scores + columns, 0.0f);
-    scratch.rescale[row] = 1.0f;
-    return;
+  if constexpr (kHidden == Hidden::kByBits) {
+    return LanesOf(scratch.visible_bits[row], i);
   }
+  const size_t passed =
+      static_cast<size_t>(std::max(scratch.visible_begin[row] - i, 0));
+  const size_t seen =
+      static_cast<size_t>(std::max(scratch.visible_end[row] - i, 0));
+  return hn::AndNot(hn::FirstN(d, passed), hn::FirstN(d, seen));
+}
+
+// The greatest of a row's raw scores, hidden ones replaced by -infinity.
+template <Hidden kHidden>
+HWY_INLINE float HideAndFindGreatest(const AttentionScratch& scratch, int row,
+                                     int columns, float* scores) {
+  const DF d;
   const VF hidden = hn::Set(d, kMinusInfinity);
   VF greatest = hidden;
   for (int i = 0; i < columns; i += kLanes) {
-    VF score = hn::Mul(hn::LoadU(d, scores + i), hn::Set(d, scale));
-    if constexpr (kHasBits) {
-      const auto seen = LanesOf(scratch.visible_bits[row], i);
-      score = hn::IfThenElse(seen, score, hidden);
-    } else if (i + kLanes > end) {
-      const size_t seen = static_cast<size_t>(std::max(end - i, 0));
-      score = hn::IfThenElse(hn::FirstN(d, seen), score, hidden);
-    }
-    if (!kHasBits && i < begin) {
-      const size_t passed = static_cast<size_t>(begin - i);
-      score = hn::IfThenElse(hn::FirstN(d, passed), hidden, score);
+    VF score = hn::LoadU(d, scores + i);
+    if constexpr (kHidden != Hidden::kNone) {
+      score =
+          hn::IfThenElse(SeenLanes<kHidden>(scratch, row, i), score, hidden);
+      hn::StoreU(score, d, scores + i);
     }
     greatest = hn::Max(greatest, score);
-    hn::StoreU(score, d, scores + i);
   }
+  return hn::GetLane(hn::MaxOfLanes(d, greatest));
+}
+
+// Turns a row of raw scores into exp(scaled score - new maximum), 0 for hidden
+// keys, and updates the row's running maximum and sum. A NaN score makes the
+// sum NaN. Not inlined, so that every tile shape rounds the same way.
+// REQUIRES: the row sees a key; scale > 0.
+template <Hidden kHidden>
+HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
+                             AttentionScratch& scratch) {
+  const DF d;
+  constexpr float kLog2E = 1.44269504f;
+  const float greatest =
+      HideAndFindGreatest<kHidden>(scratch, row, columns, scores);
   const float before = scratch.maximum[row];
-  const float maximum =
-      std::max(before, hn::GetLane(hn::MaxOfLanes(d, greatest)));
+  const float maximum = std::max(before, scale * greatest);
+  const VF factor = hn::Set(d, scale * kLog2E);
+  const VF offset = hn::Set(d, maximum * kLog2E);
   VF sum = hn::Zero(d);
   for (int i = 0; i < columns; i += kLanes) {
     const VF weight =
-        Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, maximum)));
+        Exp2(d, hn::MulSub(hn::LoadU(d, scores + i), factor, offset));
     sum = hn::Add(sum, weight);
     hn::StoreU(weight, d, scores + i);
   }
@@ -172,6 +188,30 @@ HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
   scratch.rescale[row] = rescale;
   scratch.sum[row] =
       scratch.sum[row] * rescale + hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+// Likewise for any row of a block.
+void WeighRow(const AttentionBlock& block, int row, int columns, float* scores,
+              AttentionScratch& scratch) {
+  const int begin = scratch.visible_begin[row];
+  const int end = scratch.visible_end[row];
+  if (begin >= end) {
+    std::fill(scores, scores + columns, 0.0f);
+    scratch.rescale[row] = 1.0f;
+    return;
+  }
+  float scale = block.scale;
+  if (block.softcap > 0) {
+    CapScores(columns, scale, block.softcap, scores);
+    scale = 1;
+  }
+  if (block.has_bits) {
+    SoftmaxRow<Hidden::kByBits>(row, columns, scale, scores, scratch);
+  } else if (begin > 0 || end < columns) {
+    SoftmaxRow<Hidden::kOutside>(row, columns, scale, scores, scratch);
+  } else {
+    SoftmaxRow<Hidden::kNone>(row, columns, scale, scores, scratch);
+  }
 }
 
 template <int kRows, typename Element>
@@ -184,16 +224,7 @@ void AddBlockToRows(const Right<Element>& values, const AttentionBlock& block,
   const float* weights[kRows];
   for (int r = 0; r < kRows; ++r) {
     float* scores = scratch.scores + r * kBlockKeys;
-    float scale = block.scale;
-    if (block.softcap > 0) {
-      CapScores(keys.columns, scale, block.softcap, scores);
-      scale = 1;
-    }
-    if (block.has_bits) {
-      SoftmaxRow<true>(first + r, keys.columns, scale, scores, scratch);
-    } else {
-      SoftmaxRow<false>(first + r, keys.columns, scale, scores, scratch);
-    }
+    WeighRow(block, first + r, keys.columns, scores, scratch);
     weights[r] = scores;
   }
   const int stride = RowStride(block.head_dim);

@@ -14,8 +14,8 @@
 namespace sparseserve::cpu {
 
 // Whether this CPU has AMX, as far as the library that computes the products
-// may use it. Products of bf16 without AMX are no faster than those of floats
-// (AVX-512's multiply half as many pairs a cycle), so nobody asks for them.
+// may use it. Without AMX, products of bf16 are slower than those of floats:
+// AVX-512's instruction multiplies half as many pairs a cycle.
 bool HasAmx();
 
 // Products of many rows with bf16 inputs and float sums, by oneDNN. Our own

@@ -46,6 +46,25 @@ HWY_INLINE V Exp(D d, V x) {
   return hn::IfThenElse(hn::Lt(x, hn::Set(d, -87.0f)), hn::Zero(d), result);
 }
 
+// 2^x for x <= 1, within 2 units in the last place; 0 below -126, NaN for NaN.
+// 2^(x - n), |x - n| <= 1/2, by its polynomial of least relative error.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Exp2(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  // Added to x, this leaves n + 127 in the low bits.
+  const V shift = hn::Set(d, 12582912.0f + 127);
+  const V shifted = hn::Add(x, shift);
+  const V r = hn::Sub(x, hn::Sub(shifted, shift));
+  V p = hn::Set(d, 0.0013276472f);
+  p = hn::MulAdd(p, r, hn::Set(d, 0.009675542f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.05550713f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.2402212f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.69314694f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0000001f));
+  const V power = hn::BitCast(d, hn::ShiftLeft<23>(hn::BitCast(di, shifted)));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -126.0f)), hn::Mul(p, power));
+}
+
 // tanh(x) within 4 units in the last place; NaN for NaN. Below 0.4 by its
 // Taylor polynomial of degree 11 (remainder below 2^-23 of the result), where 1
 // - 2 / (e^(2 |x|) + 1) would lose digits.
