@@ -81,6 +81,8 @@ class Rows {
     args_.pages = spans_;
     args_.scale = 0.125f;
     args_.output = {output_.data(), sequences * rows, width};
+    (rows == 1 ? args_.groups.decode_rows : args_.groups.prefill_rows) =
+        int64_t{sequences} * rows;
   }
 
   BlockLayout Layout(const AddLists& add) const {
@@ -211,10 +213,10 @@ AddLists Make(Lists lists, double density, int tokens) {
 }
 
 // Arguments: tokens, density in percent.
-void BM_Density(benchmark::State& state, const HeadShape& shape, Phase phase,
-                Lists lists) {
+void BM_Density(benchmark::State& state, const char* dtype,
+                const HeadShape& shape, Phase phase, Lists lists) {
   const int tokens = static_cast<int>(state.range(0));
-  const auto backend = CreateBackend({.compute_dtype = "f32"}).value();
+  const auto backend = CreateBackend({.compute_dtype = dtype}).value();
   const bool decodes = phase == Phase::kDecode;
   const Rows rows(*backend, shape, decodes ? kDecodes : 1, tokens,
                   decodes ? 1 : kPromptRows);
@@ -245,22 +247,24 @@ void RegisterAll() {
       {"random", Lists::kRandom},
       {"sink_window", Lists::kSinkWindow},
       {"dilated_window", Lists::kDilated}};
-  for (const auto& [shape_name, shape] : kShapes) {
-    for (const auto& [phase_name, phase] : kPhases) {
-      for (const auto& [lists_name, lists] : kLists) {
-        const std::string name =
-            std::string(shape_name) + "/" + phase_name + "/" + lists_name;
-        auto* bench = benchmark::RegisterBenchmark(
-            name.c_str(), [shape = shape, phase = phase,
-                           lists = lists](benchmark::State& state) {
-              BM_Density(state, shape, phase, lists);
-            });
-        for (const int tokens : {2048, 8192, 32768}) {
-          for (const int percent : {5, 10, 25, 50, 100}) {
-            bench->Args({tokens, percent});
+  for (const char* dtype : {"f32", "bf16"}) {
+    for (const auto& [shape_name, shape] : kShapes) {
+      for (const auto& [phase_name, phase] : kPhases) {
+        for (const auto& [lists_name, lists] : kLists) {
+          const std::string name = std::string(dtype) + "/" + shape_name + "/" +
+                                   phase_name + "/" + lists_name;
+          auto* bench = benchmark::RegisterBenchmark(
+              name.c_str(), [=, shape = shape, phase = phase,
+                             lists = lists](benchmark::State& state) {
+                BM_Density(state, dtype, shape, phase, lists);
+              });
+          for (const int tokens : {2048, 8192, 32768}) {
+            for (const int percent : {5, 10, 25, 50, 100}) {
+              bench->Args({tokens, percent});
+            }
           }
+          bench->Iterations(1)->UseManualTime()->Unit(benchmark::kMillisecond);
         }
-        bench->Iterations(1)->UseManualTime()->Unit(benchmark::kMillisecond);
       }
     }
   }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -28,7 +29,6 @@ constexpr int kTileBytesPerRow = 64;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 constexpr float kLog2E = 1.44269504f;
 
-static_assert(kStretchBlocks % kAmxBlocks == 0);
 static_assert(kMaxPackedRows % kAmxRows == 0);
 
 // Pairs of dims are the depth of the first product; of keys, the second's.
@@ -69,8 +69,10 @@ SPARSESERVE_AMX void PackQueries(int rows, int head_dim,
   }
 }
 
-SPARSESERVE_AMX void Begin(int rows, int head_dim, AttentionScratch& scratch) {
-  scratch.amx->float_kernels->begin(rows, head_dim, scratch);
+void Begin(int rows, int head_dim, AttentionScratch& scratch) {
+  std::fill_n(scratch.maximum, rows, kMinusInfinity);
+  std::fill_n(scratch.sum, rows, 0.0f);
+  std::fill_n(scratch.output, rows * RowStride(head_dim), 0.0f);
   scratch.amx->blocks = 0;
   PackQueries(rows, head_dim, scratch);
 }
@@ -181,7 +183,11 @@ SPARSESERVE_AMX void PackValues(const AttentionBlock& block, int slot,
 void KeepVisible(const AttentionBlock& block, int slot,
                  const AttentionScratch& scratch) {
   AmxScratch& amx = *scratch.amx;
-  bool is_full = true;
+  amx.is_full[slot] = block.is_full;
+  if (block.is_full) {
+    std::fill_n(amx.visible[slot], block.rows, ~uint64_t{0});
+    return;
+  }
   for (int r = 0; r < block.rows; ++r) {
     const int begin = scratch.visible_begin[r];
     const int end = scratch.visible_end[r];
@@ -191,9 +197,7 @@ void KeepVisible(const AttentionBlock& block, int slot,
       if (block.has_bits) visible &= scratch.visible_bits[r];
     }
     amx.visible[slot][r] = visible;
-    is_full = is_full && visible == ~uint64_t{0};
   }
-  amx.is_full[slot] = is_full;
 }
 
 // scores[32, 64 blocks] = queries * keys^T.
@@ -281,89 +285,150 @@ SPARSESERVE_AMX_INLINE __m512 Exp2(__m512 x) {
   return _mm512_scalef_ps(p, x);
 }
 
-// The greatest of a row's scores, hidden ones replaced by -infinity. A NaN
-// among them does not count.
+// Of two operands one of which is NaN, the first is taken.
+SPARSESERVE_AMX_INLINE __m512 Greatest(__m512 a, __m512 b) {
+  return _mm512_max_ps(b, a);
+}
+
+// What of 16 rows stands in the lanes of 16 vectors.
+struct RowVectors {
+  __m512 rows[16];
+};
+
+enum class Across { kSum, kGreatest };
+
+// Lane r: the sum, or the greatest, of the lanes of rows[r].
+template <Across kWhat>
+SPARSESERVE_AMX_INLINE __m512 AcrossLanes(const RowVectors& vectors) {
+  __m512i turned[16];
+  for (int i = 0; i < 16; ++i) {
+    turned[i] = _mm512_castps_si512(vectors.rows[i]);
+  }
+  TransposePairs(turned);
+  __m512 result = _mm512_castsi512_ps(turned[0]);
+  for (int i = 1; i < 16; ++i) {
+    const __m512 next = _mm512_castsi512_ps(turned[i]);
+    result = kWhat == Across::kSum ? _mm512_add_ps(result, next)
+                                   : Greatest(result, next);
+  }
+  return result;
+}
+
+// The greatest of a row's scores per lane, hidden ones replaced by -infinity.
+// A NaN among them does not count.
 template <bool kIsFull>
 SPARSESERVE_AMX_INLINE __m512 HideAndFindGreatest(const AmxScratch& amx,
                                                   int row, float* scores) {
-  __m512 greatest[2] = {_mm512_set1_ps(kMinusInfinity),
-                        _mm512_set1_ps(kMinusInfinity)};
+  const __m512 hidden = _mm512_set1_ps(kMinusInfinity);
+  __m512 greatest[2] = {hidden, hidden};
   for (int slot = 0; slot < amx.blocks; ++slot) {
     const uint64_t visible = kIsFull ? 0 : amx.visible[slot][row];
     for (int i = 0; i < kBlockKeys; i += 16) {
       float* at = scores + slot * kBlockKeys + i;
       __m512 score = _mm512_load_ps(at);
       if constexpr (!kIsFull) {
-        score = _mm512_mask_mov_ps(_mm512_set1_ps(kMinusInfinity),
-                                   static_cast<__mmask16>(visible >> i), score);
+        score = _mm512_mask_mov_ps(hidden, static_cast<__mmask16>(visible >> i),
+                                   score);
         _mm512_store_ps(at, score);
       }
-      // Of two operands one of which is NaN, the second is taken.
-      greatest[i / 16 % 2] = _mm512_max_ps(score, greatest[i / 16 % 2]);
+      greatest[i / 16 % 2] = Greatest(greatest[i / 16 % 2], score);
     }
   }
-  return _mm512_max_ps(greatest[0], greatest[1]);
+  return Greatest(greatest[0], greatest[1]);
 }
 
-// Turns a row's scores into weights exp(scaled score - new maximum), in bf16,
-// and updates its running maximum, sum and output.
-template <bool kIsFull>
-SPARSESERVE_AMX_INLINE void SoftmaxRow(int row, float scale, float* scores,
-                                       AttentionScratch& scratch) {
-  AmxScratch& amx = *scratch.amx;
-  const __m512 greatest = HideAndFindGreatest<kIsFull>(amx, row, scores);
-  const float before = scratch.maximum[row];
-  const float maximum =
-      std::max(before, scale * _mm512_reduce_max_ps(greatest));
-  // Where no key was seen yet all scores are -infinity, whose weights are 0.
-  const __m512 offset =
-      _mm512_set1_ps(maximum == kMinusInfinity ? 0.0f : maximum * kLog2E);
-  const __m512 factor = _mm512_set1_ps(scale * kLog2E);
+// Turns a row's scores into the weights 2^(factor * score - offset), in bf16.
+// Returns their sums per lane, before they are rounded.
+SPARSESERVE_AMX_INLINE __m512 Weigh(int columns, __m512 factor, float offset,
+                                    float* scores) {
+  const __m512 offsets = _mm512_set1_ps(offset);
   __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
   uint16_t* weights = reinterpret_cast<uint16_t*>(scores);
-  for (int i = 0; i < amx.blocks * kBlockKeys; i += 32) {
+  for (int i = 0; i < columns; i += 32) {
     const __m512 low =
-        Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores + i), factor, offset));
+        Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores + i), factor, offsets));
     const __m512 high =
-        Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores + i + 16), factor, offset));
+        Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores + i + 16), factor, offsets));
     sums[0] = _mm512_add_ps(sums[0], low);
     sums[1] = _mm512_add_ps(sums[1], high);
     const __m512bh rounded = _mm512_cvtne2ps_pbh(high, low);
     std::memcpy(weights + i, &rounded, sizeof(rounded));
   }
-  const float sum = _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
-  if (before == maximum) {
-    scratch.sum[row] += sum;
-    return;
-  }
-  const float rescale = std::exp(before - maximum);
-  scratch.maximum[row] = maximum;
-  scratch.sum[row] = scratch.sum[row] * rescale + sum;
-  const int stride = RowStride(amx.block.head_dim);
-  float* output = scratch.output + row * stride;
-  for (int i = 0; i < stride; i += 16) {
+  return _mm512_add_ps(sums[0], sums[1]);
+}
+
+SPARSESERVE_AMX_INLINE void ScaleOutput(int columns, float factor,
+                                        float* output) {
+  for (int i = 0; i < columns; i += 16) {
     _mm512_storeu_ps(output + i, _mm512_mul_ps(_mm512_loadu_ps(output + i),
-                                               _mm512_set1_ps(rescale)));
+                                               _mm512_set1_ps(factor)));
   }
 }
 
-SPARSESERVE_AMX void SoftmaxRows(int first_row, AttentionScratch& scratch) {
+// Turns the scores of 16 rows into weights exp(scaled score - new maximum) and
+// updates the rows' maximum, sum and output. Rows behind the last are computed
+// like the others, from whatever is there.
+template <bool kIsFull>
+SPARSESERVE_AMX_INLINE void SoftmaxRows(int first_row, float scale,
+                                        float* scores,
+                                        AttentionScratch& scratch) {
+  const AmxScratch& amx = *scratch.amx;
+  RowVectors vectors;
+  for (int r = 0; r < 16; ++r) {
+    vectors.rows[r] =
+        HideAndFindGreatest<kIsFull>(amx, first_row + r, scores + r * kKeys);
+  }
+  const __m512 log2e = _mm512_set1_ps(kLog2E);
+  const __m512 before = _mm512_loadu_ps(scratch.maximum + first_row);
+  const __m512 maximum =
+      Greatest(before, _mm512_mul_ps(_mm512_set1_ps(scale),
+                                     AcrossLanes<Across::kGreatest>(vectors)));
+  const __mmask16 grew = _mm512_cmp_ps_mask(before, maximum, _CMP_NEQ_UQ);
+  const __m512 rescale = _mm512_mask_mov_ps(
+      _mm512_set1_ps(1.0f), grew,
+      Exp2(_mm512_mul_ps(_mm512_sub_ps(before, maximum), log2e)));
+  // Where no key was seen yet all scores are -infinity, whose weights are 0.
+  const __mmask16 saw =
+      _mm512_cmp_ps_mask(maximum, _mm512_set1_ps(kMinusInfinity), _CMP_NEQ_UQ);
+  alignas(64) float offsets[16];
+  _mm512_store_ps(offsets, _mm512_maskz_mul_ps(saw, maximum, log2e));
+  const __m512 factor = _mm512_set1_ps(scale * kLog2E);
+  for (int r = 0; r < 16; ++r) {
+    vectors.rows[r] =
+        Weigh(amx.blocks * kBlockKeys, factor, offsets[r], scores + r * kKeys);
+  }
+  const __m512 added = AcrossLanes<Across::kSum>(vectors);
+  const __m512 sum = _mm512_loadu_ps(scratch.sum + first_row);
+  _mm512_storeu_ps(scratch.sum + first_row,
+                   _mm512_fmadd_ps(sum, rescale, added));
+  _mm512_storeu_ps(scratch.maximum + first_row, maximum);
+  alignas(64) float rescales[16];
+  _mm512_store_ps(rescales, rescale);
+  const int stride = RowStride(amx.block.head_dim);
+  for (uint32_t rows = grew; rows != 0; rows &= rows - 1) {
+    const int r = std::countr_zero(rows);
+    ScaleOutput(stride, rescales[r], scratch.output + (first_row + r) * stride);
+  }
+}
+
+SPARSESERVE_AMX void WeighRows(int first_row, AttentionScratch& scratch) {
   AmxScratch& amx = *scratch.amx;
-  const int end = std::min(first_row + kAmxRows, amx.block.rows);
-  const bool is_full = std::all_of(amx.is_full, amx.is_full + amx.blocks,
-                                   [](bool b) { return b; });
-  const auto cap_scores = amx.float_kernels->cap_scores;
-  for (int row = first_row; row < end; ++row) {
-    float* scores = amx.scores + (row - first_row) * kKeys;
-    float scale = amx.block.scale;
-    if (amx.block.softcap > 0) {
-      cap_scores(amx.blocks * kBlockKeys, scale, amx.block.softcap, scores);
-      scale = 1;
+  float scale = amx.block.scale;
+  if (amx.block.softcap > 0) {
+    for (int r = 0; r < kAmxRows; ++r) {
+      amx.cap_scores(amx.blocks * kBlockKeys, scale, amx.block.softcap,
+                     amx.scores + r * kKeys);
     }
+    scale = 1;
+  }
+  const bool is_full = std::all_of(amx.is_full, amx.is_full + amx.blocks,
+                                   [](bool full) { return full; });
+  for (int r = 0; r < kAmxRows; r += 16) {
+    float* scores = amx.scores + r * kKeys;
     if (is_full) {
-      SoftmaxRow<true>(row, scale, scores, scratch);
+      SoftmaxRows<true>(first_row + r, scale, scores, scratch);
     } else {
-      SoftmaxRow<false>(row, scale, scores, scratch);
+      SoftmaxRows<false>(first_row + r, scale, scores, scratch);
     }
   }
 }
@@ -376,7 +441,7 @@ SPARSESERVE_AMX void AddHeldBlocks(AttentionScratch& scratch) {
   ConfigureTiles();
   for (int row = 0; row < amx.block.rows; row += kAmxRows) {
     MultiplyKeys(row, amx);
-    SoftmaxRows(row, scratch);
+    WeighRows(row, scratch);
     MultiplyValues(row, scratch);
   }
   _tile_release();
@@ -396,14 +461,21 @@ void AddBlock(const AttentionBlock& block, AttentionScratch& scratch) {
   KeepVisible(block, slot, scratch);
 }
 
-void EndStretch(int rows, int head_dim, AttentionScratch& scratch) {
+void EndStretch(int /*rows*/, int /*head_dim*/, AttentionScratch& scratch) {
   AddHeldBlocks(scratch);
-  scratch.amx->float_kernels->end_stretch(rows, head_dim, scratch);
 }
 
-float FinishRow(int row, int head_dim, const AttentionScratch& scratch,
-                float* output) {
-  return scratch.amx->float_kernels->finish_row(row, head_dim, scratch, output);
+SPARSESERVE_AMX float FinishRow(int row, int head_dim,
+                                const AttentionScratch& scratch,
+                                float* output) {
+  const float* from = scratch.output + row * RowStride(head_dim);
+  const float sum = scratch.sum[row];
+  const __m256 factor = _mm256_set1_ps(sum == 0.0f ? 0.0f : 1.0f / sum);
+  for (int i = 0; i < head_dim; i += 8) {
+    _mm256_storeu_ps(output + i,
+                     _mm256_mul_ps(_mm256_loadu_ps(from + i), factor));
+  }
+  return sum == 0.0f ? kMinusInfinity : scratch.maximum[row] + std::log(sum);
 }
 
 // Linux keeps the tiles' registers from a process until it asks for them.

@@ -9,7 +9,7 @@
 namespace sparseserve::cpu {
 
 // Blocks whose scores stand side by side, counted from position 0: a row's
-// weights are taken from one maximum over them. A divisor of kStretchBlocks.
+// weights are taken from one maximum over them.
 inline constexpr int kAmxBlocks = 4;
 // Rows of two tiles.
 inline constexpr int kAmxRows = 32;
@@ -21,8 +21,8 @@ struct alignas(64) AmxScratch {
   static constexpr int kTileElements = 512;
   static constexpr int kKeys = kAmxBlocks * kBlockKeys;
 
-  // Theirs are the operations that multiply nothing.
-  const AttentionKernels* float_kernels = nullptr;
+  // Of AttentionKernels.
+  decltype(AttentionKernels::cap_scores) cap_scores = nullptr;
   // [rows, head_dim rounded up to 32]
   alignas(64) uint16_t queries[kMaxPackedRows * kMaxHeadDim];
   // [kKeys / 16, head_dim / 32] tiles: pairs of dims by keys.
@@ -41,7 +41,8 @@ struct alignas(64) AmxScratch {
 };
 
 // The kernels for rows that may be rounded: queries and weights to bf16, sums
-// in float. They need AttentionScratch::amx, KV in bf16, and head_dim <=
+// in float. A pass must be one worker's, since the ends of its stretches mean
+// nothing to them. They need AttentionScratch::amx, KV in bf16, and head_dim <=
 // kMaxHeadDim. Null where processor or system does not offer AMX.
 const AttentionKernels* FindAmxAttentionKernels();
 

@@ -64,6 +64,7 @@ struct AttentionBlock {
   int head_dim = 0;           // a multiple of 8
   // Keys that some row may see; what lies behind them is not read.
   int loaded_keys = kBlockKeys;
+  bool is_full = false;  // every row sees all of its keys
   // Rows see no more than visible_bits of what lies between begin and end.
   bool has_bits = false;
   int rows = 0;

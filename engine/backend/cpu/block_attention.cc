@@ -83,7 +83,7 @@ BlockAttention::BlockAttention(SimdLevel simd, bool rounds_prefill,
     scratch_.push_back(std::make_unique<AttentionScratch>());
     if (amx_kernels_ == nullptr) continue;
     amx_scratch_.push_back(std::make_unique<AmxScratch>());
-    amx_scratch_.back()->float_kernels = &kernels_;
+    amx_scratch_.back()->cap_scores = kernels_.cap_scores;
     scratch_.back()->amx = amx_scratch_.back().get();
   }
 }
@@ -136,7 +136,8 @@ void BlockAttention::ListItems(const AttentionArgs& args) {
                    .tile = static_cast<int32_t>(t),
                    .kv_head = head,
                    .end_block = end};
-      if (!few_pairs || rows * group > kMaxSplitRows || end <= kStretchBlocks) {
+      if (!few_pairs || rows * group > kMaxSplitRows || end <= kStretchBlocks ||
+          &KernelsOf(args, layout.tiles[t]) != &kernels_) {
         items_.push_back(item);
         continue;
       }
@@ -171,7 +172,7 @@ void BlockAttention::Attend(const AttentionArgs& args, const Item& item,
     kernels.begin(rows.count, head_dim, scratch);
     AddBlocks(args, rows, item, scratch);
     if (item.partial < 0) {
-      Finish(args, rows, scratch);
+      Finish(kernels, args, rows, scratch);
       continue;
     }
     Partial& partial = partials_[item.partial];
@@ -196,16 +197,17 @@ void BlockAttention::Merge(const AttentionArgs& args, const SplitPair& pair,
                 scratch.output);
     kernels_.end_stretch(rows.count, head_dim, scratch);
   }
-  Finish(args, rows, scratch);
+  Finish(kernels_, args, rows, scratch);
 }
 
-void BlockAttention::Finish(const AttentionArgs& args, const PackedRows& rows,
+void BlockAttention::Finish(const AttentionKernels& kernels,
+                            const AttentionArgs& args, const PackedRows& rows,
                             AttentionScratch& scratch) const {
   const int head_dim = args.kv.head_dim;
   for (int r = 0; r < rows.count; ++r) {
     const int64_t row = rows.query_row(r);
     const int head = rows.head(r);
-    const float lse = kernels_.finish_row(
+    const float lse = kernels.finish_row(
         r, head_dim, scratch, args.output.row(row) + head * head_dim);
     if (args.lse != nullptr) args.lse[row * args.heads + head] = lse;
   }

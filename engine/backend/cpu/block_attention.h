@@ -61,8 +61,8 @@ class BlockAttention {
              AttentionScratch& scratch) const;
   void AddBlocks(const AttentionArgs& args, const PackedRows& rows,
                  const Item& item, AttentionScratch& scratch) const;
-  void Finish(const AttentionArgs& args, const PackedRows& rows,
-              AttentionScratch& scratch) const;
+  void Finish(const AttentionKernels& kernels, const AttentionArgs& args,
+              const PackedRows& rows, AttentionScratch& scratch) const;
 
   const AttentionKernels& kernels_;
   const AttentionKernels* amx_kernels_ = nullptr;  // null: none
