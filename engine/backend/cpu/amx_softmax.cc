@@ -1,0 +1,181 @@
+#include "engine/backend/cpu/amx_softmax.h"
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "engine/backend/cpu/amx_target.h"
+#include "engine/backend/cpu/amx_transpose-inl.h"
+
+namespace sparseserve::cpu {
+namespace {
+
+constexpr int kKeys = AmxScratch::kKeys;
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+constexpr float kLog2E = 1.44269504f;
+
+// 2^x for x <= 0 and a little above, 0 for -infinity, NaN for NaN: 2^(x -
+// floor(x)) by its polynomial of least relative error over [0, 1], 2.6e-6.
+SPARSESERVE_AMX_INLINE __m512 Exp2(__m512 x) {
+  constexpr int kFromFloor = 0x09;
+  const __m512 r = _mm512_reduce_ps(x, kFromFloor);
+  __m512 p = _mm512_set1_ps(0.013534168f);
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.052011464f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.24144275f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.69300383f));
+  p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0000026f));
+  return _mm512_scalef_ps(p, x);
+}
+
+// Of two operands one of which is NaN, the first is taken.
+SPARSESERVE_AMX_INLINE __m512 Greatest(__m512 a, __m512 b) {
+  return _mm512_max_ps(b, a);
+}
+
+// What of 16 rows stands in the lanes of 16 vectors.
+struct RowVectors {
+  __m512 rows[16];
+};
+
+enum class Across { kSum, kGreatest };
+
+// Lane r: the sum, or the greatest, of the lanes of rows[r].
+template <Across kWhat>
+SPARSESERVE_AMX_INLINE __m512 AcrossLanes(const RowVectors& vectors) {
+  __m512i turned[16];
+  for (int i = 0; i < 16; ++i) {
+    turned[i] = _mm512_castps_si512(vectors.rows[i]);
+  }
+  TransposePairs(turned);
+  __m512 result = _mm512_castsi512_ps(turned[0]);
+  for (int i = 1; i < 16; ++i) {
+    const __m512 next = _mm512_castsi512_ps(turned[i]);
+    result = kWhat == Across::kSum ? _mm512_add_ps(result, next)
+                                   : Greatest(result, next);
+  }
+  return result;
+}
+
+// The greatest of a row's scores per lane, hidden ones replaced by -infinity.
+// A NaN among them does not count.
+template <bool kIsFull>
+SPARSESERVE_AMX_INLINE __m512 HideAndFindGreatest(const AmxScratch& amx,
+                                                  int row, float* scores) {
+  const __m512 hidden = _mm512_set1_ps(kMinusInfinity);
+  __m512 greatest[2] = {hidden, hidden};
+  for (int slot = 0; slot < amx.blocks; ++slot) {
+    const uint64_t visible = kIsFull ? 0 : amx.visible[slot][row];
+    for (int i = 0; i < kBlockKeys; i += 16) {
+      float* at = scores + slot * kBlockKeys + i;
+      __m512 score = _mm512_load_ps(at);
+      if constexpr (!kIsFull) {
+        score = _mm512_mask_mov_ps(hidden, static_cast<__mmask16>(visible >> i),
+                                   score);
+        _mm512_store_ps(at, score);
+      }
+      greatest[i / 16 % 2] = Greatest(greatest[i / 16 % 2], score);
+    }
+  }
+  return Greatest(greatest[0], greatest[1]);
+}
+
+// Turns a row's scores into the weights 2^(factor * score - offset), in bf16.
+// Returns their sums per lane, before they are rounded.
+SPARSESERVE_AMX_INLINE __m512 Weigh(int columns, __m512 factor, float offset,
+                                    float* scores) {
+  const __m512 offsets = _mm512_set1_ps(offset);
+  __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
+  uint16_t* weights = reinterpret_cast<uint16_t*>(scores);
+  for (int i = 0; i < columns; i += 32) {
+    const __m512 low =
+        Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores + i), factor, offsets));
+    const __m512 high =
+        Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores + i + 16), factor, offsets));
+    sums[0] = _mm512_add_ps(sums[0], low);
+    sums[1] = _mm512_add_ps(sums[1], high);
+    const __m512bh rounded = _mm512_cvtne2ps_pbh(high, low);
+    std::memcpy(weights + i, &rounded, sizeof(rounded));
+  }
+  return _mm512_add_ps(sums[0], sums[1]);
+}
+
+SPARSESERVE_AMX_INLINE void ScaleOutput(int columns, float factor,
+                                        float* output) {
+  for (int i = 0; i < columns; i += 16) {
+    _mm512_storeu_ps(output + i, _mm512_mul_ps(_mm512_loadu_ps(output + i),
+                                               _mm512_set1_ps(factor)));
+  }
+}
+
+// Of 16 rows.
+template <bool kIsFull>
+SPARSESERVE_AMX_INLINE void SoftmaxRows(int first_row, float scale,
+                                        float* scores,
+                                        AttentionScratch& scratch) {
+  const AmxScratch& amx = *scratch.amx;
+  RowVectors vectors;
+  for (int r = 0; r < 16; ++r) {
+    vectors.rows[r] =
+        HideAndFindGreatest<kIsFull>(amx, first_row + r, scores + r * kKeys);
+  }
+  const __m512 log2e = _mm512_set1_ps(kLog2E);
+  const __m512 before = _mm512_loadu_ps(scratch.maximum + first_row);
+  const __m512 maximum =
+      Greatest(before, _mm512_mul_ps(_mm512_set1_ps(scale),
+                                     AcrossLanes<Across::kGreatest>(vectors)));
+  const __mmask16 grew = _mm512_cmp_ps_mask(before, maximum, _CMP_NEQ_UQ);
+  const __m512 rescale = _mm512_mask_mov_ps(
+      _mm512_set1_ps(1.0f), grew,
+      Exp2(_mm512_mul_ps(_mm512_sub_ps(before, maximum), log2e)));
+  // Where no key was seen yet all scores are -infinity, whose weights are 0.
+  const __mmask16 saw =
+      _mm512_cmp_ps_mask(maximum, _mm512_set1_ps(kMinusInfinity), _CMP_NEQ_UQ);
+  alignas(64) float offsets[16];
+  _mm512_store_ps(offsets, _mm512_maskz_mul_ps(saw, maximum, log2e));
+  const __m512 factor = _mm512_set1_ps(scale * kLog2E);
+  for (int r = 0; r < 16; ++r) {
+    vectors.rows[r] =
+        Weigh(amx.blocks * kBlockKeys, factor, offsets[r], scores + r * kKeys);
+  }
+  const __m512 added = AcrossLanes<Across::kSum>(vectors);
+  const __m512 sum = _mm512_loadu_ps(scratch.sum + first_row);
+  _mm512_storeu_ps(scratch.sum + first_row,
+                   _mm512_fmadd_ps(sum, rescale, added));
+  _mm512_storeu_ps(scratch.maximum + first_row, maximum);
+  alignas(64) float rescales[16];
+  _mm512_store_ps(rescales, rescale);
+  const int stride = RowStride(amx.block.head_dim);
+  for (uint32_t rows = grew; rows != 0; rows &= rows - 1) {
+    const int r = std::countr_zero(rows);
+    ScaleOutput(stride, rescales[r], scratch.output + (first_row + r) * stride);
+  }
+}
+
+}  // namespace
+
+SPARSESERVE_AMX void WeighAmxRows(int first_row, AttentionScratch& scratch) {
+  AmxScratch& amx = *scratch.amx;
+  float scale = amx.block.scale;
+  if (amx.block.softcap > 0) {
+    for (int r = 0; r < kAmxRows; ++r) {
+      amx.cap_scores(amx.blocks * kBlockKeys, scale, amx.block.softcap,
+                     amx.scores + r * kKeys);
+    }
+    scale = 1;
+  }
+  const bool is_full = std::all_of(amx.is_full, amx.is_full + amx.blocks,
+                                   [](bool full) { return full; });
+  for (int r = 0; r < kAmxRows; r += 16) {
+    float* scores = amx.scores + r * kKeys;
+    if (is_full) {
+      SoftmaxRows<true>(first_row + r, scale, scores, scratch);
+    } else {
+      SoftmaxRows<false>(first_row + r, scale, scores, scratch);
+    }
+  }
+}
+
+}  // namespace sparseserve::cpu

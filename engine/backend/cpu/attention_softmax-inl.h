@@ -1,0 +1,139 @@
+// How rows of scores become weights, compiled once per SIMD target. Include
+// after hwy/highway.h.
+
+// Highway's guard for code that is included once per target.
+#if defined(SPARSESERVE_CPU_ATTENTION_SOFTMAX_INL_H_) == \
+    defined(HWY_TARGET_TOGGLE)
+#ifdef SPARSESERVE_CPU_ATTENTION_SOFTMAX_INL_H_
+#undef SPARSESERVE_CPU_ATTENTION_SOFTMAX_INL_H_
+#else
+#define SPARSESERVE_CPU_ATTENTION_SOFTMAX_INL_H_
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "engine/backend/cpu/attention_kernels.h"
+#include "engine/backend/cpu/attention_totals-inl.h"
+#include "engine/backend/cpu/simd_math-inl.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace sparseserve::cpu {
+namespace HWY_NAMESPACE {
+
+HWY_NOINLINE void CapScores(int columns, float scale, float softcap,
+                            float* scores) {
+  const DF d;
+  const VF inverse = hn::Set(d, scale / softcap);
+  const VF cap = hn::Set(d, softcap);
+  for (int i = 0; i < columns; i += kLanes) {
+    hn::StoreU(SoftCap(d, hn::LoadU(d, scores + i), inverse, cap), d,
+               scores + i);
+  }
+}
+
+// Lanes i, i + 1, ... whose bit is 1.
+HWY_INLINE hn::Mask<DF> LanesOf(uint64_t bits, int i) {
+  uint8_t bytes[sizeof(uint64_t)];
+  bits >>= i;
+  std::memcpy(bytes, &bits, sizeof(bytes));
+  return hn::LoadMaskBits(DF(), bytes);
+}
+
+// Which keys of a block a row may have to hide.
+enum class Hidden { kNone, kOutside, kByBits };
+
+// Which of the lanes i, i + 1, ... a row sees.
+template <Hidden kHidden>
+HWY_INLINE hn::Mask<DF> SeenLanes(const AttentionScratch& scratch, int row,
+                                  int i) {
+  const DF d;
+  if constexpr (kHidden == Hidden::kByBits) {
+    return LanesOf(scratch.visible_bits[row], i);
+  }
+  const size_t passed =
+      static_cast<size_t>(std::max(scratch.visible_begin[row] - i, 0));
+  const size_t seen =
+      static_cast<size_t>(std::max(scratch.visible_end[row] - i, 0));
+  return hn::AndNot(hn::FirstN(d, passed), hn::FirstN(d, seen));
+}
+
+// The greatest of a row's raw scores, hidden ones replaced by -infinity.
+template <Hidden kHidden>
+HWY_INLINE float HideAndFindGreatest(const AttentionScratch& scratch, int row,
+                                     int columns, float* scores) {
+  const DF d;
+  const VF hidden = hn::Set(d, kMinusInfinity);
+  VF greatest = hidden;
+  for (int i = 0; i < columns; i += kLanes) {
+    VF score = hn::LoadU(d, scores + i);
+    if constexpr (kHidden != Hidden::kNone) {
+      score =
+          hn::IfThenElse(SeenLanes<kHidden>(scratch, row, i), score, hidden);
+      hn::StoreU(score, d, scores + i);
+    }
+    greatest = hn::Max(greatest, score);
+  }
+  return hn::GetLane(hn::MaxOfLanes(d, greatest));
+}
+
+// Turns a row of raw scores into exp(scaled score - new maximum), 0 for hidden
+// keys, and updates the row's running maximum and sum. A NaN score makes the
+// sum NaN. Not inlined, so that every tile shape rounds the same way.
+// REQUIRES: the row sees a key; scale > 0.
+template <Hidden kHidden>
+HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
+                             AttentionScratch& scratch) {
+  const DF d;
+  constexpr float kLog2E = 1.44269504f;
+  const float greatest =
+      HideAndFindGreatest<kHidden>(scratch, row, columns, scores);
+  const float before = scratch.maximum[row];
+  const float maximum = std::max(before, scale * greatest);
+  const VF factor = hn::Set(d, scale * kLog2E);
+  const VF offset = hn::Set(d, maximum * kLog2E);
+  VF sum = hn::Zero(d);
+  for (int i = 0; i < columns; i += kLanes) {
+    const VF weight =
+        Exp2(d, hn::MulSub(hn::LoadU(d, scores + i), factor, offset));
+    sum = hn::Add(sum, weight);
+    hn::StoreU(weight, d, scores + i);
+  }
+  const float rescale = before == maximum ? 1.0f : std::exp(before - maximum);
+  scratch.maximum[row] = maximum;
+  scratch.rescale[row] = rescale;
+  scratch.sum[row] =
+      scratch.sum[row] * rescale + hn::GetLane(hn::SumOfLanes(d, sum));
+}
+
+// Likewise for any row of a block.
+void WeighRow(const AttentionBlock& block, int row, int columns, float* scores,
+              AttentionScratch& scratch) {
+  const int begin = scratch.visible_begin[row];
+  const int end = scratch.visible_end[row];
+  if (begin >= end) {
+    std::fill(scores, scores + columns, 0.0f);
+    scratch.rescale[row] = 1.0f;
+    return;
+  }
+  float scale = block.scale;
+  if (block.softcap > 0) {
+    CapScores(columns, scale, block.softcap, scores);
+    scale = 1;
+  }
+  if (block.has_bits) {
+    SoftmaxRow<Hidden::kByBits>(row, columns, scale, scores, scratch);
+  } else if (begin > 0 || end < columns) {
+    SoftmaxRow<Hidden::kOutside>(row, columns, scale, scores, scratch);
+  } else {
+    SoftmaxRow<Hidden::kNone>(row, columns, scale, scores, scratch);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace sparseserve::cpu
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target guard
