@@ -60,7 +60,11 @@ class CpuBackend : public Backend {
         linear_(LinearKernelsFor(simd)),
         elementwise_(ElementwiseKernelsFor(simd)),
         pool_(device_.threads),
-        stored_(linear_, pool_),
+        stored_(linear_,
+                device_.compute_dtype == ComputeDtype::kBF16
+                    ? IntegerKernelsFor(simd)
+                    : nullptr,
+                pool_),
         selection_(simd, pool_),
         attention_(simd, pool_) {
     if (multiply_bfloat16) {
@@ -142,19 +146,24 @@ class CpuBackend : public Backend {
     SPARSESERVE_CHECK(groups.decode_rows + groups.prefill_rows == input.rows);
     SPARSESERVE_CHECK(input.columns == weight.columns());
     SPARSESERVE_CHECK(output.columns == weight.rows());
-    int64_t stored_rows = input.rows;
+    const int64_t decode_rows = groups.decode_rows;
+    if (decode_rows > 0) {
+      stored_.MultiplyRounded(matrix, {input.data, decode_rows, input.columns},
+                              accumulate,
+                              {output.data, decode_rows, output.columns});
+    }
+    if (groups.prefill_rows == 0) return;
+    const ConstMatrixView prefill(input.row(decode_rows), groups.prefill_rows,
+                                  input.columns);
+    const MatrixView target = {output.row(decode_rows), groups.prefill_rows,
+                               output.columns};
     // However few: rounding that depended on their number would let a
     // sequence's text depend on its neighbours.
-    if (matrix.packed() != nullptr && groups.prefill_rows > 0) {
-      stored_rows = groups.decode_rows;
-      bfloat16_->Multiply(
-          *matrix.packed(),
-          {input.row(stored_rows), groups.prefill_rows, input.columns},
-          accumulate,
-          {output.row(stored_rows), groups.prefill_rows, output.columns});
+    if (matrix.packed() != nullptr) {
+      bfloat16_->Multiply(*matrix.packed(), prefill, accumulate, target);
+    } else {
+      stored_.Multiply(matrix, prefill, accumulate, target);
     }
-    stored_.Multiply(matrix, {input.data, stored_rows, input.columns},
-                     accumulate, output);
   }
 
   void RopeAndStore(const RopeAndStoreArgs& args) override {
