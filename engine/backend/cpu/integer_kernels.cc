@@ -26,7 +26,7 @@ namespace HWY_NAMESPACE {
 // Without vectors, floats are no slower.
 #if HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
 
-const IntegerKernels* TargetIntegerKernels() { return nullptr; }
+const IntegerKernels* TargetIntegerKernels(bool) { return nullptr; }
 
 #else
 
@@ -226,13 +226,15 @@ void RoundRow(const float* input, const RoundedRows& rows) {
   }
 }
 
-const IntegerKernels* TargetIntegerKernels() {
+const IntegerKernels* TargetIntegerKernels(bool allow_vnni) {
   static constexpr IntegerKernels kKernels = {kLanes, &RoundRow,
                                               &MultiplyStrip<PairsByMadd>};
 #if HWY_TARGET == HWY_AVX3
   static constexpr IntegerKernels kVnniKernels = {kLanes, &RoundRow,
                                                   &MultiplyStrip<PairsByVnni>};
-  if (__builtin_cpu_supports("avx512vnni")) return &kVnniKernels;
+  if (allow_vnni && HasVnni()) return &kVnniKernels;
+#else
+  static_cast<void>(allow_vnni);
 #endif
   return &kKernels;
 }
@@ -248,9 +250,12 @@ namespace sparseserve::cpu {
 
 HWY_EXPORT(TargetIntegerKernels);
 
-const IntegerKernels* IntegerKernelsFor(SimdLevel level) {
-  return HWY_DISPATCH_TABLE(TargetIntegerKernels)[DispatchIndex(level)]();
+const IntegerKernels* IntegerKernelsFor(SimdLevel level, bool allow_vnni) {
+  return HWY_DISPATCH_TABLE(TargetIntegerKernels)[DispatchIndex(level)](
+      allow_vnni);
 }
+
+bool HasVnni() { return __builtin_cpu_supports("avx512vnni"); }
 
 bool HasIntegerProducts(DType dtype) {
   switch (dtype) {

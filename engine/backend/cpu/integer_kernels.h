@@ -58,7 +58,12 @@ struct IntegerKernels {
 // Whether weights of `dtype` are integers with scales.
 bool HasIntegerProducts(DType dtype);
 
+// Whether this CPU has AVX512-VNNI, by which kAvx512 multiplies faster, to the
+// same bits.
+bool HasVnni();
+
 // The best path up to `level`; null if that has none.
-const IntegerKernels* IntegerKernelsFor(SimdLevel level);
+const IntegerKernels* IntegerKernelsFor(SimdLevel level,
+                                        bool allow_vnni = true);
 
 }  // namespace sparseserve::cpu
