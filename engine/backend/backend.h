@@ -21,8 +21,8 @@
 
 namespace sparseserve {
 
-// How products and KV storage are rounded. kF32 is the exact mode; kBF16 lets
-// prefill products take bf16 inputs (float accumulation) and keeps KV in bf16.
+// How products and KV storage are rounded. kF32 is exact; kBF16 rounds prefill
+// rows to bf16 (float sums), decode rows to 16 bits, and keeps KV in bf16.
 enum class ComputeDtype { kF32, kBF16 };
 
 struct DeviceInfo {

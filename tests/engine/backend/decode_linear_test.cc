@@ -25,8 +25,9 @@ class DecodeLinearTest : public testing::TestWithParam<std::string> {
  protected:
   DecodeLinearTest() : backend_(Create("bf16")) {}
 
-  static std::unique_ptr<Backend> Create(const char* compute_dtype) {
-    return CreateBackend({.threads = 2,
+  static std::unique_ptr<Backend> Create(const char* compute_dtype,
+                                         int threads = 2) {
+    return CreateBackend({.threads = threads,
                           .compute_dtype = compute_dtype,
                           .simd = GetParam()})
         .value();
@@ -152,6 +153,20 @@ TEST_P(DecodeLinearTest, FloatWeightsAreNotRounded) {
     }
     EXPECT_EQ(outputs[0], outputs[1]) << DTypeName(dtype);
   }
+}
+
+TEST_P(DecodeLinearTest, ThreadsDoNotShowInTheResult) {
+  // Strips and rows that divide among workers in other ways.
+  const RandomMatrix matrix(DType::kQ4_1, 203, 96, 17);
+  const std::vector<float> input = RandomFloats(20 * 96, 18);
+  std::vector<float> outputs[2];
+  for (const int threads : {1, 3}) {
+    const std::unique_ptr<Backend> one = Create("bf16", threads);
+    const auto weight =
+        one->LoadWeight({matrix.stored()}, WeightUse::kFewRows).value();
+    outputs[threads / 2] = Multiply(*one, *weight, input, {.decode_rows = 20});
+  }
+  EXPECT_EQ(outputs[0], outputs[1]);
 }
 
 TEST_P(DecodeLinearTest, RowsThatAreNotFiniteStayApart) {
