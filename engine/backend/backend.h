@@ -21,8 +21,8 @@
 
 namespace sparseserve {
 
-// How products and KV storage are rounded. kF32 is the exact mode; kBF16 lets
-// prefill products take bf16 inputs (float accumulation) and keeps KV in bf16.
+// How products and KV storage are rounded. kF32 is exact; kBF16 rounds prefill
+// rows to bf16 (float sums), decode rows to 16 bits, and keeps KV in bf16.
 enum class ComputeDtype { kF32, kBF16 };
 
 struct DeviceInfo {
@@ -30,8 +30,9 @@ struct DeviceInfo {
   std::string simd;  // "avx512_amx", "avx2", ...: the paths in use
   int threads = 0;
   ComputeDtype compute_dtype = ComputeDtype::kF32;  // what may be rounded
-  // What factors of prefill products are rounded to: kF32 (not at all), also
-  // where kBF16 is allowed but the device has no instructions for it.
+  // What factors of prefill products are rounded to: kF32 where they are
+  // treated like those of decode products, also where kBF16 is allowed but the
+  // device has no fast instructions for it.
   DType prefill_dtype = DType::kF32;
   DType kv_dtype = DType::kF32;  // kF32 or kBF16
 };

@@ -1,13 +1,17 @@
 // Products at the default model's shapes, and of every dtype at one shape that
 // all have blocks for. Decode: one pass over every weight, as ratio to the time
-// that reading the stored bytes once takes. Prefill: as ratio to oneDNN's own
-// rate at a large square product.
+// that reading the stored bytes once takes, and in integers (bf16 mode) also to
+// the same products in float, in turns. Prefill: as ratio to oneDNN's own rate
+// at a large square product.
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <iterator>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "benchmark/benchmark.h"
@@ -35,11 +39,11 @@ constexpr ShapeOfWeight kDtypeShape = {2048, 2048};
 class ModelWeights {
  public:
   // The matrices of a model of the default one's shape.
-  static ModelWeights OfDefaultModel(Backend& backend) {
+  static ModelWeights OfDefaultModel(Backend& backend, WeightUse use) {
     ModelWeights model;
     for (int layer = 0; layer < kLayers; ++layer) {
       for (const ShapeOfWeight& shape : kLayerShapes) {
-        model.Add(backend, DType::kQ4_1, shape, WeightUse::kLayer);
+        model.Add(backend, DType::kQ4_1, shape, use);
       }
     }
     model.Add(backend, DType::kQ8_0, {49152, 576}, WeightUse::kFewRows);
@@ -101,16 +105,49 @@ void Multiply(Backend& backend, const ModelWeights& model, size_t weights,
   }
 }
 
-void MeasureDecode(benchmark::State& state, Backend& backend,
-                   const ModelWeights& model) {
-  const int64_t rows = state.range(0);
-  const std::vector<float> input(rows * kMaxColumns, 0.5f);
-  std::vector<float> output(rows * 49152);
-  for (auto _ : state) {
-    Multiply(backend, model, model.weights().size(), {.decode_rows = rows},
-             input, output);
+// One pass of decode rows over every weight.
+class DecodePass {
+ public:
+  DecodePass(const char* compute_dtype, const char* simd)
+      : backend_(CreateBackend({.compute_dtype = compute_dtype, .simd = simd})
+                     .value()) {}
+
+  void LoadDefaultModel() {
+    model_ = ModelWeights::OfDefaultModel(*backend_, WeightUse::kFewRows);
   }
-  const double bandwidth = ReadBandwidth(backend.device().threads);
+  void LoadDtype(DType dtype) {
+    model_ = ModelWeights::OfDtype(*backend_, dtype);
+  }
+
+  void Run(int64_t rows) {
+    input_.resize(rows * kMaxColumns, 0.5f);
+    output_.resize(rows * 49152);
+    Multiply(*backend_, *model_, model_->weights().size(),
+             {.decode_rows = rows}, input_, output_);
+  }
+  double Seconds(int64_t rows) {
+    const auto start = std::chrono::steady_clock::now();
+    Run(rows);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() -
+                                         start)
+        .count();
+  }
+
+  const ModelWeights& model() const { return *model_; }
+  int threads() const { return backend_->device().threads; }
+
+ private:
+  std::unique_ptr<Backend> backend_;
+  std::optional<ModelWeights> model_;
+  std::vector<float> input_;
+  std::vector<float> output_;
+};
+
+void MeasureDecode(benchmark::State& state, DecodePass& pass) {
+  const int64_t rows = state.range(0);
+  for (auto _ : state) pass.Run(rows);
+  const ModelWeights& model = pass.model();
+  const double bandwidth = ReadBandwidth(pass.threads());
   using benchmark::Counter;
   state.counters["tokens/s"] =
       Counter(rows, Counter::kIsIterationInvariantRate);
@@ -122,25 +159,50 @@ void MeasureDecode(benchmark::State& state, Backend& backend,
                                            Counter::kIsIterationInvariantRate);
 }
 
-void BM_DecodeLinear(benchmark::State& state, const char* simd) {
-  const auto backend =
-      CreateBackend({.compute_dtype = "f32", .simd = simd}).value();
-  MeasureDecode(state, *backend, ModelWeights::OfDefaultModel(*backend));
+// How many times the speed of `slow` is `fast`'s: the median of alternating
+// runs, since other work comes and goes.
+double SpeedUp(DecodePass& fast, DecodePass& slow, int64_t rows) {
+  constexpr int kRounds = 15;
+  std::vector<double> ratios;
+  for (int round = 0; round < kRounds; ++round) {
+    const double seconds = slow.Seconds(rows);
+    ratios.push_back(seconds / fast.Seconds(rows));
+  }
+  std::nth_element(ratios.begin(), ratios.begin() + kRounds / 2, ratios.end());
+  return ratios[kRounds / 2];
+}
+
+void BM_DecodeLinear(benchmark::State& state, const char* compute_dtype,
+                     const char* simd) {
+  DecodePass pass(compute_dtype, simd);
+  pass.LoadDefaultModel();
+  MeasureDecode(state, pass);
+  if (std::string_view(compute_dtype) == "f32") return;
+  DecodePass in_float("f32", simd);
+  in_float.LoadDefaultModel();
+  state.counters["over_float"] = SpeedUp(pass, in_float, state.range(0));
 }
 
 // Arguments: rows, and the dtype's place in kAllDTypes.
-void BM_DecodeDtype(benchmark::State& state) {
+void BM_DecodeDtype(benchmark::State& state, const char* compute_dtype,
+                    const char* simd) {
   const DType dtype = kAllDTypes[state.range(1)];
   state.SetLabel(std::string(DTypeName(dtype)));
-  const auto backend = CreateBackend({.compute_dtype = "f32"}).value();
-  MeasureDecode(state, *backend, ModelWeights::OfDtype(*backend, dtype));
+  DecodePass pass(compute_dtype, simd);
+  pass.LoadDtype(dtype);
+  MeasureDecode(state, pass);
+  if (std::string_view(compute_dtype) == "f32") return;
+  DecodePass in_float("f32", simd);
+  in_float.LoadDtype(dtype);
+  state.counters["over_float"] = SpeedUp(pass, in_float, state.range(0));
 }
 
 void BM_PrefillLinear(benchmark::State& state, const char* compute_dtype) {
   const auto backend =
       CreateBackend({.compute_dtype = compute_dtype, .max_rows = kMaxBenchRows})
           .value();
-  const ModelWeights model = ModelWeights::OfDefaultModel(*backend);
+  const ModelWeights model =
+      ModelWeights::OfDefaultModel(*backend, WeightUse::kLayer);
   const int64_t rows = state.range(0);
   const std::vector<float> input(rows * kMaxColumns, 0.5f);
   std::vector<float> output(rows * 3072);
@@ -161,7 +223,7 @@ void BM_PrefillLinear(benchmark::State& state, const char* compute_dtype) {
       Counter(flop / peak, Counter::kIsIterationInvariantRate);
 }
 
-BENCHMARK_CAPTURE(BM_DecodeLinear, best, "auto")
+BENCHMARK_CAPTURE(BM_DecodeLinear, f32, "f32", "auto")
     ->Arg(1)
     ->Arg(4)
     ->Arg(16)
@@ -169,14 +231,45 @@ BENCHMARK_CAPTURE(BM_DecodeLinear, best, "auto")
     ->MeasureProcessCPUTime()
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_DecodeLinear, avx2, "avx2")
+BENCHMARK_CAPTURE(BM_DecodeLinear, f32_avx2, "f32", "avx2")
     ->Arg(1)
     ->Arg(4)
     ->Arg(16)
+    ->Arg(64)
     ->MeasureProcessCPUTime()
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
-BENCHMARK(BM_DecodeDtype)
+BENCHMARK_CAPTURE(BM_DecodeLinear, integer, "bf16", "auto")
+    ->Arg(1)
+    ->Arg(4)
+    ->Arg(16)
+    ->Arg(64)
+    ->MeasureProcessCPUTime()
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_DecodeLinear, integer_avx2, "bf16", "avx2")
+    ->Arg(1)
+    ->Arg(4)
+    ->Arg(16)
+    ->Arg(64)
+    ->MeasureProcessCPUTime()
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_DecodeDtype, f32, "f32", "auto")
+    ->ArgsProduct(
+        {{1, 16}, benchmark::CreateDenseRange(0, std::size(kAllDTypes) - 1, 1)})
+    ->ArgNames({"rows", "dtype"})
+    ->MeasureProcessCPUTime()
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_DecodeDtype, integer, "bf16", "auto")
+    ->ArgsProduct(
+        {{1, 16}, benchmark::CreateDenseRange(0, std::size(kAllDTypes) - 1, 1)})
+    ->ArgNames({"rows", "dtype"})
+    ->MeasureProcessCPUTime()
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(BM_DecodeDtype, integer_avx2, "bf16", "avx2")
     ->ArgsProduct(
         {{1, 16}, benchmark::CreateDenseRange(0, std::size(kAllDTypes) - 1, 1)})
     ->ArgNames({"rows", "dtype"})

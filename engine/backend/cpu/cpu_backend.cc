@@ -47,7 +47,11 @@ class CpuBackend : public Backend {
         linear_(LinearKernelsFor(simd)),
         elementwise_(ElementwiseKernelsFor(simd)),
         pool_(device_.threads),
-        stored_(linear_, pool_),
+        stored_(linear_,
+                device_.compute_dtype == ComputeDtype::kBF16
+                    ? IntegerKernelsFor(simd)
+                    : nullptr,
+                pool_),
         selection_(simd, pool_),
         attention_(simd, multiply_bfloat16, pool_) {
     if (multiply_bfloat16) {
@@ -129,19 +133,22 @@ class CpuBackend : public Backend {
     SPARSESERVE_CHECK(groups.decode_rows + groups.prefill_rows == input.rows);
     SPARSESERVE_CHECK(input.columns == weight.columns());
     SPARSESERVE_CHECK(output.columns == weight.rows());
-    int64_t stored_rows = input.rows;
     // However few: rounding that depended on their number would let a
     // sequence's text depend on its neighbours.
-    if (matrix.packed() != nullptr && groups.prefill_rows > 0) {
-      stored_rows = groups.decode_rows;
+    const int64_t packed_rows =
+        matrix.packed() != nullptr ? groups.prefill_rows : 0;
+    const int64_t stored_rows = input.rows - packed_rows;
+    if (stored_rows > 0) {
+      stored_.MultiplyRounded(matrix, {input.data, stored_rows, input.columns},
+                              accumulate,
+                              {output.data, stored_rows, output.columns});
+    }
+    if (packed_rows > 0) {
       bfloat16_->Multiply(
           *matrix.packed(),
-          {input.row(stored_rows), groups.prefill_rows, input.columns},
-          accumulate,
-          {output.row(stored_rows), groups.prefill_rows, output.columns});
+          {input.row(stored_rows), packed_rows, input.columns}, accumulate,
+          {output.row(stored_rows), packed_rows, output.columns});
     }
-    stored_.Multiply(matrix, {input.data, stored_rows, input.columns},
-                     accumulate, output);
   }
 
   void RopeAndStore(const RopeAndStoreArgs& args) override {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/backend/cpu/integer_kernels.h"
 #include "engine/base/check.h"
 #include "engine/base/str_cat.h"
 
@@ -32,6 +33,7 @@ absl::StatusOr<std::unique_ptr<CpuWeight>> CpuWeight::Create(
                  matrix.columns, " columns, not a multiple of the ",
                  BlockElements(matrix.dtype), " in a block"));
     }
+    weight->has_integers_ |= HasIntegerProducts(matrix.dtype);
     const int64_t row_bytes = weight->RowBytes(matrix.dtype);
     for (int64_t row = 0; row < matrix.rows; row += kStripRows) {
       const int64_t rows = std::min<int64_t>(kStripRows, matrix.rows - row);

@@ -40,6 +40,8 @@ class CpuWeight : public Weight {
   int64_t bytes() const override;
 
   const std::vector<WeightStrip>& strips() const { return strips_; }
+  // Whether any matrix is of a dtype that HasIntegerProducts().
+  bool has_integers() const { return has_integers_; }
   // Null if every row is to be multiplied straight from the stored blocks.
   const PackedWeight* packed() const { return packed_.get(); }
   void set_packed(std::unique_ptr<PackedWeight> packed) {
@@ -55,6 +57,7 @@ class CpuWeight : public Weight {
 
   int64_t rows_ = 0;
   int64_t columns_ = 0;
+  bool has_integers_ = false;
   std::vector<WeightStrip> strips_;
   std::unique_ptr<PackedWeight> packed_;
 };
