@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <limits>
 
 #include "hwy/cache_control.h"
@@ -17,6 +18,7 @@
 
 #if HWY_TARGET != HWY_SCALAR && HWY_TARGET != HWY_EMU128
 #include "engine/backend/cpu/integer_formats-inl.h"
+#include "engine/backend/cpu/integer_super_blocks-inl.h"
 #endif
 
 HWY_BEFORE_NAMESPACE();

@@ -111,13 +111,15 @@ RoundedRows StoredProducts::Round(ConstMatrixView input) {
   return rounded;
 }
 
-int64_t StoredProducts::EndOfMatrix(const CpuWeight& weight, int64_t begin,
-                                    int64_t end) {
+int64_t StoredProducts::EndOfRun(const CpuWeight& weight, int64_t begin,
+                                 int64_t end) {
   const WeightStrip* strip = &weight.strips()[begin];
   const int64_t strip_bytes = kStripRows * weight.RowBytes(strip->dtype);
   while (++begin < end) {
     const WeightStrip& next = strip[1];
-    if (next.dtype != strip->dtype || next.data != strip->data + strip_bytes) {
+    // Behind a low strip, other rows may begin where its missing ones were.
+    if (strip->rows < kStripRows || next.dtype != strip->dtype ||
+        next.data != strip->data + strip_bytes) {
       break;
     }
     strip = &next;
@@ -157,7 +159,7 @@ void StoredProducts::MultiplyStrips(const CpuWeight& weight,
         ++i;
         continue;
       }
-      i = EndOfMatrix(weight, i, end);
+      i = EndOfRun(weight, i, end);
       const WeightStrip& last = weight.strips()[i - 1];
       integer_->multiply_strip(
           {.weights = strip.data,

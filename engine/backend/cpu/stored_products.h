@@ -41,10 +41,8 @@ class StoredProducts {
     return reinterpret_cast<float*>(scratch_.data()) +
            worker * kStripRows * columns_;
   }
-  // The first strip of `begin` ... `end` - 1 that does not follow `begin` in
-  // the same matrix.
-  static int64_t EndOfMatrix(const CpuWeight& weight, int64_t begin,
-                             int64_t end);
+  // How far the rows of strips from `begin` on follow each other in memory.
+  static int64_t EndOfRun(const CpuWeight& weight, int64_t begin, int64_t end);
   // Rounds rows into rounded_values_, ...
   RoundedRows Round(ConstMatrixView input);
   // At most as many input rows as have been rounded.

@@ -124,6 +124,32 @@ TEST_P(DecodeLinearTest, StackedMatricesFollowEachOther) {
   }
 }
 
+// Three rows, and another matrix where an eighth would end; several times, so
+// that a worker gets both.
+TEST_P(DecodeLinearTest, RowsBetweenTwoMatricesAreNotRead) {
+  constexpr int kPairs = 8;
+  const RandomMatrix matrix(DType::kQ4_1, 16, 64, 21);
+  StoredMatrix first = matrix.stored();
+  first.rows = 3;
+  StoredMatrix second = matrix.stored();
+  second.rows = 8;
+  second.data += 8 * 2 * BlockBytes(DType::kQ4_1);
+  std::vector<StoredMatrix> pairs;
+  for (int i = 0; i < kPairs; ++i) pairs.insert(pairs.end(), {first, second});
+  const auto both = backend().LoadWeight(pairs, WeightUse::kFewRows).value();
+  const auto whole =
+      backend().LoadWeight({matrix.stored()}, WeightUse::kFewRows).value();
+  const std::vector<float> input = RandomFloats(64, 22);
+  const std::vector<float> output =
+      Multiply(backend(), *both, input, {.decode_rows = 1});
+  const std::vector<float> all =
+      Multiply(backend(), *whole, input, {.decode_rows = 1});
+  for (int n = 0; n < kPairs * 11; ++n) {
+    EXPECT_EQ(output[n], all[n % 11 < 3 ? n % 11 : n % 11 + 5])
+        << "output " << n;
+  }
+}
+
 TEST_P(DecodeLinearTest, AccumulateAddsToTheOutput) {
   const RandomMatrix matrix(DType::kQ4_0, 24, 64, 10);
   const auto weight =
