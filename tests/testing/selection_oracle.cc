@@ -147,20 +147,24 @@ BoundedSet Ends(int blocks) {
   return set;
 }
 
-// What scores nearly as the last one taken may be in or out.
+// Where the last one taken and the first one left score nearly the same, both
+// and all that score like them may be in or out.
 BoundedSet Bounded(const std::vector<double>& scores,
                    const std::vector<bool>& taken,
                    const std::vector<bool>& forced) {
-  double cut = std::numeric_limits<double>::infinity();  // none was taken
+  double last = std::numeric_limits<double>::infinity();   // none was taken
+  double next = -std::numeric_limits<double>::infinity();  // none is left
   for (size_t i = 0; i < scores.size(); ++i) {
-    if (taken[i] && !forced[i]) cut = std::min(cut, scores[i]);
+    if (taken[i] && !forced[i]) last = std::min(last, scores[i]);
+    if (!taken[i]) next = std::max(next, scores[i]);
   }
-  BoundedSet set;
+  BoundedSet set = {taken, taken};
+  const double margin = kOracleMargin * last;
+  if (!std::isfinite(last) || last - next > margin) return set;
   for (size_t i = 0; i < scores.size(); ++i) {
-    const bool is_near = !forced[i] && std::isfinite(cut) &&
-                         std::abs(scores[i] - cut) <= kOracleMargin * cut;
-    set.least.push_back(taken[i] && !is_near);
-    set.most.push_back(taken[i] || is_near);
+    if (forced[i] || std::abs(scores[i] - last) > margin) continue;
+    set.least[i] = false;
+    set.most[i] = true;
   }
   return set;
 }
