@@ -38,11 +38,10 @@ class BlockChoice {
   void GetRanges(std::vector<BlockRange>& ranges) const;
 
  private:
-  // Those not chosen yet, best first.
-  void Sort(absl::Span<const float> scores);
+  void ListOthers();
 
   std::vector<uint8_t> chosen_;
-  std::vector<int32_t> order_;
+  std::vector<int32_t> others_;  // not chosen yet
 };
 
 }  // namespace sparseserve

@@ -24,7 +24,66 @@ struct AntidiagonalRule {
   float mass = 0.9f;   // above 0; 1 keeps every block
 };
 
-using SelectionRule = std::variant<AntidiagonalRule>;
+// Columns and diagonals of the last rows (vertical-slash of MInference, Jiang
+// et al., arXiv 2407.02490). Of a slice's last `rows` queries, or all if it has
+// fewer, the softmax over all keys is summed for every key and for every
+// distance of query and key, over the query heads of a KV head. Chosen are the
+// `columns` keys and the `diagonals` distances with the largest sums, ties to
+// the lower key and the shorter distance; the first 30 keys and the distances
+// below 100 are the first to be taken.
+//
+// A tile then visits block 0, its own block and the blocks that hold a chosen
+// key or a key at a chosen distance from one of its queries: whole blocks, more
+// keys than were chosen.
+struct VerticalSlashRule {
+  int32_t rows = 64;  // 1 ... kPageTokens
+  int32_t columns = 0;
+  int32_t diagonals = 0;
+};
+
+// Query-aware or vertical and slash (FlexPrefill, Lai et al., arXiv
+// 2502.20766). Of a slice's last kPageTokens queries, the softmax over all keys
+// is summed by key and by distance as above, and by block of 64 of either. The
+// distance sqrt(JSD), in nats, of the sums by key block from the softmax of
+// mean query . mean key of each block tells which of two ways the head goes.
+//
+// Below `divergence`: for every tile of the slice, the softmax over the blocks
+// up to its own of mean query . mean key, summed over the query heads. Chosen
+// are the largest values of all tiles together until they have `mass` of the
+// sum, ties to the earlier tile and block.
+// Otherwise: the key blocks and distance blocks with the largest sums, c / 64 +
+// 1 of them, where c is the least number of keys or distances that have `mass`
+// of their sum.
+// Either way the `least_blocks` best key blocks and distance blocks too, key
+// block 0 and distance block 0 the first of them. A tile in query block I meets
+// distance block D in block I - D. It visits block 0 and its own whatever
+// happens.
+struct FlexPrefillRule {
+  float mass = 0.95f;       // above 0; 1 keeps every block
+  float divergence = 0.1f;  // 0 or more; 0 never takes the first way
+  int32_t least_blocks = 0;
+};
+
+// Mean queries and keys of blocks that are alike in themselves (Zhang et al.,
+// SpargeAttn, arXiv 2502.18137, without its skips within a kernel). The
+// similarity of a block's vectors is the mean cosine of all pairs, each with
+// itself among them: the squared length of the mean of what normalising them
+// gives. A tile one of whose query heads has less than `similarity` visits
+// every block. Of another's, key blocks with less are kept; the rest are scored
+// by the softmax over them of mean query . mean key, summed over the query
+// heads of a KV head. Keys that the tile's last position leaves out are in no
+// mean.
+//
+// The tile then visits block 0, its own block, those that are kept, and the
+// best others until they have `mass` of the sum of scores, the crossing one
+// included.
+struct SimilarityRule {
+  float similarity = 0.0f;  // -1 or less gates nothing
+  float mass = 0.95f;       // above 0; 1 keeps every block
+};
+
+using SelectionRule = std::variant<AntidiagonalRule, VerticalSlashRule,
+                                   FlexPrefillRule, SimilarityRule>;
 
 // How one KV head of a tile gets its list.
 struct HeadSelection {

@@ -1,5 +1,7 @@
 #include "engine/model/slice_check.h"
 
+#include <algorithm>
+
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
@@ -43,8 +45,27 @@ absl::Status CheckRecall(const StepSlice& slice, const StepLimits& limits) {
   return absl::OkStatus();
 }
 
+// A prompt whose end chooses for all of it comes whole.
+absl::Status CheckIsWhole(const StepSlice& slice) {
+  if (slice.phase != Phase::kPrefill ||
+      TraitsOf(*slice.attention).is_selection_causal) {
+    return absl::OkStatus();
+  }
+  if (slice.first_position != 0 || slice.tokens.size() < slice.prompt.size()) {
+    return BadSlice(
+        slice, absl::StrCat("its pattern chooses by the end of a prompt, which "
+                            "must come whole; the slice has positions ",
+                            slice.first_position, " to ",
+                            EndPosition(slice) - 1, " of ",
+                            std::max(slice.prompt.size(),
+                                     static_cast<size_t>(EndPosition(slice)))));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckAttention(const StepSlice& slice, const StepLimits& limits) {
   if (slice.attention == nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(CheckIsWhole(slice));
   if (slice.attention->map == nullptr) {
     const absl::Status pattern = CheckPattern(slice.attention->pattern);
     if (!pattern.ok()) return BadSlice(slice, std::string(pattern.message()));

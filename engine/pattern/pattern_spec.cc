@@ -1,5 +1,7 @@
 #include "engine/pattern/pattern_spec.h"
 
+#include <cmath>
+
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/step.h"
@@ -29,6 +31,15 @@ struct NameOf {
   std::string_view operator()(const XAttentionPattern&) const {
     return "xattention";
   }
+  std::string_view operator()(const VerticalSlashPattern&) const {
+    return "vertical_slash";
+  }
+  std::string_view operator()(const FlexPrefillPattern&) const {
+    return "flex_prefill";
+  }
+  std::string_view operator()(const SimilarityGatedPattern&) const {
+    return "similarity_gated";
+  }
 };
 
 template <typename Value>
@@ -42,6 +53,12 @@ absl::Status OutOfRange(std::string_view parameter, Value value,
 absl::Status AtLeast(int32_t least, std::string_view parameter, int32_t value) {
   if (value >= least) return absl::OkStatus();
   return OutOfRange(parameter, value, least == 0 ? "0 or more" : "1 or more");
+}
+
+// OK if a share of weight keeps something. Said so that NaN keeps nothing.
+absl::Status Share(std::string_view parameter, float value) {
+  if (value > 0 && value <= 1) return absl::OkStatus();
+  return OutOfRange(parameter, value, "above 0 to 1");
 }
 
 struct Check {
@@ -91,16 +108,34 @@ struct Check {
     if (stride < 2 || stride > kPageTokens || (stride & (stride - 1)) != 0) {
       return OutOfRange("xattention: stride", stride, "2, 4, 8, 16, 32, 64");
     }
-    // Said so that NaN is out of range too.
-    if (!(pattern.threshold > 0 && pattern.threshold <= 1)) {
-      return OutOfRange("xattention: threshold", pattern.threshold,
-                        "above 0 to 1");
+    RETURN_IF_ERROR(Share("xattention: threshold", pattern.threshold));
+    return AtLeast(0, "xattention: dense_layers", pattern.dense_layers);
+  }
+  absl::Status operator()(const VerticalSlashPattern& pattern) const {
+    RETURN_IF_ERROR(AtLeast(1, "vertical_slash: columns", pattern.columns));
+    RETURN_IF_ERROR(AtLeast(1, "vertical_slash: diagonals", pattern.diagonals));
+    if (pattern.rows < 1 || pattern.rows > kPageTokens) {
+      return OutOfRange("vertical_slash: rows", pattern.rows,
+                        StrCat("1 to ", kPageTokens));
     }
-    if (pattern.dense_layers < 0) {
-      return OutOfRange("xattention: dense_layers", pattern.dense_layers,
-                        "0 or more");
+    return AtLeast(0, "vertical_slash: dense_layers", pattern.dense_layers);
+  }
+  absl::Status operator()(const FlexPrefillPattern& pattern) const {
+    RETURN_IF_ERROR(Share("flex_prefill: gamma", pattern.gamma));
+    if (!(pattern.tau >= 0) || !std::isfinite(pattern.tau)) {
+      return OutOfRange("flex_prefill: tau", pattern.tau, "0 or more");
     }
-    return absl::OkStatus();
+    RETURN_IF_ERROR(AtLeast(0, "flex_prefill: min_budget_tokens",
+                            pattern.min_budget_tokens));
+    return AtLeast(0, "flex_prefill: dense_layers", pattern.dense_layers);
+  }
+  absl::Status operator()(const SimilarityGatedPattern& pattern) const {
+    if (!(pattern.similarity >= -1 && pattern.similarity <= 1)) {
+      return OutOfRange("similarity_gated: similarity", pattern.similarity,
+                        "-1 to 1");
+    }
+    RETURN_IF_ERROR(Share("similarity_gated: threshold", pattern.threshold));
+    return AtLeast(0, "similarity_gated: dense_layers", pattern.dense_layers);
   }
 };
 
@@ -131,6 +166,23 @@ struct Traits {
             .is_time_predictable = false,
             .rules_decode = false};
   }
+  // The last rows choose for those before them. How many blocks the chosen keys
+  // and distances lie in depends on which they are.
+  PatternTraits operator()(const VerticalSlashPattern&) const {
+    return {.is_selection_causal = false,
+            .is_time_predictable = false,
+            .rules_decode = false};
+  }
+  PatternTraits operator()(const FlexPrefillPattern&) const {
+    return {.is_selection_causal = false,
+            .is_time_predictable = false,
+            .rules_decode = false};
+  }
+  PatternTraits operator()(const SimilarityGatedPattern&) const {
+    return {.chunk_border_tokens = kPageTokens,
+            .is_time_predictable = false,
+            .rules_decode = false};
+  }
 };
 
 struct Selection {
@@ -141,6 +193,25 @@ struct Selection {
   }
   PatternSelection operator()(const XAttentionPattern& pattern) const {
     return {.rule = AntidiagonalRule{pattern.stride, pattern.threshold},
+            .first_layer = pattern.dense_layers,
+            .is_last_block_dense = pattern.is_last_block_dense};
+  }
+  PatternSelection operator()(const VerticalSlashPattern& pattern) const {
+    return {.rule = VerticalSlashRule{pattern.rows, pattern.columns,
+                                      pattern.diagonals},
+            .first_layer = pattern.dense_layers,
+            .is_last_block_dense = pattern.is_last_block_dense};
+  }
+  PatternSelection operator()(const FlexPrefillPattern& pattern) const {
+    // Rounded up without a sum that the largest value would overflow.
+    const int32_t blocks = pattern.min_budget_tokens / kPageTokens +
+                           (pattern.min_budget_tokens % kPageTokens != 0);
+    return {.rule = FlexPrefillRule{pattern.gamma, pattern.tau, blocks},
+            .first_layer = pattern.dense_layers,
+            .is_last_block_dense = pattern.is_last_block_dense};
+  }
+  PatternSelection operator()(const SimilarityGatedPattern& pattern) const {
+    return {.rule = SimilarityRule{pattern.similarity, pattern.threshold},
             .first_layer = pattern.dense_layers,
             .is_last_block_dense = pattern.is_last_block_dense};
   }

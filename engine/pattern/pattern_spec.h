@@ -11,29 +11,17 @@
 
 #include "absl/status/status.h"
 #include "engine/layout/selection_rule.h"
+#include "engine/pattern/selecting_patterns.h"
 #include "engine/pattern/static_patterns.h"
 
 namespace sparseserve {
 
-// Of every prompt block's keys, the blocks whose antidiagonal scores carry most
-// of the weight, the first block and its own (XAttention: AntidiagonalRule of
-// layout/selection_rule.h). Decode rows, and layers that the checkpoint gives a
-// window, see every key that they may.
-struct XAttentionPattern {
-  int32_t stride = 8;  // a power of two, 2 ... 64; cost is 1 / stride of QK
-  float threshold = 0.95f;   // share of the weight, above 0 to 1
-  int32_t dense_layers = 2;  // the first so many layers see every key
-  // The prompt's last query block, which the first token comes from, sees every
-  // key.
-  bool is_last_block_dense = true;
-  friend bool operator==(const XAttentionPattern&,
-                         const XAttentionPattern&) = default;
-};
-
 using PatternSpec =
     std::variant<DensePattern, SlidingWindowPattern, SinkWindowPattern,
                  TriShapePattern, StridedPattern, FixedPattern,
-                 DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern>;
+                 DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
+                 VerticalSlashPattern, FlexPrefillPattern,
+                 SimilarityGatedPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);

@@ -11,7 +11,11 @@ struct KeysOf {
   const TilePlace& place;
 
   KeyPredicate operator()(const DensePattern&) const { return {}; }
+  // Scores choose from every key.
   KeyPredicate operator()(const XAttentionPattern&) const { return {}; }
+  KeyPredicate operator()(const VerticalSlashPattern&) const { return {}; }
+  KeyPredicate operator()(const FlexPrefillPattern&) const { return {}; }
+  KeyPredicate operator()(const SimilarityGatedPattern&) const { return {}; }
   KeyPredicate operator()(const SlidingWindowPattern& pattern) const {
     return {.window_tokens = pattern.window_tokens};
   }

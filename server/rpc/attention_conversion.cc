@@ -36,14 +36,20 @@ SlidingWindowPattern ToSpec(const v1::SlidingWindowPattern& proto) {
   return {.window_tokens = proto.window_tokens()};
 }
 
-XAttentionPattern ToSpec(const v1::XAttentionPattern& proto) {
-  XAttentionPattern pattern;
-  if (proto.has_stride()) pattern.stride = proto.stride();
-  if (proto.has_threshold()) pattern.threshold = proto.threshold();
+// What the patterns that choose by scores keep dense.
+template <typename Proto, typename Pattern>
+void SetDense(const Proto& proto, Pattern& pattern) {
   if (proto.has_dense_layers()) pattern.dense_layers = proto.dense_layers();
   if (proto.has_last_block_dense()) {
     pattern.is_last_block_dense = proto.last_block_dense();
   }
+}
+
+XAttentionPattern ToSpec(const v1::XAttentionPattern& proto) {
+  XAttentionPattern pattern;
+  if (proto.has_stride()) pattern.stride = proto.stride();
+  if (proto.has_threshold()) pattern.threshold = proto.threshold();
+  SetDense(proto, pattern);
   return pattern;
 }
 
@@ -91,6 +97,34 @@ ChunkedLocalPattern ToSpec(const v1::ChunkedLocalPattern& proto) {
   return pattern;
 }
 
+VerticalSlashPattern ToSpec(const v1::VerticalSlashPattern& proto) {
+  VerticalSlashPattern pattern;
+  if (proto.has_columns()) pattern.columns = proto.columns();
+  if (proto.has_diagonals()) pattern.diagonals = proto.diagonals();
+  if (proto.has_rows()) pattern.rows = proto.rows();
+  SetDense(proto, pattern);
+  return pattern;
+}
+
+FlexPrefillPattern ToSpec(const v1::FlexPrefillPattern& proto) {
+  FlexPrefillPattern pattern;
+  if (proto.has_gamma()) pattern.gamma = proto.gamma();
+  if (proto.has_tau()) pattern.tau = proto.tau();
+  if (proto.has_min_budget_tokens()) {
+    pattern.min_budget_tokens = proto.min_budget_tokens();
+  }
+  SetDense(proto, pattern);
+  return pattern;
+}
+
+SimilarityGatedPattern ToSpec(const v1::SimilarityGatedPattern& proto) {
+  SimilarityGatedPattern pattern;
+  if (proto.has_similarity()) pattern.similarity = proto.similarity();
+  if (proto.has_threshold()) pattern.threshold = proto.threshold();
+  SetDense(proto, pattern);
+  return pattern;
+}
+
 // None if no arm is set.
 std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
   switch (proto.pattern_case()) {
@@ -112,6 +146,12 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return ToSpec(proto.dilated_window());
     case v1::AttentionPattern::kChunkedLocal:
       return ToSpec(proto.chunked_local());
+    case v1::AttentionPattern::kVerticalSlash:
+      return ToSpec(proto.vertical_slash());
+    case v1::AttentionPattern::kFlexPrefill:
+      return ToSpec(proto.flex_prefill());
+    case v1::AttentionPattern::kSimilarityGated:
+      return ToSpec(proto.similarity_gated());
     case v1::AttentionPattern::PATTERN_NOT_SET:
       return std::nullopt;
   }

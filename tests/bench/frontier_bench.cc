@@ -4,10 +4,14 @@
 //   frontier_bench --tokens=6144 --plans="xattention,8,0.95 xattention,8,0.9"
 //
 // A plan is a pattern with its parameters: dense, sink_window,SINK,WINDOW,
-// tri_shape,SINK,WINDOW,DENSE_BLOCKS or
-// xattention,STRIDE,THRESHOLD[,DENSE_LAYERS]. Every plan's rows are
-// teacher-forced beside the dense run's in the same steps; columns are in
-// tests/README.md.
+// tri_shape,SINK,WINDOW,DENSE_BLOCKS,
+// xattention,STRIDE,THRESHOLD[,DENSE_LAYERS],
+// vertical_slash,COLUMNS,DIAGONALS[,DENSE_LAYERS],
+// flex_prefill,GAMMA,TAU,MIN_BUDGET_TOKENS[,DENSE_LAYERS] or
+// similarity_gated,SIMILARITY,THRESHOLD[,DENSE_LAYERS]. Every plan's rows are
+// teacher-forced and compared with the dense run's; columns are in
+// tests/README.md. A plan whose prompt must come whole runs in one step, which
+// holds the logits of every row.
 
 #include <algorithm>
 #include <chrono>
@@ -84,6 +88,22 @@ bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
     return number(1, own.stride) && number(2, own.threshold) &&
            (count == 3 || number(3, own.dense_layers));
   }
+  if (parts[0] == "vertical_slash" && (count == 3 || count == 4)) {
+    auto& own = pattern.emplace<VerticalSlashPattern>();
+    return number(1, own.columns) && number(2, own.diagonals) &&
+           (count == 3 || number(3, own.dense_layers));
+  }
+  if (parts[0] == "flex_prefill" && (count == 4 || count == 5)) {
+    auto& own = pattern.emplace<FlexPrefillPattern>();
+    return number(1, own.gamma) && number(2, own.tau) &&
+           number(3, own.min_budget_tokens) &&
+           (count == 4 || number(4, own.dense_layers));
+  }
+  if (parts[0] == "similarity_gated" && (count == 3 || count == 4)) {
+    auto& own = pattern.emplace<SimilarityGatedPattern>();
+    return number(1, own.similarity) && number(2, own.threshold) &&
+           (count == 3 || number(3, own.dense_layers));
+  }
   return false;
 }
 
@@ -114,7 +134,7 @@ size_t ArgMax(absl::Span<const float> logits) {
 }
 
 // One row of every plan; plans[0] is the dense run.
-void CompareRow(std::vector<Plan>& plans,
+void CompareRow(const std::vector<Plan*>& plans,
                 const std::vector<absl::Span<const float>>& logits,
                 TokenId next) {
   const std::vector<double> dense = LogProbabilities(logits[0]);
@@ -124,9 +144,9 @@ void CompareRow(std::vector<Plan>& plans,
     for (size_t i = 0; i < dense.size(); ++i) {
       divergence += std::exp(dense[i]) * (dense[i] - ours[i]);
     }
-    plans[p].divergences.push_back(divergence);
-    plans[p].same_top += ArgMax(logits[p]) == ArgMax(logits[0]);
-    if (next >= 0) plans[p].logprob += ours[next];
+    plans[p]->divergences.push_back(divergence);
+    plans[p]->same_top += ArgMax(logits[p]) == ArgMax(logits[0]);
+    if (next >= 0) plans[p]->logprob += ours[next];
   }
 }
 
@@ -151,53 +171,117 @@ void AddRecalls(const ModelInfo& info, const std::vector<float>& recalls,
   }
 }
 
-// Runs all plans side by side, a block of every one in each step.
-absl::Status Compare(Engine& engine, absl::Span<const TokenId> tokens,
-                     std::vector<Plan>& plans) {
+bool ComesWhole(const Plan& plan) {
+  return !TraitsOf(plan.choice).is_selection_causal;
+}
+
+// One plan's run through the prompt.
+struct Run {
+  Plan* plan = nullptr;
+  std::unique_ptr<EngineSequence> sequence;
+  std::vector<float> logits;  // [rows of a step, vocabulary]
+  std::vector<float> recalls;
+};
+
+Run StartRun(Engine& engine, PagePool& pool, SequenceId id, int tokens,
+             Plan& plan) {
+  const int rows = ComesWhole(plan) ? tokens : kQualityTokens;
+  Run run;
+  run.plan = &plan;
+  run.sequence = std::make_unique<EngineSequence>(pool, id, tokens);
+  run.logits.resize(static_cast<size_t>(rows) *
+                    static_cast<size_t>(engine.info().vocab_size));
+  return run;
+}
+
+// The next `count` tokens of a run, which the step then puts into it.
+StepSlice NextSlice(const ModelInfo& info, absl::Span<const TokenId> tokens,
+                    size_t first, size_t count,
+                    const std::vector<int32_t>& recall_rows, Run& run) {
+  run.recalls.assign(recall_rows.size() * info.layers * info.heads, 0.0f);
+  StepSlice slice =
+      run.sequence->Next(Phase::kPrefill, tokens.subspan(first, count));
+  slice.attention = &run.plan->choice;
+  slice.prompt = tokens;
+  slice.all_logits = absl::MakeSpan(run.logits).first(count * info.vocab_size);
+  slice.recall_rows = recall_rows;
+  slice.recall = absl::MakeSpan(run.recalls);
+  return slice;
+}
+
+void Count(const ModelInfo& info, const SliceResult& result, Run& run) {
+  run.plan->blocks.computed += result.blocks.computed;
+  run.plan->blocks.allowed += result.blocks.allowed;
+  AddRecalls(info, run.recalls, *run.plan);
+}
+
+// Runs plans side by side, a block of every one in each step, but first those
+// that come whole. runs[0] is the dense one.
+absl::Status CompareRuns(Engine& engine, absl::Span<const TokenId> tokens,
+                         std::vector<Run>& runs) {
   const ModelInfo& info = engine.info();
-  PagePool pool(engine.kv_pages());
-  std::vector<std::unique_ptr<EngineSequence>> sequences;
-  for (size_t p = 0; p < plans.size(); ++p) {
-    sequences.push_back(std::make_unique<EngineSequence>(
-        pool, static_cast<SequenceId>(p + 1), static_cast<int>(tokens.size())));
-  }
-  const size_t row_logits = static_cast<size_t>(kQualityTokens) *
-                            static_cast<size_t>(info.vocab_size);
-  std::vector<std::vector<float>> logits(plans.size(),
-                                         std::vector<float>(row_logits));
-  for (size_t first = 0; first < tokens.size(); first += kQualityTokens) {
-    const auto chunk = tokens.subspan(first, kQualityTokens);
-    const std::vector<int32_t> recall_rows =
-        RecallRows(static_cast<int>(first), static_cast<int>(chunk.size()));
-    std::vector<std::vector<float>> recalls(
-        plans.size(),
-        std::vector<float>(recall_rows.size() * info.layers * info.heads));
+  for (Run& run : runs) {
+    if (!ComesWhole(*run.plan)) continue;
+    const std::vector<int32_t> rows =
+        RecallRows(0, static_cast<int>(tokens.size()));
     StepPlan step;
-    for (size_t p = 0; p < plans.size(); ++p) {
-      step.slices.push_back(sequences[p]->Next(Phase::kPrefill, chunk));
-      StepSlice& slice = step.slices.back();
-      slice.attention = &plans[p].choice;
-      slice.prompt = tokens;
-      slice.all_logits =
-          absl::MakeSpan(logits[p]).first(chunk.size() * info.vocab_size);
-      slice.recall_rows = recall_rows;
-      slice.recall = absl::MakeSpan(recalls[p]);
+    step.slices.push_back(NextSlice(info, tokens, 0, tokens.size(), rows, run));
+    ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));
+    Count(info, result.slices[0], run);
+  }
+  for (size_t first = 0; first < tokens.size(); first += kQualityTokens) {
+    const size_t count =
+        std::min<size_t>(kQualityTokens, tokens.size() - first);
+    const std::vector<int32_t> rows =
+        RecallRows(static_cast<int>(first), static_cast<int>(count));
+    StepPlan step;
+    for (Run& run : runs) {
+      if (ComesWhole(*run.plan)) continue;
+      step.slices.push_back(NextSlice(info, tokens, first, count, rows, run));
     }
     ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));
-    for (size_t p = 0; p < plans.size(); ++p) {
-      plans[p].blocks.computed += result.slices[p].blocks.computed;
-      plans[p].blocks.allowed += result.slices[p].blocks.allowed;
-      AddRecalls(info, recalls[p], plans[p]);
+    size_t slice = 0;
+    for (Run& run : runs) {
+      if (!ComesWhole(*run.plan)) Count(info, result.slices[slice++], run);
     }
-    for (size_t row = 0; row < chunk.size(); ++row) {
-      std::vector<absl::Span<const float>> rows;
-      for (size_t p = 0; p < plans.size(); ++p) {
-        rows.push_back(absl::MakeConstSpan(logits[p]).subspan(
-            row * info.vocab_size, info.vocab_size));
+    for (size_t row = 0; row < count; ++row) {
+      std::vector<absl::Span<const float>> logits;
+      std::vector<Plan*> plans;
+      for (const Run& run : runs) {
+        const size_t at = row + (ComesWhole(*run.plan) ? first : 0);
+        logits.push_back(absl::MakeConstSpan(run.logits)
+                             .subspan(at * info.vocab_size, info.vocab_size));
+        plans.push_back(run.plan);
       }
       const size_t next = first + row + 1;
-      CompareRow(plans, rows, next < tokens.size() ? tokens[next] : -1);
+      CompareRow(plans, logits, next < tokens.size() ? tokens[next] : -1);
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Compare(Engine& engine, absl::Span<const TokenId> tokens,
+                     std::vector<Plan>& plans) {
+  // Those that come whole take turns: each holds the logits of all rows.
+  std::vector<std::vector<Plan*>> turns(1);
+  for (Plan& plan : plans) {
+    if (ComesWhole(plan)) {
+      turns.push_back({&plan});
+    } else {
+      turns[0].push_back(&plan);
+    }
+  }
+  for (size_t turn = 0; turn < turns.size(); ++turn) {
+    Plan dense;
+    if (turn > 0) turns[turn].insert(turns[turn].begin(), &dense);
+    PagePool pool(engine.kv_pages());
+    std::vector<Run> runs;
+    for (Plan* plan : turns[turn]) {
+      runs.push_back(StartRun(engine, pool,
+                              static_cast<SequenceId>(runs.size() + 1),
+                              static_cast<int>(tokens.size()), *plan));
+    }
+    RETURN_IF_ERROR(CompareRuns(engine, tokens, runs));
   }
   return absl::OkStatus();
 }
@@ -211,13 +295,14 @@ absl::Status TimePrefill(Engine& engine, absl::Span<const TokenId> tokens,
   sampling.temperature = 0;
   double seconds = 0;
   double attention_seconds = 0;
-  for (size_t first = 0; first < tokens.size(); first += kChunkTokens) {
+  const size_t chunk = ComesWhole(plan) ? tokens.size() : kChunkTokens;
+  for (size_t first = 0; first < tokens.size(); first += chunk) {
     StepPlan step;
     step.slices.push_back(
-        sequence.Next(Phase::kPrefill, tokens.subspan(first, kChunkTokens)));
+        sequence.Next(Phase::kPrefill, tokens.subspan(first, chunk)));
     step.slices[0].attention = &plan.choice;
     step.slices[0].prompt = tokens;
-    step.slices[0].wants_token = first + kChunkTokens >= tokens.size();
+    step.slices[0].wants_token = first + chunk >= tokens.size();
     step.slices[0].sampling = &sampling;
     ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));
     seconds += result.times.total;
@@ -277,7 +362,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Load() {
   options.compute_dtype = "f32";
   options.kv_cache_bytes = int64_t{4} << 30;
   options.measure_recall = true;
-  options.max_step_tokens = 1024;
+  options.max_step_tokens = std::max(1024, absl::GetFlag(FLAGS_tokens));
   options.stopwatch = [] {
     return std::chrono::duration<double>(
                std::chrono::steady_clock::now().time_since_epoch())
@@ -286,7 +371,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Load() {
   return Engine::Create(std::move(options));
 }
 
-absl::Status Run() {
+absl::Status RunBench() {
   std::vector<Plan> plans(1);
   plans[0].name = "dense";
   for (const auto text :
@@ -327,7 +412,7 @@ absl::Status Run() {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("quality and time of sparse attention");
   absl::ParseCommandLine(argc, argv);
-  const absl::Status status = sparseserve::Run();
+  const absl::Status status = sparseserve::RunBench();
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
 }

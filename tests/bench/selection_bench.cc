@@ -1,6 +1,7 @@
 // What choosing blocks costs: time of Backend::Select, and as share of dense
-// attention over the same rows, measured in the same run. Random queries and
-// keys; the time does not depend on what is chosen.
+// attention over the same rows, measured in the same run: the last rows of a
+// chunked prompt, or a whole prompt where the pattern asks for it. Random
+// queries and keys; the time hardly depends on what is chosen.
 
 #include <algorithm>
 #include <chrono>
@@ -19,11 +20,15 @@ namespace {
 
 constexpr int kRows = 512;  // of a step
 
-// The last kRows of a sequence of `length` tokens.
+// The last `rows` of a sequence of `length` tokens.
 class PromptStep {
  public:
-  PromptStep(Backend& backend, const HeadShape& shape, int length, int stride)
-      : base_(shape.kv_heads), selected_(shape.kv_heads), table_(length / 64) {
+  PromptStep(Backend& backend, const HeadShape& shape, int length, int rows,
+             const SelectionRule& rule)
+      : base_(shape.kv_heads),
+        selected_(shape.kv_heads),
+        table_(length / 64),
+        rules_({rule}) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal;
     std::iota(table_.begin(), table_.end(), 0);
@@ -35,31 +40,30 @@ class PromptStep {
     std::generate_n(values_.as<float>(), elements,
                     [&] { return normal(random); });
     const int64_t width = int64_t{shape.heads} * shape.head_dim;
-    queries_.resize(kRows * width);
-    output_.resize(kRows * width);
+    queries_.resize(rows * width);
+    output_.resize(rows * width);
     std::generate(queries_.begin(), queries_.end(),
                   [&] { return normal(random); });
-    for (int row = 0; row < kRows; row += kPageTokens) {
+    for (int row = 0; row < rows; row += kPageTokens) {
       base_.AddTile({.slice = 0,
                      .first_row = row,
                      .rows = kPageTokens,
-                     .first_position = length - kRows + row});
-      const int32_t list = base_.AddList({{0, length / kPageTokens}});
+                     .first_position = length - rows + row});
+      const int32_t list = base_.AddListOf({});
       for (int head = 0; head < shape.kv_heads; ++head) {
         base_.Assign(head, list);
       }
     }
     selections_.resize(base_.layout().list_of.size(), {.rule = 0});
-    rules_ = {AntidiagonalRule{stride, 0.9f}};
     spans_ = {table_};
-    attention_.queries = ConstMatrixView(queries_.data(), kRows, width);
+    attention_.queries = ConstMatrixView(queries_.data(), rows, width);
     attention_.heads = shape.heads;
     attention_.kv = {keys_.data(), values_.data(), DType::kF32,
                      length / 64,  shape.kv_heads, shape.head_dim};
     attention_.pages = spans_;
     attention_.layout = &base_.layout();
     attention_.scale = 0.125f;
-    attention_.output = {output_.data(), kRows, width};
+    attention_.output = {output_.data(), rows, width};
   }
 
   const AttentionArgs& attention() const { return attention_; }
@@ -102,11 +106,10 @@ double LeastSeconds(const Call& call) {
   return least;
 }
 
-// Arguments: stride, tokens of the context.
-void BM_Antidiagonal(benchmark::State& state, const HeadShape& shape) {
+void Measure(benchmark::State& state, const HeadShape& shape, int length,
+             int rows, const SelectionRule& rule) {
   const auto backend = CreateBackend({.compute_dtype = "f32"}).value();
-  PromptStep step(*backend, shape, static_cast<int>(state.range(1)),
-                  static_cast<int>(state.range(0)));
+  PromptStep step(*backend, shape, length, rows, rule);
   const SelectArgs args = step.select();
   for (auto _ : state) backend->Select(args);
   const double select = LeastSeconds([&] { backend->Select(args); });
@@ -115,15 +118,72 @@ void BM_Antidiagonal(benchmark::State& state, const HeadShape& shape) {
   state.counters["of_dense_attention"] = select / dense;
 }
 
-void Shapes(benchmark::internal::Benchmark* bench) {
+// Arguments: stride, tokens of the context.
+void BM_Antidiagonal(benchmark::State& state, const HeadShape& shape) {
+  Measure(state, shape, static_cast<int>(state.range(1)), kRows,
+          AntidiagonalRule{static_cast<int32_t>(state.range(0)), 0.9f});
+}
+
+// Of other rules that may be cut. Argument: tokens of the context.
+void BM_Chunk(benchmark::State& state, const HeadShape& shape,
+              const SelectionRule& rule) {
+  Measure(state, shape, static_cast<int>(state.range(0)), kRows, rule);
+}
+
+// Of rules whose prompt comes whole. Argument: its tokens.
+void BM_Whole(benchmark::State& state, const HeadShape& shape,
+              const SelectionRule& rule) {
+  const int length = static_cast<int>(state.range(0));
+  Measure(state, shape, length, length, rule);
+}
+
+void Strides(benchmark::internal::Benchmark* bench) {
   for (const int stride : {4, 8, 16}) {
     for (const int length : {2048, 8192}) bench->Args({stride, length});
   }
   bench->UseRealTime()->Unit(benchmark::kMillisecond);
 }
 
-BENCHMARK_CAPTURE(BM_Antidiagonal, default_model, kDefaultModel)->Apply(Shapes);
-BENCHMARK_CAPTURE(BM_Antidiagonal, eight_billion, kEightBillion)->Apply(Shapes);
+void Lengths(benchmark::internal::Benchmark* bench) {
+  bench->Arg(2048)->Arg(8192)->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+
+// Dense attention of the large model's whole prompt takes seconds.
+void Length(benchmark::internal::Benchmark* bench) {
+  bench->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+
+constexpr VerticalSlashRule kVerticalSlash = {64, 100, 200};
+// Random queries and keys never take the map by its distance; a great one does.
+constexpr FlexPrefillRule kRowsOfFlexPrefill = {0.95f, 0.0f, 8};
+constexpr FlexPrefillRule kMapOfFlexPrefill = {0.95f, 10.0f, 8};
+constexpr SimilarityRule kSimilarity = {-1.0f, 0.95f};
+
+BENCHMARK_CAPTURE(BM_Antidiagonal, default_model, kDefaultModel)
+    ->Apply(Strides);
+BENCHMARK_CAPTURE(BM_Antidiagonal, eight_billion, kEightBillion)
+    ->Apply(Strides);
+BENCHMARK_CAPTURE(BM_Chunk, similarity_default_model, kDefaultModel,
+                  kSimilarity)
+    ->Apply(Lengths);
+BENCHMARK_CAPTURE(BM_Chunk, similarity_eight_billion, kEightBillion,
+                  kSimilarity)
+    ->Apply(Lengths);
+BENCHMARK_CAPTURE(BM_Whole, vertical_slash_default_model, kDefaultModel,
+                  kVerticalSlash)
+    ->Apply(Lengths);
+BENCHMARK_CAPTURE(BM_Whole, vertical_slash_eight_billion, kEightBillion,
+                  kVerticalSlash)
+    ->Apply(Length);
+BENCHMARK_CAPTURE(BM_Whole, flex_prefill_rows_default_model, kDefaultModel,
+                  kRowsOfFlexPrefill)
+    ->Apply(Lengths);
+BENCHMARK_CAPTURE(BM_Whole, flex_prefill_map_default_model, kDefaultModel,
+                  kMapOfFlexPrefill)
+    ->Apply(Lengths);
+BENCHMARK_CAPTURE(BM_Whole, flex_prefill_map_eight_billion, kEightBillion,
+                  kMapOfFlexPrefill)
+    ->Apply(Length);
 
 }  // namespace
 }  // namespace sparseserve

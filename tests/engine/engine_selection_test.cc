@@ -31,6 +31,29 @@ AttentionChoice Choice(float threshold) {
       .stride = 8, .threshold = threshold, .dense_layers = 1}};
 }
 
+// One of each kind that chooses by scores, whose parameters keep all.
+std::vector<AttentionChoice> ChoicesOfAll() {
+  return {Choice(1.0f),
+          {VerticalSlashPattern{.columns = kPromptTokens, .dense_layers = 1}},
+          {VerticalSlashPattern{.diagonals = kPromptTokens, .dense_layers = 1}},
+          {FlexPrefillPattern{.gamma = 1.0f, .dense_layers = 1}},
+          {SimilarityGatedPattern{.threshold = 1.0f, .dense_layers = 1}}};
+}
+
+// Likewise, but they leave blocks out.
+std::vector<AttentionChoice> ChoicesOfSome() {
+  return {
+      Choice(0.5f),
+      {VerticalSlashPattern{.columns = 1, .diagonals = 1, .dense_layers = 1}},
+      // By the rows, and by the map.
+      {FlexPrefillPattern{
+          .gamma = 0.2f, .tau = 0, .min_budget_tokens = 0, .dense_layers = 1}},
+      {FlexPrefillPattern{
+          .gamma = 0.3f, .tau = 10, .min_budget_tokens = 0, .dense_layers = 1}},
+      {SimilarityGatedPattern{
+          .similarity = -1, .threshold = 0.5f, .dense_layers = 1}}};
+}
+
 struct Outcome {
   absl::Status status;
   std::vector<float> logits;  // [tokens, vocab]
@@ -64,14 +87,31 @@ std::vector<float> Rows(const std::vector<float>& logits, int begin, int end) {
                             logits.begin() + end * kVocab);
 }
 
-TEST(EngineSelectionTest, WholeThresholdIsDenseToTheBit) {
+TEST(EngineSelectionTest, ParametersThatKeepAllAreDenseToTheBit) {
   const auto engine = MakeEngine(TinyModel());
   const std::vector<TokenId> tokens = RandomTokens(kPromptTokens, 1);
-  const AttentionChoice choice = Choice(1.0f);
   const Outcome dense = Feed(*engine, tokens, nullptr);
-  const Outcome chosen = Feed(*engine, tokens, &choice);
-  EXPECT_EQ(chosen.logits, dense.logits);
-  EXPECT_EQ(chosen.blocks.computed, chosen.blocks.allowed);
+  for (const AttentionChoice& choice : ChoicesOfAll()) {
+    SCOPED_TRACE(PatternName(choice.pattern));
+    const Outcome chosen = Feed(*engine, tokens, &choice);
+    EXPECT_EQ(chosen.logits, dense.logits);
+    EXPECT_EQ(chosen.blocks.computed, chosen.blocks.allowed);
+  }
+}
+
+TEST(EngineSelectionTest, ParametersThatKeepSomeLeaveBlocksOut) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kPromptTokens, 1);
+  const Outcome dense = Feed(*engine, tokens, nullptr);
+  for (const AttentionChoice& choice : ChoicesOfSome()) {
+    SCOPED_TRACE(PatternName(choice.pattern));
+    const Outcome chosen = Feed(*engine, tokens, &choice);
+    ASSERT_EQ(chosen.status, absl::OkStatus());
+    EXPECT_LT(chosen.blocks.computed, dense.blocks.computed);
+    // Layer 0 of two is dense; layer 1 has block 0 and its own at least.
+    EXPECT_GT(chosen.blocks.computed, dense.blocks.computed / 2);
+    EXPECT_NE(chosen.logits, dense.logits);
+  }
 }
 
 TEST(EngineSelectionTest, LowerThresholdsLeaveBlocksOut) {
@@ -96,23 +136,69 @@ TEST(EngineSelectionTest, LowerThresholdsLeaveBlocksOut) {
 TEST(EngineSelectionTest, ChunksThatEndOnBlockBordersAreTheWholePrompt) {
   const auto engine = MakeEngine(TinyModel());
   const std::vector<TokenId> tokens = RandomTokens(kPromptTokens, 2);
-  const AttentionChoice choice = Choice(0.5f);
-  const Outcome whole = Feed(*engine, tokens, &choice);
-  for (const int chunk : {64, 192}) {
-    EXPECT_EQ(Feed(*engine, tokens, &choice, chunk).logits, whole.logits);
+  for (const AttentionChoice& choice : ChoicesOfSome()) {
+    if (!TraitsOf(choice).is_selection_causal) continue;
+    SCOPED_TRACE(PatternName(choice.pattern));
+    const Outcome whole = Feed(*engine, tokens, &choice);
+    for (const int chunk : {64, 192}) {
+      EXPECT_EQ(Feed(*engine, tokens, &choice, chunk).logits, whole.logits);
+    }
   }
 }
 
-TEST(EngineSelectionTest, ASuffixChangesNoRowBeforeItsBlock) {
+TEST(EngineSelectionTest, PromptsThatTheirEndChoosesForMustComeWhole) {
   const auto engine = MakeEngine(TinyModel());
-  std::vector<TokenId> tokens = RandomTokens(kPromptTokens, 3);
-  const AttentionChoice choice = Choice(0.5f);
-  const Outcome before = Feed(*engine, tokens, &choice);
-  for (size_t i = 330; i < tokens.size(); ++i)
-    tokens[i] = (tokens[i] + 7) % 256;
-  const Outcome after = Feed(*engine, tokens, &choice);
-  EXPECT_EQ(Rows(after.logits, 0, 320), Rows(before.logits, 0, 320));
-  EXPECT_NE(Rows(after.logits, 330, 331), Rows(before.logits, 330, 331));
+  const std::vector<TokenId> tokens = RandomTokens(200, 2);
+  for (const AttentionChoice& choice : ChoicesOfSome()) {
+    SCOPED_TRACE(PatternName(choice.pattern));
+    const bool is_causal = TraitsOf(choice).is_selection_causal;
+    const Outcome later = Feed(*engine, tokens, &choice, 128);
+    EXPECT_EQ(later.status.ok(), is_causal);
+    if (!is_causal) {
+      EXPECT_THAT(std::string(later.status.message()),
+                  HasSubstr("positions 128 to 199 of 200"));
+    }
+    Stream stream(tokens, /*first_page=*/0);
+    std::vector<float> logits;
+    StepSlice slice = NextSlice(stream, 128, logits);
+    slice.attention = &choice;
+    slice.prompt = tokens;
+    const absl::Status first = testing::SliceStatus(*engine, slice);
+    EXPECT_EQ(first.ok(), is_causal);
+    if (!is_causal) {
+      EXPECT_THAT(std::string(first.message()),
+                  HasSubstr("positions 0 to 127 of 200"));
+    }
+    // Output is not the prompt's.
+    Feed(*engine, tokens, nullptr);
+    stream.done = 150;
+    slice = NextSlice(stream, 1, logits);
+    slice.phase = Phase::kDecode;
+    slice.attention = &choice;
+    EXPECT_EQ(testing::SliceStatus(*engine, slice), absl::OkStatus());
+  }
+}
+
+// Of the others a suffix does change earlier rows: that is why they are not
+// cut.
+TEST(EngineSelectionTest, ASuffixChangesNoRowBeforeItsBlockIfThePatternSaysSo) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kPromptTokens, 3);
+  std::vector<TokenId> edited = tokens;
+  for (size_t i = 330; i < edited.size(); ++i) {
+    edited[i] = (edited[i] + 7) % 256;
+  }
+  for (const AttentionChoice& choice :
+       {ChoicesOfSome()[0], ChoicesOfSome().back(),
+        AttentionChoice{VerticalSlashPattern{
+            .columns = 36, .diagonals = 1, .dense_layers = 1}}}) {
+    SCOPED_TRACE(PatternName(choice.pattern));
+    const Outcome before = Feed(*engine, tokens, &choice);
+    const Outcome after = Feed(*engine, edited, &choice);
+    EXPECT_EQ(Rows(after.logits, 0, 320) == Rows(before.logits, 0, 320),
+              TraitsOf(choice).is_selection_causal);
+    EXPECT_NE(Rows(after.logits, 330, 331), Rows(before.logits, 330, 331));
+  }
 }
 
 TEST(EngineSelectionTest, SliceIsTheSameBesideADenseOne) {
@@ -197,6 +283,51 @@ TEST(EngineSelectionTest, RecallIsOneWhereDenseAndLessWhereBlocksAreLeftOut) {
   EXPECT_THAT(of(2, 1), Each(AllOf(Ge(0.35f), Le(0.95f))));
 }
 
+// What more parameters let in adds weight to every row, where queries and keys
+// are the same: in the first layer that selects.
+TEST(EngineSelectionTest, MoreBlocksNeverHaveLessRecall) {
+  Engine::Options options = testing::ExactOptions();
+  options.measure_recall = true;
+  const auto engine = MakeEngine(TinyModel(), options);
+  const std::vector<TokenId> tokens = RandomTokens(kPromptTokens, 8);
+  const std::vector<int32_t> rows = {150, 250, 350, 449};
+  constexpr int kHeads = 4;
+  const auto recall_of = [&](const PatternSpec& pattern) {
+    const AttentionChoice choice = {pattern};
+    std::vector<float> recall(rows.size() * 2 * kHeads, -1.0f);
+    Stream stream(tokens, /*first_page=*/0);
+    std::vector<float> logits;
+    StepPlan plan;
+    plan.slices.push_back(NextSlice(stream, kPromptTokens, logits));
+    plan.slices[0].attention = &choice;
+    plan.slices[0].recall_rows = rows;
+    plan.slices[0].recall = absl::MakeSpan(recall);
+    EXPECT_EQ(engine->Step(plan).value().slices[0].status, absl::OkStatus());
+    return recall;
+  };
+  const std::vector<std::vector<PatternSpec>> kLadders = {
+      {VerticalSlashPattern{1, 1, 64, 1}, VerticalSlashPattern{35, 1, 64, 1},
+       VerticalSlashPattern{35, 110, 64, 1}},
+      {SimilarityGatedPattern{-1, 0.2f, 1}, SimilarityGatedPattern{-1, 0.5f, 1},
+       SimilarityGatedPattern{-1, 0.8f, 1}},
+      {FlexPrefillPattern{0.2f, 10, 0, 1}, FlexPrefillPattern{0.5f, 10, 0, 1},
+       FlexPrefillPattern{0.8f, 10, 0, 1}}};
+  for (const std::vector<PatternSpec>& ladder : kLadders) {
+    SCOPED_TRACE(PatternName(ladder[0]));
+    std::vector<float> before(rows.size() * 2 * kHeads, 0.0f);
+    bool rises = false;
+    for (const PatternSpec& pattern : ladder) {
+      const std::vector<float> recall = recall_of(pattern);
+      for (size_t i = 0; i < recall.size(); ++i) {
+        EXPECT_GE(recall[i], before[i] - 1e-6f);
+        rises |= before[i] > 0 && recall[i] > before[i] + 1e-3f;
+      }
+      before = recall;
+    }
+    EXPECT_TRUE(rises);
+  }
+}
+
 TEST(EngineSelectionTest, BadChoicesFailTheirSliceByName) {
   const auto engine = MakeEngine(TinyModel());
   const std::vector<TokenId> tokens = RandomTokens(4, 1);
@@ -210,6 +341,10 @@ TEST(EngineSelectionTest, BadChoicesFailTheirSliceByName) {
       {XAttentionPattern{.threshold = 1.5f}, "xattention: threshold is 1.5"},
       {XAttentionPattern{.dense_layers = -1}, "xattention: dense_layers is -1"},
       {SlidingWindowPattern{.window_tokens = 0}, "window_tokens is 0"},
+      {VerticalSlashPattern{.rows = 65}, "vertical_slash: rows is 65"},
+      {FlexPrefillPattern{.gamma = 0}, "flex_prefill: gamma is 0"},
+      {SimilarityGatedPattern{.similarity = 2},
+       "similarity_gated: similarity is 2"},
   };
   for (const auto& bad : kCases) {
     const AttentionChoice choice = {bad.pattern};

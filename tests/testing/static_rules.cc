@@ -14,7 +14,11 @@ struct Rule {
   const RowPlace& row;
 
   bool operator()(const DensePattern&) const { return true; }
+  // What scores choose from.
   bool operator()(const XAttentionPattern&) const { return true; }
+  bool operator()(const VerticalSlashPattern&) const { return true; }
+  bool operator()(const FlexPrefillPattern&) const { return true; }
+  bool operator()(const SimilarityGatedPattern&) const { return true; }
   bool operator()(const SlidingWindowPattern& p) const {
     return j > i - p.window_tokens;
   }

@@ -1,10 +1,8 @@
 #include "engine/backend/cpu/antidiagonal_scores.h"
 
 #include <algorithm>
-#include <cstring>
 
-#include "engine/base/check.h"
-#include "engine/tensor/quant_blocks.h"
+#include "engine/backend/cpu/stored_keys.h"
 
 namespace sparseserve::cpu {
 namespace {
@@ -51,43 +49,16 @@ void PackQueries(const Pair& pair, std::vector<float>& packed) {
   }
 }
 
-const std::byte* KeysOf(const Pair& pair, int32_t block) {
-  const KvLayerView& kv = pair.args.kv;
-  const absl::Span<const PageId> pages = pair.args.pages[pair.tile.slice];
-  SPARSESERVE_CHECK(block < static_cast<int64_t>(pages.size()));
-  const PageId page = pages[block];
-  SPARSESERVE_CHECK(page >= 0 && page < kv.pages);
-  return kv.keys + (int64_t{page} * kv.kv_heads + pair.kv_head) * kPageTokens *
-                       kv.head_dim * BlockBytes(kv.dtype);
-}
-
-// The tile's own block as float, with 0 where no key is stored yet: what lies
-// there is anything.
-void CopyOwnKeys(const Pair& pair, std::vector<float>& keys) {
-  const KvLayerView& kv = pair.args.kv;
-  const int32_t stored =
-      (pair.tile.first_position + pair.tile.rows - 1) % kPageTokens + 1;
-  const int64_t elements = int64_t{stored} * kv.head_dim;
-  const std::byte* from = KeysOf(pair, pair.blocks - 1);
-  keys.assign(int64_t{kPageTokens} * kv.head_dim, 0.0f);
-  if (kv.dtype == DType::kBF16) {
-    const auto* stored_keys = reinterpret_cast<const uint16_t*>(from);
-    std::transform(stored_keys, stored_keys + elements, keys.begin(),
-                   BFloat16ToFloat);
-  } else {
-    std::memcpy(keys.data(), from, elements * sizeof(float));
-  }
-}
-
 // Maximum and sum of every query row's weights in the block.
 void SummariseBlock(const SelectionKernels& kernels, const Pair& pair,
-                    int32_t block, AntidiagonalScratch& scratch) {
+                    const StoredKeys& keys, int32_t block,
+                    AntidiagonalScratch& scratch) {
   const bool is_own = block + 1 == pair.blocks;
   RowProducts rows;
   rows.queries = scratch.queries.data();
   rows.query_rows = pair.query_rows;
   rows.keys = is_own ? reinterpret_cast<const std::byte*>(scratch.keys.data())
-                     : KeysOf(pair, block);
+                     : keys.Of(block);
   rows.dtype = is_own ? DType::kF32 : pair.args.kv.dtype;
   rows.key_rows = pair.block_groups;
   rows.depth = pair.depth;
@@ -114,12 +85,15 @@ void AntidiagonalScores(const SelectionKernels& kernels, const SelectArgs& args,
                         std::vector<float>& scores) {
   const Pair pair{args, tile, kv_head, stride};
   PackQueries(pair, scratch.queries);
-  CopyOwnKeys(pair, scratch.keys);
+  const StoredKeys keys(args, tile.slice, kv_head);
+  keys.Copy(pair.blocks - 1,
+            (tile.first_position + tile.rows - 1) % kPageTokens + 1,
+            args.kv.head_dim, scratch.keys);
   scratch.products.resize(pair.query_rows * pair.block_groups + kSlack);
   scratch.maxima.resize(pair.query_rows * pair.row_stride);
   scratch.sums.resize(scratch.maxima.size());
   for (int32_t block = 0; block < pair.blocks; ++block) {
-    SummariseBlock(kernels, pair, block, scratch);
+    SummariseBlock(kernels, pair, keys, block, scratch);
   }
   scores.assign(pair.row_stride, 0.0f);
   for (int q = 0; q < pair.query_rows; ++q) {

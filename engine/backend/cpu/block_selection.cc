@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <numeric>
-#include <variant>
 
 #include "engine/base/check.h"
 
@@ -19,7 +18,7 @@ const HeadSelection& SelectionOf(const SelectArgs& args, size_t tile,
 BlockSelection::BlockSelection(SimdLevel simd, ThreadPool& pool)
     : kernels_(SelectionKernelsFor(simd)), pool_(pool) {
   for (int worker = 0; worker < pool.threads(); ++worker) {
-    scratch_.push_back(std::make_unique<Scratch>());
+    scratch_.push_back(std::make_unique<SelectionScratch>());
   }
 }
 
@@ -29,17 +28,60 @@ void BlockSelection::Run(const SelectArgs& args) {
   SPARSESERVE_CHECK(base.kv_heads == args.kv.kv_heads);
   SPARSESERVE_CHECK(args.selections.size() == base.list_of.size());
   SPARSESERVE_CHECK(args.heads % args.kv.kv_heads == 0);
+  FindItems(args);
+  Prepare(args);
+  Choose(args);
+  Assemble(args);
+}
+
+void BlockSelection::FindItems(const SelectArgs& args) {
+  const std::vector<QueryTile>& tiles = args.base->tiles;
+  const int32_t count = static_cast<int32_t>(tiles.size());
+  pairs_.clear();
   items_.clear();
-  for (int32_t t = 0; t < static_cast<int32_t>(base.tiles.size()); ++t) {
-    for (int32_t head = 0; head < base.kv_heads; ++head) {
-      if (SelectionOf(args, t, head).IsUsedIn(args.layer)) {
-        items_.push_back({t, head});
+  for (int32_t first = 0; first < count;) {
+    int32_t end = first + 1;
+    while (end < count && tiles[end].slice == tiles[first].slice) ++end;
+    pair_of_.assign(args.base->kv_heads, -1);
+    for (int32_t t = first; t < end; ++t) {
+      for (int32_t head = 0; head < args.base->kv_heads; ++head) {
+        const HeadSelection& selection = SelectionOf(args, t, head);
+        if (!selection.IsUsedIn(args.layer)) continue;
+        if (pair_of_[head] < 0) {
+          pair_of_[head] = static_cast<int32_t>(pairs_.size());
+          pairs_.push_back({first, end - first, head, selection.rule});
+        }
+        SPARSESERVE_CHECK(pairs_[pair_of_[head]].rule == selection.rule);
+        items_.push_back({t, pair_of_[head]});
       }
     }
+    first = end;
+  }
+  while (heads_.size() < pairs_.size()) {
+    heads_.push_back(std::make_unique<SliceHead>());
   }
   if (ranges_.size() < items_.size()) ranges_.resize(items_.size());
+}
+
+void BlockSelection::Prepare(const SelectArgs& args) {
+  pool_.ParallelFor(static_cast<int64_t>(pairs_.size()), 1,
+                    [&](int64_t begin, int64_t end, int worker) {
+                      for (int64_t i = begin; i < end; ++i) {
+                        const Pair& pair = pairs_[i];
+                        heads_[i]->Prepare(
+                            kernels_, args,
+                            absl::MakeConstSpan(args.base->tiles)
+                                .subspan(pair.first_tile, pair.tiles),
+                            pair.kv_head, args.rules[pair.rule],
+                            *scratch_[worker]);
+                      }
+                    });
+}
+
+void BlockSelection::Choose(const SelectArgs& args) {
+  const std::vector<QueryTile>& tiles = args.base->tiles;
   const auto cost = [&](size_t item) {
-    const QueryTile& tile = base.tiles[items_[item].tile];
+    const QueryTile& tile = tiles[items_[item].tile];
     return int64_t{tile.rows} * (QueryBlock(tile, kPageTokens) + 1);
   };
   order_.resize(items_.size());
@@ -48,29 +90,17 @@ void BlockSelection::Run(const SelectArgs& args) {
             [&](size_t a, size_t b) { return cost(a) > cost(b); });
   pool_.ParallelFor(static_cast<int64_t>(items_.size()), 1,
                     [&](int64_t begin, int64_t end, int worker) {
+                      SelectionScratch& scratch = *scratch_[worker];
                       for (int64_t i = begin; i < end; ++i) {
-                        const size_t item = order_[i];
-                        Choose(args, items_[item], *scratch_[worker],
-                               ranges_[item]);
+                        const Item& item = items_[order_[i]];
+                        const Pair& pair = pairs_[item.pair];
+                        heads_[item.pair]->Choose(
+                            kernels_, args, tiles[item.tile],
+                            item.tile - pair.first_tile, pair.kv_head,
+                            args.rules[pair.rule], scratch);
+                        scratch.choice.GetRanges(ranges_[order_[i]]);
                       }
                     });
-  Assemble(args);
-}
-
-void BlockSelection::Choose(const SelectArgs& args, const Item& item,
-                            Scratch& scratch,
-                            std::vector<BlockRange>& ranges) const {
-  const QueryTile& tile = args.base->tiles[item.tile];
-  const auto& rule = std::get<AntidiagonalRule>(
-      args.rules[SelectionOf(args, item.tile, item.kv_head).rule]);
-  AntidiagonalScores(kernels_, args, tile, item.kv_head, rule.stride,
-                     scratch.antidiagonal, scratch.scores);
-  const int64_t blocks = static_cast<int64_t>(scratch.scores.size());
-  scratch.choice.Begin(blocks);
-  scratch.choice.Force(0);
-  scratch.choice.Force(blocks - 1);
-  scratch.choice.TakeMass(scratch.scores, rule.mass, Crossing::kIncluded);
-  scratch.choice.GetRanges(ranges);
 }
 
 void BlockSelection::Assemble(const SelectArgs& args) const {

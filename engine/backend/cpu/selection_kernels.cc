@@ -143,9 +143,58 @@ void AddShares(const float* maxima, int64_t count, float* sums, float* shares) {
   }
 }
 
+void AddWeights(const float* scores, int count, float lse, float* columns,
+                float* diagonals) {
+  const DF d;
+  for (int i = 0; i < count; i += kLanes) {
+    VF weights = Exp(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, lse)));
+    if (i + kLanes > count) {
+      weights = hn::IfThenElseZero(
+          hn::FirstN(d, static_cast<size_t>(count - i)), weights);
+    }
+    hn::StoreU(hn::Add(hn::LoadU(d, columns + i), weights), d, columns + i);
+    hn::StoreU(hn::Add(hn::LoadU(d, diagonals + i), weights), d, diagonals + i);
+  }
+}
+
+template <typename Element>
+void AddRowsOf(const Element* rows, int count, int64_t depth, float* sum,
+               float* unit_sum) {
+  const DF d;
+  for (int r = 0; r < count; ++r, rows += depth) {
+    VF squares = hn::Zero(d);
+    for (int64_t i = 0; i < depth; i += kLanes) {
+      const VF value = LoadFloats(d, rows + i);
+      squares = hn::MulAdd(value, value, squares);
+    }
+    const VF square = hn::SumOfLanes(d, squares);
+    // Not "> 0": what is no number must come to light.
+    const VF factor =
+        hn::IfThenZeroElse(hn::Eq(square, hn::Zero(d)),
+                           hn::Div(hn::Set(d, 1.0f), hn::Sqrt(square)));
+    for (int64_t i = 0; i < depth; i += kLanes) {
+      const VF value = LoadFloats(d, rows + i);
+      hn::StoreU(hn::Add(hn::LoadU(d, sum + i), value), d, sum + i);
+      hn::StoreU(hn::MulAdd(value, factor, hn::LoadU(d, unit_sum + i)), d,
+                 unit_sum + i);
+    }
+  }
+}
+
+void AddRows(const std::byte* rows, DType dtype, int count, int64_t depth,
+             float* sum, float* unit_sum) {
+  if (dtype == DType::kBF16) {
+    AddRowsOf(reinterpret_cast<const hwy::bfloat16_t*>(rows), count, depth, sum,
+              unit_sum);
+  } else {
+    AddRowsOf(reinterpret_cast<const float*>(rows), count, depth, sum,
+              unit_sum);
+  }
+}
+
 const SelectionKernels& TargetSelectionKernels() {
-  static constexpr SelectionKernels kKernels = {&Multiply, &CapValues,
-                                                &Summarise, &AddShares};
+  static constexpr SelectionKernels kKernels = {
+      &Multiply, &CapValues, &Summarise, &AddShares, &AddWeights, &AddRows};
   return kKernels;
 }
 

@@ -37,6 +37,16 @@ struct SelectionKernels {
   // `maxima`.
   void (*add_shares)(const float* maxima, int64_t count, float* sums,
                      float* shares);
+  // w = exp(scores[i] - lse), added to columns[i] and to diagonals[i]. Up to 15
+  // elements behind the last are read, and of the sums rewritten as they are.
+  void (*add_weights)(const float* scores, int count, float lse, float* columns,
+                      float* diagonals);
+  // Adds `count` rows of `depth` elements, one after the other, to `sum`, and
+  // what each becomes when it is divided by its length to `unit_sum`; a row of
+  // zeros is left out there. REQUIRES: depth is a multiple of 16; dtype is kF32
+  // or kBF16.
+  void (*add_rows)(const std::byte* rows, DType dtype, int count, int64_t depth,
+                   float* sum, float* unit_sum);
 };
 
 // The best path up to `level`.

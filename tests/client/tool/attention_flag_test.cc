@@ -47,6 +47,16 @@ TEST(ParseAttentionTest, EveryTypeOfParameterArrives) {
   EXPECT_EQ(pattern.dense_layers(), 0);
   EXPECT_TRUE(pattern.has_last_block_dense());
   EXPECT_FALSE(pattern.last_block_dense());
+  EXPECT_EQ(
+      Parsed("vertical_slash:columns=9").pattern().vertical_slash().columns(),
+      9);
+  EXPECT_EQ(Parsed("flex_prefill:tau=0.25").pattern().flex_prefill().tau(),
+            0.25f);
+  EXPECT_EQ(Parsed("similarity_gated:similarity=-0.5")
+                .pattern()
+                .similarity_gated()
+                .similarity(),
+            -0.5f);
   EXPECT_EQ(Parsed("sliding_window:window_tokens=-5")
                 .pattern()
                 .sliding_window()

@@ -23,6 +23,9 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(DilatedWindowPattern()), "dilated_window");
   EXPECT_EQ(PatternName(ChunkedLocalPattern()), "chunked_local");
   EXPECT_EQ(PatternName(XAttentionPattern()), "xattention");
+  EXPECT_EQ(PatternName(VerticalSlashPattern()), "vertical_slash");
+  EXPECT_EQ(PatternName(FlexPrefillPattern()), "flex_prefill");
+  EXPECT_EQ(PatternName(SimilarityGatedPattern()), "similarity_gated");
 }
 
 TEST(PatternSpecTest, EveryKindIsListedOnce) {
@@ -47,7 +50,8 @@ TEST(PatternSpecTest, DefaultsAndLimitsPass) {
       FixedPattern{128, 32, 3}, FixedPattern{100, 30, 2},
       DilatedWindowPattern(),   DilatedWindowPattern{1, 1},
       ChunkedLocalPattern(),    ChunkedLocalPattern{1},
-      XAttentionPattern()};
+      XAttentionPattern(),      VerticalSlashPattern(),
+      FlexPrefillPattern(),     SimilarityGatedPattern()};
   for (const PatternSpec& pattern : kGood) {
     EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
@@ -55,6 +59,16 @@ TEST(PatternSpecTest, DefaultsAndLimitsPass) {
     EXPECT_EQ(CheckPattern(XAttentionPattern{
                   .stride = stride, .threshold = 1, .dense_layers = 0}),
               absl::OkStatus());
+  }
+  const int32_t most = std::numeric_limits<int32_t>::max();
+  for (const PatternSpec& pattern :
+       {PatternSpec(VerticalSlashPattern{1, 1, 1, 0}),
+        PatternSpec(VerticalSlashPattern{most, most, 64, most}),
+        PatternSpec(FlexPrefillPattern{1e-30f, 0.0f, 0, 0}),
+        PatternSpec(FlexPrefillPattern{1.0f, 1e30f, most, most}),
+        PatternSpec(SimilarityGatedPattern{-1.0f, 1e-30f, 0}),
+        PatternSpec(SimilarityGatedPattern{1.0f, 1.0f, most})}) {
+    EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
 }
 
@@ -105,6 +119,36 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
       {XAttentionPattern{.threshold = nan}, "xattention: threshold is nan"},
       {XAttentionPattern{.dense_layers = -1},
        "xattention: dense_layers is -1; allowed: 0 or more"},
+      {VerticalSlashPattern{.columns = 0},
+       "vertical_slash: columns is 0; allowed: 1 or more"},
+      {VerticalSlashPattern{.diagonals = 0},
+       "vertical_slash: diagonals is 0; allowed: 1 or more"},
+      {VerticalSlashPattern{.rows = 0},
+       "vertical_slash: rows is 0; allowed: 1 to 64"},
+      {VerticalSlashPattern{.rows = 65}, "vertical_slash: rows is 65"},
+      {VerticalSlashPattern{.dense_layers = -1},
+       "vertical_slash: dense_layers is -1; allowed: 0 or more"},
+      {FlexPrefillPattern{.gamma = 0},
+       "flex_prefill: gamma is 0; allowed: above 0 to 1"},
+      {FlexPrefillPattern{.gamma = 1.5f}, "flex_prefill: gamma is 1.5"},
+      {FlexPrefillPattern{.gamma = nan}, "flex_prefill: gamma is nan"},
+      {FlexPrefillPattern{.tau = -0.5f},
+       "flex_prefill: tau is -0.5; allowed: 0 or more"},
+      {FlexPrefillPattern{.tau = nan}, "flex_prefill: tau is nan"},
+      {FlexPrefillPattern{.tau = std::numeric_limits<float>::infinity()},
+       "flex_prefill: tau is inf"},
+      {FlexPrefillPattern{.min_budget_tokens = -1},
+       "flex_prefill: min_budget_tokens is -1; allowed: 0 or more"},
+      {FlexPrefillPattern{.dense_layers = -1},
+       "flex_prefill: dense_layers is -1; allowed: 0 or more"},
+      {SimilarityGatedPattern{.similarity = -1.5f},
+       "similarity_gated: similarity is -1.5; allowed: -1 to 1"},
+      {SimilarityGatedPattern{.similarity = nan},
+       "similarity_gated: similarity is nan"},
+      {SimilarityGatedPattern{.threshold = 0},
+       "similarity_gated: threshold is 0; allowed: above 0 to 1"},
+      {SimilarityGatedPattern{.dense_layers = -1},
+       "similarity_gated: dense_layers is -1; allowed: 0 or more"},
   };
   for (const auto& bad : kCases) {
     const absl::Status status = CheckPattern(bad.pattern);
@@ -154,6 +198,53 @@ TEST(PatternSpecTest, PatternsThatChooseByScoresMustBeCutOnBlockBorders) {
   EXPECT_TRUE(traits.rules_prefill);
   EXPECT_FALSE(traits.rules_decode);
   EXPECT_TRUE(TraitsOf(SlidingWindowPattern{9}).rules_decode);
+
+  const SimilarityGatedPattern similar = {0.5f, 0.8f, 3, false};
+  const PatternSelection gated = SelectionOf(similar);
+  ASSERT_TRUE(gated.rule.has_value());
+  EXPECT_EQ(std::get<SimilarityRule>(*gated.rule).similarity, 0.5f);
+  EXPECT_EQ(std::get<SimilarityRule>(*gated.rule).mass, 0.8f);
+  EXPECT_EQ(gated.first_layer, 3);
+  EXPECT_FALSE(gated.is_last_block_dense);
+  EXPECT_TRUE(TraitsOf(similar).is_selection_causal);
+  EXPECT_EQ(TraitsOf(similar).chunk_border_tokens, 64);
+  EXPECT_FALSE(TraitsOf(similar).is_time_predictable);
+  EXPECT_FALSE(TraitsOf(similar).rules_decode);
+}
+
+TEST(PatternSpecTest, PromptsOfPatternsThatChooseByTheirEndCannotBeCut) {
+  const PatternSelection lines =
+      SelectionOf(VerticalSlashPattern{7, 8, 9, 3, false});
+  ASSERT_TRUE(lines.rule.has_value());
+  EXPECT_EQ(std::get<VerticalSlashRule>(*lines.rule).columns, 7);
+  EXPECT_EQ(std::get<VerticalSlashRule>(*lines.rule).diagonals, 8);
+  EXPECT_EQ(std::get<VerticalSlashRule>(*lines.rule).rows, 9);
+  EXPECT_EQ(lines.first_layer, 3);
+  EXPECT_FALSE(lines.is_last_block_dense);
+  const auto least_blocks = [](int32_t tokens) {
+    const FlexPrefillPattern pattern = {.min_budget_tokens = tokens};
+    return std::get<FlexPrefillRule>(*SelectionOf(pattern).rule).least_blocks;
+  };
+  EXPECT_EQ(least_blocks(0), 0);
+  EXPECT_EQ(least_blocks(1), 1);
+  EXPECT_EQ(least_blocks(64), 1);
+  EXPECT_EQ(least_blocks(65), 2);
+  EXPECT_EQ(least_blocks(std::numeric_limits<int32_t>::max()), 1 << 25);
+  const PatternSelection flex =
+      SelectionOf(FlexPrefillPattern{0.5f, 0.25f, 0, 3, false});
+  EXPECT_EQ(std::get<FlexPrefillRule>(*flex.rule).mass, 0.5f);
+  EXPECT_EQ(std::get<FlexPrefillRule>(*flex.rule).divergence, 0.25f);
+  EXPECT_EQ(flex.first_layer, 3);
+  EXPECT_FALSE(flex.is_last_block_dense);
+  for (const PatternSpec& pattern : {PatternSpec(VerticalSlashPattern()),
+                                     PatternSpec(FlexPrefillPattern())}) {
+    const PatternTraits traits = TraitsOf(pattern);
+    EXPECT_FALSE(traits.is_selection_causal);
+    EXPECT_FALSE(traits.is_trained_in);
+    EXPECT_FALSE(traits.is_time_predictable);
+    EXPECT_TRUE(traits.rules_prefill);
+    EXPECT_FALSE(traits.rules_decode);
+  }
 }
 
 }  // namespace

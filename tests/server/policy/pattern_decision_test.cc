@@ -102,10 +102,15 @@ TEST(WhyUnsupportedTest, WindowsAreOnlyForCheckpointsTrainedWithThem) {
 }
 
 TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
-  EXPECT_EQ(WhyUnsupported(XAttentionPattern(), Model()), "");
-  EXPECT_EQ(WhyUnsupported(XAttentionPattern(), Gemma()), "");
-  EXPECT_THAT(WhyUnsupported(XAttentionPattern(), Mistral()),
-              HasSubstr("window of its own"));
+  for (const PatternSpec& pattern :
+       {PatternSpec(XAttentionPattern()), PatternSpec(VerticalSlashPattern()),
+        PatternSpec(FlexPrefillPattern()),
+        PatternSpec(SimilarityGatedPattern())}) {
+    EXPECT_EQ(WhyUnsupported(pattern, Model()), "");
+    EXPECT_EQ(WhyUnsupported(pattern, Gemma()), "");
+    EXPECT_THAT(WhyUnsupported(pattern, Mistral()),
+                HasSubstr("window of its own"));
+  }
 }
 
 TEST(WhyUnsupportedTest, DenseIsForEveryModel) {
@@ -124,8 +129,10 @@ std::vector<std::string_view> SupportedNames(const ModelInfo& model) {
 
 TEST(SupportedPatternsTest, FollowTheCheckpoint) {
   for (const ModelInfo& model : {Model(), Gemma()}) {
-    EXPECT_THAT(SupportedNames(model),
-                ElementsAre("dense", "sink_window", "tri_shape", "xattention"));
+    EXPECT_THAT(
+        SupportedNames(model),
+        ElementsAre("dense", "sink_window", "tri_shape", "xattention",
+                    "vertical_slash", "flex_prefill", "similarity_gated"));
   }
   EXPECT_THAT(
       SupportedNames(Mistral()),

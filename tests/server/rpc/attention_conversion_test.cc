@@ -61,6 +61,16 @@ TEST(ConvertPatternTest, EveryParameterArrives) {
   EXPECT_EQ(Converted("xattention { stride: 16 threshold: 0.5 dense_layers: 0"
                       " last_block_dense: false }"),
             PatternSpec(XAttentionPattern{16, 0.5f, 0, false}));
+  EXPECT_EQ(Converted("vertical_slash { columns: 5 diagonals: 6 rows: 7 "
+                      "dense_layers: 0 last_block_dense: false }"),
+            PatternSpec(VerticalSlashPattern{5, 6, 7, 0, false}));
+  EXPECT_EQ(Converted("flex_prefill { gamma: 0.5 tau: 0.25 "
+                      "min_budget_tokens: 7 dense_layers: 0 "
+                      "last_block_dense: false }"),
+            PatternSpec(FlexPrefillPattern{0.5f, 0.25f, 7, 0, false}));
+  EXPECT_EQ(Converted("similarity_gated { similarity: 0.5 threshold: 0.25 "
+                      "dense_layers: 0 last_block_dense: false }"),
+            PatternSpec(SimilarityGatedPattern{0.5f, 0.25f, 0, false}));
   EXPECT_EQ(Converted("sink_window { sink_tokens: 0 window_tokens: 9 }"),
             PatternSpec(SinkWindowPattern{0, 9}));
   EXPECT_EQ(Converted("tri_shape { sink_tokens: 0 window_tokens: 9 "
@@ -97,7 +107,8 @@ struct BadPattern {
 constexpr BadPattern kBadPatterns[] = {
     {"", "p",
      "must be one of dense, sliding_window, sink_window, tri_shape, strided, "
-     "fixed, dilated_window, chunked_local, xattention"},
+     "fixed, dilated_window, chunked_local, xattention, vertical_slash, "
+     "flex_prefill, similarity_gated"},
     {"sink_window { window_tokens: 0 }", "p.sink_window.window_tokens",
      "is 0, must be 1 or more"},
     {"tri_shape { dense_blocks: -1 }", "p.tri_shape.dense_blocks",
@@ -130,6 +141,16 @@ constexpr BadPattern kBadPatterns[] = {
      "is -inf, must be above 0 to 1"},
     {"xattention { dense_layers: -1 }", "p.xattention.dense_layers",
      "is -1, must be 0 or more"},
+    {"vertical_slash { columns: 0 }", "p.vertical_slash.columns",
+     "is 0, must be 1 or more"},
+    {"vertical_slash { rows: 65 }", "p.vertical_slash.rows",
+     "is 65, must be 1 to 64"},
+    {"flex_prefill { tau: nan }", "p.flex_prefill.tau",
+     "is nan, must be 0 or more"},
+    {"flex_prefill { gamma: 1.5 }", "p.flex_prefill.gamma",
+     "is 1.5, must be above 0 to 1"},
+    {"similarity_gated { similarity: 2 }", "p.similarity_gated.similarity",
+     "is 2, must be -1 to 1"},
 };
 
 class BadPatternTest : public ::testing::TestWithParam<BadPattern> {};

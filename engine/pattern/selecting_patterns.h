@@ -1,0 +1,62 @@
+#pragma once
+
+// Patterns that choose a prompt's KV blocks by scores; the rules and formulas
+// stand in layout/selection_rule.h. Decode rows, and layers that the checkpoint
+// gives a window, see every key that they may.
+
+#include <cstdint>
+
+namespace sparseserve {
+
+// Of every prompt block's keys, the blocks whose antidiagonal scores carry most
+// of the weight, the first block and its own (XAttention: AntidiagonalRule).
+struct XAttentionPattern {
+  int32_t stride = 8;  // a power of two, 2 ... 64; cost is 1 / stride of QK
+  float threshold = 0.95f;   // share of the weight, above 0 to 1
+  int32_t dense_layers = 2;  // the first so many layers see every key
+  // The prompt's last query block, which the first token comes from, sees every
+  // key.
+  bool is_last_block_dense = true;
+  friend bool operator==(const XAttentionPattern&,
+                         const XAttentionPattern&) = default;
+};
+
+// The blocks that hold the keys, or lie along the distances, on which most of
+// the weight of the prompt's last rows is (MInference: VerticalSlashRule). The
+// prompt's end chooses for all of it, so it runs in one step.
+struct VerticalSlashPattern {
+  int32_t columns = 100;    // keys, 1 or more
+  int32_t diagonals = 200;  // distances, 1 or more
+  int32_t rows = 64;        // 1 ... 64
+  int32_t dense_layers = 2;
+  bool is_last_block_dense = true;
+  friend bool operator==(const VerticalSlashPattern&,
+                         const VerticalSlashPattern&) = default;
+};
+
+// Head by head: the largest of a map of mean queries and keys if it tells what
+// the prompt's last rows see, else columns and diagonals of those, either up to
+// a share of the weight (FlexPrefillRule). In one step, likewise.
+struct FlexPrefillPattern {
+  float gamma = 0.95f;  // share of the weight, above 0 to 1
+  float tau = 0.1f;     // how far the map may be from the rows, 0 or more
+  int32_t min_budget_tokens = 512;  // of keys and of distances, 0 or more
+  int32_t dense_layers = 2;
+  bool is_last_block_dense = true;
+  friend bool operator==(const FlexPrefillPattern&,
+                         const FlexPrefillPattern&) = default;
+};
+
+// The blocks whose mean keys carry most of the weight of the mean query, and
+// those whose keys are too different for a mean to stand for them
+// (SpargeAttn's choice of blocks: SimilarityRule).
+struct SimilarityGatedPattern {
+  float similarity = 0.3f;  // least mean cosine of a block, -1 ... 1
+  float threshold = 0.95f;  // share of the weight, above 0 to 1
+  int32_t dense_layers = 2;
+  bool is_last_block_dense = true;
+  friend bool operator==(const SimilarityGatedPattern&,
+                         const SimilarityGatedPattern&) = default;
+};
+
+}  // namespace sparseserve

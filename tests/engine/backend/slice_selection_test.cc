@@ -1,0 +1,294 @@
+// Rules that look at a whole slice, or at means of blocks, against oracles in
+// double precision.
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <variant>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/engine/backend/backend_under_test.h"
+#include "tests/engine/backend/selection_batch.h"
+#include "tests/testing/selection_oracle.h"
+
+namespace sparseserve {
+namespace {
+
+using testing::BoundedSet;
+using ::testing::ElementsAre;
+using testing::OracleBlocks;
+using testing::OracleDivergence;
+using testing::OracleSlice;
+using Batch = SelectionBatch;
+
+constexpr Batch::Shape kModelShape = {9, 3, 64, DType::kF32};
+
+// Blocks of the whole batch.
+struct Tally {
+  int chosen = 0;
+  int left = 0;
+  int open = 0;  // that rounding may choose or not
+};
+
+// The engine's choice is the oracle's, up to scores that rounding cannot tell
+// apart.
+Tally ExpectEqualsOracle(Batch& batch) {
+  const SelectArgs& args = batch.args();
+  EXPECT_EQ(batch.selected().Validate(), absl::OkStatus());
+  Tally tally;
+  for (size_t t = 0; t < args.base->tiles.size(); ++t) {
+    for (int head = 0; head < args.kv.kv_heads; ++head) {
+      const BoundedSet expected = std::visit(
+          [&](const auto& rule) -> BoundedSet {
+            if constexpr (std::is_same_v<decltype(rule),
+                                         const AntidiagonalRule&>) {
+              return {};
+            } else {
+              return OracleBlocks(args, t, head, rule);
+            }
+          },
+          args.rules[0]);
+      const std::vector<int32_t> blocks =
+          Batch::Blocks(batch.selected(), t, head);
+      for (size_t b = 0; b < expected.least.size(); ++b) {
+        const bool is_chosen = std::binary_search(blocks.begin(), blocks.end(),
+                                                  static_cast<int32_t>(b));
+        ++(is_chosen ? tally.chosen : tally.left);
+        tally.open += expected.least[b] != expected.most[b];
+        EXPECT_TRUE(is_chosen ? expected.most[b] : !expected.least[b])
+            << "tile " << t << ", head " << head << ", block " << b;
+      }
+    }
+  }
+  return tally;
+}
+
+using SliceSelectionTest = BackendTest;
+
+// Every length of prompts and chunks, ends within a block, and few rows.
+TEST_P(SliceSelectionTest, VerticalSlashEqualsItsOracle) {
+  const VerticalSlashRule kRules[] = {
+      {64, 33, 103}, {64, 1, 1}, {17, 33, 105}, {1, 33, 101}};
+  for (const VerticalSlashRule& rule : kRules) {
+    SCOPED_TRACE(::testing::Message()
+                 << rule.rows << " rows, " << rule.columns << " columns, "
+                 << rule.diagonals << " diagonals");
+    Batch batch(kModelShape, {{1, 1}, {600, 600}, {650, 70}, {601, 3}}, rule,
+                21);
+    backend().Select(batch.args());
+    const Tally tally = ExpectEqualsOracle(batch);
+    EXPECT_GT(tally.left, 30);
+    EXPECT_LE(tally.open, 2);
+  }
+}
+
+TEST_P(SliceSelectionTest, FlexPrefillEqualsItsOracleInBothWays) {
+  // Every tile's row of a map has the same sum, so half of it could be that of
+  // whole rows: rounding would decide whether one more block is needed.
+  const FlexPrefillRule kRules[] = {
+      {0.45f, 0.0f, 0}, {0.45f, 10.0f, 0}, {0.3f, 0.0f, 2}, {0.3f, 10.0f, 2}};
+  for (const FlexPrefillRule& rule : kRules) {
+    SCOPED_TRACE(::testing::Message()
+                 << "mass " << rule.mass << ", divergence " << rule.divergence
+                 << ", at least " << rule.least_blocks);
+    Batch batch(kModelShape, Batch::MixedSlices(), rule, 22);
+    backend().Select(batch.args());
+    const Tally tally = ExpectEqualsOracle(batch);
+    EXPECT_GT(tally.left, 15);
+    EXPECT_LE(tally.open, 2);
+  }
+}
+
+// Heads of one batch that go different ways, as far from the bound as rounding
+// never reaches.
+TEST_P(SliceSelectionTest, DivergenceTellsTheWaysOfHeadsApart) {
+  FlexPrefillRule rule = {0.4f, 0.0f, 0};
+  Batch measured(kModelShape, Batch::MixedSlices(), rule, 23);
+  std::vector<double> divergences;
+  const SelectArgs& args = measured.args();
+  for (size_t t = 0; t < args.base->tiles.size(); ++t) {
+    for (int head = 0; head < args.kv.kv_heads; ++head) {
+      divergences.push_back(OracleDivergence(args, OracleSlice(args, t), head));
+    }
+  }
+  std::sort(divergences.begin(), divergences.end());
+  divergences.erase(std::unique(divergences.begin(), divergences.end()),
+                    divergences.end());
+  const size_t middle = divergences.size() / 2;
+  ASSERT_GT(divergences[middle] - divergences[middle - 1], 1e-4);
+  rule.divergence =
+      static_cast<float>((divergences[middle - 1] + divergences[middle]) / 2);
+  Batch batch(kModelShape, Batch::MixedSlices(), rule, 23);
+  backend().Select(batch.args());
+  const Tally tally = ExpectEqualsOracle(batch);
+  EXPECT_GT(tally.left, 15);
+  EXPECT_LE(tally.open, 2);
+}
+
+TEST_P(SliceSelectionTest, SimilarityEqualsItsOracle) {
+  // -1 gates nothing; the other keeps blocks of each kind: of random vectors
+  // the mean cosine is some hundredths, of aligned ones nearly 1.
+  for (const SimilarityRule& rule :
+       {SimilarityRule{-1.0f, 0.5f}, SimilarityRule{0.03f, 0.5f},
+        SimilarityRule{0.05f, 0.3f}}) {
+    SCOPED_TRACE(::testing::Message() << "similarity " << rule.similarity);
+    Batch batch(kModelShape, Batch::MixedSlices(), rule, 24);
+    batch.AlignKeys(1, 2);
+    batch.AlignKeys(3, 4);
+    batch.AlignKeys(4, 1);
+    backend().Select(batch.args());
+    const Tally tally = ExpectEqualsOracle(batch);
+    EXPECT_GT(tally.left, 3);
+    EXPECT_LE(tally.open, 2);
+  }
+}
+
+TEST_P(SliceSelectionTest, ChoicesEqualTheirOraclesForEveryShape) {
+  for (const Batch::Shape& shape : {Batch::Shape{9, 3, 64, DType::kBF16},
+                                    Batch::Shape{2, 2, 128, DType::kF32},
+                                    Batch::Shape{4, 1, 80, DType::kBF16},
+                                    Batch::Shape{6, 1, 8, DType::kF32},
+                                    Batch::Shape{1, 1, 256, DType::kBF16},
+                                    Batch::Shape{4, 2, 24, DType::kBF16}}) {
+    for (const SelectionRule& rule :
+         {SelectionRule(VerticalSlashRule{64, 40, 110}),
+          SelectionRule(FlexPrefillRule{0.4f, 0.0f, 1}),
+          SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
+          SelectionRule(SimilarityRule{-1.0f, 0.4f})}) {
+      SCOPED_TRACE(::testing::Message()
+                   << "rule " << rule.index() << ", " << shape.heads << "/"
+                   << shape.kv_heads << "x" << shape.head_dim << " of "
+                   << DTypeName(shape.kv_dtype));
+      Batch batch(shape, {{333, 333}, {301, 70}}, rule, 25);
+      batch.SoftCap(shape.heads == 4 ? 0.6f : 0.0f);
+      backend().Select(batch.args());
+      const Tally tally = ExpectEqualsOracle(batch);
+      EXPECT_GT(tally.left, 0);
+      EXPECT_LE(tally.open, 2);
+    }
+  }
+}
+
+// What a key's sum is decided by is the rows' end alone.
+TEST_P(SliceSelectionTest, LastRowsChooseForAllOfAPromptAndOthersForNone) {
+  const VerticalSlashRule rule = {64, 40, 110};
+  Batch batch(kModelShape, {{640, 640}}, rule, 26);
+  const int64_t width = batch.args().queries.columns;
+  backend().Select(batch.args());
+  const auto chosen = [&] {
+    std::vector<std::vector<int32_t>> lists;
+    for (size_t t = 0; t < 10; ++t) {
+      for (int head = 0; head < 3; ++head) {
+        lists.push_back(Batch::Blocks(batch.selected(), t, head));
+      }
+    }
+    return lists;
+  };
+  const auto before = chosen();
+  for (int64_t i = 0; i < 576 * width; ++i) batch.queries()[i] *= -1;
+  backend().Select(batch.args());
+  EXPECT_EQ(chosen(), before);
+  for (int64_t i = 576 * width; i < 640 * width; ++i) batch.queries()[i] *= -1;
+  backend().Select(batch.args());
+  EXPECT_NE(chosen(), before);
+}
+
+// A chunk that begins on a block's border chooses as the whole prompt does.
+TEST_P(SliceSelectionTest, SimilarityOfAChunkIsThatOfTheWholePrompt) {
+  const SimilarityRule rule = {0.02f, 0.4f};
+  Batch whole(kModelShape, {{640, 640}}, rule, 3);
+  Batch last(kModelShape, {{640, 64}}, rule, 3);
+  std::copy(whole.queries().end() - static_cast<int64_t>(last.queries().size()),
+            whole.queries().end(), last.queries().begin());
+  backend().Select(whole.args());
+  backend().Select(last.args());
+  for (int head = 0; head < 3; ++head) {
+    EXPECT_EQ(Batch::Blocks(whole.selected(), 9, head),
+              Batch::Blocks(last.selected(), 0, head));
+  }
+}
+
+TEST_P(SliceSelectionTest, SliceChoosesTheSameAloneAndInABatch) {
+  for (const SelectionRule& rule :
+       {SelectionRule(VerticalSlashRule{64, 40, 110}),
+        SelectionRule(FlexPrefillRule{0.4f, 0.0f, 1}),
+        SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
+        SelectionRule(SimilarityRule{-1.0f, 0.4f})}) {
+    // The second slice's pages, keys and queries are drawn last, so they differ
+    // between two batches; those of this one stay as they are.
+    Batch batch(kModelShape, {{500, 500}, {400, 400}}, rule, 27);
+    backend().Select(batch.args());
+    std::vector<std::vector<int32_t>> together;
+    for (size_t t = 8; t < 15; ++t) {
+      together.push_back(Batch::Blocks(batch.selected(), t, 1));
+    }
+    for (size_t t = 0; t < 8; ++t) {
+      for (int head = 0; head < 3; ++head) batch.selection(t, head) = {};
+    }
+    backend().Select(batch.args());
+    for (size_t t = 8; t < 15; ++t) {
+      EXPECT_EQ(Batch::Blocks(batch.selected(), t, 1), together[t - 8]);
+    }
+    EXPECT_EQ(Batch::Blocks(batch.selected(), 7, 1).size(), 8);
+  }
+}
+
+TEST_P(SliceSelectionTest, BoundsOfParametersKeepEverythingOrTheEndsAlone) {
+  const int kMost = std::numeric_limits<int32_t>::max();
+  for (const SelectionRule& rule :
+       {SelectionRule(VerticalSlashRule{64, kMost, 1}),
+        SelectionRule(VerticalSlashRule{64, 1, kMost}),
+        SelectionRule(FlexPrefillRule{1.0f, 0.0f, 0}),
+        SelectionRule(FlexPrefillRule{1.0f, 10.0f, 0}),
+        SelectionRule(FlexPrefillRule{0.1f, 10.0f, kMost}),
+        SelectionRule(SimilarityRule{-1.0f, 1.0f}),
+        SelectionRule(SimilarityRule{1.0f, 0.1f})}) {
+    SCOPED_TRACE(rule.index());
+    Batch batch(kModelShape, {{333, 333}}, rule, 28);
+    backend().Select(batch.args());
+    EXPECT_EQ(Batch::Blocks(batch.selected(), 5, 1).size(), 6);
+  }
+  for (const SelectionRule& rule :
+       {SelectionRule(VerticalSlashRule{64, 1, 1}),
+        SelectionRule(FlexPrefillRule{1e-20f, 10.0f, 0}),
+        SelectionRule(SimilarityRule{-1.0f, 1e-20f})}) {
+    SCOPED_TRACE(rule.index());
+    Batch batch(kModelShape, {{320, 320}}, rule, 28);
+    backend().Select(batch.args());
+    EXPECT_THAT(Batch::Blocks(batch.selected(), 4, 1), ElementsAre(0, 4));
+  }
+}
+
+TEST_P(SliceSelectionTest,
+       NotANumberInOneSequenceChoosesAllThereAndNothingElsewhere) {
+  for (const SelectionRule& rule :
+       {SelectionRule(VerticalSlashRule{64, 1, 1}),
+        SelectionRule(FlexPrefillRule{0.2f, 0.0f, 0}),
+        SelectionRule(FlexPrefillRule{0.2f, 10.0f, 0}),
+        SelectionRule(SimilarityRule{-1.0f, 0.2f}),
+        SelectionRule(SimilarityRule{0.01f, 0.2f})}) {
+    SCOPED_TRACE(rule.index());
+    Batch clean(kModelShape, {{320, 64}, {320, 64}}, rule, 9);
+    Batch poisoned(kModelShape, {{320, 64}, {320, 64}}, rule, 9);
+    std::fill(poisoned.queries().begin(),
+              poisoned.queries().begin() +
+                  static_cast<int64_t>(poisoned.queries().size()) / 2,
+              std::numeric_limits<float>::quiet_NaN());
+    backend().Select(clean.args());
+    backend().Select(poisoned.args());
+    for (int head = 0; head < 3; ++head) {
+      EXPECT_EQ(Batch::Blocks(poisoned.selected(), 0, head).size(), 5);
+      EXPECT_EQ(Batch::Blocks(poisoned.selected(), 1, head),
+                Batch::Blocks(clean.selected(), 1, head));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Paths, SliceSelectionTest,
+                         ::testing::ValuesIn(AvailableSimdPaths()),
+                         [](const auto& path) { return path.param; });
+
+}  // namespace
+}  // namespace sparseserve

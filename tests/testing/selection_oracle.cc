@@ -1,0 +1,369 @@
+#include "tests/testing/selection_oracle.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine/tensor/quant_blocks.h"
+
+namespace sparseserve::testing {
+namespace {
+
+using Vector = std::vector<double>;
+using Vectors = std::vector<Vector>;
+
+constexpr int kBlock = 64;
+
+int BlocksOf(int tokens) { return (tokens + kBlock - 1) / kBlock; }
+
+// Keys at positions [0, end).
+Vectors Keys(const SelectArgs& args, int32_t slice, int kv_head, int end) {
+  const KvLayerView& kv = args.kv;
+  Vectors keys;
+  for (int position = 0; position < end; ++position) {
+    const int64_t page = args.pages[slice][position / kBlock];
+    const int64_t first =
+        ((page * kv.kv_heads + kv_head) * kBlock + position % kBlock) *
+        kv.head_dim;
+    Vector key;
+    for (int64_t i = first; i < first + kv.head_dim; ++i) {
+      key.push_back(
+          kv.dtype == DType::kBF16
+              ? BFloat16ToFloat(reinterpret_cast<uint16_t*>(kv.keys)[i])
+              : reinterpret_cast<float*>(kv.keys)[i]);
+    }
+    keys.push_back(key);
+  }
+  return keys;
+}
+
+Vectors Queries(const SelectArgs& args, const OracleRows& rows, int head) {
+  Vectors queries;
+  for (int r = 0; r < rows.rows; ++r) {
+    const float* from =
+        args.queries.row(rows.first_row + r) + head * args.kv.head_dim;
+    queries.emplace_back(from, from + args.kv.head_dim);
+  }
+  return queries;
+}
+
+double Dot(const Vector& a, const Vector& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+double Score(const SelectArgs& args, const Vector& query, const Vector& key) {
+  const double score = Dot(query, key) * args.scale;
+  return args.softcap == 0 ? score
+                           : args.softcap * std::tanh(score / args.softcap);
+}
+
+Vector Softmax(Vector scores) {
+  const double greatest = *std::max_element(scores.begin(), scores.end());
+  double sum = 0;
+  for (double& score : scores) sum += score = std::exp(score - greatest);
+  for (double& score : scores) score /= sum;
+  return scores;
+}
+
+Vector Mean(const Vectors& vectors) {
+  Vector mean(vectors[0].size());
+  for (const Vector& vector : vectors) {
+    for (size_t i = 0; i < mean.size(); ++i) mean[i] += vector[i];
+  }
+  for (double& element : mean) element /= static_cast<double>(vectors.size());
+  return mean;
+}
+
+// Block by block.
+Vectors Means(const Vectors& keys) {
+  Vectors means;
+  for (size_t first = 0; first < keys.size(); first += kBlock) {
+    const size_t end = std::min(first + kBlock, keys.size());
+    means.push_back(Mean({keys.begin() + static_cast<int64_t>(first),
+                          keys.begin() + static_cast<int64_t>(end)}));
+  }
+  return means;
+}
+
+// Of all pairs, each vector with itself too.
+double MeanCosine(const Vectors& vectors) {
+  double sum = 0;
+  for (const Vector& a : vectors) {
+    for (const Vector& b : vectors) {
+      sum += Dot(a, b) / std::sqrt(Dot(a, a) * Dot(b, b));
+    }
+  }
+  return sum / static_cast<double>(vectors.size() * vectors.size());
+}
+
+OracleRows LastOf(OracleRows rows, int count) {
+  const int others = std::max(rows.rows - count, 0);
+  rows.first_row += others;
+  rows.first_position += others;
+  rows.rows -= others;
+  return rows;
+}
+
+OracleRows RowsOf(const QueryTile& tile) {
+  return {tile.slice, tile.first_row, tile.first_position, tile.rows};
+}
+
+int End(const OracleRows& rows) { return rows.first_position + rows.rows; }
+
+int Group(const SelectArgs& args) { return args.heads / args.kv.kv_heads; }
+
+// Over the blocks of `means`, for the mean of each head's queries; added up.
+Vector PooledWeights(const SelectArgs& args, const OracleRows& rows,
+                     int kv_head, const Vectors& means) {
+  Vector weights(means.size());
+  for (int h = 0; h < Group(args); ++h) {
+    const Vector query = Mean(Queries(args, rows, kv_head * Group(args) + h));
+    Vector scores;
+    for (const Vector& mean : means) scores.push_back(Score(args, query, mean));
+    const Vector of_head = Softmax(scores);
+    for (size_t b = 0; b < weights.size(); ++b) weights[b] += of_head[b];
+  }
+  return weights;
+}
+
+Vector SumsOfBlocks(const Vector& values) {
+  Vector sums(BlocksOf(static_cast<int>(values.size())));
+  for (size_t i = 0; i < values.size(); ++i) sums[i / kBlock] += values[i];
+  return sums;
+}
+
+int64_t Size(const std::vector<bool>& set) {
+  return std::count(set.begin(), set.end(), true);
+}
+
+BoundedSet Ends(int blocks) {
+  BoundedSet set;
+  set.least.assign(blocks, false);
+  set.least.front() = true;
+  set.least.back() = true;
+  set.most = set.least;
+  return set;
+}
+
+// Where the last one taken and the first one left score nearly the same, both
+// and all that score like them may be in or out.
+BoundedSet Bounded(const std::vector<double>& scores,
+                   const std::vector<bool>& taken,
+                   const std::vector<bool>& forced) {
+  double last = std::numeric_limits<double>::infinity();   // none was taken
+  double next = -std::numeric_limits<double>::infinity();  // none is left
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (taken[i] && !forced[i]) last = std::min(last, scores[i]);
+    if (!taken[i]) next = std::max(next, scores[i]);
+  }
+  BoundedSet set = {taken, taken};
+  const double margin = kOracleMargin * last;
+  if (!std::isfinite(last) || last - next > margin) return set;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (forced[i] || std::abs(scores[i] - last) > margin) continue;
+    set.least[i] = false;
+    set.most[i] = true;
+  }
+  return set;
+}
+
+// The best that is not taken, of equal ones the first; -1 if there is none.
+int64_t Best(const std::vector<double>& scores,
+             const std::vector<bool>& taken) {
+  int64_t best = -1;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    if (!taken[i] && (best < 0 || scores[i] > scores[best])) {
+      best = static_cast<int64_t>(i);
+    }
+  }
+  return best;
+}
+
+}  // namespace
+
+BoundedSet OracleTop(const std::vector<double>& scores, int64_t count,
+                     int64_t forced) {
+  const int64_t size = static_cast<int64_t>(scores.size());
+  count = std::min(count, size);
+  std::vector<bool> first(size);
+  for (int64_t i = 0; i < std::min(forced, count); ++i) first[i] = true;
+  std::vector<bool> taken = first;
+  while (Size(taken) < count) taken[Best(scores, taken)] = true;
+  return Bounded(scores, taken, first);
+}
+
+BoundedSet OracleMass(const std::vector<double>& scores, double share,
+                      const std::vector<bool>& forced) {
+  double total = 0;
+  double mass = 0;
+  for (size_t i = 0; i < scores.size(); ++i) {
+    total += scores[i];
+    if (forced[i]) mass += scores[i];
+  }
+  std::vector<bool> taken = forced;
+  while (mass < share * total &&
+         Size(taken) < static_cast<int64_t>(scores.size())) {
+    const int64_t best = Best(scores, taken);
+    taken[best] = true;
+    mass += scores[best];
+  }
+  return Bounded(scores, taken, forced);
+}
+
+OracleRows OracleSlice(const SelectArgs& args, size_t tile) {
+  OracleRows rows;
+  rows.slice = args.base->tiles[tile].slice;
+  for (const QueryTile& other : args.base->tiles) {
+    if (other.slice != rows.slice) continue;
+    if (rows.rows == 0) {
+      rows.first_row = other.first_row;
+      rows.first_position = other.first_position;
+    }
+    rows.rows += other.rows;
+  }
+  return rows;
+}
+
+OracleSums OracleAttentionSums(const SelectArgs& args, const OracleRows& rows,
+                               int kv_head) {
+  const int end = End(rows);
+  const Vectors keys = Keys(args, rows.slice, kv_head, end);
+  OracleSums sums = {Vector(end), Vector(end)};
+  for (int h = 0; h < Group(args); ++h) {
+    const Vectors queries = Queries(args, rows, kv_head * Group(args) + h);
+    for (int r = 0; r < rows.rows; ++r) {
+      const int i = rows.first_position + r;
+      Vector scores;
+      for (int j = 0; j <= i; ++j) {
+        scores.push_back(Score(args, queries[r], keys[j]));
+      }
+      const Vector weights = Softmax(scores);
+      for (int j = 0; j <= i; ++j) {
+        sums.by_key[j] += weights[j];
+        sums.by_distance[i - j] += weights[j];
+      }
+    }
+  }
+  return sums;
+}
+
+double OracleDivergence(const SelectArgs& args, const OracleRows& slice,
+                        int kv_head) {
+  const OracleRows last = LastOf(slice, kBlock);
+  const Vector truth =
+      SumsOfBlocks(OracleAttentionSums(args, last, kv_head).by_key);
+  const Vector estimate = PooledWeights(
+      args, last, kv_head, Means(Keys(args, slice.slice, kv_head, End(slice))));
+  const double rows = static_cast<double>(last.rows) * Group(args);
+  double divergence = 0;
+  for (size_t b = 0; b < truth.size(); ++b) {
+    const double p = truth[b] / rows;
+    const double q = estimate[b] / Group(args);
+    const double m = (p + q) / 2;
+    divergence += p * std::log(p / m) / 2 + q * std::log(q / m) / 2;
+  }
+  return std::sqrt(divergence);
+}
+
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const VerticalSlashRule& rule) {
+  const OracleSums sums = OracleAttentionSums(
+      args, LastOf(OracleSlice(args, tile), rule.rows), kv_head);
+  const BoundedSet keys = OracleTop(sums.by_key, rule.columns, 30);
+  const BoundedSet distances = OracleTop(sums.by_distance, rule.diagonals, 100);
+  const OracleRows rows = RowsOf(args.base->tiles[tile]);
+  BoundedSet blocks = Ends(BlocksOf(End(rows)));
+  for (int i = rows.first_position; i < End(rows); ++i) {
+    for (int j = 0; j <= i; ++j) {
+      if (keys.least[j] || distances.least[i - j]) {
+        blocks.least[j / kBlock] = true;
+      }
+      if (keys.most[j] || distances.most[i - j]) blocks.most[j / kBlock] = true;
+    }
+  }
+  return blocks;
+}
+
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const FlexPrefillRule& rule) {
+  const OracleRows slice = OracleSlice(args, tile);
+  const OracleRows rows = RowsOf(args.base->tiles[tile]);
+  const int own = BlocksOf(End(rows)) - 1;
+  BoundedSet blocks = Ends(own + 1);
+  const OracleSums sums =
+      OracleAttentionSums(args, LastOf(slice, kBlock), kv_head);
+  const bool takes_map =
+      OracleDivergence(args, slice, kv_head) < rule.divergence;
+  const auto best_blocks = [&](const Vector& values) {
+    int64_t count = rule.least_blocks;
+    if (!takes_map) {
+      const int64_t tokens = Size(
+          OracleMass(values, rule.mass, std::vector<bool>(values.size())).most);
+      count = std::max(count, tokens / kBlock + 1);
+    }
+    return OracleTop(SumsOfBlocks(values), count, 1);
+  };
+  const BoundedSet keys = best_blocks(sums.by_key);
+  const BoundedSet distances = best_blocks(sums.by_distance);
+  for (int b = 0; b <= own; ++b) {
+    if (keys.least[b] || distances.least[own - b]) blocks.least[b] = true;
+    if (keys.most[b] || distances.most[own - b]) blocks.most[b] = true;
+  }
+  if (!takes_map) return blocks;
+  Vector map;
+  size_t row_of_tile = 0;
+  for (size_t t = 0; t < args.base->tiles.size(); ++t) {
+    const OracleRows other = RowsOf(args.base->tiles[t]);
+    if (other.slice != slice.slice) continue;
+    if (t == tile) row_of_tile = map.size();
+    Vectors means = Means(Keys(args, slice.slice, kv_head, End(slice)));
+    means.resize(BlocksOf(End(other)));
+    const Vector row = PooledWeights(args, other, kv_head, means);
+    map.insert(map.end(), row.begin(), row.end());
+  }
+  const BoundedSet chosen =
+      OracleMass(map, rule.mass, std::vector<bool>(map.size()));
+  for (int b = 0; b <= own; ++b) {
+    if (chosen.least[row_of_tile + b]) blocks.least[b] = true;
+    if (chosen.most[row_of_tile + b]) blocks.most[b] = true;
+  }
+  return blocks;
+}
+
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const SimilarityRule& rule) {
+  const OracleRows rows = RowsOf(args.base->tiles[tile]);
+  const int count = BlocksOf(End(rows));
+  const Vectors keys = Keys(args, rows.slice, kv_head, End(rows));
+  const BoundedSet every = {std::vector<bool>(count, true),
+                            std::vector<bool>(count, true)};
+  for (int h = 0; h < Group(args); ++h) {
+    if (MeanCosine(Queries(args, rows, kv_head * Group(args) + h)) <
+        rule.similarity) {
+      return every;
+    }
+  }
+  std::vector<bool> kept = Ends(count).least;
+  Vectors means;
+  std::vector<int> scored;
+  for (int b = 0; b < count; ++b) {
+    const auto begin = keys.begin() + b * kBlock;
+    const Vectors block(begin, std::min(begin + kBlock, keys.end()));
+    if (MeanCosine(block) < rule.similarity) {
+      kept[b] = true;
+    } else {
+      scored.push_back(b);
+      means.push_back(Mean(block));
+    }
+  }
+  Vector scores(count);
+  if (!scored.empty()) {
+    const Vector weights = PooledWeights(args, rows, kv_head, means);
+    for (size_t i = 0; i < scored.size(); ++i) scores[scored[i]] = weights[i];
+  }
+  return OracleMass(scores, rule.mass, kept);
+}
+
+}  // namespace sparseserve::testing

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/backend/backend.h"
+
+namespace sparseserve::testing {
+
+// What the rules of layout/selection_rule.h choose, one (query, key) pair at a
+// time in double precision, written from the rules and sharing nothing with the
+// engine.
+
+// A set that scores decide up to rounding: elements of `least` must be in it,
+// others than those of `most` must not. The two differ where a score is nearer,
+// as share of it, than kOracleMargin to that of the last element taken.
+struct BoundedSet {
+  std::vector<bool> least;
+  std::vector<bool> most;
+};
+inline constexpr double kOracleMargin = 1e-5;
+
+// The `count` largest of `scores`, of equal ones the first; of them the first
+// `forced` elements come before others.
+BoundedSet OracleTop(const std::vector<double>& scores, int64_t count,
+                     int64_t forced);
+// The least set of the largest, elements that are `forced` first, that has
+// `share` of the sum.
+BoundedSet OracleMass(const std::vector<double>& scores, double share,
+                      const std::vector<bool>& forced);
+
+// Rows of one slice that follow each other.
+struct OracleRows {
+  int32_t slice = 0;
+  int first_row = 0;
+  int first_position = 0;
+  int rows = 0;
+};
+// All that the base layout's tiles have of the slice of one of them.
+OracleRows OracleSlice(const SelectArgs& args, size_t tile);
+
+struct OracleSums {
+  std::vector<double> by_key;       // [keys]
+  std::vector<double> by_distance;  // [keys]
+};
+// Sums of softmax weights over the rows and the KV head's query heads.
+OracleSums OracleAttentionSums(const SelectArgs& args, const OracleRows& rows,
+                               int kv_head);
+
+// Root of the Jensen-Shannon divergence between a FlexPrefillRule's two ways.
+double OracleDivergence(const SelectArgs& args, const OracleRows& slice,
+                        int kv_head);
+
+// The blocks that a tile's KV head visits.
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const VerticalSlashRule& rule);
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const FlexPrefillRule& rule);
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const SimilarityRule& rule);
+
+}  // namespace sparseserve::testing
