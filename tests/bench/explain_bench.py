@@ -5,13 +5,16 @@
       --tool build/release/client/sparseserve --model M.gguf
 
 One server answers in turns: a dense prompt by itself (generate, one token), and
-the same prompt explained, dense and against a pattern. Prints the prompt's time
-on the server's clock for each, the time that a caller waits, and their ratios:
-explaining 2,048 tokens is to take at most three times the dense prompt.
+the same prompt explained, dense and against a pattern. Prints for each the
+prompt's time on the server's clock, the processor time of the server's threads,
+which other work on the machine changes less, the time that a caller waits, and
+their ratios: explaining 2,048 tokens is to take at most three times the dense
+prompt.
 """
 
 import argparse
 import json
+import os
 import pathlib
 import re
 import statistics
@@ -49,6 +52,13 @@ def call(args, address, command, *flags):
     return json.loads(done.stdout.splitlines()[-1]), took
 
 
+def processor_seconds(process):
+    """User and system time of all threads so far."""
+    stat = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
+    fields = stat.rsplit(")", 1)[1].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
 def seconds(duration):
     return float(duration.rstrip("s"))
 
@@ -83,41 +93,45 @@ def main():
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
             file.write(fitting_prompt(args, address))
             file.flush()
-            run(args, address, f"--file={file.name}")
+            run(args, server, address, f"--file={file.name}")
     finally:
         server.terminate()
         server.communicate()
 
 
-def run(args, address, prompt):
+def run(args, server, address, prompt):
     kinds = {
         "dense prompt": ("generate", "--max_tokens=1", "--temperature=0"),
         "explained": ("explain",),
         f"explained against {args.pattern}": (
             "explain", f"--attention={args.pattern}"),
     }
-    prefill = {kind: [] for kind in kinds}
-    waited = {kind: [] for kind in kinds}
+    figures = {kind: [] for kind in kinds}  # prompt, processor, caller
     tokens = 0
     for _ in range(args.rounds):
         for kind, (command, *flags) in kinds.items():
+            before = processor_seconds(server)
             reply, took = call(args, address, command, prompt, *flags)
+            spent = processor_seconds(server) - before
             reply = reply.get("report", reply)
             tokens = max(tokens, len(reply.get("token_ids", [])))
-            prefill[kind].append(seconds(reply["timings"]["prefill"]))
-            waited[kind].append(took)
-    print(f"{tokens} tokens, medians of {args.rounds} rounds")
-    print(f"{'':34}{'prompt s':>10}{'ratio':>8}{'caller s':>10}{'ratio':>8}")
-    base = statistics.median(prefill["dense prompt"])
-    base_waited = statistics.median(waited["dense prompt"])
+            figures[kind].append(
+                (seconds(reply["timings"]["prefill"]), spent, took))
+    print(f"{tokens} tokens, seconds, medians of {args.rounds} rounds")
+    print(f"{'':34}{'prompt':>9}{'ratio':>7}{'processor':>11}{'ratio':>7}"
+          f"{'caller':>9}{'ratio':>7}")
+    base = [statistics.median(column)
+            for column in zip(*figures["dense prompt"])]
     for kind in kinds:
-        on_server = statistics.median(prefill[kind])
-        for_caller = statistics.median(waited[kind])
-        print(f"{kind:34}{on_server:10.3f}{on_server / base:8.2f}"
-              f"{for_caller:10.3f}{for_caller / base_waited:8.2f}")
+        prompt_s, spent, took = [
+            statistics.median(column) for column in zip(*figures[kind])]
+        print(f"{kind:34}{prompt_s:9.3f}{prompt_s / base[0]:7.2f}"
+              f"{spent:11.3f}{spent / base[1]:7.2f}"
+              f"{took:9.3f}{took / base[2]:7.2f}")
     for kind in kinds:
-        print(f"  {kind}: " +
-              " ".join(f"{value:.3f}" for value in prefill[kind]))
+        print(f"  {kind}: prompt, processor " + ", ".join(
+            f"{on_clock:.3f} {spent:.3f}"
+            for on_clock, spent, _ in figures[kind]))
 
 
 if __name__ == "__main__":
