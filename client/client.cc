@@ -131,6 +131,12 @@ absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(
                    call);
 }
 
+absl::StatusOr<v1::ExplainAttentionResponse> Client::ExplainAttention(
+    const v1::ExplainAttentionRequest& request, const CallOptions& call) {
+  return CallUnary(*inference_, &v1::InferenceService::Stub::ExplainAttention,
+                   request, call);
+}
+
 absl::StatusOr<std::string> Client::Detokenize(
     absl::string_view model, const std::vector<int32_t>& token_ids,
     const CallOptions& call) {

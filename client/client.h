@@ -66,6 +66,10 @@ class Client {
   absl::StatusOr<v1::TokenizeResponse> Tokenize(
       const v1::TokenizeRequest& request, const CallOptions& call = {});
 
+  // Takes up to three times as long as the prompt alone.
+  absl::StatusOr<v1::ExplainAttentionResponse> ExplainAttention(
+      const v1::ExplainAttentionRequest& request, const CallOptions& call = {});
+
   // `model` may be empty where the server has only one.
   absl::StatusOr<std::string> Detokenize(absl::string_view model,
                                          const std::vector<int32_t>& token_ids,

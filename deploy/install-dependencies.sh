@@ -30,6 +30,7 @@ test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev
   prometheus python3-grpcio python3-protobuf
+  chromium chromium-driver python3-selenium
 )
 
 packages=("${build_packages[@]}")

@@ -48,11 +48,12 @@ class Engine : public StepExecutor {
     std::string model_path;
     int threads = 0;                     // 0: one per available core
     std::string compute_dtype = "auto";  // "auto", "f32", "bf16"
-    std::string simd = "auto";    // cap on the CPU path: "auto", "avx2", ...
-    int64_t kv_cache_bytes = 0;   // memory for KV pages; at least one context
-    int max_step_tokens = 512;    // rows that one step may carry
-    int max_step_slices = 64;     // slices that one step may carry
-    bool measure_recall = false;  // holds the memory for StepSlice::recall
+    std::string simd = "auto";   // cap on the CPU path: "auto", "avx2", ...
+    int64_t kv_cache_bytes = 0;  // memory for KV pages; at least one context
+    int max_step_tokens = 512;   // rows that one step may carry
+    int max_step_slices = 64;    // slices that one step may carry
+    // Holds the memory for StepSlice::recall and StepSlice::profile.
+    bool measure_recall = false;
     // Monotonic seconds; stage times are 0 without it.
     std::function<double()> stopwatch;
     // Called during loading with a stage name and its share done, 0 ... 1.

@@ -23,6 +23,8 @@ inline constexpr int kPageTokens = 64;
 
 // engine/pattern/attention_choice.h
 struct AttentionChoice;
+// engine/profile/attention_profile.h
+class AttentionProfile;
 
 enum class Phase { kPrefill, kDecode };
 inline constexpr int kPhases = 2;
@@ -93,6 +95,11 @@ struct StepSlice {
   // Engine::Options::measure_recall.
   absl::Span<const int32_t> recall_rows;
   absl::Span<float> recall;
+
+  // If not null: what the slice adds to, as a part of its prompt. The slice
+  // begins on a border of pages, and ends on one or with the prompt. Needs
+  // Engine::Options::measure_recall.
+  AttentionProfile* profile = nullptr;
 
   // If not empty: receives the raw logits of every row,
   // [tokens.size(), vocab_size], row-major.

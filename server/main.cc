@@ -60,6 +60,9 @@ ABSL_FLAG(std::optional<int>, max_queued_requests, std::nullopt,
 ABSL_FLAG(std::optional<absl::Duration>, drain_timeout, std::nullopt,
           "How long SIGTERM lets running requests finish, 0 to 1h; default "
           "30s.");
+ABSL_FLAG(bool, explain, false,
+          "Answer ExplainAttention, which shows what heads attend to in a "
+          "prompt, and costs more time than the prompt itself.");
 ABSL_FLAG(bool, insecure, false,
           "Serve unencrypted on an address that other machines can reach.");
 
@@ -146,6 +149,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
   options.compute_dtype = absl::GetFlag(FLAGS_compute_dtype);
   options.simd = absl::GetFlag(FLAGS_simd);
   ASSIGN_OR_RETURN(options.kv_cache_bytes, KvCacheBytes());
+  options.measure_recall = absl::GetFlag(FLAGS_explain);
   options.max_step_tokens = settings.max_step_tokens;
   options.max_step_slices = settings.max_running_sequences;
   options.stopwatch = [begin = std::chrono::steady_clock::now()] {
@@ -215,6 +219,7 @@ absl::StatusOr<int> Run(StopSignals& signals) {
   options.model_name = model_name;
   options.listen = absl::GetFlag(FLAGS_listen);
   options.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  options.explains = absl::GetFlag(FLAGS_explain);
   options.version = SPARSESERVE_VERSION;
   options.revision = SPARSESERVE_REVISION;
   options.on_device_failure = [&signals](const absl::Status& status) {

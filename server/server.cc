@@ -83,6 +83,7 @@ ServedModelOptions ModelOptions(const Server::Options& options,
   result.default_max_output_tokens =
       options.settings.default_max_output_tokens.value_or(
           kDefaultMaxOutputTokens);
+  result.explains = options.explains;
   result.plans = options.settings.attention_plans;
   return result;
 }

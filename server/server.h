@@ -26,6 +26,8 @@ class Server {
     std::string metrics_listen;  // host:port; empty for none
     std::string version;
     std::string revision;
+    // Answers ExplainAttention. REQUIRES: the engine measures recall.
+    bool explains = false;
     int log_descriptor = 2;  // takes a line a call
     // What the log's lines are dated by. It may jump: durations and deadlines
     // do not follow it.

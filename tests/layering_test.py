@@ -26,8 +26,9 @@ ENGINE = {
     "attention": ["pattern", "kv", "backend"],
     "kv": ["backend"],
     "pattern": ["layout"],
-    "backend": ["layout"],
+    "backend": ["layout", "profile"],
     "layout": ["tensor"],
+    "profile": ["base"],
     "tensor": ["base"],
     "tokenizer": ["base"],
     "base": [],
@@ -44,8 +45,8 @@ SERVER = {
 
 # All that server/ may see of the engine.
 ENGINE_FOR_SERVER = re.compile(
-    r"engine/(engine\.h|step\.h|pattern/[^/]+\.h|kv/page_pool\.h"
-    r"|kv/prefix_index\.h|tokenizer/[^/]+\.h"
+    r"engine/(engine\.h|step\.h|pattern/[^/]+\.h|profile/[^/]+\.h"
+    r"|kv/page_pool\.h|kv/prefix_index\.h|tokenizer/[^/]+\.h"
     # Shims for what the distribution's Abseil lacks (status macros, checks,
     # annotated locks): not of the engine, and a second copy would be worse.
     r"|base/[^/]+\.h)")

@@ -5,11 +5,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "client/tool/attention_flag.h"
 #include "client/tool/command.h"
 #include "client/tool/json_line.h"
-#include "client/tool/prompt.h"
 #include "client/tool/report_text.h"
+#include "client/tool/run_flags.h"
 
 namespace sparseserve {
 namespace {
@@ -43,13 +42,11 @@ class GenerateCommand : public Command {
   }
 
   std::vector<Flag> flags() override {
-    return {
-        {"chat", "", "take the prompt as a user's message", &chat_},
-        {"system", "TEXT", "system message; implies --chat", &system_},
-        {"file", "PATH", "read the prompt from a file; - is standard input",
-         &file_},
-        {"model", "NAME", "models/NAME; needed if the server has several",
-         &model_},
+    std::vector<Flag> flags = run_.PromptFlags();
+    const auto append = [&flags](std::vector<Flag> more) {
+      flags.insert(flags.end(), more.begin(), more.end());
+    };
+    append({
         {"max_tokens", "N", "most tokens to generate", &max_tokens_},
         {"min_tokens", "N", "fewest tokens to generate", &min_tokens_},
         {"stop", "TEXT", "end before this text; may be repeated", &stop_},
@@ -75,12 +72,9 @@ class GenerateCommand : public Command {
          &target_total_},
         {"on_miss", "CHOICE", "dense, degrade or reject if no plan can meet it",
          &on_miss_},
-        {"attention", "CHOICE",
-         absl::StrCat("a plan's name or a pattern, as `sparseserve models`\n"
-                      "lists them; a pattern may have parameters:\n",
-                      DescribePatterns()),
-         &attention_},
-        {"plan", "NAME", "attention plan by its name", &plan_},
+    });
+    append(run_.AttentionFlags());
+    append({
         {"max_divergence", "X",
          "largest divergence from dense attention, in nats a\ntoken; 0 is "
          "exact",
@@ -89,20 +83,18 @@ class GenerateCommand : public Command {
          &request_id_},
         {"json", "", "print each message as a line of JSON instead", &json_},
         {"quiet", "", "print no report", &quiet_},
-    };
+    });
+    return flags;
   }
 
   absl::Status Prepare(const std::vector<std::string>& arguments) override {
-    auto prompt = ReadPrompt(arguments, file_);
-    if (!prompt.ok()) return prompt.status();
-    SetPrompt(*std::move(prompt));
+    const absl::Status run = run_.Fill(arguments, options_);
+    if (!run.ok()) return run;
     SetSampling();
     SetStop();
     if (logprobs_.has_value()) {
       options_.mutable_logprobs()->set_top_k(*logprobs_);
     }
-    const absl::Status attention = SetAttention();
-    if (!attention.ok()) return attention;
     if (max_divergence_) options_.set_max_divergence(*max_divergence_);
     options_.set_request_id(request_id_);
     return SetTarget();
@@ -135,21 +127,6 @@ class GenerateCommand : public Command {
   }
 
  private:
-  void SetPrompt(std::string prompt) {
-    options_.set_model(model_);
-    if (!chat_ && system_.empty()) {
-      options_.set_text(std::move(prompt));
-      return;
-    }
-    const auto add = [this](absl::string_view role, std::string content) {
-      v1::ChatMessage* message = options_.mutable_chat()->add_messages();
-      message->set_role(std::string(role));
-      message->set_content(std::move(content));
-    };
-    if (!system_.empty()) add("system", system_);
-    add("user", std::move(prompt));
-  }
-
   void SetSampling() {
     v1::SamplingParams sampling;
     if (temperature_) sampling.set_temperature(*temperature_);
@@ -175,19 +152,6 @@ class GenerateCommand : public Command {
     stop.set_ignore_eos(ignore_eos_);
   }
 
-  absl::Status SetAttention() {
-    if (!plan_.empty() && !attention_.empty()) {
-      return absl::InvalidArgumentError(
-          "flags --attention and --plan choose twice");
-    }
-    if (!plan_.empty()) options_.mutable_attention()->set_plan(plan_);
-    if (attention_.empty()) return absl::OkStatus();
-    auto choice = ParseAttention(attention_);
-    if (!choice.ok()) return choice.status();
-    *options_.mutable_attention() = *std::move(choice);
-    return absl::OkStatus();
-  }
-
   absl::Status SetTarget() {
     v1::LatencyTarget target;
     SetDuration(target_ttft_, &v1::LatencyTarget::mutable_time_to_first_token,
@@ -208,10 +172,7 @@ class GenerateCommand : public Command {
     return absl::OkStatus();
   }
 
-  bool chat_ = false;
-  std::string system_;
-  std::string file_;
-  std::string model_;
+  RunFlags run_;
   std::optional<int32_t> max_tokens_;
   std::optional<int32_t> min_tokens_;
   std::vector<std::string> stop_;
@@ -229,8 +190,6 @@ class GenerateCommand : public Command {
   std::optional<absl::Duration> target_tpot_;
   std::optional<absl::Duration> target_total_;
   std::string on_miss_;
-  std::string attention_;
-  std::string plan_;
   std::optional<double> max_divergence_;
   std::string request_id_;
   bool json_ = false;

@@ -51,6 +51,7 @@ std::vector<std::unique_ptr<Command>> MakeCommands() {
   commands.push_back(MakeGenerateCommand());
   commands.push_back(MakeModelsCommand());
   commands.push_back(MakeTokenizeCommand());
+  commands.push_back(MakeExplainCommand());
   commands.push_back(MakeHealthCommand());
   return commands;
 }

@@ -18,12 +18,6 @@ double Milliseconds(const google::protobuf::Duration& duration) {
          static_cast<double>(duration.nanos()) * 1e-6;
 }
 
-std::string FormatTime(const google::protobuf::Duration& duration) {
-  const double ms = Milliseconds(duration);
-  if (ms >= 10'000) return absl::StrFormat("%.1f s", ms / 1e3);
-  return absl::StrFormat("%.*f ms", ms < 100 ? 1 : 0, ms);
-}
-
 std::string FinishText(const v1::GenerationReport& report) {
   switch (report.finish_reason()) {
     case v1::FINISH_REASON_STOP:
@@ -91,6 +85,14 @@ std::string PatternText(const v1::AttentionReport& attention) {
   return absl::StrCat(attention.plan(), ": ", patterns);
 }
 
+}  // namespace
+
+std::string FormatTime(const google::protobuf::Duration& duration) {
+  const double ms = Milliseconds(duration);
+  if (ms >= 10'000) return absl::StrFormat("%.1f s", ms / 1e3);
+  return absl::StrFormat("%.*f ms", ms < 100 ? 1 : 0, ms);
+}
+
 std::string AttentionText(const v1::AttentionReport& attention) {
   std::string text =
       absl::StrFormat("%s, density %.3f in prefill", PatternText(attention),
@@ -111,8 +113,6 @@ std::string AttentionText(const v1::AttentionReport& attention) {
   }
   return text;
 }
-
-}  // namespace
 
 std::string ReportText(const v1::GenerationReport& report) {
   const v1::Usage& usage = report.usage();

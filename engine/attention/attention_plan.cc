@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <variant>
 
 #include "engine/base/check.h"
 #include "engine/pattern/static_keys.h"
@@ -51,6 +52,7 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   blocks_.assign(slices.size(), {});
   rules_.clear();
   samples_.clear();
+  profiled_.clear();
   for (Window& window : windows_) window.sampled.Clear();
   GroupLayers(slices);
 
@@ -66,6 +68,15 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
       AddRows(slice);
       AddTiles(i, slices[i]);
       AddSamples(i, slice);
+      if (slice.profile == nullptr) continue;
+      profiled_.push_back(
+          {.slice = i,
+           .first_row = first_rows_[i],
+           .first_position = slice.first_position,
+           .rows = static_cast<int32_t>(slice.tokens.size()),
+           .is_dense = slices[i].map == nullptr &&
+                       std::holds_alternative<DensePattern>(slices[i].pattern),
+           .profile = slice.profile});
     }
   }
   for (const LayerGroup& group : layer_groups_) {

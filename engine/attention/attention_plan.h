@@ -84,6 +84,21 @@ class AttentionPlan {
     return windows_[window_of_[layer]].sampled.layout();
   }
 
+  // Slices that have a profile.
+  struct Profiled {
+    int32_t slice = 0;
+    int32_t first_row = 0;
+    int32_t first_position = 0;
+    int32_t rows = 0;
+    bool is_dense = false;  // its pattern leaves nothing out
+    AttentionProfile* profile = nullptr;
+  };
+  absl::Span<const Profiled> profiled() const { return profiled_; }
+  // Latest keys that a query of the layer sees, 0 for all.
+  int32_t window_tokens(int32_t layer) const {
+    return windows_[window_of_[layer]].tokens;
+  }
+
   // Over all layers and KV heads, layers that select once they are counted.
   // Causality alone says what is allowed.
   const AttentionBlocks& blocks(int slice) const { return blocks_[slice]; }
@@ -135,6 +150,7 @@ class AttentionPlan {
   std::vector<absl::Span<const PageId>> pages_;
   std::vector<AttentionBlocks> blocks_;
   std::vector<Sample> samples_;
+  std::vector<Profiled> profiled_;
   std::vector<SelectionRule> rules_;
   // [kv_heads]: 0, for slices whose heads have one pattern.
   std::vector<int32_t> same_pattern_;

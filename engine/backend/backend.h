@@ -14,6 +14,7 @@
 #include "engine/layout/block_layout.h"
 #include "engine/layout/layout_builder.h"
 #include "engine/layout/selection_rule.h"
+#include "engine/profile/attention_profile.h"
 #include "engine/step.h"
 #include "engine/tensor/buffer.h"
 #include "engine/tensor/dtype.h"
@@ -139,6 +140,32 @@ struct SelectArgs {
   LayoutBuilder* selected = nullptr;
 };
 
+// Query rows whose dense attention weights are wanted, within one block of
+// positions: sums of all rows, or the heaviest keys of one.
+struct ProfileTile {
+  QueryTile tile;
+  // [heads], to add to but for recall; null: not wanted.
+  WeightSums* sums = nullptr;
+  // [heads, any number for each], heaviest first, the earlier of equals; empty:
+  // not wanted. Else REQUIRES tile.rows == 1.
+  absl::Span<AttendedKey> heaviest;
+};
+
+struct ProfileArgs {
+  // As in AttentionArgs.
+  ConstMatrixView queries;
+  int32_t heads = 0;
+  KvLayerView kv;
+  absl::Span<const absl::Span<const PageId>> pages;
+  float scale = 1.0f;
+  float softcap = 0.0f;
+  // A row sees so many of its latest keys, 0 for all.
+  int32_t window_tokens = 0;
+  // [rows, heads]: log-sum-exp over all keys that a row sees.
+  const float* lse = nullptr;
+  absl::Span<const ProfileTile> tiles;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -173,6 +200,9 @@ class Backend {
   // Runs the rules on rotated queries and stored keys, this step's among them.
   virtual void Select(const SelectArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
+  // Computes the weights of the tiles' rows once more, a block of keys at a
+  // time, and adds them up.
+  virtual void Profile(const ProfileArgs& args) = 0;
   // gate_up: [rows, 2 * n] with the gate first; output: [rows, n],
   // silu(gate) * up.
   virtual void SwiGlu(ConstMatrixView gate_up, MatrixView output) = 0;

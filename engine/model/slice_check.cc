@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 #include "engine/pattern/attention_choice.h"
+#include "engine/profile/attention_profile.h"
 
 namespace sparseserve {
 namespace {
@@ -59,6 +60,35 @@ absl::Status CheckIsWhole(const StepSlice& slice) {
                             EndPosition(slice) - 1, " of ",
                             std::max(slice.prompt.size(),
                                      static_cast<size_t>(EndPosition(slice)))));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckProfile(const StepSlice& slice, const StepLimits& limits) {
+  if (slice.profile == nullptr) return absl::OkStatus();
+  if (limits.recall_width == 0) {
+    return BadSlice(slice,
+                    "it has a profile, which measure_recall does not allow");
+  }
+  const AttentionProfile::Shape& shape = slice.profile->shape();
+  const PatternMap::Shape& model = limits.attention;
+  const int64_t heads = limits.recall_width / model.layers;
+  if (shape.layers != model.layers || shape.kv_heads != model.kv_heads ||
+      shape.heads != heads) {
+    return BadSlice(
+        slice, absl::StrCat("its profile is for ", shape.layers, " layers of ",
+                            shape.heads, " heads and ", shape.kv_heads,
+                            " KV heads, the model has ", model.layers, " of ",
+                            heads, " and ", model.kv_heads));
+  }
+  const int64_t end = EndPosition(slice);
+  const bool is_cut = slice.first_position % kPageTokens != 0 ||
+                      (end % kPageTokens != 0 && end != shape.tokens);
+  if (slice.phase != Phase::kPrefill || is_cut || end > shape.tokens) {
+    return BadSlice(
+        slice, absl::StrCat("positions ", slice.first_position, " to ", end - 1,
+                            " are not whole pages of a prompt of ",
+                            shape.tokens, " tokens, as its profile needs"));
   }
   return absl::OkStatus();
 }
@@ -133,6 +163,7 @@ absl::Status CheckSlice(const StepSlice& slice, const StepLimits& limits) {
     return BadSlice(slice, "it wants a token but has no sampling parameters");
   }
   RETURN_IF_ERROR(CheckRecall(slice, limits));
+  RETURN_IF_ERROR(CheckProfile(slice, limits));
   RETURN_IF_ERROR(CheckAttention(slice, limits));
   const int64_t logits =
       static_cast<int64_t>(slice.tokens.size()) * limits.vocab_size;

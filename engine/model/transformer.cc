@@ -27,7 +27,8 @@ Transformer::Transformer(Backend& backend, const ModelConfig& config,
       config_(config),
       limits_(limits),
       weights_(std::move(weights)),
-      selected_(config.kv_heads) {}
+      selected_(config.kv_heads),
+      profiler_(backend, config.kv_heads) {}
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
     Backend& backend, const ModelConfig& config, ModelWeights weights,
@@ -135,9 +136,13 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
   attention.layout = plan.Selects(layer) ? &Select(layer, plan, attention)
                                          : &plan.layout(layer);
   attention.output = attended;
-  if (!plan.samples().empty()) attention.lse = activations_.lse.as<float>();
+  if (!plan.samples().empty() || !plan.profiled().empty()) {
+    SPARSESERVE_CHECK(limits_.measures_recall);
+    attention.lse = activations_.lse.as<float>();
+  }
   backend_.Attention(attention);
   if (!plan.samples().empty()) MeasureRecall(layer, plan, attention);
+  if (!plan.profiled().empty()) MeasureProfiles(layer, plan, attention);
   clock.Lap(times.attention);
 
   AddHalf(*weights.attention_output, attended, weights.attention_post_norm,
@@ -146,7 +151,6 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
 
 void Transformer::MeasureRecall(int32_t layer, const AttentionPlan& plan,
                                 const AttentionArgs& attention) {
-  SPARSESERVE_CHECK(limits_.measures_recall);
   AttentionArgs dense = attention;
   dense.layout = &plan.sampled_layout(layer);
   dense.output = View(activations_.dense_output, rows_, config_.q_columns());
@@ -160,6 +164,15 @@ void Transformer::MeasureRecall(int32_t layer, const AttentionPlan& plan,
           std::exp(attention.lse[first + head] - dense.lse[first + head]);
     }
   }
+}
+
+void Transformer::MeasureProfiles(int32_t layer, const AttentionPlan& plan,
+                                  const AttentionArgs& attention) {
+  AttentionArgs dense = attention;
+  dense.layout = nullptr;  // the profiler's
+  dense.output = View(activations_.dense_output, rows_, config_.q_columns());
+  dense.lse = activations_.dense_lse.as<float>();
+  profiler_.Measure(layer, plan, attention, dense);
 }
 
 const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/attention/attention_plan.h"
+#include "engine/attention/attention_profiler.h"
 #include "engine/backend/backend.h"
 #include "engine/kv/kv_cache.h"
 #include "engine/model/model_config.h"
@@ -29,7 +30,7 @@ class Transformer {
   struct Limits {
     int32_t max_rows = 0;          // that one Forward() may carry
     int32_t max_logit_rows = 0;    // that one Logits() may ask for
-    bool measures_recall = false;  // plans may have samples
+    bool measures_recall = false;  // plans may have samples and profiles
   };
 
   // `backend` outlives the transformer. RESOURCE_EXHAUSTED if the device lacks
@@ -87,6 +88,9 @@ class Transformer {
   // Fills the samples' recall of one layer. `attention` has run, with lse.
   void MeasureRecall(int32_t layer, const AttentionPlan& plan,
                      const AttentionArgs& attention);
+  // Likewise for the slices' profiles.
+  void MeasureProfiles(int32_t layer, const AttentionPlan& plan,
+                       const AttentionArgs& attention);
   // The layout of a layer that selects, which the next call replaces.
   const BlockLayout& Select(int32_t layer, AttentionPlan& plan,
                             const AttentionArgs& attention);
@@ -103,6 +107,7 @@ class Transformer {
   RopeTable local_rope_;  // empty if no layer turns by it
   Activations activations_;
   LayoutBuilder selected_;
+  AttentionProfiler profiler_;
   int64_t rows_ = 0;  // of the last Forward()
 };
 

@@ -9,8 +9,9 @@ namespace sparseserve {
 
 inline constexpr int kGrpcStatuses = 17;
 
-inline constexpr LabelValues<4> kOperations = {"generate", "stream_generate",
-                                               "tokenize", "detokenize"};
+inline constexpr LabelValues<5> kOperations = {"generate", "stream_generate",
+                                               "tokenize", "detokenize",
+                                               "explain_attention"};
 inline constexpr LabelValues<6> kFinishReasons = {
     "stop", "length", "stop_sequence", "cancelled", "deadline", "error"};
 inline constexpr LabelValues<8> kRejectReasons = {

@@ -14,7 +14,13 @@
 
 namespace sparseserve {
 
-enum class Operation { kGenerate, kStreamGenerate, kTokenize, kDetokenize };
+enum class Operation {
+  kGenerate,
+  kStreamGenerate,
+  kTokenize,
+  kDetokenize,
+  kExplainAttention,
+};
 enum class FinishOutcome {
   kStop,
   kLength,

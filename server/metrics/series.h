@@ -61,7 +61,7 @@ class CallSeries {
 struct OutcomeSeries {
   explicit OutcomeSeries(const SeriesFactory& make);
 
-  Grid<Counter, 4, 6> finished;
+  Grid<Counter, 5, 6> finished;
   Each<Counter, 8> rejected;
   Grid<Counter, 4, 4> cancelled;
   Grid<Counter, 3, 2> targets;
@@ -74,7 +74,7 @@ struct TimeSeries {
   Histogram* queue;
   Each<Histogram, 6> first_token;
   Histogram* per_output_token;
-  Each<Histogram, 4> duration;
+  Each<Histogram, 5> duration;
   Each<Histogram, 4> phase;
 };
 

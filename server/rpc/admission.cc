@@ -30,7 +30,8 @@ Admission::Admission(Options options, Dependencies dependencies)
     : options_(options), d_(std::move(dependencies)) {}
 
 void Admission::Admit(v1::GenerateOptions options, CallRecord& record,
-                      std::shared_ptr<TokenStream> stream) {
+                      std::shared_ptr<TokenStream> stream,
+                      Completion complete) {
   absl::StatusOr<std::unique_ptr<Request>> request = Convert(options, record);
   if (!request.ok()) return Refuse(request.status(), *stream);
   const absl::StatusOr<size_t> bytes = PromptBytes(options, d_.model);
@@ -40,6 +41,7 @@ void Admission::Admit(v1::GenerateOptions options, CallRecord& record,
   pending->request = *std::move(request);
   pending->request->cancelled = stream->cancelled();
   pending->stream = std::move(stream);
+  pending->complete = std::move(complete);
   if (*bytes == 0) return Complete(*pending);
   if (!d_.worker.Submit(*bytes, [this, pending] { Complete(*pending); })) {
     Refuse(QueueFull(d_.worker.waiting()), *pending->stream);
@@ -86,6 +88,7 @@ absl::Status Admission::EncodeAndPush(Pending& pending) {
   d_.metrics.PhaseTime(RequestPhase::kTokenize, d_.clock() - begin);
   std::unique_ptr<Request>& request = pending.request;
   RETURN_IF_ERROR(SetPrompt(std::move(prompt), d_.model, *request));
+  if (pending.complete) RETURN_IF_ERROR(pending.complete(*request));
   pending.stream->SetPromptTokens(static_cast<int>(request->prompt.size()));
   request->sink = std::move(pending.stream);
   return ToStatus(d_.queue.Push(request), d_.queue);

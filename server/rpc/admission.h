@@ -33,11 +33,16 @@ class Admission {
   };
   Admission(Options options, Dependencies dependencies);
 
+  // Completes a request that has its prompt, or says why it is refused. Runs on
+  // the worker's thread unless there is no text.
+  using Completion = std::function<absl::Status(Request&)>;
+
   // Queues what `options` ask for, or refuses the stream, now or once the
   // prompt is encoded. Completes `record`, and uses it no more when it returns;
   // the call can end at any moment from then on. Does no long work.
   void Admit(v1::GenerateOptions options, CallRecord& record,
-             std::shared_ptr<TokenStream> stream);
+             std::shared_ptr<TokenStream> stream,
+             Completion complete = nullptr);
 
   // Ends a call that was not taken, and counts it.
   void Refuse(const absl::Status& status, TokenStream& stream);
@@ -48,6 +53,7 @@ class Admission {
     v1::GenerateOptions options;
     std::unique_ptr<Request> request;
     std::shared_ptr<TokenStream> stream;
+    Completion complete;  // may be null
   };
 
   // All that can be checked without encoding the prompt.

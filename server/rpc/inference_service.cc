@@ -19,7 +19,9 @@ InferenceService::InferenceService(TokenStream::Options stream_options,
                          std::move(stream_options),
                          {d_.queue, d_.metrics, d_.clock}},
       tokenize_dependencies_{d_.model, d_.worker, d_.observer, d_.metrics,
-                             d_.clock} {}
+                             d_.clock},
+      explain_dependencies_{call_dependencies_, d_.admission, desk_,
+                            d_.worker} {}
 
 grpc::ServerUnaryReactor* InferenceService::Generate(
     grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
@@ -70,6 +72,18 @@ grpc::ServerUnaryReactor* InferenceService::Detokenize(
         d_.metrics.PhaseTime(RequestPhase::kDetokenize, d_.clock() - begin);
         return answer;
       });
+}
+
+grpc::ServerUnaryReactor* InferenceService::ExplainAttention(
+    grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+    grpc::ByteBuffer* response) {
+  auto* const call =
+      new ExplainCall(*context, *response,
+                      NewRecord(*context, kExplainAttentionMethod,
+                                Operation::kExplainAttention),
+                      explain_dependencies_);
+  call->Start(*request);
+  return call;
 }
 
 CallRecord InferenceService::NewRecord(

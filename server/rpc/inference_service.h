@@ -4,6 +4,8 @@
 #include <functional>
 
 #include "server/rpc/admission.h"
+#include "server/rpc/explain_call.h"
+#include "server/rpc/explanation.h"
 #include "server/rpc/generation_calls.h"
 #include "server/rpc/tokenize_call.h"
 #include "sparseserve/v1/inference_service.grpc.pb.h"
@@ -17,7 +19,9 @@ class InferenceService final
           v1::InferenceService::WithRawCallbackMethod_StreamGenerate<
               v1::InferenceService::WithRawCallbackMethod_Tokenize<
                   v1::InferenceService::WithRawCallbackMethod_Detokenize<
-                      v1::InferenceService::Service>>>> {
+                      v1::InferenceService::
+                          WithRawCallbackMethod_ExplainAttention<
+                              v1::InferenceService::Service>>>>> {
  public:
   struct Dependencies {  // all outlive the service
     const ServedModel& model;
@@ -44,6 +48,9 @@ class InferenceService final
   grpc::ServerUnaryReactor* Detokenize(grpc::CallbackServerContext* context,
                                        const grpc::ByteBuffer* request,
                                        grpc::ByteBuffer* response) override;
+  grpc::ServerUnaryReactor* ExplainAttention(
+      grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+      grpc::ByteBuffer* response) override;
 
  private:
   CallRecord NewRecord(const grpc::CallbackServerContext& context,
@@ -56,6 +63,8 @@ class InferenceService final
   const Dependencies d_;
   const GenerationCall::Dependencies call_dependencies_;
   const TokenizeCall::Dependencies tokenize_dependencies_;
+  ExplanationDesk desk_;
+  const ExplainCall::Dependencies explain_dependencies_;
 };
 
 }  // namespace sparseserve

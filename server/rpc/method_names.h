@@ -11,14 +11,17 @@ inline constexpr char kTokenizeMethod[] =
     "sparseserve.v1.InferenceService/Tokenize";
 inline constexpr char kDetokenizeMethod[] =
     "sparseserve.v1.InferenceService/Detokenize";
+inline constexpr char kExplainAttentionMethod[] =
+    "sparseserve.v1.InferenceService/ExplainAttention";
 inline constexpr char kListModelsMethod[] =
     "sparseserve.v1.ModelService/ListModels";
 inline constexpr char kGetModelMethod[] =
     "sparseserve.v1.ModelService/GetModel";
 
 inline constexpr const char* kMethodNames[] = {
-    kGenerateMethod,   kStreamGenerateMethod, kTokenizeMethod,
-    kDetokenizeMethod, kListModelsMethod,     kGetModelMethod};
+    kGenerateMethod,   kStreamGenerateMethod,   kTokenizeMethod,
+    kDetokenizeMethod, kExplainAttentionMethod, kListModelsMethod,
+    kGetModelMethod};
 
 // Of the services, for health checks.
 inline constexpr const char* kServiceNames[] = {

@@ -16,6 +16,8 @@ const char* ReasonName(ErrorReason reason) {
       return "MODEL_NOT_FOUND";
     case ErrorReason::kMethodNotFound:
       return "METHOD_NOT_FOUND";
+    case ErrorReason::kMethodDisabled:
+      return "METHOD_DISABLED";
     case ErrorReason::kPatternUnsupported:
       return "PATTERN_UNSUPPORTED";
     case ErrorReason::kPlanNotFound:
@@ -52,6 +54,7 @@ RejectReason RejectReasonOf(ErrorReason reason) {
     case ErrorReason::kNotImplemented:
     case ErrorReason::kModelNotFound:
     case ErrorReason::kMethodNotFound:
+    case ErrorReason::kMethodDisabled:
     case ErrorReason::kPatternUnsupported:
     case ErrorReason::kPlanNotFound:
     // Not refusals: these end what was accepted.
@@ -79,6 +82,7 @@ std::optional<absl::Duration> RetryDelayOf(ErrorReason reason) {
     case ErrorReason::kPromptTooLong:
     case ErrorReason::kModelNotFound:
     case ErrorReason::kMethodNotFound:
+    case ErrorReason::kMethodDisabled:
     case ErrorReason::kPatternUnsupported:
     case ErrorReason::kPlanNotFound:
     case ErrorReason::kCancelled:

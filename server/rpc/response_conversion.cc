@@ -217,6 +217,7 @@ v1::Model ToModel(const ServedModel& model) {
   limits.set_max_stop_strings(kMaxStopStrings);
   limits.set_max_logprobs(kMaxLogprobs);
   limits.set_max_tokenized_tokens(MaxTokenizedTokens(model));
+  limits.set_max_explained_tokens(model.max_explained_tokens);
   return proto;
 }
 

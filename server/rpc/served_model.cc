@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "engine/base/quoted.h"
 #include "engine/base/str_cat.h"
+#include "server/rpc/explanation.h"
 
 namespace sparseserve {
 namespace {
@@ -43,6 +44,10 @@ ServedModel DescribeModel(const Engine& engine, ServedModelOptions options) {
   model.max_prompt_bytes =
       model.max_prompt_tokens * LongestTokenBytes(engine.tokenizer());
   model.max_step_tokens = options.max_step_tokens;
+  if (options.explains) {
+    model.max_explained_tokens =
+        MaxExplainedTokens(info, model.max_prompt_tokens);
+  }
   std::move(options.plans.begin(), options.plans.end(),
             std::back_inserter(model.plans));
   return model;

@@ -25,6 +25,8 @@ struct ServedModel {
   size_t max_prompt_bytes = 0;
   // What one step can run: prompts of patterns that cannot be cut must fit it.
   int max_step_tokens = 0;
+  // Most tokens of a prompt that ExplainAttention takes; 0: it is off.
+  int max_explained_tokens = 0;
   // What requests may name. The first is kDensePlan.
   std::vector<NamedPlan> plans = {{kDensePlan, DensePattern()}};
 };
@@ -36,6 +38,7 @@ struct ServedModelOptions {
   int max_step_tokens = 0;
   // For answers whose caller sets no limit; or as many as the model can.
   int default_max_output_tokens = 0;
+  bool explains = false;  // the engine can measure, and callers may ask for it
   std::vector<NamedPlan> plans;  // besides kDensePlan
 };
 ServedModel DescribeModel(const Engine& engine, ServedModelOptions options);

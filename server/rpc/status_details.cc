@@ -166,6 +166,17 @@ absl::Status MethodNotFound(std::string_view method) {
       absl::UnimplementedError(StrCat("no method ", name, " here")), details);
 }
 
+absl::Status MethodDisabled(std::string_view method, std::string_view flag) {
+  ErrorDetails details;
+  details.reason = ErrorReason::kMethodDisabled;
+  details.metadata = {{"method", std::string(method)},
+                      {"flag", std::string(flag)}};
+  return WithDetails(
+      absl::UnimplementedError(StrCat(method, " is off: the server answers it ",
+                                      "if it is started with ", flag)),
+      details);
+}
+
 absl::Status PatternUnsupported(std::string_view pattern,
                                 std::string_view model, std::string_view why) {
   ErrorDetails details;
@@ -197,6 +208,15 @@ absl::Status QueueFull(int waiting) {
   return WithDetails(absl::UnavailableError(StrCat(
                          "the queue is full: ", waiting, " requests wait")),
                      details);
+}
+
+absl::Status ExplanationRuns() {
+  ErrorDetails details;
+  details.reason = ErrorReason::kQueueFull;
+  return WithDetails(
+      absl::UnavailableError("another prompt is being explained, of which the "
+                             "server does one at a time"),
+      details);
 }
 
 absl::Status Draining() {

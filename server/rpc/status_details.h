@@ -58,6 +58,8 @@ absl::Status PromptTooLong(std::string_view field, std::optional<int64_t> size,
 absl::Status ModelNotFound(std::string_view name);
 // UNIMPLEMENTED / METHOD_NOT_FOUND.
 absl::Status MethodNotFound(std::string_view method);
+// UNIMPLEMENTED / METHOD_DISABLED; `flag` is the server's that enables it.
+absl::Status MethodDisabled(std::string_view method, std::string_view flag);
 // FAILED_PRECONDITION / PATTERN_UNSUPPORTED; `why` is a sentence without a full
 // stop.
 absl::Status PatternUnsupported(std::string_view pattern,
@@ -65,6 +67,8 @@ absl::Status PatternUnsupported(std::string_view pattern,
 // NOT_FOUND / PLAN_NOT_FOUND.
 absl::Status PlanNotFound(std::string_view plan, std::string_view model);
 absl::Status QueueFull(int waiting);
+// UNAVAILABLE / QUEUE_FULL, where one at a time is explained.
+absl::Status ExplanationRuns();
 absl::Status Draining();
 
 // ErrorInfo.reason of `status`; for one without details, its code's name.

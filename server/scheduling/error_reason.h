@@ -11,6 +11,7 @@ enum class ErrorReason {
   kPromptTooLong,
   kModelNotFound,
   kMethodNotFound,
+  kMethodDisabled,
   kPatternUnsupported,
   kPlanNotFound,
   kQueueFull,

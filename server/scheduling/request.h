@@ -41,6 +41,9 @@ struct Request {
   LatencyTarget target;
   double max_divergence = 0.02;
   PatternDecision attention;
+  // Where its prompt is measured, or null. Shared with the caller's side, which
+  // reads it once the sink heard the end.
+  std::shared_ptr<AttentionProfile> profile;
 
   // Set by any thread when the caller has left; read once a step.
   std::shared_ptr<std::atomic<bool>> cancelled =

@@ -14,7 +14,8 @@ Sequence::Sequence(SequenceId id, std::unique_ptr<Request> request,
     : id_(id),
       request_(std::move(request)),
       max_tokens_(limits.max_tokens),
-      chunk_rule_(ChunkRuleOf(request_->attention.traits, limits.least_budget)),
+      chunk_rule_(ChunkRuleOf(request_->attention.traits,
+                              MostTokens(limits.least_budget))),
       tokenizer_(tokenizer),
       tokens_(request_->prompt),
       text_(tokenizer, request_->stop_strings) {
@@ -52,7 +53,13 @@ void Sequence::Start(PageLease lease, absl::Time now) {
 
 int Sequence::NextTokens(int budget) const {
   return ChunkTokens(chunk_rule_, computed_tokens_,
-                     static_cast<int>(tokens_.size()), budget);
+                     static_cast<int>(tokens_.size()), MostTokens(budget));
+}
+
+int Sequence::MostTokens(int budget) const {
+  const bool is_whole = !request_->attention.traits.is_selection_causal;
+  if (request_->profile == nullptr || is_whole) return budget;
+  return std::min(budget, kProfiledTokens);
 }
 
 StepSlice Sequence::Slice(int tokens) const {
@@ -65,6 +72,7 @@ StepSlice Sequence::Slice(int tokens) const {
   slice.first_position = computed_tokens_;
   slice.pages = lease_.pages();
   slice.attention = &request_->attention.choice;
+  if (slice.phase == Phase::kPrefill) slice.profile = request_->profile.get();
   slice.wants_token =
       computed_tokens_ + tokens == static_cast<int>(tokens_.size());
   slice.sampling = &request_->sampling;

@@ -25,6 +25,10 @@ namespace sparseserve {
 // them, even where the text is cut before it.
 class Sequence {
  public:
+  // A prompt that is measured takes up to three times as long a token: with so
+  // few at a time, steps take others' tokens no longer than they do anyhow.
+  static constexpr int kProfiledTokens = 128;
+
   struct Limits {
     int max_tokens = 0;  // of prompt and output together
     // Rows of a step that a prompt is sure to get, see ChunkRuleOf().
@@ -78,6 +82,8 @@ class Sequence {
   int output_tokens() const {
     return static_cast<int>(tokens_.size()) - prompt_tokens();
   }
+  // What a step gives it of `budget`.
+  int MostTokens(int budget) const;
   bool may_stop() const;
   void Draw(const SliceResult& result, absl::Time now, Advanced& advanced);
   void Finish(FinishReason reason, absl::Time now);

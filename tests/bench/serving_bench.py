@@ -57,6 +57,7 @@ def load_messages():
     subprocess.run(
         ["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}",
          "sparseserve/v1/attention_pattern.proto",
+         "sparseserve/v1/attention_profile.proto",
          "sparseserve/v1/inference_service.proto"],
         check=True)
     sys.path.insert(0, out)

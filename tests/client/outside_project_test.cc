@@ -94,6 +94,7 @@ TEST_F(OutsideProjectTest, BuildsWithPkgConfigAndCalls) {
 TEST_F(OutsideProjectTest, FindsProtosAndServiceConfig) {
   for (const std::string file :
        {"share/sparseserve/proto/sparseserve/v1/attention_pattern.proto",
+        "share/sparseserve/proto/sparseserve/v1/attention_profile.proto",
         "share/sparseserve/proto/sparseserve/v1/inference_service.proto",
         "share/sparseserve/proto/google/rpc/error_details.proto",
         "share/sparseserve/sparseserve.protoset",

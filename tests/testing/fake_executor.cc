@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/pattern/attention_choice.h"
+#include "engine/profile/attention_profile.h"
 
 namespace sparseserve::testing {
 
@@ -15,6 +16,17 @@ namespace {
 bool IsDense(const StepSlice& slice) {
   return slice.phase == Phase::kDecode || slice.attention == nullptr ||
          std::holds_alternative<DensePattern>(slice.attention->pattern);
+}
+
+// Every head visits the same blocks.
+void AddTo(AttentionProfile& profile, const AttentionBlocks& blocks) {
+  const AttentionProfile::Shape& shape = profile.shape();
+  for (int32_t layer = 0; layer < shape.layers; ++layer) {
+    for (int32_t head = 0; head < shape.kv_heads; ++head) {
+      profile.visited(layer, head).computed += blocks.computed;
+      profile.visited(layer, head).allowed += blocks.allowed;
+    }
+  }
 }
 
 }  // namespace
@@ -121,6 +133,7 @@ SliceResult FakeExecutor::RunSlice(const StepSlice& slice) {
   }
   result.blocks.computed =
       IsDense(slice) ? result.blocks.allowed : visited_if_sparse;
+  if (slice.profile != nullptr) AddTo(*slice.profile, result.blocks);
   if (!slice.wants_token) return result;
 
   std::vector<TokenId> stored;

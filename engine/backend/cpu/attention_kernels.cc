@@ -13,6 +13,7 @@
 #include "engine/backend/cpu/attention_softmax-inl.h"
 #include "engine/backend/cpu/attention_totals-inl.h"
 #include "engine/backend/cpu/simd_dispatch.h"
+#include "engine/backend/cpu/tile_products-inl.h"
 #include "engine/backend/cpu/transpose-inl.h"
 // clang-format on
 
@@ -20,10 +21,6 @@ HWY_BEFORE_NAMESPACE();
 namespace sparseserve::cpu {
 namespace HWY_NAMESPACE {
 
-// Register tile of the two products: rows by vectors of columns. 24 sums of
-// AVX-512's 32 registers, 12 of the 16 elsewhere.
-constexpr int kTileRows = 6;
-constexpr int kTileVectors = kLanes >= 16 ? 4 : 2;
 static_assert(kTileRows <= kScoreRows);
 
 template <typename Element>
@@ -38,69 +35,6 @@ void ExpandValues(const Element* values, int loaded_keys, int head_dim,
                  expanded + key * stride + i);
     }
   }
-}
-
-// The right operand of a product: [depth, columns], read as float.
-template <typename Element>
-struct Right {
-  const Element* data;
-  int stride;
-  int depth;
-  int columns;
-};
-
-// Where a product goes: rows of float.
-struct Target {
-  float* data;
-  int stride;
-  const float* scale;  // [rows]; null to overwrite
-};
-
-// target[r, :] = target[r, :] * scale[r] + sum_k a[r][k] * b[k, :] over
-// kVectors vectors of columns from `column` on. Every element's sum runs over
-// ascending k, so the shape of the tile does not show in it.
-template <int kRows, int kVectors, typename Element>
-HWY_INLINE void MultiplyTile(const float* const* a, const Right<Element>& b,
-                             int column, const Target& target) {
-  const DF d;
-  VF sums[kRows][kVectors];
-  float* to = target.data + column;
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      const float* from = to + r * target.stride + v * kLanes;
-      sums[r][v] =
-          target.scale == nullptr
-              ? hn::Zero(d)
-              : hn::Mul(hn::LoadU(d, from), hn::Set(d, target.scale[r]));
-    }
-  }
-  for (int k = 0; k < b.depth; ++k) {
-    VF factors[kVectors];
-    for (int v = 0; v < kVectors; ++v) {
-      factors[v] = LoadFloats(d, b.data + k * b.stride + column + v * kLanes);
-    }
-    for (int r = 0; r < kRows; ++r) {
-      const VF factor = hn::Set(d, a[r][k]);
-      for (int v = 0; v < kVectors; ++v) {
-        sums[r][v] = hn::MulAdd(factor, factors[v], sums[r][v]);
-      }
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      hn::StoreU(sums[r][v], d, to + r * target.stride + v * kLanes);
-    }
-  }
-}
-
-template <int kRows, typename Element>
-void Multiply(const float* const* a, const Right<Element>& b,
-              const Target& target) {
-  int i = 0;
-  for (; i + kTileVectors * kLanes <= b.columns; i += kTileVectors * kLanes) {
-    MultiplyTile<kRows, kTileVectors>(a, b, i, target);
-  }
-  for (; i < b.columns; i += kLanes) MultiplyTile<kRows, 1>(a, b, i, target);
 }
 
 template <int kRows, typename Element>

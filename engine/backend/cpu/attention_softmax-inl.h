@@ -17,22 +17,12 @@
 #include "engine/backend/cpu/attention_kernels.h"
 #include "engine/backend/cpu/attention_totals-inl.h"
 #include "engine/backend/cpu/simd_math-inl.h"
+#include "engine/backend/cpu/tile_products-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sparseserve::cpu {
 namespace HWY_NAMESPACE {
-
-HWY_NOINLINE void CapScores(int columns, float scale, float softcap,
-                            float* scores) {
-  const DF d;
-  const VF inverse = hn::Set(d, scale / softcap);
-  const VF cap = hn::Set(d, softcap);
-  for (int i = 0; i < columns; i += kLanes) {
-    hn::StoreU(SoftCap(d, hn::LoadU(d, scores + i), inverse, cap), d,
-               scores + i);
-  }
-}
 
 // Lanes i, i + 1, ... whose bit is 1.
 HWY_INLINE hn::Mask<DF> LanesOf(uint64_t bits, int i) {

@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "engine/backend/cpu/attention_kernels.h"
+#include "engine/backend/cpu/float_vectors-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -22,11 +23,6 @@ namespace sparseserve::cpu {
 namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
-
-using DF = hn::ScalableTag<float>;
-using VF = hn::Vec<DF>;
-
-constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 

@@ -16,6 +16,7 @@
 #include "engine/backend/cpu/elementwise_kernels.h"
 #include "engine/backend/cpu/linear_kernels.h"
 #include "engine/backend/cpu/stored_products.h"
+#include "engine/backend/cpu/weight_profiling.h"
 #include "engine/base/available_cores.h"
 #include "engine/base/available_memory.h"
 #include "engine/base/check.h"
@@ -53,7 +54,8 @@ class CpuBackend : public Backend {
                     : nullptr,
                 pool_),
         selection_(simd, pool_),
-        attention_(simd, multiply_bfloat16, pool_) {
+        attention_(simd, multiply_bfloat16, pool_),
+        profiling_(simd, pool_) {
     if (multiply_bfloat16) {
       bfloat16_.emplace(linear_, elementwise_, pool_);
     }
@@ -159,6 +161,8 @@ class CpuBackend : public Backend {
 
   void Attention(const AttentionArgs& args) override { attention_.Run(args); }
 
+  void Profile(const ProfileArgs& args) override { profiling_.Run(args); }
+
   void SwiGlu(ConstMatrixView gate_up, MatrixView output) override {
     ForRows(gate_up.rows, [&](int64_t row) {
       elementwise_.swiglu(gate_up.row(row), gate_up.row(row) + output.columns,
@@ -246,6 +250,7 @@ class CpuBackend : public Backend {
   StoredProducts stored_;
   BlockSelection selection_;
   BlockAttention attention_;
+  WeightProfiling profiling_;
   std::optional<Bfloat16Products> bfloat16_;
 };
 

@@ -23,7 +23,8 @@ std::string At(const ScriptedServer& server) {
 
 TEST(CommandsTest, ShowHelpWithAnExampleEach) {
   EXPECT_THAT(RunTool({"--help"}).out, HasSubstr("Examples:"));
-  for (const std::string name : {"generate", "models", "tokenize", "health"}) {
+  for (const std::string name :
+       {"generate", "models", "tokenize", "explain", "health"}) {
     const auto result = RunTool({name, "--help"});
     EXPECT_EQ(result.exit_status, 0);
     EXPECT_THAT(result.out, HasSubstr("Example:\n  sparseserve " + name));
@@ -44,6 +45,11 @@ TEST(CommandsTest, RefuseWrongUsage) {
   EXPECT_EQ(value.exit_status, 2);
   EXPECT_THAT(value.err, HasSubstr("--max_tokens=many"));
   EXPECT_EQ(RunTool({"models", "a", "b"}).exit_status, 2);
+  const auto query = RunTool({"explain", "--query=last", "hello"});
+  EXPECT_EQ(query.exit_status, 2);
+  EXPECT_THAT(query.err, HasSubstr("--query=last"));
+  EXPECT_EQ(RunTool({"explain", "--json", "--html=page", "hello"}).exit_status,
+            2);
   EXPECT_EQ(RunTool({"health", "a", "b"}).exit_status, 2);
 }
 

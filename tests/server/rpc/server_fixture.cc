@@ -45,6 +45,7 @@ void ServerFixture::Start() {
   Server::Options options;
   options.settings = settings_;
   options.model_name = "models/fake";
+  options.explains = explains_;
   options.listen = "127.0.0.1:0";
   options.log_descriptor = fileno(log_);
   options.wall_clock = wall_clock_;

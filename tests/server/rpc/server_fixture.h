@@ -43,6 +43,7 @@ class ServerFixture : public ::testing::Test {
   ServerSettings settings_;
   std::function<void(FakeExecutor&)> prepare_;
   std::function<absl::Time()> wall_clock_ = absl::Now;
+  bool explains_ = false;
   // Steps wait here if `gated_`.
   bool gated_ = false;
 

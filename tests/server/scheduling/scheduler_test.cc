@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "engine/profile/attention_profile.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/scheduling/sequence.h"
@@ -456,6 +457,20 @@ TEST(SchedulerTest, EndAllEndsWhatWaitsAndWhatRuns) {
   EXPECT_EQ(turns.scheduler().pages().leased(), 0);
   turns.Turn();
   EXPECT_EQ(turns.ended().size(), 3u);
+}
+
+TEST(SchedulerTest, AMeasuredPromptLeavesRoomForOthers) {
+  Turns turns(kRoomy);
+  turns.Add(MakeRequest(10, 100));
+  EXPECT_EQ(turns.Turn(), "1:[0,10)!");
+  std::unique_ptr<Request> measured = MakeRequest(300, 1);
+  measured->profile = std::make_shared<AttentionProfile>(
+      AttentionProfile::Shape{1, 1, 1, 300}, AttentionProfile::Options());
+  turns.Add(std::move(measured));
+  EXPECT_EQ(turns.Turn(), "1:d10 2:[0,128)");
+  turns.Add(MakeRequest(60, 1));
+  EXPECT_EQ(turns.Turn(), "1:d11 2:[128,256) 3:[0,60)!");
+  EXPECT_EQ(turns.Turn(), "1:d12 2:[256,300)!");
 }
 
 }  // namespace

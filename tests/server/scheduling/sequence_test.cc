@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/profile/attention_profile.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/fake_tokenizer.h"
@@ -86,6 +87,22 @@ TEST(SequencePagesTest, NeedsPagesForAllButTheLastToken) {
     EXPECT_EQ(sequence.pages_needed(), row.pages)
         << row.prompt << "+" << row.max_output;
   }
+}
+
+TEST_F(SequenceTest, AMeasuredPromptComesInSmallChunksWithItsProfile) {
+  std::unique_ptr<Request> request = MakeRequest(300, 2);
+  const auto profile = std::make_shared<AttentionProfile>(
+      AttentionProfile::Shape{1, 1, 1, 300}, AttentionProfile::Options());
+  request->profile = profile;
+  Sequence& sequence = Start(std::move(request));
+  EXPECT_EQ(sequence.NextTokens(1000), 128);
+  EXPECT_EQ(sequence.NextTokens(100), 64);
+  EXPECT_EQ(sequence.Slice(128).profile, profile.get());
+  sequence.Advance(128, {}, At(20));
+  sequence.Advance(128, {}, At(20));
+  EXPECT_EQ(sequence.NextTokens(1000), 44);
+  Draw('a');
+  EXPECT_EQ(sequence.Slice(1).profile, nullptr);
 }
 
 TEST_F(SequenceTest, ChunksEndOnPageBordersOrWithThePrompt) {
