@@ -70,7 +70,7 @@ using SliceSelectionTest = BackendTest;
 // Every length of prompts and chunks, ends within a block, and few rows.
 TEST_P(SliceSelectionTest, VerticalSlashEqualsItsOracle) {
   const VerticalSlashRule kRules[] = {
-      {64, 33, 103}, {64, 1, 1}, {17, 33, 105}, {1, 33, 101}};
+      {64, 33, 103}, {2, 1, 1}, {17, 33, 105}, {1, 33, 101}};
   for (const VerticalSlashRule& rule : kRules) {
     SCOPED_TRACE(::testing::Message()
                  << rule.rows << " rows, " << rule.columns << " columns, "
@@ -153,7 +153,7 @@ TEST_P(SliceSelectionTest, ChoicesEqualTheirOraclesForEveryShape) {
                                     Batch::Shape{1, 1, 256, DType::kBF16},
                                     Batch::Shape{4, 2, 24, DType::kBF16}}) {
     for (const SelectionRule& rule :
-         {SelectionRule(VerticalSlashRule{64, 40, 110}),
+         {SelectionRule(VerticalSlashRule{64, 31, 1}),
           SelectionRule(FlexPrefillRule{0.4f, 0.0f, 1}),
           SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
           SelectionRule(SimilarityRule{-1.0f, 0.4f})}) {
