@@ -234,7 +234,7 @@ TEST_P(AttentionProfilerTest, PeakedAndCappedWeightsEqualTheOracle) {
 }
 
 TEST_P(AttentionProfilerTest, LayersWithAWindowSeeNoMore) {
-  for (const int window : {1, 63, 65, 128, 200}) {
+  for (const int window : {1, 65, 200}) {
     SCOPED_TRACE(window);
     Prompt prompt(300, 2, {0, window});
     ExpectOracle(prompt, DensePattern(), /*chunk=*/512);
