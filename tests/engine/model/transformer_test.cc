@@ -73,6 +73,7 @@ class SparseListsBackend : public Backend {
     real_->RopeAndStore(args);
   }
   void Select(const SelectArgs& args) override { real_->Select(args); }
+  void Profile(const ProfileArgs& args) override { real_->Profile(args); }
   void Attention(const AttentionArgs& args) override {
     LayoutBuilder builder(args.kv.kv_heads);
     for (const QueryTile& tile : args.layout->tiles) {
