@@ -23,6 +23,8 @@ class BlockAttention {
   BlockAttention(SimdLevel simd, bool rounds_prefill, ThreadPool& pool);
 
   void Run(const AttentionArgs& args);
+  // Whether prefill rows' queries over KV in bf16 are rounded to bf16.
+  bool rounds_queries() const { return amx_kernels_ != nullptr; }
 
  private:
   // Packed rows of a pair that may be split: it is for decode rows, since many

@@ -55,7 +55,7 @@ class CpuBackend : public Backend {
                 pool_),
         selection_(simd, pool_),
         attention_(simd, multiply_bfloat16, pool_),
-        profiling_(simd, pool_) {
+        profiling_(simd, attention_.rounds_queries(), pool_) {
     if (multiply_bfloat16) {
       bfloat16_.emplace(linear_, elementwise_, pool_);
     }

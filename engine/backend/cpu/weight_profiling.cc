@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "engine/base/check.h"
+#include "engine/tensor/quant_blocks.h"
 
 namespace sparseserve::cpu {
 namespace {
@@ -27,18 +28,6 @@ const std::byte* KeysOf(const ProfileArgs& args, const QueryTile& tile,
   const int32_t kv_head = head / (args.heads / kv.kv_heads);
   return kv.keys + (int64_t{page} * kv.kv_heads + kv_head) * kBlockKeys *
                        kv.head_dim * BlockBytes(kv.dtype);
-}
-
-void BeginTile(const ProfileArgs& args, const QueryTile& tile, int32_t head,
-               ProfileScratch& scratch) {
-  for (int r = 0; r < tile.rows; ++r) {
-    const int64_t row = tile.first_row + r;
-    scratch.queries[r] = args.queries.row(row) + head * args.kv.head_dim;
-    scratch.lse[r] = args.lse[row * args.heads + head];
-    scratch.entropy[r] = 0.0f;
-  }
-  const int64_t end = tile.first_position + tile.rows;
-  scratch.diagonals.assign(end + 2 * kBlockKeys + ProfileScratch::kSlack, 0.0f);
 }
 
 // The first keys' weights by distance, while their block is at hand.
@@ -107,8 +96,11 @@ void FindHeaviest(const std::vector<float>& weights, int32_t first_key,
 
 }  // namespace
 
-WeightProfiling::WeightProfiling(SimdLevel simd, ThreadPool& pool)
-    : kernels_(ProfileKernelsFor(simd)), pool_(pool) {
+WeightProfiling::WeightProfiling(SimdLevel simd, bool rounds_queries,
+                                 ThreadPool& pool)
+    : kernels_(ProfileKernelsFor(simd)),
+      rounds_queries_(rounds_queries),
+      pool_(pool) {
   for (int worker = 0; worker < pool.threads(); ++worker) {
     scratch_.push_back(std::make_unique<Scratch>());
   }
@@ -132,7 +124,7 @@ void WeightProfiling::RunTile(const ProfileArgs& args, const ProfileTile& tile,
   const QueryTile& rows = tile.tile;
   const int32_t first_key = FirstKey(args, rows.first_position);
   const int32_t own_block = QueryBlock(rows, kBlockKeys);
-  BeginTile(args, rows, head, scratch.kernel);
+  BeginTile(args, rows, head, scratch);
   scratch.blocks.clear();
   scratch.row.assign(int64_t{own_block + 1} * kBlockKeys, 0.0f);
   for (int32_t block = first_key / kBlockKeys; block <= own_block; ++block) {
@@ -151,6 +143,30 @@ void WeightProfiling::RunTile(const ProfileArgs& args, const ProfileTile& tile,
     FindHeaviest(scratch.row, first_key, scratch.ordered,
                  tile.heaviest.subspan(head * count, count));
   }
+}
+
+void WeightProfiling::BeginTile(const ProfileArgs& args, const QueryTile& tile,
+                                int32_t head, Scratch& scratch) const {
+  ProfileScratch& kernel = scratch.kernel;
+  const int head_dim = args.kv.head_dim;
+  const bool rounds = rounds_queries_ && args.kv.dtype == DType::kBF16;
+  if (rounds) scratch.queries.resize(int64_t{tile.rows} * head_dim);
+  for (int r = 0; r < tile.rows; ++r) {
+    const int64_t row = tile.first_row + r;
+    const float* query = args.queries.row(row) + head * head_dim;
+    if (rounds) {
+      float* rounded = scratch.queries.data() + r * head_dim;
+      std::transform(query, query + head_dim, rounded, [](float value) {
+        return BFloat16ToFloat(FloatToBFloat16(value));
+      });
+      query = rounded;
+    }
+    kernel.queries[r] = query;
+    kernel.lse[r] = args.lse[row * args.heads + head];
+    kernel.entropy[r] = 0.0f;
+  }
+  const int64_t end = tile.first_position + tile.rows;
+  kernel.diagonals.assign(end + 2 * kBlockKeys + ProfileScratch::kSlack, 0.0f);
 }
 
 void WeightProfiling::AddBlock(const ProfileArgs& args, const ProfileTile& tile,
