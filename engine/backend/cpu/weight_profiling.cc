@@ -65,6 +65,12 @@ void AddDistances(const QueryTile& tile, const ProfileScratch& scratch,
   }
 }
 
+// NaN has no place in an order. Its slice fails, so nobody sees what is left.
+template <typename Float>
+Float OrderedWeight(Float weight) {
+  return std::isnan(weight) ? Float{0} : weight;
+}
+
 // Sorts `blocks`, weights summed over the tile's rows.
 void AddHeaviestBlocks(int rows, std::vector<double>& blocks,
                        WeightSums& sums) {
@@ -82,7 +88,7 @@ void FindHeaviest(const std::vector<float>& weights, int32_t first_key,
                   absl::Span<AttendedKey> heaviest) {
   ordered.clear();
   for (int32_t key = first_key; key < std::ssize(weights); ++key) {
-    ordered.push_back({key, weights[key]});
+    ordered.push_back({key, OrderedWeight(weights[key])});
   }
   const size_t count = std::min(ordered.size(), heaviest.size());
   std::partial_sort(ordered.begin(), ordered.begin() + count, ordered.end(),
@@ -202,7 +208,7 @@ void WeightProfiling::AddBlock(const ProfileArgs& args, const ProfileTile& tile,
     sums.keys[first_key + key] += kernel.key_weights[key];
     weight += kernel.key_weights[key];
   }
-  scratch.blocks.push_back(weight);
+  scratch.blocks.push_back(OrderedWeight(weight));
   if (block == 0) AddSinkDistances(rows, kernel, sums);
 }
 
