@@ -41,7 +41,8 @@ SPARSESERVE_AMX void ConfigureTiles() {
   _tile_loadconfig(&config);
 }
 
-void Begin(int rows, int head_dim, AttentionScratch& scratch) {
+void Begin(int rows, int head_dim, float scale, AttentionScratch& scratch) {
+  scratch.scale = scale;
   std::fill_n(scratch.maximum, rows, kMinusInfinity);
   std::fill_n(scratch.sum, rows, 0.0f);
   std::fill_n(scratch.output, rows * RowStride(head_dim), 0.0f);
@@ -183,7 +184,8 @@ SPARSESERVE_AMX float FinishRow(int row, int head_dim,
     _mm256_storeu_ps(output + i,
                      _mm256_mul_ps(_mm256_loadu_ps(from + i), factor));
   }
-  return sum == 0.0f ? kMinusInfinity : scratch.maximum[row] + std::log(sum);
+  return sum == 0.0f ? kMinusInfinity
+                     : scratch.scale * scratch.maximum[row] + std::log(sum);
 }
 
 // Linux keeps the tiles' registers from a process until it asks for them.

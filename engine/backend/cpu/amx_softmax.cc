@@ -82,7 +82,24 @@ SPARSESERVE_AMX_INLINE __m512 HideAndFindGreatest(const AmxScratch& amx,
   return Greatest(greatest[0], greatest[1]);
 }
 
-// Turns a row's scores into the weights 2^(factor * score - offset), in bf16.
+// Which of 16 rows see a key of the blocks held.
+template <bool kIsFull>
+SPARSESERVE_AMX_INLINE __mmask16 SeeingRows(const AmxScratch& amx,
+                                            int first_row) {
+  if constexpr (kIsFull) return 0xFFFF;
+  uint32_t rows = 0;
+  for (int r = 0; r < 16; ++r) {
+    uint64_t visible = 0;
+    for (int slot = 0; slot < amx.blocks; ++slot) {
+      visible |= amx.visible[slot][first_row + r];
+    }
+    rows |= (visible != 0 ? 1u : 0u) << r;
+  }
+  return static_cast<__mmask16>(rows);
+}
+
+// Turns a row's scores into the weights 2^(factor * (score - offset)), in bf16.
+// An offset that is the greatest score has a weight of 1, however great it is.
 // Returns their sums per lane, before they are rounded.
 SPARSESERVE_AMX_INLINE __m512 Weigh(int columns, __m512 factor, float offset,
                                     float* scores) {
@@ -90,10 +107,10 @@ SPARSESERVE_AMX_INLINE __m512 Weigh(int columns, __m512 factor, float offset,
   __m512 sums[2] = {_mm512_setzero_ps(), _mm512_setzero_ps()};
   uint16_t* weights = reinterpret_cast<uint16_t*>(scores);
   for (int i = 0; i < columns; i += 32) {
-    const __m512 low =
-        Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores + i), factor, offsets));
-    const __m512 high =
-        Exp2(_mm512_fmsub_ps(_mm512_load_ps(scores + i + 16), factor, offsets));
+    const __m512 low = Exp2(_mm512_mul_ps(
+        _mm512_sub_ps(_mm512_load_ps(scores + i), offsets), factor));
+    const __m512 high = Exp2(_mm512_mul_ps(
+        _mm512_sub_ps(_mm512_load_ps(scores + i + 16), offsets), factor));
     sums[0] = _mm512_add_ps(sums[0], low);
     sums[1] = _mm512_add_ps(sums[1], high);
     const __m512bh rounded = _mm512_cvtne2ps_pbh(high, low);
@@ -112,8 +129,7 @@ SPARSESERVE_AMX_INLINE void ScaleOutput(int columns, float factor,
 
 // Of 16 rows.
 template <bool kIsFull>
-SPARSESERVE_AMX_INLINE void SoftmaxRows(int first_row, float scale,
-                                        float* scores,
+SPARSESERVE_AMX_INLINE void SoftmaxRows(int first_row, float* scores,
                                         AttentionScratch& scratch) {
   const AmxScratch& amx = *scratch.amx;
   RowVectors vectors;
@@ -121,21 +137,21 @@ SPARSESERVE_AMX_INLINE void SoftmaxRows(int first_row, float scale,
     vectors.rows[r] =
         HideAndFindGreatest<kIsFull>(amx, first_row + r, scores + r * kKeys);
   }
-  const __m512 log2e = _mm512_set1_ps(kLog2E);
+  const __m512 factor = _mm512_set1_ps(scratch.scale * kLog2E);
   const __m512 before = _mm512_loadu_ps(scratch.maximum + first_row);
   const __m512 maximum =
-      Greatest(before, _mm512_mul_ps(_mm512_set1_ps(scale),
-                                     AcrossLanes<Across::kGreatest>(vectors)));
+      Greatest(before, AcrossLanes<Across::kGreatest>(vectors));
   const __mmask16 grew = _mm512_cmp_ps_mask(before, maximum, _CMP_NEQ_UQ);
   const __m512 rescale = _mm512_mask_mov_ps(
       _mm512_set1_ps(1.0f), grew,
-      Exp2(_mm512_mul_ps(_mm512_sub_ps(before, maximum), log2e)));
-  // Where no key was seen yet all scores are -infinity, whose weights are 0.
+      Exp2(_mm512_mul_ps(_mm512_sub_ps(before, maximum), factor)));
+  // Of a row that has seen no key all scores are -infinity, and their weights
+  // 0.
   const __mmask16 saw =
-      _mm512_cmp_ps_mask(maximum, _mm512_set1_ps(kMinusInfinity), _CMP_NEQ_UQ);
+      _mm512_cmp_ps_mask(maximum, _mm512_set1_ps(kMinusInfinity), _CMP_NEQ_UQ) |
+      SeeingRows<kIsFull>(amx, first_row);
   alignas(64) float offsets[16];
-  _mm512_store_ps(offsets, _mm512_maskz_mul_ps(saw, maximum, log2e));
-  const __m512 factor = _mm512_set1_ps(scale * kLog2E);
+  _mm512_store_ps(offsets, _mm512_maskz_mov_ps(saw, maximum));
   for (int r = 0; r < 16; ++r) {
     vectors.rows[r] =
         Weigh(amx.blocks * kBlockKeys, factor, offsets[r], scores + r * kKeys);
@@ -158,22 +174,20 @@ SPARSESERVE_AMX_INLINE void SoftmaxRows(int first_row, float scale,
 
 SPARSESERVE_AMX void WeighAmxRows(int first_row, AttentionScratch& scratch) {
   AmxScratch& amx = *scratch.amx;
-  float scale = amx.block.scale;
   if (amx.block.softcap > 0) {
     for (int r = 0; r < kAmxRows; ++r) {
-      amx.cap_scores(amx.blocks * kBlockKeys, scale, amx.block.softcap,
-                     amx.scores + r * kKeys);
+      amx.cap_scores(amx.blocks * kBlockKeys, amx.block.scale,
+                     amx.block.softcap, amx.scores + r * kKeys);
     }
-    scale = 1;
   }
   const bool is_full = std::all_of(amx.is_full, amx.is_full + amx.blocks,
                                    [](bool full) { return full; });
   for (int r = 0; r < kAmxRows; r += 16) {
     float* scores = amx.scores + r * kKeys;
     if (is_full) {
-      SoftmaxRows<true>(first_row + r, scale, scores, scratch);
+      SoftmaxRows<true>(first_row + r, scores, scratch);
     } else {
-      SoftmaxRows<false>(first_row + r, scale, scores, scratch);
+      SoftmaxRows<false>(first_row + r, scores, scratch);
     }
   }
 }

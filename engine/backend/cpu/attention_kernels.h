@@ -34,9 +34,11 @@ struct alignas(64) AttentionScratch {
   float scores[kScoreRows * kBlockKeys];
   // The stretch at hand.
   float output[kMaxPackedRows * kMaxHeadDim];  // not yet divided by `sum`
-  float maximum[kMaxPackedRows];               // of the scaled scores so far
-  float sum[kMaxPackedRows];                   // of exp(score - maximum) so far
+  float maximum[kMaxPackedRows];               // of the scores so far, unscaled
+  // Of exp(scale * (score - maximum)) so far.
+  float sum[kMaxPackedRows];
   float rescale[kMaxPackedRows];
+  float scale;  // what multiplies scores before the softmax
   // The stretches before it, likewise; `total_output` counts only where
   // `total_sum` is not 0.
   float total_output[kMaxPackedRows * kMaxHeadDim];
@@ -68,13 +70,13 @@ struct AttentionBlock {
   // Rows see no more than visible_bits of what lies between begin and end.
   bool has_bits = false;
   int rows = 0;
-  float scale = 1.0f;
-  float softcap = 0.0f;  // as in AttentionArgs
+  float scale = 1.0f;    // as in AttentionArgs
+  float softcap = 0.0f;  // likewise
 };
 
 struct AttentionKernels {
-  // Resets `rows` rows.
-  void (*begin)(int rows, int head_dim, AttentionScratch& scratch);
+  // Resets `rows` rows. Scores will be multiplied by `scale`.
+  void (*begin)(int rows, int head_dim, float scale, AttentionScratch& scratch);
   // Adds a block: row r sees the keys that the scratch says.
   void (*add_block)(const AttentionBlock& block, AttentionScratch& scratch);
   // Merges the stretch at hand into the total and begins the next.

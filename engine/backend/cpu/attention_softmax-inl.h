@@ -69,29 +69,31 @@ HWY_INLINE float HideAndFindGreatest(const AttentionScratch& scratch, int row,
   return hn::GetLane(hn::MaxOfLanes(d, greatest));
 }
 
-// Turns a row of raw scores into exp(scaled score - new maximum), 0 for hidden
-// keys, and updates the row's running maximum and sum. A NaN score makes the
-// sum NaN. Not inlined, so that every tile shape rounds the same way.
-// REQUIRES: the row sees a key; scale > 0.
+// Turns a row of raw scores into exp(scale * (score - new maximum)), 0 for
+// hidden keys, and updates the row's running maximum and sum. A NaN score makes
+// the sum NaN. The maximum is taken off before anything is scaled: its own
+// weight is 1 however great it is. Not inlined, so that every tile shape rounds
+// the same way. REQUIRES: the row sees a key; scale > 0.
 template <Hidden kHidden>
-HWY_NOINLINE void SoftmaxRow(int row, int columns, float scale, float* scores,
+HWY_NOINLINE void SoftmaxRow(int row, int columns, float* scores,
                              AttentionScratch& scratch) {
   const DF d;
   constexpr float kLog2E = 1.44269504f;
   const float greatest =
       HideAndFindGreatest<kHidden>(scratch, row, columns, scores);
   const float before = scratch.maximum[row];
-  const float maximum = std::max(before, scale * greatest);
-  const VF factor = hn::Set(d, scale * kLog2E);
-  const VF offset = hn::Set(d, maximum * kLog2E);
+  const float maximum = std::max(before, greatest);
+  const VF factor = hn::Set(d, scratch.scale * kLog2E);
+  const VF offset = hn::Set(d, maximum);
   VF sum = hn::Zero(d);
   for (int i = 0; i < columns; i += kLanes) {
     const VF weight =
-        Exp2(d, hn::MulSub(hn::LoadU(d, scores + i), factor, offset));
+        Exp2(d, hn::Mul(hn::Sub(hn::LoadU(d, scores + i), offset), factor));
     sum = hn::Add(sum, weight);
     hn::StoreU(weight, d, scores + i);
   }
-  const float rescale = before == maximum ? 1.0f : std::exp(before - maximum);
+  const float rescale =
+      before == maximum ? 1.0f : std::exp(scratch.scale * (before - maximum));
   scratch.maximum[row] = maximum;
   scratch.rescale[row] = rescale;
   scratch.sum[row] =
@@ -108,17 +110,15 @@ void WeighRow(const AttentionBlock& block, int row, int columns, float* scores,
     scratch.rescale[row] = 1.0f;
     return;
   }
-  float scale = block.scale;
   if (block.softcap > 0) {
-    CapScores(columns, scale, block.softcap, scores);
-    scale = 1;
+    CapScores(columns, block.scale, block.softcap, scores);
   }
   if (block.has_bits) {
-    SoftmaxRow<Hidden::kByBits>(row, columns, scale, scores, scratch);
+    SoftmaxRow<Hidden::kByBits>(row, columns, scores, scratch);
   } else if (begin > 0 || end < columns) {
-    SoftmaxRow<Hidden::kOutside>(row, columns, scale, scores, scratch);
+    SoftmaxRow<Hidden::kOutside>(row, columns, scores, scratch);
   } else {
-    SoftmaxRow<Hidden::kNone>(row, columns, scale, scores, scratch);
+    SoftmaxRow<Hidden::kNone>(row, columns, scores, scratch);
   }
 }
 

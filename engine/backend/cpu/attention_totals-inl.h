@@ -26,7 +26,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
-void Begin(int rows, int head_dim, AttentionScratch& scratch) {
+void Begin(int rows, int head_dim, float scale, AttentionScratch& scratch) {
+  scratch.scale = scale;
   const int stride = RowStride(head_dim);
   std::fill(scratch.maximum, scratch.maximum + rows, kMinusInfinity);
   std::fill(scratch.sum, scratch.sum + rows, 0.0f);
@@ -54,8 +55,10 @@ void EndStretch(int rows, int head_dim, AttentionScratch& scratch) {
     } else {
       const float maximum =
           std::max(scratch.total_maximum[r], scratch.maximum[r]);
-      const float before = std::exp(scratch.total_maximum[r] - maximum);
-      const float now = std::exp(scratch.maximum[r] - maximum);
+      const float before =
+          std::exp(scratch.scale * (scratch.total_maximum[r] - maximum));
+      const float now =
+          std::exp(scratch.scale * (scratch.maximum[r] - maximum));
       for (int i = 0; i < stride; i += kLanes) {
         const VF kept = hn::Mul(hn::LoadU(d, total + i), hn::Set(d, before));
         const VF added = hn::LoadU(d, output + i);
@@ -80,8 +83,9 @@ float FinishRow(int row, int head_dim, const AttentionScratch& scratch,
   for (int i = 0; i < head_dim; i += static_cast<int>(hn::Lanes(d))) {
     hn::StoreU(hn::Mul(hn::LoadU(d, from + i), factor), d, output + i);
   }
-  return sum == 0.0f ? kMinusInfinity
-                     : scratch.total_maximum[row] + std::log(sum);
+  return sum == 0.0f
+             ? kMinusInfinity
+             : scratch.scale * scratch.total_maximum[row] + std::log(sum);
 }
 
 }  // namespace HWY_NAMESPACE

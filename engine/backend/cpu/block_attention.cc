@@ -64,6 +64,11 @@ int32_t EndOfList(const BlockLayout& layout, int32_t list) {
   return end;
 }
 
+// What multiplies scores before the softmax: capped ones are scaled already.
+float SoftmaxScale(const AttentionArgs& args) {
+  return args.softcap > 0 ? 1.0f : args.scale;
+}
+
 // A pass's rows from the first of (tile, KV head) on.
 PackedRows RowsOf(const AttentionArgs& args, int32_t tile, int32_t kv_head) {
   PackedRows rows;
@@ -169,7 +174,7 @@ void BlockAttention::Attend(const AttentionArgs& args, const Item& item,
       scratch.queries[r] =
           args.queries.row(rows.query_row(r)) + rows.head(r) * head_dim;
     }
-    kernels.begin(rows.count, head_dim, scratch);
+    kernels.begin(rows.count, head_dim, SoftmaxScale(args), scratch);
     AddBlocks(args, rows, item, scratch);
     if (item.partial < 0) {
       Finish(kernels, args, rows, scratch);
@@ -188,7 +193,7 @@ void BlockAttention::Merge(const AttentionArgs& args, const SplitPair& pair,
   PackedRows rows = RowsOf(args, pair.tile, pair.kv_head);
   rows.count = rows.tile.rows * rows.group;
   const int head_dim = args.kv.head_dim;
-  kernels_.begin(rows.count, head_dim, scratch);
+  kernels_.begin(rows.count, head_dim, SoftmaxScale(args), scratch);
   for (int32_t p = pair.first_partial; p < pair.end_partial; ++p) {
     const Partial& partial = partials_[p];
     std::copy_n(partial.maximum, rows.count, scratch.maximum);
@@ -252,6 +257,7 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
                        .dtype = kv.dtype,
                        .head_dim = kv.head_dim,
                        .loaded_keys = visible.end,
+                       .is_full = block.is_full,
                        .has_bits = visible.has_bits,
                        .rows = rows.count,
                        .scale = args.scale,

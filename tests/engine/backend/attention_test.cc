@@ -565,13 +565,31 @@ TEST_P(AttentionTest, NanInOneSequenceStaysThere) {
 }
 
 TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
-  Batch batch = MakeBatch({2, 1, 64, DType::kF32}, {{130, 130}}, 13);
-  for (float& query : batch.queries()) query *= 1000;
-  const ReferenceAttentionResult expected =
-      ReferenceAttention(batch.Dense().args());
-  backend().Attention(batch.args());
-  for (size_t i = 0; i < expected.lse.size(); ++i) {
-    ASSERT_NEAR(batch.lse()[i] / expected.lse[i], 1, 1e-5);
+  for (const float size : {1e3f, 1e6f, 1e10f, 1e30f}) {
+    SCOPED_TRACE(testing::Message() << "queries x " << size);
+    Batch batch = MakeBatch({2, 1, 64, DType::kF32}, {{130, 130}}, 13);
+    for (float& query : batch.queries()) query *= size;
+    const ReferenceAttentionResult expected =
+        ReferenceAttention(batch.Dense().args());
+    backend().Attention(batch.args());
+    for (size_t i = 0; i < expected.lse.size(); ++i) {
+      ASSERT_NEAR(batch.lse()[i] / expected.lse[i], 1, 1e-5);
+    }
+    // From 1e6 on the greatest score has all the weight.
+    if (size < 1e5f) continue;
+    for (size_t i = 0; i < expected.output.size(); ++i) {
+      ASSERT_NEAR(batch.output()[i], expected.output[i], 1e-2) << i;
+    }
+  }
+}
+
+// The first row's only key, of which q * k is beyond float's range.
+TEST_P(AttentionTest, ScoresThatOverflowAreNotTakenForHiddenKeys) {
+  Batch batch = MakeBatch({2, 1, 64, DType::kF32}, {{70, 70}}, 13);
+  for (float& query : batch.queries()) query *= 1e38f;
+  backend().Attention(batch.Dense().args());
+  for (const float value : batch.output()) {
+    ASSERT_TRUE(std::isnan(value) || std::abs(value) > 0) << value;
   }
 }
 
