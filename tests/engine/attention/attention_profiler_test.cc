@@ -302,7 +302,7 @@ TEST_P(AttentionProfilerTest, CountsBlocksByKvHead) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, AttentionProfilerTest,
-                         ::testing::ValuesIn(AvailableSimdPaths()));
+                         ::testing::ValuesIn(SimdPathsToTest()));
 
 }  // namespace
 }  // namespace sparseserve

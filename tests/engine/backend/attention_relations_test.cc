@@ -227,7 +227,7 @@ TEST_P(AttentionRelationsTest, MoreBlocksNeverLowerRecall) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, AttentionRelationsTest,
-                         ::testing::ValuesIn(AvailableSimdPaths()),
+                         ::testing::ValuesIn(SimdPathsToTest()),
                          [](const auto& path) { return path.param; });
 
 }  // namespace

@@ -21,8 +21,17 @@ std::vector<std::string> AvailableSimdPaths() {
   return paths;
 }
 
-std::vector<std::string> AvailableAttentionPaths() {
-  std::vector<std::string> paths = AvailableSimdPaths();
+std::vector<std::string> SimdPathsToTest() {
+  const std::vector<std::string> paths = AvailableSimdPaths();
+#ifdef SPARSESERVE_TEST_WIDEST_PATH_ONLY
+  return {paths.back()};
+#else
+  return paths;
+#endif
+}
+
+std::vector<std::string> AttentionPathsToTest() {
+  std::vector<std::string> paths = SimdPathsToTest();
   if (Create(kAmxPath)->device().simd == kAmxPath) paths.push_back(kAmxPath);
   return paths;
 }

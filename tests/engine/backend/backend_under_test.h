@@ -12,11 +12,16 @@ namespace sparseserve {
 // Names of the SIMD paths that this machine can run.
 std::vector<std::string> AvailableSimdPaths();
 
+// Those that a test of every path runs: all of them, but the widest alone under
+// ThreadSanitizer, where a path takes minutes and all share their threads' work
+// alike.
+std::vector<std::string> SimdPathsToTest();
+
 // Where prefill rows are rounded and multiplied on tiles; every other path is
 // exact.
 inline constexpr char kAmxPath[] = "avx512_amx";
-// Likewise, with that one where this machine has it.
-std::vector<std::string> AvailableAttentionPaths();
+// SimdPathsToTest(), with that one where this machine has it.
+std::vector<std::string> AttentionPathsToTest();
 
 // A backend of two threads on the SIMD path that the parameter names.
 class BackendTest : public testing::TestWithParam<std::string> {

@@ -375,7 +375,7 @@ TEST_P(RowOperationsTest, ImpossibleAllocationIsResourceExhausted) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, RowOperationsTest,
-                         testing::ValuesIn(AvailableSimdPaths()),
+                         testing::ValuesIn(SimdPathsToTest()),
                          [](const auto& path) { return path.param; });
 
 }  // namespace

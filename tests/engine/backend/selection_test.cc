@@ -233,7 +233,7 @@ TEST_P(SelectionTest,
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, SelectionTest,
-                         testing::ValuesIn(AvailableSimdPaths()),
+                         testing::ValuesIn(SimdPathsToTest()),
                          [](const auto& path) { return path.param; });
 
 }  // namespace

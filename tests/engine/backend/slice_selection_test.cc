@@ -287,7 +287,7 @@ TEST_P(SliceSelectionTest,
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, SliceSelectionTest,
-                         ::testing::ValuesIn(AvailableSimdPaths()),
+                         ::testing::ValuesIn(SimdPathsToTest()),
                          [](const auto& path) { return path.param; });
 
 }  // namespace

@@ -153,7 +153,7 @@ TEST_P(StaticAttentionTest, HeadsOfAMapAndOneThatSelectsEqualTheirRules) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, StaticAttentionTest,
-                         ::testing::ValuesIn(AvailableSimdPaths()),
+                         ::testing::ValuesIn(SimdPathsToTest()),
                          [](const auto& path) { return path.param; });
 
 }  // namespace
