@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/engine/backend/backend_under_test.h"
+#include "tests/testing/normal_draws.h"
 #include "tests/testing/reference_attention.h"
 
 namespace sparseserve {
@@ -189,9 +190,9 @@ class Batch {
 
  private:
   std::vector<float> RandomFloats(int64_t count, float deviation) {
-    std::normal_distribution<float> normal(0.0f, deviation);
+    NormalDraws draws(random_());
     std::vector<float> floats(count);
-    for (float& value : floats) value = normal(random_);
+    for (float& value : floats) value = deviation * draws();
     return floats;
   }
 
@@ -216,16 +217,16 @@ class Batch {
     const int element_bytes = BlockBytes(shape_.kv_dtype);
     keys_.assign(elements * element_bytes, std::byte{0xFF});
     values_.assign(elements * element_bytes, std::byte{0xFF});
-    std::normal_distribution<float> normal;
+    NormalDraws draws(random_());
     for (size_t s = 0; s < slices_.size(); ++s) {
       for (int position = 0; position < slices_[s].length; ++position) {
-        Write(s, position, [&] { return normal(random_); });
+        Write(s, position, draws);
       }
     }
   }
 
   template <typename Draw>
-  void Write(size_t slice, int position, const Draw& draw) {
+  void Write(size_t slice, int position, Draw&& draw) {
     const int64_t page = page_tables_[slice][position / kPageTokens];
     for (int head = 0; head < shape_.kv_heads; ++head) {
       const int64_t first = ((page * shape_.kv_heads + head) * kPageTokens +
