@@ -223,75 +223,46 @@ void BM_PrefillLinear(benchmark::State& state, const char* compute_dtype) {
       Counter(flop / peak, Counter::kIsIterationInvariantRate);
 }
 
-BENCHMARK_CAPTURE(BM_DecodeLinear, f32, "f32", "auto")
-    ->Arg(1)
-    ->Arg(4)
-    ->Arg(16)
-    ->Arg(64)
-    ->MeasureProcessCPUTime()
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_DecodeLinear, f32_avx2, "f32", "avx2")
-    ->Arg(1)
-    ->Arg(4)
-    ->Arg(16)
-    ->Arg(64)
-    ->MeasureProcessCPUTime()
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_DecodeLinear, integer, "bf16", "auto")
-    ->Arg(1)
-    ->Arg(4)
-    ->Arg(16)
-    ->Arg(64)
-    ->MeasureProcessCPUTime()
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+void InMilliseconds(benchmark::internal::Benchmark* bench) {
+  bench->MeasureProcessCPUTime()->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+
+void DecodeRows(benchmark::internal::Benchmark* bench) {
+  for (const int rows : {1, 4, 16, 64}) bench->Arg(rows);
+  InMilliseconds(bench);
+}
+
+// One and many rows of every dtype.
+void RowsByDtype(benchmark::internal::Benchmark* bench) {
+  bench
+      ->ArgsProduct(
+          {{1, 16},
+           benchmark::CreateDenseRange(0, std::size(kAllDTypes) - 1, 1)})
+      ->ArgNames({"rows", "dtype"});
+  InMilliseconds(bench);
+}
+
+BENCHMARK_CAPTURE(BM_DecodeLinear, f32, "f32", "auto")->Apply(DecodeRows);
+BENCHMARK_CAPTURE(BM_DecodeLinear, f32_avx2, "f32", "avx2")->Apply(DecodeRows);
+BENCHMARK_CAPTURE(BM_DecodeLinear, integer, "bf16", "auto")->Apply(DecodeRows);
 BENCHMARK_CAPTURE(BM_DecodeLinear, integer_avx2, "bf16", "avx2")
-    ->Arg(1)
-    ->Arg(4)
-    ->Arg(16)
-    ->Arg(64)
-    ->MeasureProcessCPUTime()
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_DecodeDtype, f32, "f32", "auto")
-    ->ArgsProduct(
-        {{1, 16}, benchmark::CreateDenseRange(0, std::size(kAllDTypes) - 1, 1)})
-    ->ArgNames({"rows", "dtype"})
-    ->MeasureProcessCPUTime()
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(BM_DecodeDtype, integer, "bf16", "auto")
-    ->ArgsProduct(
-        {{1, 16}, benchmark::CreateDenseRange(0, std::size(kAllDTypes) - 1, 1)})
-    ->ArgNames({"rows", "dtype"})
-    ->MeasureProcessCPUTime()
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+    ->Apply(DecodeRows);
+BENCHMARK_CAPTURE(BM_DecodeDtype, f32, "f32", "auto")->Apply(RowsByDtype);
+BENCHMARK_CAPTURE(BM_DecodeDtype, integer, "bf16", "auto")->Apply(RowsByDtype);
 BENCHMARK_CAPTURE(BM_DecodeDtype, integer_avx2, "bf16", "avx2")
-    ->ArgsProduct(
-        {{1, 16}, benchmark::CreateDenseRange(0, std::size(kAllDTypes) - 1, 1)})
-    ->ArgNames({"rows", "dtype"})
-    ->MeasureProcessCPUTime()
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+    ->Apply(RowsByDtype);
 BENCHMARK_CAPTURE(BM_PrefillLinear, f32, "f32")
     ->Arg(64)
     ->Arg(256)
     ->Arg(512)
-    ->MeasureProcessCPUTime()
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+    ->Apply(InMilliseconds);
 BENCHMARK_CAPTURE(BM_PrefillLinear, bf16, "bf16")
     ->Arg(20)
     ->Arg(64)
     ->Arg(100)
     ->Arg(256)
     ->Arg(512)
-    ->MeasureProcessCPUTime()
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+    ->Apply(InMilliseconds);
 
 }  // namespace
 }  // namespace sparseserve
