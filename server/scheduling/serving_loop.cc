@@ -98,13 +98,14 @@ absl::Time ServingLoop::last_turn() const {
 
 void ServingLoop::Run() {
   while (true) {
-    const absl::Time now = d_.clock();
-    last_turn_ns_ = absl::ToUnixNanos(now);
     // Both are read before the queue is emptied. The queue refused before they
     // were set, so nothing can arrive after the last look.
     const bool stopping = stop_;
     const bool draining = draining_;
     d_.scheduler.Admit(d_.queue.TakeAll());
+    // Read after the queue was emptied: nothing starts before it arrived.
+    const absl::Time now = d_.clock();
+    last_turn_ns_ = absl::ToUnixNanos(now);
     if (stopping ||
         (draining && now >= absl::FromUnixNanos(drain_deadline_ns_))) {
       d_.scheduler.EndAll(Ending::kDraining, now);

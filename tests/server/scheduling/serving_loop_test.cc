@@ -60,7 +60,11 @@ class ServingLoopTest : public ::testing::Test {
       : executor_(kPages, kOptions.max_step_tokens),
         scheduler_(*Scheduler::Create(kOptions, tokenizer_)),
         loop_({queue_, executor_, *scheduler_, metrics_,
-               [this] { return absl::FromUnixNanos(now_ns_); },
+               [this] {
+                 const absl::Time now = absl::FromUnixNanos(now_ns_);
+                 if (after_clock_) after_clock_();
+                 return now;
+               },
                [this](const absl::Status& status) {
                  ++device_failures_;
                  device_status_ = status;
@@ -134,6 +138,8 @@ class ServingLoopTest : public ::testing::Test {
                                        .context_tokens = 640,
                                        .kv_pages = kPages};
   std::atomic<int64_t> now_ns_{absl::ToUnixNanos(absl::FromUnixSeconds(1001))};
+  // Called after each reading of the clock, on the thread that reads.
+  std::function<void()> after_clock_;
   StepGate gate_;
   FakeTokenizer tokenizer_;
   RequestQueue queue_{{}};
@@ -187,6 +193,32 @@ TEST_F(ServingLoopTest, StreamsAnAnswerAndReportsItsEnd) {
   EXPECT_EQ(Sum("sparseserve_prompt_tokens_total"), 5);
   EXPECT_EQ(Sum("sparseserve_inter_token_latency_seconds_count"), 19);
   EXPECT_EQ(Sum("sparseserve_engine_step_seconds_count"), 20);
+}
+
+TEST_F(ServingLoopTest, NothingStartsBeforeItArrived) {
+  // A request comes in just after each of the loop's first three readings.
+  std::vector<Call> calls;
+  after_clock_ = [&] {
+    if (calls.size() == 3) return;
+    const absl::Time now = absl::FromUnixNanos(now_ns_) + absl::Seconds(10);
+    SetTime(now);
+    std::unique_ptr<Request> request = MakeRequest(5, 1);
+    request->arrival = now;
+    calls.push_back(Send(std::move(request)));
+  };
+  gate_.Open();
+  loop_.Start();
+  const Call last = Send(MakeRequest(5, 1));
+  last.sink->WaitUntilEnded();
+  // It took a step, whose end was the third reading.
+  ASSERT_EQ(calls.size(), 3u);
+  for (const Call& call : calls) {
+    call.sink->WaitUntilEnded();
+    ASSERT_TRUE(call.sink->report().has_value());
+    EXPECT_GE(call.sink->report()->queue, absl::ZeroDuration());
+  }
+  loop_.Stop();
+  EXPECT_EQ(Sum("sparseserve_metrics_clamped_total"), 0);
 }
 
 TEST_F(ServingLoopTest, PagesAreFreeAndCountedBeforeTheEndIsTold) {
