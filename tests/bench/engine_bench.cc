@@ -41,6 +41,9 @@ ABSL_FLAG(std::vector<std::string>, prefill,
 ABSL_FLAG(std::vector<std::string>, depths,
           (std::vector<std::string>{"512", "2048"}),
           "tokens before the first decode step; 0 counts as 1");
+ABSL_FLAG(std::vector<std::string>, together, (std::vector<std::string>{"16"}),
+          "sequences that decode together, each 512 tokens deep; empty for "
+          "none");
 ABSL_FLAG(bool, json, false,
           "print one JSON object of rates instead, without the limits");
 ABSL_FLAG(int, decode_steps, 64, "decode steps per measurement");
@@ -49,7 +52,7 @@ ABSL_FLAG(int, repetitions, 3, "prefills per length; the median counts");
 namespace sparseserve {
 namespace {
 
-constexpr int kConcurrent = 16;
+constexpr int kMaxTogether = 16;
 constexpr int kTogetherDepth = 512;
 constexpr int kStepTokens = 512;
 
@@ -144,8 +147,8 @@ struct Rate {
 
 struct Rates {
   std::vector<Rate> prefill;
-  std::vector<Rate> decode;  // of one sequence
-  Rate together;             // of `at` sequences, in total
+  std::vector<Rate> decode;    // of one sequence
+  std::vector<Rate> together;  // of `at` sequences, in total
 };
 
 double PrefillRate(Engine& engine, int tokens) {
@@ -167,14 +170,14 @@ double DecodeRate(Engine& engine, int sequences, int depth) {
   return sequences / Median(seconds);
 }
 
-absl::StatusOr<std::vector<int>> Lengths(const std::vector<std::string>& texts,
-                                         int greatest) {
+absl::StatusOr<std::vector<int>> Numbers(const std::vector<std::string>& texts,
+                                         absl::string_view of, int greatest) {
   std::vector<int> lengths;
   for (const std::string& text : texts) {
     int length = 0;
     if (!absl::SimpleAtoi(text, &length) || length < 0 || length > greatest) {
       return absl::InvalidArgumentError(
-          absl::StrCat(text, " is no number of tokens from 0 to ", greatest));
+          absl::StrCat(text, " is no number of ", of, " from 0 to ", greatest));
     }
     lengths.push_back(length);
   }
@@ -185,9 +188,13 @@ absl::StatusOr<Rates> Measure(Engine& engine) {
   const int context = engine.info().context_tokens;
   const int steps = absl::GetFlag(FLAGS_decode_steps);
   ASSIGN_OR_RETURN(const std::vector<int> prompts,
-                   Lengths(absl::GetFlag(FLAGS_prefill), context));
-  ASSIGN_OR_RETURN(const std::vector<int> depths,
-                   Lengths(absl::GetFlag(FLAGS_depths), context - steps));
+                   Numbers(absl::GetFlag(FLAGS_prefill), "tokens", context));
+  ASSIGN_OR_RETURN(
+      const std::vector<int> depths,
+      Numbers(absl::GetFlag(FLAGS_depths), "tokens", context - steps));
+  ASSIGN_OR_RETURN(
+      const std::vector<int> together,
+      Numbers(absl::GetFlag(FLAGS_together), "sequences", kMaxTogether));
   Workload(engine, 1, kStepTokens, 1).Prefill();  // first touch of memory
   Rates rates;
   for (const int tokens : prompts) {
@@ -196,8 +203,10 @@ absl::StatusOr<Rates> Measure(Engine& engine) {
   for (const int depth : depths) {
     rates.decode.push_back({depth, DecodeRate(engine, 1, depth)});
   }
-  rates.together = {kConcurrent,
-                    DecodeRate(engine, kConcurrent, kTogetherDepth)};
+  for (const int sequences : together) {
+    rates.together.push_back(
+        {sequences, DecodeRate(engine, sequences, kTogetherDepth)});
+  }
   return rates;
 }
 
@@ -256,8 +265,10 @@ void PrintJson(const Engine& engine, const Rates& rates, double peak_memory) {
   for (const Rate& rate : rates.decode) {
     std::printf(", \"decode %d\": %.2f", rate.at, rate.tokens_per_second);
   }
-  std::printf(", \"together %d\": %.2f, \"peak MB\": %.0f}\n",
-              rates.together.at, rates.together.tokens_per_second, peak_memory);
+  for (const Rate& rate : rates.together) {
+    std::printf(", \"together %d\": %.2f", rate.at, rate.tokens_per_second);
+  }
+  std::printf(", \"peak MB\": %.0f}\n", peak_memory);
 }
 
 void PrintShares(const Engine& engine, int threads, const Rates& rates) {
@@ -270,10 +281,11 @@ void PrintShares(const Engine& engine, int threads, const Rates& rates) {
     PrintRate(absl::StrCat("decode at ", rate.at, " tokens"),
               rate.tokens_per_second, limits.Decode(1, rate.at));
   }
-  PrintRate(absl::StrCat(rates.together.at, " decodes at ", kTogetherDepth,
-                         " tokens, total"),
-            rates.together.tokens_per_second,
-            limits.Decode(rates.together.at, kTogetherDepth));
+  for (const Rate& rate : rates.together) {
+    PrintRate(
+        absl::StrCat(rate.at, " decodes at ", kTogetherDepth, " tokens, total"),
+        rate.tokens_per_second, limits.Decode(rate.at, kTogetherDepth));
+  }
 }
 
 void PrintMemory(const MemoryUse& memory, double peak_memory) {
