@@ -51,8 +51,9 @@ class Weight {
 // What a weight will be used for, so that its device can prepare it once.
 enum class WeightUse {
   kLayer,    // decode and prefill rows
-  kFewRows,  // embedding table and output head: never many rows at a time,
-             // so no second copy is made for prefill
+  kFewRows,  // output head, possibly the embedding table too: never many rows
+             // at a time, so no second copy is made for prefill
+  kTable,    // embedding table alone: never multiplied
 };
 
 // Rows of a batch: decode rows first, then prefill rows. A row's result is the

@@ -39,6 +39,10 @@ class GgufFile {
   // In the order of the file.
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   int64_t file_bytes() const { return static_cast<int64_t>(bytes_.size()); }
+  // MappedFile::ForgetPages() of a mapped file.
+  void ForgetPages() const {
+    if (mapping_.has_value()) mapping_->ForgetPages();
+  }
 
   // Null if there is no such tensor.
   const GgufTensor* FindTensor(std::string_view name) const;

@@ -74,4 +74,9 @@ MappedFile::~MappedFile() {
   }
 }
 
+void MappedFile::ForgetPages() const {
+  if (bytes_.empty()) return;
+  madvise(const_cast<std::byte*>(bytes_.data()), bytes_.size(), MADV_DONTNEED);
+}
+
 }  // namespace sparseserve

@@ -27,6 +27,10 @@ class MappedFile {
 
   absl::Span<const std::byte> bytes() const { return bytes_; }
 
+  // Lets go of the pages that were touched so far: they no longer count as
+  // memory of this process, and are mapped again when touched again. Advice.
+  void ForgetPages() const;
+
  private:
   explicit MappedFile(absl::Span<const std::byte> bytes) : bytes_(bytes) {}
 

@@ -230,12 +230,14 @@ absl::StatusOr<ModelWeights> LoadModelWeights(
     const std::function<void(double done)>& progress) {
   TensorSource source(backend, checkpoint);
   ModelWeights weights;
-  ASSIGN_OR_RETURN(weights.token_embedding,
-                   source.Load("token_embd.weight", config.vocab_size,
-                               config.hidden, WeightUse::kFewRows));
+  const bool has_head = checkpoint.FindTensor("output.weight") != nullptr;
+  ASSIGN_OR_RETURN(
+      weights.token_embedding,
+      source.Load("token_embd.weight", config.vocab_size, config.hidden,
+                  has_head ? WeightUse::kTable : WeightUse::kFewRows));
   ASSIGN_OR_RETURN(weights.output_norm,
                    source.LoadVector("output_norm.weight", config.hidden));
-  if (checkpoint.FindTensor("output.weight") != nullptr) {
+  if (has_head) {
     ASSIGN_OR_RETURN(weights.separate_head,
                      source.Load("output.weight", config.vocab_size,
                                  config.hidden, WeightUse::kFewRows));
@@ -245,6 +247,8 @@ absl::StatusOr<ModelWeights> LoadModelWeights(
     if (progress) progress(static_cast<double>(index) / config.layers);
     ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(source, config, index));
     weights.layers.push_back(std::move(layer));
+    // By layers, so that a file and its copies are never in memory together.
+    checkpoint.ForgetPages();
   }
   RETURN_IF_ERROR(source.CheckAllTaken());
   if (progress) progress(1);

@@ -156,6 +156,10 @@ absl::Status SafetensorsDirectory::OpenShards(const std::string& path,
   return absl::OkStatus();
 }
 
+void SafetensorsDirectory::ForgetPages() const {
+  for (const auto& file : files_) file->ForgetPages();
+}
+
 int64_t SafetensorsDirectory::file_bytes() const {
   int64_t bytes = 0;
   for (const auto& file : files_) bytes += file->file_bytes();

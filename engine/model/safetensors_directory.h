@@ -26,6 +26,8 @@ class SafetensorsDirectory {
     return tensors_;
   }
   int64_t file_bytes() const;
+  // MappedFile::ForgetPages() of every file.
+  void ForgetPages() const;
 
  private:
   absl::Status OpenShards(const std::string& path,

@@ -55,6 +55,10 @@ class SafetensorsFile {
   // once.
   const std::vector<SafetensorsTensor>& tensors() const { return tensors_; }
   int64_t file_bytes() const { return static_cast<int64_t>(bytes_.size()); }
+  // MappedFile::ForgetPages() of a mapped file.
+  void ForgetPages() const {
+    if (mapping_.has_value()) mapping_->ForgetPages();
+  }
 
  private:
   explicit SafetensorsFile(absl::Span<const std::byte> bytes) : bytes_(bytes) {}

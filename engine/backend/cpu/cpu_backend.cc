@@ -48,14 +48,14 @@ class CpuBackend : public Backend {
         linear_(LinearKernelsFor(simd)),
         elementwise_(ElementwiseKernelsFor(simd)),
         pool_(device_.threads),
-        stored_(linear_,
-                device_.compute_dtype == ComputeDtype::kBF16
-                    ? IntegerKernelsFor(simd)
-                    : nullptr,
-                pool_),
+        stored_(linear_, pool_),
         selection_(simd, pool_),
         attention_(simd, multiply_bfloat16, pool_),
         profiling_(simd, attention_.rounds_queries(), pool_) {
+    const IntegerKernels* integer = IntegerKernelsFor(simd);
+    if (device_.compute_dtype == ComputeDtype::kBF16 && integer != nullptr) {
+      integer_.emplace(*integer, pool_);
+    }
     if (multiply_bfloat16) {
       bfloat16_.emplace(linear_, elementwise_, pool_);
     }
@@ -68,6 +68,9 @@ class CpuBackend : public Backend {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuWeight> weight,
                      CpuWeight::Create(stacked));
     stored_.Reserve(weight->columns());
+    if (integer_.has_value() && use != WeightUse::kTable) {
+      RETURN_IF_ERROR(PackIntegers(stacked, *weight));
+    }
     if (bfloat16_.has_value() && use == WeightUse::kLayer) {
       RETURN_IF_ERROR(
           CheckFits(Bfloat16Products::PackingBytes(*weight),
@@ -141,9 +144,8 @@ class CpuBackend : public Backend {
         matrix.packed() != nullptr ? groups.prefill_rows : 0;
     const int64_t stored_rows = input.rows - packed_rows;
     if (stored_rows > 0) {
-      stored_.MultiplyRounded(matrix, {input.data, stored_rows, input.columns},
-                              accumulate,
-                              {output.data, stored_rows, output.columns});
+      MultiplyStored(matrix, {input.data, stored_rows, input.columns},
+                     accumulate, {output.data, stored_rows, output.columns});
     }
     if (packed_rows > 0) {
       bfloat16_->Multiply(
@@ -184,6 +186,27 @@ class CpuBackend : public Backend {
   }
 
  private:
+  absl::Status PackIntegers(absl::Span<const StoredMatrix> stacked,
+                            CpuWeight& weight) {
+    const int64_t bytes = integer_->PackedBytes(stacked);
+    if (bytes == 0) return absl::OkStatus();
+    integer_->Reserve(weight.columns());
+    ASSIGN_OR_RETURN(Buffer memory, Allocate(bytes));
+    weight.set_integers(std::make_unique<PackedIntegers>(
+        integer_->Pack(stacked, std::move(memory))));
+    return absl::OkStatus();
+  }
+
+  void MultiplyStored(const CpuWeight& weight, ConstMatrixView input,
+                      bool accumulate, MatrixView output) {
+    if (weight.integers() != nullptr) {
+      integer_->Multiply(*weight.integers(), input, accumulate, output);
+    }
+    const absl::Span<const WeightStrip> strips = weight.strips_in_float();
+    if (strips.empty()) return;
+    stored_.Multiply(weight, strips, input, accumulate, output);
+  }
+
   template <typename Body>
   void ForRows(int64_t rows, const Body& body) {
     pool_.ParallelFor(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
@@ -248,6 +271,7 @@ class CpuBackend : public Backend {
   const ElementwiseKernels& elementwise_;
   ThreadPool pool_;
   StoredProducts stored_;
+  std::optional<IntegerProducts> integer_;
   BlockSelection selection_;
   BlockAttention attention_;
   WeightProfiling profiling_;

@@ -33,7 +33,6 @@ absl::StatusOr<std::unique_ptr<CpuWeight>> CpuWeight::Create(
                  matrix.columns, " columns, not a multiple of the ",
                  BlockElements(matrix.dtype), " in a block"));
     }
-    weight->has_integers_ |= HasIntegerProducts(matrix.dtype);
     const int64_t row_bytes = weight->RowBytes(matrix.dtype);
     for (int64_t row = 0; row < matrix.rows; row += kStripRows) {
       const int64_t rows = std::min<int64_t>(kStripRows, matrix.rows - row);
@@ -48,8 +47,17 @@ absl::StatusOr<std::unique_ptr<CpuWeight>> CpuWeight::Create(
 }
 
 int64_t CpuWeight::bytes() const {
-  const int64_t strips = strips_.capacity() * sizeof(WeightStrip);
-  return strips + (packed_ == nullptr ? 0 : packed_->bytes());
+  const int64_t strips =
+      (strips_.capacity() + rest_.capacity()) * sizeof(WeightStrip);
+  return strips + (integers_ == nullptr ? 0 : integers_->bytes()) +
+         (packed_ == nullptr ? 0 : packed_->bytes());
+}
+
+void CpuWeight::set_integers(std::unique_ptr<PackedIntegers> integers) {
+  integers_ = std::move(integers);
+  for (const WeightStrip& strip : strips_) {
+    if (!HasIntegerProducts(strip.dtype)) rest_.push_back(strip);
+  }
 }
 
 int64_t CpuWeight::RowBytes(DType dtype) const {

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "engine/backend/backend.h"
+#include "engine/backend/cpu/integer_products.h"
 #include "engine/backend/cpu/linear_kernels.h"
 
 namespace sparseserve::cpu {
@@ -27,7 +28,8 @@ class PackedWeight {
   virtual int64_t bytes() const = 0;
 };
 
-// Stored matrices, used in place, and possibly a packed copy for prefill.
+// Stored matrices, used in place where they have no copy: quantised ones may
+// have one for products in integers, the whole weight one for prefill.
 // Immutable once loaded.
 class CpuWeight : public Weight {
  public:
@@ -40,8 +42,13 @@ class CpuWeight : public Weight {
   int64_t bytes() const override;
 
   const std::vector<WeightStrip>& strips() const { return strips_; }
-  // Whether any matrix is of a dtype that HasIntegerProducts().
-  bool has_integers() const { return has_integers_; }
+  // Null if no product is in integers.
+  const PackedIntegers* integers() const { return integers_.get(); }
+  // Then also strips_in_float() are only those that it does not have.
+  void set_integers(std::unique_ptr<PackedIntegers> integers);
+  absl::Span<const WeightStrip> strips_in_float() const {
+    return integers_ == nullptr ? strips_ : rest_;
+  }
   // Null if every row is to be multiplied straight from the stored blocks.
   const PackedWeight* packed() const { return packed_.get(); }
   void set_packed(std::unique_ptr<PackedWeight> packed) {
@@ -57,8 +64,9 @@ class CpuWeight : public Weight {
 
   int64_t rows_ = 0;
   int64_t columns_ = 0;
-  bool has_integers_ = false;
   std::vector<WeightStrip> strips_;
+  std::vector<WeightStrip> rest_;  // those that integers_ does not have
+  std::unique_ptr<PackedIntegers> integers_;
   std::unique_ptr<PackedWeight> packed_;
 };
 

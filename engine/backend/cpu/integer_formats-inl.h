@@ -22,23 +22,28 @@ namespace sparseserve::cpu {
 namespace HWY_NAMESPACE {
 
 // The formats. A row is a sequence of blocks of kColumns. Open gathers what the
-// groups of a block share, before Load makes them in ascending order.
+// groups of a block share, before Load makes them in ascending order; both take
+// their columns from `lanes` (integer_lanes-inl.h). kLoadedBytes of each row
+// are loaded for a block.
 
 // Blocks of 32 elements, which are one group. x = d q + m, or d (q - kCentre)
 // for blocks without `m`.
-template <class Block, int kCentre>
+template <class Block, int kCentre, int kHeaderColumns>
 struct BlockFormat {
   static constexpr int kColumns = kQuantBlockElements;
   static constexpr int64_t kBlockBytes = sizeof(Block);
+  static constexpr int64_t kLoadedBytes =
+      4 * kHeaderColumns + sizeof(Block::quants);
   static constexpr int kScales = 1;
   static constexpr bool kHasOffset = true;
   using Group = IntegerGroup<kScales>;
   struct Opened {
-    VU header[2];  // the first 8 bytes
+    VU header[kHeaderColumns];  // the first bytes of the block
   };
 
-  static HWY_INLINE void Open(const LaneRows& rows, Opened& opened) {
-    LoadColumns<2>(rows, 0, opened.header);
+  template <class Lanes>
+  static HWY_INLINE void Open(Lanes& lanes, Opened& opened) {
+    lanes.template Load<kHeaderColumns>(0, opened.header);
   }
 
  protected:
@@ -54,15 +59,15 @@ struct BlockFormat {
 };
 
 template <class Block, int kCentre>
-struct FourBitFormat : BlockFormat<Block, kCentre> {
-  using Base = BlockFormat<Block, kCentre>;
+struct FourBitFormat : BlockFormat<Block, kCentre, 1> {
+  using Base = BlockFormat<Block, kCentre, 1>;
 
-  static HWY_INLINE void Load(const LaneRows& rows,
-                              typename Base::Opened& opened, int,
+  template <class Lanes>
+  static HWY_INLINE void Load(Lanes& lanes, typename Base::Opened& opened, int,
                               typename Base::Group& group) {
     Base::LoadScales(opened, group);
     VU columns[4];
-    LoadColumns<4>(rows, offsetof(Block, quants), columns);
+    lanes.template Load<4>(offsetof(Block, quants), columns);
     for (int c = 0; c < 4; ++c) {
       SplitLowNibbles(columns[c], group.words + 2 * c);
       SplitHighNibbles(columns[c], group.words + 8 + 2 * c);
@@ -71,16 +76,16 @@ struct FourBitFormat : BlockFormat<Block, kCentre> {
 };
 
 template <class Block, int kCentre>
-struct FiveBitFormat : BlockFormat<Block, kCentre> {
-  using Base = BlockFormat<Block, kCentre>;
+struct FiveBitFormat : BlockFormat<Block, kCentre, 2> {
+  using Base = BlockFormat<Block, kCentre, 2>;
 
-  static HWY_INLINE void Load(const LaneRows& rows,
-                              typename Base::Opened& opened, int,
+  template <class Lanes>
+  static HWY_INLINE void Load(Lanes& lanes, typename Base::Opened& opened, int,
                               typename Base::Group& group) {
     Base::LoadScales(opened, group);
     const VU high_bits = HighBits(opened);
     VU columns[4];
-    LoadColumns<4>(rows, offsetof(Block, quants), columns);
+    lanes.template Load<4>(offsetof(Block, quants), columns);
     for (int c = 0; c < 4; ++c) {
       const VU low = AndBytes(columns[c], 15);
       const VU up = AndBytes(hn::ShiftRight<4>(columns[c]), 15);
@@ -122,15 +127,15 @@ using IntegerQ4_1 = FourBitFormat<BlockQ4_1, 0>;
 using IntegerQ5_0 = FiveBitFormat<BlockQ5_0, 16>;
 using IntegerQ5_1 = FiveBitFormat<BlockQ5_1, 0>;
 
-struct IntegerQ8_0 : BlockFormat<BlockQ8_0, 0> {
+struct IntegerQ8_0 : BlockFormat<BlockQ8_0, 0, 1> {
   static constexpr bool kHasOffset = false;
 
-  static HWY_INLINE void Load(const LaneRows& rows, Opened& opened, int,
-                              Group& group) {
+  template <class Lanes>
+  static HWY_INLINE void Load(Lanes& lanes, Opened& opened, int, Group& group) {
     group.scale[0] = LowHalves(opened.header[0]);
     for (int piece = 0; piece < 2; ++piece) {
       VU columns[4];
-      LoadColumns<4>(rows, offsetof(BlockQ8_0, quants) + 16 * piece, columns);
+      lanes.template Load<4>(offsetof(BlockQ8_0, quants) + 16 * piece, columns);
       for (int c = 0; c < 4; ++c) {
         SplitSigned(columns[c], group.words + 8 * piece + 2 * c);
       }

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "engine/base/check.h"
 #include "hwy/cache_control.h"
 
 // This file is included again for every target; the order matters.
@@ -86,26 +87,26 @@ HWY_INLINE VF AddGroup(const typename Format::Group& group,
   return sum;
 }
 
-// Rows are fetched so many ahead: they are too short, and read many at a time,
-// for the hardware to see a stream.
-constexpr int kFetchRows = 16;
+// Bytes fetched ahead of the stream of weights: hardware stops at the border of
+// every page.
+constexpr int64_t kFetchBytes = 4096;
 
 // kLanes weight rows by `count` input rows; only 1 if kOne.
 template <class Format, class Pairs, bool kOne>
-HWY_INLINE void MultiplyTile(LaneRows rows, int64_t row_bytes,
-                             const RoundedRows& input, int count, VF* sums) {
+HWY_INLINE void MultiplyTile(PackedLanes lanes, const RoundedRows& input,
+                             int count, VF* sums) {
   constexpr int kGroups = Format::kColumns / kRoundedColumns;
-  constexpr int64_t kGroupBytes = kLanes * Format::kBlockBytes / kGroups;
   const int64_t blocks = input.columns / kRoundedColumns;
-  const std::byte* fetch = rows.row[0] + kFetchRows * row_bytes;
   for (int64_t block = 0; block < blocks; block += kGroups) {
+    const auto* fetch = reinterpret_cast<const std::byte*>(lanes.next());
+    for (int64_t i = 0; i < kLanes * Format::kLoadedBytes; i += 64) {
+      hwy::Prefetch(fetch + kFetchBytes + i);
+    }
     typename Format::Opened opened;
-    Format::Open(rows, opened);
+    Format::Open(lanes, opened);
     for (int g = 0; g < kGroups; ++g) {
-      for (int64_t i = 0; i < kGroupBytes; i += 64) hwy::Prefetch(fetch + i);
-      fetch += kGroupBytes;
       typename Format::Group group;
-      Format::Load(rows, opened, g, group);
+      Format::Load(lanes, opened, g, group);
       if constexpr (kOne) {
         sums[0] = AddGroup<Format, Pairs>(group, input, block + g, sums[0]);
       } else {
@@ -115,7 +116,6 @@ HWY_INLINE void MultiplyTile(LaneRows rows, int64_t row_bytes,
         }
       }
     }
-    for (const std::byte*& row : rows.row) row += Format::kBlockBytes;
   }
 }
 
@@ -125,28 +125,29 @@ void StoreSums(const float* sums, int rows, bool accumulate, float* output) {
   }
 }
 
+template <class Format>
+int64_t PackedBytesOf(int64_t columns) {
+  return columns / Format::kColumns * Format::kLoadedBytes * kLanes;
+}
+
 template <class Format, class Pairs>
 void MultiplyRows(const IntegerStrip& strip) {
+  const std::byte* weights = strip.weights;
+  const int64_t packed_bytes = PackedBytesOf<Format>(strip.input.columns);
   for (int64_t first = 0; first < strip.rows; first += kLanes) {
     const int rows =
         static_cast<int>(std::min<int64_t>(kLanes, strip.rows - first));
-    LaneRows lanes;
-    for (int r = 0; r < kLanes; ++r) {
-      // Lanes without a row repeat the last one.
-      lanes.row[r] =
-          strip.weights + (first + std::min(r, rows - 1)) * strip.row_bytes;
-    }
+    const PackedLanes lanes(weights);
     for (int64_t m = 0; m < strip.input_rows; m += kInputTile) {
       const int count =
           static_cast<int>(std::min<int64_t>(kInputTile, strip.input_rows - m));
       VF sums[kInputTile];
       for (int i = 0; i < count; ++i) sums[i] = hn::Zero(DF());
       if (count == 1) {
-        MultiplyTile<Format, Pairs, true>(lanes, strip.row_bytes,
-                                          strip.input.From(m), 1, sums);
+        MultiplyTile<Format, Pairs, true>(lanes, strip.input.From(m), 1, sums);
       } else {
-        MultiplyTile<Format, Pairs, false>(lanes, strip.row_bytes,
-                                           strip.input.From(m), count, sums);
+        MultiplyTile<Format, Pairs, false>(lanes, strip.input.From(m), count,
+                                           sums);
       }
       for (int i = 0; i < count; ++i) {
         alignas(64) float values[kLanes];
@@ -155,33 +156,79 @@ void MultiplyRows(const IntegerStrip& strip) {
                   strip.output + (m + i) * strip.output_stride + first);
       }
     }
+    weights += packed_bytes;
   }
+}
+
+template <class Format>
+void PackRows(const StoredMatrix& matrix, std::byte* packed) {
+  constexpr int kGroups = Format::kColumns / kRoundedColumns;
+  const int64_t blocks = matrix.columns / Format::kColumns;
+  const int64_t row_bytes = blocks * Format::kBlockBytes;
+  for (int64_t first = 0; first < matrix.rows; first += kLanes) {
+    const std::byte* row[kLanes];
+    for (int r = 0; r < kLanes; ++r) {
+      // Lanes without a row repeat the last one.
+      row[r] = matrix.data + std::min(first + r, matrix.rows - 1) * row_bytes;
+    }
+    PackingLanes lanes(StoredLanes(row), packed);
+    for (int64_t block = 0; block < blocks; ++block) {
+      typename Format::Opened opened;
+      Format::Open(lanes, opened);
+      for (int g = 0; g < kGroups; ++g) {
+        typename Format::Group group;
+        Format::Load(lanes, opened, g, group);
+      }
+      lanes.NextBlock(Format::kBlockBytes);
+    }
+    packed += PackedBytesOf<Format>(matrix.columns);
+    SPARSESERVE_DCHECK(reinterpret_cast<const std::byte*>(lanes.next()) ==
+                       packed);
+  }
+}
+
+// Calls use.template operator()<Format>().
+template <class Use>
+auto WithFormat(DType dtype, const Use& use) {
+  switch (dtype) {
+    case DType::kQ4_0:
+      return use.template operator()<IntegerQ4_0>();
+    case DType::kQ4_1:
+      return use.template operator()<IntegerQ4_1>();
+    case DType::kQ5_0:
+      return use.template operator()<IntegerQ5_0>();
+    case DType::kQ5_1:
+      return use.template operator()<IntegerQ5_1>();
+    case DType::kQ4_K:
+      return use.template operator()<IntegerQ4_K>();
+    case DType::kQ5_K:
+      return use.template operator()<IntegerQ5_K>();
+    case DType::kQ6_K:
+      return use.template operator()<IntegerQ6_K>();
+    case DType::kQ8_0:
+    case DType::kF32:
+    case DType::kF16:
+    case DType::kBF16:
+      break;
+  }
+  SPARSESERVE_CHECK(dtype == DType::kQ8_0);
+  return use.template operator()<IntegerQ8_0>();
+}
+
+int64_t PackedBytes(DType dtype, int64_t columns) {
+  return WithFormat(
+      dtype, [&]<class Format>() { return PackedBytesOf<Format>(columns); });
+}
+
+void Pack(const StoredMatrix& matrix, std::byte* packed) {
+  WithFormat(matrix.dtype,
+             [&]<class Format>() { PackRows<Format>(matrix, packed); });
 }
 
 template <class Pairs>
 void MultiplyStrip(const IntegerStrip& strip) {
-  switch (strip.dtype) {
-    case DType::kQ4_0:
-      return MultiplyRows<IntegerQ4_0, Pairs>(strip);
-    case DType::kQ4_1:
-      return MultiplyRows<IntegerQ4_1, Pairs>(strip);
-    case DType::kQ5_0:
-      return MultiplyRows<IntegerQ5_0, Pairs>(strip);
-    case DType::kQ5_1:
-      return MultiplyRows<IntegerQ5_1, Pairs>(strip);
-    case DType::kQ8_0:
-      return MultiplyRows<IntegerQ8_0, Pairs>(strip);
-    case DType::kQ4_K:
-      return MultiplyRows<IntegerQ4_K, Pairs>(strip);
-    case DType::kQ5_K:
-      return MultiplyRows<IntegerQ5_K, Pairs>(strip);
-    case DType::kQ6_K:
-      return MultiplyRows<IntegerQ6_K, Pairs>(strip);
-    case DType::kF32:
-    case DType::kF16:
-    case DType::kBF16:
-      return;
-  }
+  WithFormat(strip.dtype,
+             [&]<class Format>() { MultiplyRows<Format, Pairs>(strip); });
 }
 
 // What a block's largest magnitude counts as at least: of all that is smaller,
@@ -229,11 +276,11 @@ void RoundRow(const float* input, const RoundedRows& rows) {
 }
 
 const IntegerKernels* TargetIntegerKernels(bool allow_vnni) {
-  static constexpr IntegerKernels kKernels = {kLanes, &RoundRow,
-                                              &MultiplyStrip<PairsByMadd>};
+  static constexpr IntegerKernels kKernels = {
+      kLanes, &PackedBytes, &Pack, &RoundRow, &MultiplyStrip<PairsByMadd>};
 #if HWY_TARGET == HWY_AVX3
-  static constexpr IntegerKernels kVnniKernels = {kLanes, &RoundRow,
-                                                  &MultiplyStrip<PairsByVnni>};
+  static constexpr IntegerKernels kVnniKernels = {
+      kLanes, &PackedBytes, &Pack, &RoundRow, &MultiplyStrip<PairsByVnni>};
   if (allow_vnni && HasVnni()) return &kVnniKernels;
 #else
   static_cast<void>(allow_vnni);

@@ -1,13 +1,14 @@
 #pragma once
 
-// Products of rows that are rounded to 16 bits with stored quantised weights,
-// in integers.
+// Products of rows that are rounded to 16 bits with quantised weights, in
+// integers.
 
 #include <cstddef>
 #include <cstdint>
 
 #include "engine/backend/cpu/simd_level.h"
 #include "engine/tensor/dtype.h"
+#include "engine/tensor/tensor_view.h"
 
 namespace sparseserve::cpu {
 
@@ -36,9 +37,8 @@ struct RoundedRows {
 // are scaled and added in float, in ascending order of k, so that results are
 // equal to the bit whatever the number of rows of either kind.
 struct IntegerStrip {
-  const std::byte* weights = nullptr;  // first weight row, in `dtype`
+  const std::byte* weights = nullptr;  // by IntegerKernels::pack
   DType dtype = DType::kQ4_1;          // REQUIRES: HasIntegerProducts(dtype)
-  int64_t row_bytes = 0;               // from one weight row to the next
   int64_t rows = 0;
   RoundedRows input;  // as many columns as the weight
   int64_t input_rows = 0;
@@ -48,8 +48,16 @@ struct IntegerStrip {
 };
 
 struct IntegerKernels {
-  // Weight rows that are multiplied together: multiples of it waste nothing.
+  // Weight rows that are multiplied together.
   int rows_at_once;
+  // What `rows_at_once` packed rows take, a multiple of 4 * rows_at_once.
+  int64_t (*packed_bytes)(DType dtype, int64_t columns);
+  // Writes each `rows_at_once` rows, the last of them filled up, as one stream
+  // in the order in which they are multiplied: four bytes of every row, then
+  // the next four. They need no more bytes than their blocks, but for two of
+  // each in formats whose blocks are no multiple of four. `packed` is aligned
+  // to 64 bytes.
+  void (*pack)(const StoredMatrix& matrix, std::byte* packed);
   // Rounds one row of rows.columns elements into the first of `rows`.
   void (*round_row)(const float* input, const RoundedRows& rows);
   void (*multiply_strip)(const IntegerStrip& strip);

@@ -33,11 +33,6 @@ using VW = hn::Vec<DW>;
 
 constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
 
-// The weight rows of the lanes, from some column on.
-struct LaneRows {
-  const std::byte* row[kLanes];
-};
-
 // 32 elements of every lane's row: element i is
 // scale[i * kScales / 32] * q[i] + offset.
 template <int kScales>
@@ -49,40 +44,99 @@ struct IntegerGroup {
   VF offset;  // of formats with kHasOffset
 };
 
-// 16 bytes of every fourth row from `first` on.
-template <class D>
-HWY_INLINE hn::Vec<D> StackBytes(D d, const LaneRows& rows, int first,
-                                 int64_t bytes) {
-  if constexpr (hn::MaxLanes(D()) == 4) {
-    return hn::LoadU(
-        d, reinterpret_cast<const uint32_t*>(rows.row[first] + bytes));
-  } else {
-    const hn::Half<D> half;
-    constexpr int kHalf = static_cast<int>(hn::MaxLanes(D())) / 2;
-    return hn::Combine(d, StackBytes(half, rows, first + kHalf, bytes),
-                       StackBytes(half, rows, first, bytes));
-  }
-}
+// Where a format's blocks come from. Columns are 4 bytes of every lane's row.
+// Load() gives columns kFrom ... kFrom + kCount - 1 of the four from byte
+// `offset` of the rows' present block on; NextBlock() goes on to the next. A
+// format loads the same columns in the same order for every block.
 
-// Columns are 4 bytes of every row: bytes 4 c ... 4 c + 3 from `bytes` on for
-// column c. This loads the first 2 or 4; all 16 bytes must be there.
-template <int kCount>
-HWY_INLINE void LoadColumns(const LaneRows& rows, int64_t bytes,
-                            VU* HWY_RESTRICT columns) {
-  const hn::Repartition<uint64_t, DU> d64;
-  VU v[4];
-  for (int r = 0; r < 4; ++r) v[r] = StackBytes(DU(), rows, r, bytes);
-  const auto low01 = hn::BitCast(d64, hn::InterleaveLower(DU(), v[0], v[1]));
-  const auto low23 = hn::BitCast(d64, hn::InterleaveLower(DU(), v[2], v[3]));
-  columns[0] = hn::BitCast(DU(), hn::InterleaveLower(d64, low01, low23));
-  columns[1] = hn::BitCast(DU(), hn::InterleaveUpper(d64, low01, low23));
-  if constexpr (kCount == 4) {
+// Rows as they are stored, each by itself. All 16 bytes must be there.
+class StoredLanes {
+ public:
+  explicit StoredLanes(const std::byte* const (&rows)[kLanes]) {
+    for (int r = 0; r < kLanes; ++r) row_[r] = rows[r];
+  }
+
+  template <int kCount, int kFrom = 0>
+  HWY_INLINE void Load(int64_t offset, VU* HWY_RESTRICT columns) {
+    const hn::Repartition<uint64_t, DU> d64;
+    VU v[4];
+    for (int r = 0; r < 4; ++r) v[r] = StackBytes(DU(), r, offset);
+    const auto low01 = hn::BitCast(d64, hn::InterleaveLower(DU(), v[0], v[1]));
+    const auto low23 = hn::BitCast(d64, hn::InterleaveLower(DU(), v[2], v[3]));
     const auto up01 = hn::BitCast(d64, hn::InterleaveUpper(DU(), v[0], v[1]));
     const auto up23 = hn::BitCast(d64, hn::InterleaveUpper(DU(), v[2], v[3]));
-    columns[2] = hn::BitCast(DU(), hn::InterleaveLower(d64, up01, up23));
-    columns[3] = hn::BitCast(DU(), hn::InterleaveUpper(d64, up01, up23));
+    const VU all[4] = {
+        hn::BitCast(DU(), hn::InterleaveLower(d64, low01, low23)),
+        hn::BitCast(DU(), hn::InterleaveUpper(d64, low01, low23)),
+        hn::BitCast(DU(), hn::InterleaveLower(d64, up01, up23)),
+        hn::BitCast(DU(), hn::InterleaveUpper(d64, up01, up23))};
+    for (int c = 0; c < kCount; ++c) columns[c] = all[kFrom + c];
   }
-}
+  HWY_INLINE void NextBlock(int64_t block_bytes) {
+    for (const std::byte*& row : row_) row += block_bytes;
+  }
+
+ private:
+  // 16 bytes of every fourth row from `first` on.
+  template <class D>
+  HWY_INLINE hn::Vec<D> StackBytes(D d, int first, int64_t offset) const {
+    if constexpr (hn::MaxLanes(D()) == 4) {
+      return hn::LoadU(d,
+                       reinterpret_cast<const uint32_t*>(row_[first] + offset));
+    } else {
+      const hn::Half<D> half;
+      constexpr int kHalf = static_cast<int>(hn::MaxLanes(D())) / 2;
+      return hn::Combine(d, StackBytes(half, first + kHalf, offset),
+                         StackBytes(half, first, offset));
+    }
+  }
+
+  const std::byte* row_[kLanes];
+};
+
+// Columns as PackingLanes left them: one stream, aligned to vectors.
+class PackedLanes {
+ public:
+  explicit PackedLanes(const std::byte* data)
+      : next_(reinterpret_cast<const uint32_t*>(data)) {}
+
+  template <int kCount, int kFrom = 0>
+  HWY_INLINE void Load(int64_t, VU* HWY_RESTRICT columns) {
+    for (int c = 0; c < kCount; ++c) {
+      columns[c] = hn::Load(DU(), next_ + c * kLanes);
+    }
+    next_ += kCount * kLanes;
+  }
+  HWY_INLINE void NextBlock(int64_t) {}
+  const uint32_t* next() const { return next_; }
+
+ private:
+  const uint32_t* next_;
+};
+
+// Stored rows, whose columns are also written to `data` as they are loaded.
+class PackingLanes {
+ public:
+  PackingLanes(const StoredLanes& from, std::byte* data)
+      : from_(from), next_(reinterpret_cast<uint32_t*>(data)) {}
+
+  template <int kCount, int kFrom = 0>
+  HWY_INLINE void Load(int64_t offset, VU* HWY_RESTRICT columns) {
+    from_.Load<kCount, kFrom>(offset, columns);
+    for (int c = 0; c < kCount; ++c) {
+      hn::Store(columns[c], DU(), next_ + c * kLanes);
+    }
+    next_ += kCount * kLanes;
+  }
+  HWY_INLINE void NextBlock(int64_t block_bytes) {
+    from_.NextBlock(block_bytes);
+  }
+  const uint32_t* next() const { return next_; }
+
+ private:
+  StoredLanes from_;
+  uint32_t* next_;
+};
 
 using DHalf = hn::Rebind<hwy::float16_t, DF>;
 using DHalfBits = hn::RebindToUnsigned<DHalf>;

@@ -28,6 +28,7 @@ template <class Block>
 struct SuperBlockFormat {
   static constexpr int kColumns = kSuperBlockElements;
   static constexpr int64_t kBlockBytes = sizeof(Block);
+  static constexpr int64_t kLoadedBytes = (sizeof(Block) + 3) / 4 * 4;
 };
 
 // BlockQ4_K and BlockQ5_K.
@@ -44,9 +45,10 @@ struct PartsIntegers : SuperBlockFormat<Block> {
   };
 
   // What UnpackScales says, four bytes at a time.
-  static HWY_INLINE void OpenScales(const LaneRows& rows, Opened& opened) {
+  template <class Lanes>
+  static HWY_INLINE void OpenScales(Lanes& lanes, Opened& opened) {
     VU header[4];
-    LoadColumns<4>(rows, 0, header);
+    lanes.template Load<4>(0, header);
     opened.d = LowHalves(header[0]);
     opened.minus_dmin = hn::Neg(LowHalves(hn::ShiftRight<16>(header[0])));
     opened.scales[0] = AndBytes(header[1], 0x3F);
@@ -57,15 +59,16 @@ struct PartsIntegers : SuperBlockFormat<Block> {
                             AndBytes(hn::ShiftRight<2>(header[2]), 0x30));
   }
 
-  static HWY_INLINE void LoadGroup(const LaneRows& rows, Opened& opened, int g,
+  template <class Lanes>
+  static HWY_INLINE void LoadGroup(Lanes& lanes, Opened& opened, int g,
                                    Group& group) {
     group.scale[0] = hn::Mul(opened.d, ByteOf(opened.scales[g / 4], g % 4));
     group.offset =
         hn::Mul(opened.minus_dmin, ByteOf(opened.mins[g / 4], g % 4));
     if (g % 2 != 0) return;
     const int64_t quants = offsetof(Block, quants) + 16 * g;
-    LoadColumns<4>(rows, quants, opened.quants);
-    LoadColumns<4>(rows, quants + 16, opened.quants + 4);
+    lanes.template Load<4>(quants, opened.quants);
+    lanes.template Load<4>(quants + 16, opened.quants + 4);
   }
 
  private:
@@ -77,13 +80,15 @@ struct PartsIntegers : SuperBlockFormat<Block> {
 };
 
 struct IntegerQ4_K : PartsIntegers<BlockQ4_K> {
-  static HWY_INLINE void Open(const LaneRows& rows, Opened& opened) {
-    OpenScales(rows, opened);
+  template <class Lanes>
+  static HWY_INLINE void Open(Lanes& lanes, Opened& opened) {
+    OpenScales(lanes, opened);
   }
 
-  static HWY_INLINE void Load(const LaneRows& rows, Opened& opened, int g,
+  template <class Lanes>
+  static HWY_INLINE void Load(Lanes& lanes, Opened& opened, int g,
                               Group& group) {
-    LoadGroup(rows, opened, g, group);
+    LoadGroup(lanes, opened, g, group);
     for (int c = 0; c < 8; ++c) {
       if (g % 2 == 0) {
         SplitLowNibbles(opened.quants[c], group.words + 2 * c);
@@ -95,16 +100,18 @@ struct IntegerQ4_K : PartsIntegers<BlockQ4_K> {
 };
 
 struct IntegerQ5_K : PartsIntegers<BlockQ5_K> {
-  static HWY_INLINE void Open(const LaneRows& rows, Opened& opened) {
-    OpenScales(rows, opened);
-    LoadColumns<4>(rows, offsetof(BlockQ5_K, high_bits), opened.high_bits);
-    LoadColumns<4>(rows, offsetof(BlockQ5_K, high_bits) + 16,
-                   opened.high_bits + 4);
+  template <class Lanes>
+  static HWY_INLINE void Open(Lanes& lanes, Opened& opened) {
+    OpenScales(lanes, opened);
+    lanes.template Load<4>(offsetof(BlockQ5_K, high_bits), opened.high_bits);
+    lanes.template Load<4>(offsetof(BlockQ5_K, high_bits) + 16,
+                           opened.high_bits + 4);
   }
 
-  static HWY_INLINE void Load(const LaneRows& rows, Opened& opened, int g,
+  template <class Lanes>
+  static HWY_INLINE void Load(Lanes& lanes, Opened& opened, int g,
                               Group& group) {
-    LoadGroup(rows, opened, g, group);
+    LoadGroup(lanes, opened, g, group);
     for (int c = 0; c < 8; ++c) {
       const VU nibbles =
           AndBytes(hn::ShiftRightSame(opened.quants[c], 4 * (g % 2)), 15);
@@ -126,17 +133,19 @@ struct IntegerQ6_K : SuperBlockFormat<BlockQ6_K> {
     VU high_bits[8];  // likewise
   };
 
-  static HWY_INLINE void Open(const LaneRows& rows, Opened& opened) {
-    VU tail[4];
-    LoadColumns<4>(rows, sizeof(BlockQ6_K) - 16, tail);
+  template <class Lanes>
+  static HWY_INLINE void Open(Lanes& lanes, Opened& opened) {
+    VU tail;
+    lanes.template Load<1, 3>(sizeof(BlockQ6_K) - 16, &tail);
     static_assert(offsetof(BlockQ6_K, d) == sizeof(BlockQ6_K) - 2);
-    opened.d = LowHalves(hn::ShiftRight<16>(tail[3]));
-    LoadColumns<4>(rows, offsetof(BlockQ6_K, scales), opened.scales);
+    opened.d = LowHalves(hn::ShiftRight<16>(tail));
+    lanes.template Load<4>(offsetof(BlockQ6_K, scales), opened.scales);
   }
 
-  static HWY_INLINE void Load(const LaneRows& rows, Opened& opened, int g,
+  template <class Lanes>
+  static HWY_INLINE void Load(Lanes& lanes, Opened& opened, int g,
                               Group& group) {
-    if (g % 4 == 0) LoadHalfBlock(rows, g / 4, opened);
+    if (g % 4 == 0) LoadHalfBlock(lanes, g / 4, opened);
     group.scale[0] = hn::Mul(opened.d, ScaleOf(opened, 2 * g));
     group.scale[1] = hn::Mul(opened.d, ScaleOf(opened, 2 * g + 1));
     const int first = 8 * (g % 2);
@@ -155,14 +164,14 @@ struct IntegerQ6_K : SuperBlockFormat<BlockQ6_K> {
   }
 
  private:
-  static HWY_INLINE void LoadHalfBlock(const LaneRows& rows, int half,
-                                       Opened& opened) {
+  template <class Lanes>
+  static HWY_INLINE void LoadHalfBlock(Lanes& lanes, int half, Opened& opened) {
     for (int piece = 0; piece < 4; ++piece) {
-      LoadColumns<4>(rows, half * 64 + piece * 16, opened.quants + 4 * piece);
+      lanes.template Load<4>(half * 64 + piece * 16, opened.quants + 4 * piece);
     }
     const int64_t high = offsetof(BlockQ6_K, high_bits) + half * 32;
-    LoadColumns<4>(rows, high, opened.high_bits);
-    LoadColumns<4>(rows, high + 16, opened.high_bits + 4);
+    lanes.template Load<4>(high, opened.high_bits);
+    lanes.template Load<4>(high + 16, opened.high_bits + 4);
   }
 
   static HWY_INLINE VF ScaleOf(const Opened& opened, int part) {

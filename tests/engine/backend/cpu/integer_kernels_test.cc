@@ -80,6 +80,40 @@ class Rounded {
   std::vector<float> sums_;
 };
 
+// Packed rows, with their own memory.
+class Packed {
+ public:
+  Packed(const IntegerKernels& kernels, const StoredMatrix& matrix)
+      : matrix_(matrix) {
+    const int64_t groups =
+        (matrix.rows + kernels.rows_at_once - 1) / kernels.rows_at_once;
+    const int64_t bytes =
+        groups * kernels.packed_bytes(matrix.dtype, matrix.columns);
+    EXPECT_EQ(bytes % (4 * kernels.rows_at_once), 0);
+    lines_.resize((bytes + sizeof(Line) - 1) / sizeof(Line));
+    kernels.pack(matrix, reinterpret_cast<std::byte*>(lines_.data()));
+  }
+
+  // output: of rows * matrix.rows, or with another stride.
+  IntegerStrip Strip(Rounded& input, std::vector<float>& output,
+                     int64_t output_stride = 0) const {
+    return {.weights = reinterpret_cast<const std::byte*>(lines_.data()),
+            .dtype = matrix_.dtype,
+            .rows = matrix_.rows,
+            .input = input.view(),
+            .input_rows = input.rows(),
+            .output = output.data(),
+            .output_stride = output_stride > 0 ? output_stride : matrix_.rows};
+  }
+
+ private:
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  StoredMatrix matrix_;
+  std::vector<Line> lines_;
+};
+
 class IntegerKernelsTest : public testing::TestWithParam<Path> {
  protected:
   const IntegerKernels& kernels() const { return *GetParam().kernels; }
@@ -88,16 +122,7 @@ class IntegerKernelsTest : public testing::TestWithParam<Path> {
                               const std::vector<float>& input) const {
     Rounded rounded(kernels(), input, matrix.columns);
     std::vector<float> output(rounded.rows() * matrix.rows);
-    kernels().multiply_strip(
-        {.weights = matrix.data,
-         .dtype = matrix.dtype,
-         .row_bytes = matrix.columns / BlockElements(matrix.dtype) *
-                      BlockBytes(matrix.dtype),
-         .rows = matrix.rows,
-         .input = rounded.view(),
-         .input_rows = rounded.rows(),
-         .output = output.data(),
-         .output_stride = matrix.rows});
+    kernels().multiply_strip(Packed(kernels(), matrix).Strip(rounded, output));
     return output;
   }
 };
@@ -212,15 +237,10 @@ TEST_P(IntegerKernelsTest, AccumulateAddsToTheOutput) {
   Rounded rounded(kernels(), input, 64);
   // Rows of 24: what lies between them stays.
   std::vector<float> output(2 * 24, 0.25f);
-  kernels().multiply_strip({.weights = matrix.stored().data,
-                            .dtype = DType::kQ4_1,
-                            .row_bytes = 2 * BlockBytes(DType::kQ4_1),
-                            .rows = 20,
-                            .input = rounded.view(),
-                            .input_rows = 2,
-                            .output = output.data(),
-                            .output_stride = 24,
-                            .accumulate = true});
+  const Packed packed(kernels(), matrix.stored());
+  IntegerStrip strip = packed.Strip(rounded, output, 24);
+  strip.accumulate = true;
+  kernels().multiply_strip(strip);
   for (int r = 0; r < 2; ++r) {
     for (int n = 0; n < 24; ++n) {
       EXPECT_EQ(output[r * 24 + n],
@@ -287,6 +307,18 @@ TEST_P(IntegerKernelsTest, WhatIsNotFiniteShowsInEveryOutputOfItsRow) {
   }
 }
 
+TEST_P(IntegerKernelsTest, PackedRowsTakeNoMoreThanTwoBytesOfABlock) {
+  for (const DType dtype : IntegerDTypes()) {
+    const int64_t blocks = 3;
+    const int64_t columns = blocks * BlockElements(dtype);
+    const int64_t stored = kernels().rows_at_once * blocks * BlockBytes(dtype);
+    const int64_t packed = kernels().packed_bytes(dtype, columns);
+    EXPECT_GE(packed, stored) << DTypeName(dtype);
+    EXPECT_LE(packed, stored + kernels().rows_at_once * blocks * 2)
+        << DTypeName(dtype);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Paths, IntegerKernelsTest,
                          testing::ValuesIn(AvailablePaths()),
                          [](const auto& path) { return path.param.name; });
@@ -307,14 +339,8 @@ TEST(IntegerKernelsForTest, VnniChangesNoBit) {
   for (const auto& [kernels, output] :
        {std::pair(&without, &outputs[0]), std::pair(&with, &outputs[1])}) {
     output->resize(5 * 21);
-    kernels->multiply_strip({.weights = matrix.stored().data,
-                             .dtype = DType::kQ8_0,
-                             .row_bytes = 3 * BlockBytes(DType::kQ8_0),
-                             .rows = 21,
-                             .input = rounded.view(),
-                             .input_rows = 5,
-                             .output = output->data(),
-                             .output_stride = 21});
+    const Packed packed(*kernels, matrix.stored());
+    kernels->multiply_strip(packed.Strip(rounded, *output));
   }
   EXPECT_EQ(outputs[0], outputs[1]);
 }
