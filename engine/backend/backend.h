@@ -111,7 +111,8 @@ struct AttentionArgs {
   // [slices]: page table of each slice that the layout names.
   absl::Span<const absl::Span<const PageId>> pages;
   const BlockLayout* layout = nullptr;
-  // Of the batch's rows. Tiles in none of the groups are taken for decode rows.
+  // Of the batch's rows. Tiles in none of the groups are taken for prefill rows
+  // of which nothing is rounded.
   RowGroups groups;
   float scale = 1.0f;  // multiplies q . k before the softmax
   // Then a score s becomes softcap * tanh(s / softcap); 0: it stays.

@@ -12,6 +12,7 @@
 #include "hwy/highway.h"
 #include "engine/backend/cpu/attention_softmax-inl.h"
 #include "engine/backend/cpu/attention_totals-inl.h"
+#include "engine/backend/cpu/row_scores-inl.h"
 #include "engine/backend/cpu/simd_dispatch.h"
 #include "engine/backend/cpu/tile_products-inl.h"
 #include "engine/backend/cpu/transpose-inl.h"
@@ -37,17 +38,38 @@ void ExpandValues(const Element* values, int loaded_keys, int head_dim,
   }
 }
 
-template <int kRows, typename Element>
-void AddBlockToRows(const Right<Element>& values, const AttentionBlock& block,
-                    int first, AttentionScratch& scratch) {
-  const Right<float> keys = {scratch.keys, kBlockKeys, block.head_dim,
-                             (block.loaded_keys + 15) / 16 * 16};
-  Multiply<kRows>(scratch.queries + first, keys,
-                  {scratch.scores, kBlockKeys, nullptr});
+// The keys of a block, in the forms that products take: Score() gives the
+// scores of kRows rows with all keys up to the next multiple of 16.
+struct TransposedKeys {
+  template <int kRows>
+  void Score(const float* const* queries, float* scores) const {
+    Multiply<kRows>(queries, keys, {scores, kBlockKeys, nullptr});
+  }
+  Right<float> keys;
+};
+
+template <typename Element, class Ahead>
+struct KeyRows {
+  template <int kRows>
+  void Score(const float* const* queries, float* scores) const {
+    ScoreRows<kRows>(queries, keys, loaded_keys, head_dim, ahead, scores);
+  }
+  const Element* keys;
+  int loaded_keys;
+  int head_dim;
+  const Ahead& ahead;
+};
+
+template <int kRows, class Keys, typename Element>
+void AddBlockToRows(const Keys& keys, const Right<Element>& values,
+                    const AttentionBlock& block, int first,
+                    AttentionScratch& scratch) {
+  keys.template Score<kRows>(scratch.queries + first, scratch.scores);
+  const int columns = (block.loaded_keys + 15) / 16 * 16;
   const float* weights[kRows];
   for (int r = 0; r < kRows; ++r) {
     float* scores = scratch.scores + r * kBlockKeys;
-    WeighRow(block, first + r, keys.columns, scores, scratch);
+    WeighRow(block, first + r, columns, scores, scratch);
     weights[r] = scores;
   }
   const int stride = RowStride(block.head_dim);
@@ -56,55 +78,84 @@ void AddBlockToRows(const Right<Element>& values, const AttentionBlock& block,
       {scratch.output + first * stride, stride, scratch.rescale + first});
 }
 
-template <typename Element>
-void AddBlockToAll(const Right<Element>& values, const AttentionBlock& block,
-                   AttentionScratch& scratch) {
+template <class Keys, typename Element>
+void AddBlockToAll(const Keys& keys, const Right<Element>& values,
+                   const AttentionBlock& block, AttentionScratch& scratch) {
   int row = 0;
   for (; row + kTileRows <= block.rows; row += kTileRows) {
-    AddBlockToRows<kTileRows>(values, block, row, scratch);
+    AddBlockToRows<kTileRows>(keys, values, block, row, scratch);
   }
   switch (block.rows - row) {
     case 5:
-      return AddBlockToRows<5>(values, block, row, scratch);
+      return AddBlockToRows<5>(keys, values, block, row, scratch);
     case 4:
-      return AddBlockToRows<4>(values, block, row, scratch);
+      return AddBlockToRows<4>(keys, values, block, row, scratch);
     case 3:
-      return AddBlockToRows<3>(values, block, row, scratch);
+      return AddBlockToRows<3>(keys, values, block, row, scratch);
     case 2:
-      return AddBlockToRows<2>(values, block, row, scratch);
+      return AddBlockToRows<2>(keys, values, block, row, scratch);
     case 1:
-      return AddBlockToRows<1>(values, block, row, scratch);
+      return AddBlockToRows<1>(keys, values, block, row, scratch);
     default:
       return;
   }
 }
 
-template <typename Element>
-void AddBlockOf(const AttentionBlock& block, AttentionScratch& scratch) {
-  // The next block is elsewhere in memory, so it is fetched by hand meanwhile.
-  const auto fetch_next = [&](int first, int count) {
-    constexpr int kLineElements = 64 / sizeof(Element);
-    for (int i = first; i < first + count; i += kLineElements) {
-      hwy::Prefetch(reinterpret_cast<const Element*>(block.next_keys) + i);
-      hwy::Prefetch(reinterpret_cast<const Element*>(block.next_values) + i);
-    }
-  };
-  TransposeRows(reinterpret_cast<const Element*>(block.keys), block.loaded_keys,
-                block.head_dim, scratch.keys, fetch_next);
+// Values are used once per tile of rows: a copy pays if they need converting
+// more often than a copy would, or padding.
+template <typename Element, class Keys>
+void AddBlockWithKeys(const Keys& keys, const AttentionBlock& block,
+                      AttentionScratch& scratch) {
   const Element* values = reinterpret_cast<const Element*>(block.values);
   const int stride = RowStride(block.head_dim);
-  // Values are used once per tile of rows: a copy pays if they need converting
-  // more often than a copy would, or padding.
   const bool is_float = sizeof(Element) == sizeof(float);
   if (stride == block.head_dim && (is_float || block.rows <= kTileRows)) {
-    AddBlockToAll(Right<Element>{values, stride, block.loaded_keys, stride},
+    AddBlockToAll(keys,
+                  Right<Element>{values, stride, block.loaded_keys, stride},
                   block, scratch);
   } else {
     ExpandValues(values, block.loaded_keys, block.head_dim, scratch.values);
     AddBlockToAll(
-        Right<float>{scratch.values, stride, block.loaded_keys, stride}, block,
-        scratch);
+        keys, Right<float>{scratch.values, stride, block.loaded_keys, stride},
+        block, scratch);
   }
+}
+
+// Blocks are anywhere in memory, so the next one is fetched by hand.
+template <typename Element>
+HWY_INLINE void FetchNext(const AttentionBlock& block, int first, int count) {
+  constexpr int kLineElements = 64 / sizeof(Element);
+  for (int i = first; i < first + count; i += kLineElements) {
+    hwy::Prefetch(reinterpret_cast<const Element*>(block.next_keys) + i);
+    hwy::Prefetch(reinterpret_cast<const Element*>(block.next_values) + i);
+  }
+}
+
+template <typename Element>
+void AddBlockOf(const AttentionBlock& block, AttentionScratch& scratch) {
+  const auto ahead = [&](int first, int count) {
+    FetchNext<Element>(block, first, count);
+  };
+  TransposeRows(reinterpret_cast<const Element*>(block.keys), block.loaded_keys,
+                block.head_dim, scratch.keys, ahead);
+  AddBlockWithKeys<Element>(
+      TransposedKeys{{scratch.keys, kBlockKeys, block.head_dim,
+                      (block.loaded_keys + 15) / 16 * 16}},
+      block, scratch);
+}
+
+template <typename Element>
+void AddBlockToFewOf(const AttentionBlock& block, AttentionScratch& scratch) {
+  if (block.head_dim % kPairedLanes != 0) {
+    return AddBlockOf<Element>(block, scratch);
+  }
+  const auto ahead = [&](int first, int count) {
+    FetchNext<Element>(block, first, count);
+  };
+  const KeyRows<Element, decltype(ahead)> keys = {
+      reinterpret_cast<const Element*>(block.keys), block.loaded_keys,
+      block.head_dim, ahead};
+  AddBlockWithKeys<Element>(keys, block, scratch);
 }
 
 void AddBlock(const AttentionBlock& block, AttentionScratch& scratch) {
@@ -115,10 +166,20 @@ void AddBlock(const AttentionBlock& block, AttentionScratch& scratch) {
   }
 }
 
-const AttentionKernels& TargetAttentionKernels() {
+void AddBlockToFew(const AttentionBlock& block, AttentionScratch& scratch) {
+  if (block.dtype == DType::kBF16) {
+    AddBlockToFewOf<hwy::bfloat16_t>(block, scratch);
+  } else {
+    AddBlockToFewOf<float>(block, scratch);
+  }
+}
+
+const AttentionKernels& TargetAttentionKernels(bool few_rows) {
   static constexpr AttentionKernels kKernels = {&Begin, &AddBlock, &EndStretch,
                                                 &FinishRow, &CapScores};
-  return kKernels;
+  static constexpr AttentionKernels kFewRows = {
+      &Begin, &AddBlockToFew, &EndStretch, &FinishRow, &CapScores};
+  return few_rows ? kFewRows : kKernels;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -130,8 +191,9 @@ namespace sparseserve::cpu {
 
 HWY_EXPORT(TargetAttentionKernels);
 
-const AttentionKernels& AttentionKernelsFor(SimdLevel level) {
-  return HWY_DISPATCH_TABLE(TargetAttentionKernels)[DispatchIndex(level)]();
+const AttentionKernels& AttentionKernelsFor(SimdLevel level, bool few_rows) {
+  return HWY_DISPATCH_TABLE(TargetAttentionKernels)[DispatchIndex(level)](
+      few_rows);
 }
 
 }  // namespace sparseserve::cpu

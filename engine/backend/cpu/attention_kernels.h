@@ -89,7 +89,9 @@ struct AttentionKernels {
   void (*cap_scores)(int columns, float scale, float softcap, float* scores);
 };
 
-// The best path up to `level`.
-const AttentionKernels& AttentionKernelsFor(SimdLevel level);
+// The best path up to `level`. What is for few rows rounds scores otherwise,
+// and is slower for many.
+const AttentionKernels& AttentionKernelsFor(SimdLevel level,
+                                            bool few_rows = false);
 
 }  // namespace sparseserve::cpu

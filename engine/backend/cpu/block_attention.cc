@@ -82,7 +82,9 @@ PackedRows RowsOf(const AttentionArgs& args, int32_t tile, int32_t kv_head) {
 
 BlockAttention::BlockAttention(SimdLevel simd, bool rounds_prefill,
                                ThreadPool& pool)
-    : kernels_(AttentionKernelsFor(simd)), pool_(pool) {
+    : kernels_(AttentionKernelsFor(simd)),
+      decode_kernels_(AttentionKernelsFor(simd, /*few_rows=*/true)),
+      pool_(pool) {
   if (rounds_prefill) amx_kernels_ = FindAmxAttentionKernels();
   for (int worker = 0; worker < pool.threads(); ++worker) {
     scratch_.push_back(std::make_unique<AttentionScratch>());
@@ -97,7 +99,8 @@ BlockAttention::BlockAttention(SimdLevel simd, bool rounds_prefill,
 const AttentionKernels& BlockAttention::KernelsOf(const AttentionArgs& args,
                                                   const QueryTile& tile) const {
   const int64_t row = tile.first_row - args.groups.decode_rows;
-  const bool is_prefill = row >= 0 && row < args.groups.prefill_rows;
+  if (row < 0) return decode_kernels_;
+  const bool is_prefill = row < args.groups.prefill_rows;
   return is_prefill && amx_kernels_ != nullptr && args.kv.dtype == DType::kBF16
              ? *amx_kernels_
              : kernels_;
@@ -142,7 +145,7 @@ void BlockAttention::ListItems(const AttentionArgs& args) {
                    .kv_head = head,
                    .end_block = end};
       if (!few_pairs || rows * group > kMaxSplitRows || end <= kStretchBlocks ||
-          &KernelsOf(args, layout.tiles[t]) != &kernels_) {
+          &KernelsOf(args, layout.tiles[t]) == amx_kernels_) {
         items_.push_back(item);
         continue;
       }

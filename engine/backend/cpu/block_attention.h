@@ -67,6 +67,7 @@ class BlockAttention {
               const PackedRows& rows, AttentionScratch& scratch) const;
 
   const AttentionKernels& kernels_;
+  const AttentionKernels& decode_kernels_;
   const AttentionKernels* amx_kernels_ = nullptr;  // null: none
   ThreadPool& pool_;
   std::vector<std::unique_ptr<AttentionScratch>> scratch_;  // one per worker

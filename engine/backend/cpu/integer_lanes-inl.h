@@ -12,26 +12,21 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/backend/cpu/float_vectors-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sparseserve::cpu {
 namespace HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
-
 // Each 32-bit lane is another weight row: sums over columns never cross lanes,
 // and what a row's blocks have as scales multiplies a whole vector.
-using DF = hn::ScalableTag<float>;
 using DI = hn::RebindToSigned<DF>;
 using DU = hn::RebindToUnsigned<DF>;
 using DW = hn::Repartition<int16_t, DF>;
-using VF = hn::Vec<DF>;
 using VI = hn::Vec<DI>;
 using VU = hn::Vec<DU>;
 using VW = hn::Vec<DW>;
-
-constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
 
 // 32 elements of every lane's row: element i is
 // scale[i * kScales / 32] * q[i] + offset.

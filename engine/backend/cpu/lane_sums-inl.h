@@ -9,7 +9,7 @@
 #define SPARSESERVE_CPU_LANE_SUMS_INL_H_
 #endif
 
-#include "engine/backend/cpu/weight_formats-inl.h"
+#include "engine/backend/cpu/float_vectors-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -37,18 +37,21 @@ HWY_INLINE void FoldTo128(D d, V v, float* sums) {
   }
 }
 
+// In each block of 128 bits, the sums of that block of a, of b, of c and of d.
 // Adds pairs while transposing, so that four sums cost little more than one.
-HWY_INLINE FourSums SumLanes(VF a, VF b, VF c, VF d) {
+HWY_INLINE VF SumBlocks(VF a, VF b, VF c, VF d) {
   const DF df;
   const VF ac =
       hn::Add(hn::InterleaveLower(df, a, c), hn::InterleaveUpper(df, a, c));
   const VF bd =
       hn::Add(hn::InterleaveLower(df, b, d), hn::InterleaveUpper(df, b, d));
+  return hn::Add(hn::InterleaveLower(df, ac, bd),
+                 hn::InterleaveUpper(df, ac, bd));
+}
+
+HWY_INLINE FourSums SumLanes(VF a, VF b, VF c, VF d) {
   FourSums sums;
-  FoldTo128(
-      df,
-      hn::Add(hn::InterleaveLower(df, ac, bd), hn::InterleaveUpper(df, ac, bd)),
-      sums.value);
+  FoldTo128(DF(), SumBlocks(a, b, c, d), sums.value);
   return sums;
 }
 #endif

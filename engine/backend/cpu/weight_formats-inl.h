@@ -11,6 +11,7 @@
 
 #include <cstring>
 
+#include "engine/backend/cpu/float_vectors-inl.h"
 #include "engine/backend/cpu/linear_kernels.h"
 #include "engine/tensor/quant_blocks.h"
 #include "hwy/highway.h"
@@ -19,13 +20,8 @@ HWY_BEFORE_NAMESPACE();
 namespace sparseserve::cpu {
 namespace HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
-
-using DF = hn::ScalableTag<float>;
-using VF = hn::Vec<DF>;
 using DI = hn::RebindToSigned<DF>;
 
-constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
 // Vectors that hold the 32 elements of a block.
 constexpr int kVectors = kColumnMultiple / kLanes;
 

@@ -32,7 +32,8 @@ struct Slice {
 
 // How a batch's rows are asked for.
 enum class Rows {
-  kExact,    // decode rows
+  kExact,    // prefill rows of which nothing is rounded
+  kDecode,   // decode rows, nothing rounded
   kRounded,  // prefill rows with queries that are bf16 already, over bf16 KV
 };
 
@@ -58,6 +59,7 @@ class Batch {
     args_.output = {output_.data(), rows_, shape_.heads * shape_.head_dim};
     args_.lse = lse_.data();
     if (kind == Rows::kRounded) args_.groups.prefill_rows = rows_;
+    if (kind == Rows::kDecode) args_.groups.decode_rows = rows_;
   }
 
   // Every (tile, KV head) gets every block that causality allows.
@@ -289,7 +291,7 @@ class AttentionTest : public BackendTest {
 
 // What each output may be off.
 std::vector<double> Tolerances(Batch& batch, size_t outputs) {
-  if (batch.kind() == Rows::kExact) {
+  if (batch.kind() != Rows::kRounded) {
     // Both read the same stored KV, so its dtype adds no error.
     return std::vector<double>(outputs, 1e-5);
   }
@@ -594,16 +596,51 @@ TEST_P(AttentionTest, ScoresThatOverflowAreNotTakenForHiddenKeys) {
   }
 }
 
+TEST_P(AttentionTest, DecodeRowsEqualReference) {
+  const std::vector<Slice> slices = {{1, 1},  {2, 1},   {63, 1}, {64, 1},
+                                     {65, 1}, {300, 1}, {700, 1}};
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const Shape& shape : {Shape{4, 4, 64, dtype}, Shape{9, 3, 64, dtype},
+                               Shape{8, 1, 128, dtype}, Shape{14, 2, 32, dtype},
+                               Shape{5, 1, 80, dtype}, Shape{2, 1, 8, dtype}}) {
+      SCOPED_TRACE(testing::Message()
+                   << shape.heads << " heads, " << shape.head_dim
+                   << " elements, " << DTypeName(dtype));
+      Batch dense(Rows::kDecode, shape, slices, 21);
+      ExpectEqualsReference(backend(), dense.Dense());
+      Batch sparse(Rows::kDecode, shape, slices, 22);
+      ExpectEqualsReference(backend(), sparse.Sparse());
+    }
+  }
+}
+
+TEST_P(AttentionTest, DecodeRowOfALongContextIsTheSameAloneAndInABatch) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const Shape shape = {9, 3, 64, dtype};
+    Batch many(Rows::kDecode, shape, {{1300, 40}}, 7);
+    Batch last(Rows::kDecode, shape, {{1300, 1}}, 7);
+    const int64_t width = last.args().queries.columns;
+    std::copy(many.queries().end() - width, many.queries().end(),
+              last.queries().begin());
+    backend().Attention(many.Dense().args());
+    backend().Attention(last.Dense().args());
+    const std::vector<float> all = many.output();
+    EXPECT_EQ(std::vector<float>(all.end() - 9 * 64, all.end()), last.output());
+  }
+}
+
 TEST_P(AttentionTest, DecodeRowsBesidePrefillRowsAreExact) {
   const std::vector<Slice> slices = {{70, 1}, {300, 1}, {200, 200}};
+  Batch decode(Rows::kDecode, {9, 3, 64, DType::kBF16}, slices, 3);
+  ExpectEqualsReference(backend(), decode.Dense());
   Batch exact(Rows::kExact, {9, 3, 64, DType::kBF16}, slices, 3);
-  ExpectEqualsReference(backend(), exact.Dense());
+  backend().Attention(exact.Dense().args());
   Batch mixed(Rows::kExact, {9, 3, 64, DType::kBF16}, slices, 3);
   AttentionArgs args = mixed.Dense().args();
   args.groups = {.decode_rows = 2, .prefill_rows = 200};
   backend().Attention(args);
-  EXPECT_EQ(mixed.OutputOf(0), exact.OutputOf(0));
-  EXPECT_EQ(mixed.OutputOf(1), exact.OutputOf(1));
+  EXPECT_EQ(mixed.OutputOf(0), decode.OutputOf(0));
+  EXPECT_EQ(mixed.OutputOf(1), decode.OutputOf(1));
   const bool is_rounded = GetParam() == kAmxPath;
   EXPECT_EQ(mixed.OutputOf(2) != exact.OutputOf(2), is_rounded);
 }
