@@ -111,7 +111,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--prefill", default="128,512,2048,8192")
     parser.add_argument("--depths", default="0,2048,7680")
-    parser.add_argument("--decode_steps", type=int, default=32)
+    parser.add_argument("--decode_steps", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--simd", default="auto",
                         help="our widest instructions, such as avx2")
