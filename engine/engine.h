@@ -32,8 +32,8 @@ struct ModelInfo {
 };
 
 struct MemoryUse {
-  int64_t mapped_file_bytes = 0;
-  int64_t weights_bytes = 0;  // besides the mapped file
+  int64_t mapped_file_bytes = 0;  // length: what has copies is not held
+  int64_t weights_bytes = 0;      // besides the mapped file
   int64_t kv_bytes = 0;
   int64_t activations_bytes = 0;
 };

@@ -42,9 +42,8 @@ class Checkpoint {
   virtual std::string name() const = 0;
   // Of all mapped files.
   virtual int64_t file_bytes() const = 0;
-  // Lets go of the memory that holds what was read of the files so far
-  // (MappedFile::ForgetPages()): of weights that were copied, nothing is read
-  // again.
+  // MappedFile::ForgetPages() of all mapped files: of matrices that have copies
+  // hardly anything is read again.
   virtual void ForgetPages() const = 0;
 
   virtual const std::vector<CheckpointTensor>& tensors() const = 0;

@@ -53,8 +53,8 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   if (address == MAP_FAILED) {
     return absl::ErrnoToStatus(errno, StrCat("cannot map ", path));
   }
-  // Every step reads every weight: begin reading ahead now. Advice only, so
-  // its result does not matter.
+  // Loading reads every weight that gets a copy, and steps the others: begin
+  // reading ahead now. Advice only, so its result does not matter.
   madvise(address, size, MADV_WILLNEED);
   return MappedFile(
       absl::MakeConstSpan(static_cast<const std::byte*>(address), size));

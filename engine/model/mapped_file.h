@@ -28,7 +28,8 @@ class MappedFile {
   absl::Span<const std::byte> bytes() const { return bytes_; }
 
   // Lets go of the pages that were touched so far: they no longer count as
-  // memory of this process, and are mapped again when touched again. Advice.
+  // memory of this process, and are mapped again when touched again, mostly
+  // from the system's cache. Advice; any thread may read meanwhile.
   void ForgetPages() const;
 
  private:

@@ -230,6 +230,7 @@ absl::StatusOr<ModelWeights> LoadModelWeights(
     const std::function<void(double done)>& progress) {
   TensorSource source(backend, checkpoint);
   ModelWeights weights;
+  if (progress) progress(0);
   const bool has_head = checkpoint.FindTensor("output.weight") != nullptr;
   ASSIGN_OR_RETURN(
       weights.token_embedding,
@@ -243,11 +244,13 @@ absl::StatusOr<ModelWeights> LoadModelWeights(
                                  config.hidden, WeightUse::kFewRows));
   }
   ASSIGN_OR_RETURN(weights.rope_divisors, LoadRopeDivisors(source, config));
+  checkpoint.ForgetPages();
   for (int32_t index = 0; index < config.layers; ++index) {
     if (progress) progress(static_cast<double>(index) / config.layers);
     ASSIGN_OR_RETURN(LayerWeights layer, LoadLayer(source, config, index));
     weights.layers.push_back(std::move(layer));
-    // By layers, so that a file and its copies are never in memory together.
+    // By layers, so that this process never holds a whole file beside its
+    // copies. What has none is mapped again by the first step.
     checkpoint.ForgetPages();
   }
   RETURN_IF_ERROR(source.CheckAllTaken());

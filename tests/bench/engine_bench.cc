@@ -41,9 +41,10 @@ ABSL_FLAG(std::vector<std::string>, prefill,
 ABSL_FLAG(std::vector<std::string>, depths,
           (std::vector<std::string>{"512", "2048"}),
           "tokens before the first decode step; 0 counts as 1");
-ABSL_FLAG(std::vector<std::string>, together, (std::vector<std::string>{"16"}),
-          "sequences that decode together, each 512 tokens deep; empty for "
-          "none");
+ABSL_FLAG(
+    std::vector<std::string>, together, (std::vector<std::string>{"16"}),
+    "sequences that decode together, 1 to 16, each 512 tokens deep; empty "
+    "for none");
 ABSL_FLAG(bool, json, false,
           "print one JSON object of rates instead, without the limits");
 ABSL_FLAG(int, decode_steps, 64, "decode steps per measurement");
@@ -171,30 +172,32 @@ double DecodeRate(Engine& engine, int sequences, int depth) {
 }
 
 absl::StatusOr<std::vector<int>> Numbers(const std::vector<std::string>& texts,
-                                         absl::string_view of, int greatest) {
-  std::vector<int> lengths;
+                                         absl::string_view of, int least,
+                                         int greatest) {
+  std::vector<int> numbers;
   for (const std::string& text : texts) {
-    int length = 0;
-    if (!absl::SimpleAtoi(text, &length) || length < 0 || length > greatest) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(text, " is no number of ", of, " from 0 to ", greatest));
+    int number = 0;
+    if (!absl::SimpleAtoi(text, &number) || number < least ||
+        number > greatest) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          text, " is no number of ", of, " from ", least, " to ", greatest));
     }
-    lengths.push_back(length);
+    numbers.push_back(number);
   }
-  return lengths;
+  return numbers;
 }
 
 absl::StatusOr<Rates> Measure(Engine& engine) {
   const int context = engine.info().context_tokens;
   const int steps = absl::GetFlag(FLAGS_decode_steps);
   ASSIGN_OR_RETURN(const std::vector<int> prompts,
-                   Numbers(absl::GetFlag(FLAGS_prefill), "tokens", context));
+                   Numbers(absl::GetFlag(FLAGS_prefill), "tokens", 0, context));
   ASSIGN_OR_RETURN(
       const std::vector<int> depths,
-      Numbers(absl::GetFlag(FLAGS_depths), "tokens", context - steps));
+      Numbers(absl::GetFlag(FLAGS_depths), "tokens", 0, context - steps));
   ASSIGN_OR_RETURN(
       const std::vector<int> together,
-      Numbers(absl::GetFlag(FLAGS_together), "sequences", kMaxTogether));
+      Numbers(absl::GetFlag(FLAGS_together), "sequences", 1, kMaxTogether));
   Workload(engine, 1, kStepTokens, 1).Prefill();  // first touch of memory
   Rates rates;
   for (const int tokens : prompts) {
@@ -229,7 +232,8 @@ class Limits {
   }
 
   // Tokens per second if a step of `sequences` at `context` tokens did nothing
-  // but read the stored weights once and every sequence's KV.
+  // but read the stored weights once and every sequence's KV. Packed ones are
+  // up to a ninth larger, in formats whose blocks are no multiple of 4 bytes.
   double Decode(int sequences, int context) const {
     const double kv_bytes = kv_token_bytes_ * sequences * context;
     return sequences * bandwidth_ / (weight_bytes_ + kv_bytes);

@@ -38,33 +38,48 @@ void ExpandValues(const Element* values, int loaded_keys, int head_dim,
   }
 }
 
+// Blocks are anywhere in memory, so the next one is fetched by hand: `count`
+// elements from `first` on of its keys and of its values.
+template <typename Element>
+HWY_INLINE void FetchNext(const AttentionBlock& block, int first, int count) {
+  constexpr int kLineElements = 64 / sizeof(Element);
+  for (int i = first; i < first + count; i += kLineElements) {
+    hwy::Prefetch(reinterpret_cast<const Element*>(block.next_keys) + i);
+    hwy::Prefetch(reinterpret_cast<const Element*>(block.next_values) + i);
+  }
+}
+
 // The keys of a block, in the forms that products take: Score() gives the
-// scores of kRows rows with all keys up to the next multiple of 16.
+// scores of the scratch's rows first, ..., first + kRows - 1 with all keys up
+// to the next multiple of 16.
 struct TransposedKeys {
   template <int kRows>
-  void Score(const float* const* queries, float* scores) const {
-    Multiply<kRows>(queries, keys, {scores, kBlockKeys, nullptr});
+  void Score(int first, AttentionScratch& scratch) const {
+    Multiply<kRows>(scratch.queries + first, keys,
+                    {scratch.scores, kBlockKeys, nullptr});
   }
   Right<float> keys;
 };
 
-template <typename Element, class Ahead>
+template <typename Element>
 struct KeyRows {
   template <int kRows>
-  void Score(const float* const* queries, float* scores) const {
-    ScoreRows<kRows>(queries, keys, loaded_keys, head_dim, ahead, scores);
+  void Score(int first, AttentionScratch& scratch) const {
+    const auto ahead = [&](int element, int count) {
+      if (first == 0) FetchNext<Element>(block, element, count);
+    };
+    ScoreRows<kRows>(scratch.queries + first,
+                     reinterpret_cast<const Element*>(block.keys),
+                     block.loaded_keys, block.head_dim, ahead, scratch.scores);
   }
-  const Element* keys;
-  int loaded_keys;
-  int head_dim;
-  const Ahead& ahead;
+  const AttentionBlock& block;
 };
 
 template <int kRows, class Keys, typename Element>
 void AddBlockToRows(const Keys& keys, const Right<Element>& values,
                     const AttentionBlock& block, int first,
                     AttentionScratch& scratch) {
-  keys.template Score<kRows>(scratch.queries + first, scratch.scores);
+  keys.template Score<kRows>(first, scratch);
   const int columns = (block.loaded_keys + 15) / 16 * 16;
   const float* weights[kRows];
   for (int r = 0; r < kRows; ++r) {
@@ -121,16 +136,6 @@ void AddBlockWithKeys(const Keys& keys, const AttentionBlock& block,
   }
 }
 
-// Blocks are anywhere in memory, so the next one is fetched by hand.
-template <typename Element>
-HWY_INLINE void FetchNext(const AttentionBlock& block, int first, int count) {
-  constexpr int kLineElements = 64 / sizeof(Element);
-  for (int i = first; i < first + count; i += kLineElements) {
-    hwy::Prefetch(reinterpret_cast<const Element*>(block.next_keys) + i);
-    hwy::Prefetch(reinterpret_cast<const Element*>(block.next_values) + i);
-  }
-}
-
 template <typename Element>
 void AddBlockOf(const AttentionBlock& block, AttentionScratch& scratch) {
   const auto ahead = [&](int first, int count) {
@@ -149,13 +154,7 @@ void AddBlockToFewOf(const AttentionBlock& block, AttentionScratch& scratch) {
   if (block.head_dim % kPairedLanes != 0) {
     return AddBlockOf<Element>(block, scratch);
   }
-  const auto ahead = [&](int first, int count) {
-    FetchNext<Element>(block, first, count);
-  };
-  const KeyRows<Element, decltype(ahead)> keys = {
-      reinterpret_cast<const Element*>(block.keys), block.loaded_keys,
-      block.head_dim, ahead};
-  AddBlockWithKeys<Element>(keys, block, scratch);
+  AddBlockWithKeys<Element>(KeyRows<Element>{block}, block, scratch);
 }
 
 void AddBlock(const AttentionBlock& block, AttentionScratch& scratch) {
@@ -174,12 +173,12 @@ void AddBlockToFew(const AttentionBlock& block, AttentionScratch& scratch) {
   }
 }
 
-const AttentionKernels& TargetAttentionKernels(bool few_rows) {
+const AttentionKernels& TargetAttentionKernels(RowCount rows) {
   static constexpr AttentionKernels kKernels = {&Begin, &AddBlock, &EndStretch,
                                                 &FinishRow, &CapScores};
   static constexpr AttentionKernels kFewRows = {
       &Begin, &AddBlockToFew, &EndStretch, &FinishRow, &CapScores};
-  return few_rows ? kFewRows : kKernels;
+  return rows == RowCount::kFew ? kFewRows : kKernels;
 }
 
 }  // namespace HWY_NAMESPACE
@@ -191,9 +190,8 @@ namespace sparseserve::cpu {
 
 HWY_EXPORT(TargetAttentionKernels);
 
-const AttentionKernels& AttentionKernelsFor(SimdLevel level, bool few_rows) {
-  return HWY_DISPATCH_TABLE(TargetAttentionKernels)[DispatchIndex(level)](
-      few_rows);
+const AttentionKernels& AttentionKernelsFor(SimdLevel level, RowCount rows) {
+  return HWY_DISPATCH_TABLE(TargetAttentionKernels)[DispatchIndex(level)](rows);
 }
 
 }  // namespace sparseserve::cpu

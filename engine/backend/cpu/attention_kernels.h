@@ -89,9 +89,12 @@ struct AttentionKernels {
   void (*cap_scores)(int columns, float scale, float softcap, float* scores);
 };
 
-// The best path up to `level`. What is for few rows rounds scores otherwise,
-// and is slower for many.
-const AttentionKernels& AttentionKernelsFor(SimdLevel level,
-                                            bool few_rows = false);
+// What rows a path is made for. What is for few rounds scores otherwise and is
+// slower for many; where head_dim is no multiple of two vectors, both are the
+// same.
+enum class RowCount { kMany, kFew };
+
+// The best path up to `level`.
+const AttentionKernels& AttentionKernelsFor(SimdLevel level, RowCount rows);
 
 }  // namespace sparseserve::cpu

@@ -82,8 +82,8 @@ PackedRows RowsOf(const AttentionArgs& args, int32_t tile, int32_t kv_head) {
 
 BlockAttention::BlockAttention(SimdLevel simd, bool rounds_prefill,
                                ThreadPool& pool)
-    : kernels_(AttentionKernelsFor(simd)),
-      decode_kernels_(AttentionKernelsFor(simd, /*few_rows=*/true)),
+    : kernels_(AttentionKernelsFor(simd, RowCount::kMany)),
+      decode_kernels_(AttentionKernelsFor(simd, RowCount::kFew)),
       pool_(pool) {
   if (rounds_prefill) amx_kernels_ = FindAmxAttentionKernels();
   for (int worker = 0; worker < pool.threads(); ++worker) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,8 @@
 #include "engine/backend/cpu/block_selection.h"
 #include "engine/backend/cpu/cpu_weight.h"
 #include "engine/backend/cpu/elementwise_kernels.h"
+#include "engine/backend/cpu/integer_kernels.h"
+#include "engine/backend/cpu/integer_products.h"
 #include "engine/backend/cpu/linear_kernels.h"
 #include "engine/backend/cpu/stored_products.h"
 #include "engine/backend/cpu/weight_profiling.h"
@@ -67,9 +70,10 @@ class CpuBackend : public Backend {
       absl::Span<const StoredMatrix> stacked, WeightUse use) override {
     ASSIGN_OR_RETURN(std::unique_ptr<CpuWeight> weight,
                      CpuWeight::Create(stacked));
-    stored_.Reserve(weight->columns());
-    if (integer_.has_value() && use != WeightUse::kTable) {
-      RETURN_IF_ERROR(PackIntegers(stacked, *weight));
+    if (use == WeightUse::kTable) return weight;
+    if (integer_.has_value()) RETURN_IF_ERROR(PackIntegers(stacked, *weight));
+    if (!weight->strips_in_float().empty()) {
+      stored_.Reserve(weight->columns());
     }
     if (bfloat16_.has_value() && use == WeightUse::kLayer) {
       RETURN_IF_ERROR(
@@ -190,6 +194,8 @@ class CpuBackend : public Backend {
                             CpuWeight& weight) {
     const int64_t bytes = integer_->PackedBytes(stacked);
     if (bytes == 0) return absl::OkStatus();
+    RETURN_IF_ERROR(CheckFits(
+        bytes, "a packed copy of a weight (none with compute_dtype f32)"));
     integer_->Reserve(weight.columns());
     ASSIGN_OR_RETURN(Buffer memory, Allocate(bytes));
     weight.set_integers(std::make_unique<PackedIntegers>(

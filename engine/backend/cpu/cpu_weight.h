@@ -44,7 +44,7 @@ class CpuWeight : public Weight {
   const std::vector<WeightStrip>& strips() const { return strips_; }
   // Null if no product is in integers.
   const PackedIntegers* integers() const { return integers_.get(); }
-  // Then also strips_in_float() are only those that it does not have.
+  // From then on strips_in_float() leaves out the strips that `integers` has.
   void set_integers(std::unique_ptr<PackedIntegers> integers);
   absl::Span<const WeightStrip> strips_in_float() const {
     return integers_ == nullptr ? strips_ : rest_;

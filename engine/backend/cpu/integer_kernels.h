@@ -37,7 +37,7 @@ struct RoundedRows {
 // are scaled and added in float, in ascending order of k, so that results are
 // equal to the bit whatever the number of rows of either kind.
 struct IntegerStrip {
-  const std::byte* weights = nullptr;  // by IntegerKernels::pack
+  const std::byte* weights = nullptr;  // by pack(), and aligned as there
   DType dtype = DType::kQ4_1;          // REQUIRES: HasIntegerProducts(dtype)
   int64_t rows = 0;
   RoundedRows input;  // as many columns as the weight
@@ -56,7 +56,7 @@ struct IntegerKernels {
   // in the order in which they are multiplied: four bytes of every row, then
   // the next four. They need no more bytes than their blocks, but for two of
   // each in formats whose blocks are no multiple of four. `packed` is aligned
-  // to 64 bytes.
+  // to 4 * rows_at_once bytes.
   void (*pack)(const StoredMatrix& matrix, std::byte* packed);
   // Rounds one row of rows.columns elements into the first of `rows`.
   void (*round_row)(const float* input, const RoundedRows& rows);

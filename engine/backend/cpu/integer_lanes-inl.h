@@ -41,8 +41,8 @@ struct IntegerGroup {
 
 // Where a format's blocks come from. Columns are 4 bytes of every lane's row.
 // Load() gives columns kFrom ... kFrom + kCount - 1 of the four from byte
-// `offset` of the rows' present block on; NextBlock() goes on to the next. A
-// format loads the same columns in the same order for every block.
+// `offset` of the rows' present block on. A format loads the same columns in
+// the same order for every block.
 
 // Rows as they are stored, each by itself. All 16 bytes must be there.
 class StoredLanes {
@@ -102,7 +102,6 @@ class PackedLanes {
     }
     next_ += kCount * kLanes;
   }
-  HWY_INLINE void NextBlock(int64_t) {}
   const uint32_t* next() const { return next_; }
 
  private:

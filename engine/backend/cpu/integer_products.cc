@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/backend/cpu/linear_kernels.h"
 #include "engine/base/check.h"
 
 namespace sparseserve::cpu {
@@ -30,7 +31,7 @@ int64_t IntegerProducts::PackedBytes(
 }
 
 PackedIntegers IntegerProducts::Pack(absl::Span<const StoredMatrix> stacked,
-                                     Buffer memory) {
+                                     Buffer memory) const {
   SPARSESERVE_CHECK(memory.bytes() == PackedBytes(stacked));
   std::vector<PackedIntegers::Run> runs;
   std::byte* next = memory.data();
@@ -68,6 +69,7 @@ PackedIntegers IntegerProducts::Pack(absl::Span<const StoredMatrix> stacked,
 }
 
 void IntegerProducts::Reserve(int64_t columns) {
+  static_assert(kColumnMultiple % kRoundedColumns == 0);
   if (columns <= columns_) return;
   columns_ = columns;
   rounded_values_.resize(kRoundedRows * columns);

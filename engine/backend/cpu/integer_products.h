@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "engine/backend/cpu/integer_kernels.h"
 #include "engine/base/thread_pool.h"
 #include "engine/tensor/buffer.h"
+#include "engine/tensor/dtype.h"
 #include "engine/tensor/tensor_view.h"
 
 namespace sparseserve::cpu {
@@ -55,7 +57,8 @@ class IntegerProducts {
   // them HasIntegerProducts().
   int64_t PackedBytes(absl::Span<const StoredMatrix> stacked) const;
   // Into `memory` of so many bytes, aligned to 64.
-  PackedIntegers Pack(absl::Span<const StoredMatrix> stacked, Buffer memory);
+  PackedIntegers Pack(absl::Span<const StoredMatrix> stacked,
+                      Buffer memory) const;
 
   // Makes scratch for weights of up to `columns` columns.
   void Reserve(int64_t columns);

@@ -37,13 +37,13 @@ HWY_INLINE void LoadPair(const hwy::bfloat16_t* from, VF& first, VF& second) {
   first = hn::BitCast(DF(), hn::ShiftLeft<16>(pairs));
   second = hn::BitCast(DF(), hn::And(pairs, hn::Set(du, 0xFFFF0000u)));
 }
-HWY_INLINE void LoadQueryPair(const float* from, const float*, VF& first,
-                              VF& second) {
-  LoadPair(from, first, second);
-}
-HWY_INLINE void LoadQueryPair(const float* from, const hwy::bfloat16_t*,
-                              VF& first, VF& second) {
-  hn::LoadInterleaved2(DF(), from, first, second);
+template <typename Element>
+HWY_INLINE void LoadQueryPair(const float* from, VF& first, VF& second) {
+  if constexpr (sizeof(Element) == sizeof(float)) {
+    LoadPair(from, first, second);
+  } else {
+    hn::LoadInterleaved2(DF(), from, first, second);
+  }
 }
 
 // Lane i is the sum of the lanes of v[i].
@@ -79,7 +79,7 @@ void ScoreRows(const float* const* queries, const Element* keys,
   for (int r = 0; r < kRows; ++r) {
     for (int i = 0; i < head_dim; i += kPairedLanes) {
       VF first, second;
-      LoadQueryPair(queries[r] + i, keys, first, second);
+      LoadQueryPair<Element>(queries[r] + i, first, second);
       hn::Store(first, d, ordered + r * head_dim + i);
       hn::Store(second, d, ordered + r * head_dim + i + kLanes);
     }

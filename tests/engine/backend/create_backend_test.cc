@@ -123,7 +123,7 @@ TEST_F(Bfloat16LinearTest, PrefillRowIsTheSameToTheBitInAnyBatch) {
   }
 }
 
-TEST_F(Bfloat16LinearTest, OnlyLayerWeightsArePacked) {
+TEST_F(Bfloat16LinearTest, OnlyLayerWeightsHaveACopyInBfloat16) {
   const auto table = Load(WeightUse::kFewRows);
   EXPECT_LT(table->bytes(), kRows * kColumns);
   if (HasHardware()) {

@@ -181,6 +181,26 @@ TEST_P(DecodeLinearTest, FloatWeightsAreNotRounded) {
   }
 }
 
+TEST_P(DecodeLinearTest, OnlyWhatIsMultipliedIsPacked) {
+  const RandomMatrix matrix(DType::kQ4_1, 160, 96, 19);
+  const int64_t stored = 160 * 3 * BlockBytes(DType::kQ4_1);
+  const auto load = [&](Backend& on, WeightUse use) {
+    return on.LoadWeight({matrix.stored()}, use).value();
+  };
+  const auto table = load(backend(), WeightUse::kTable);
+  const auto head = load(backend(), WeightUse::kFewRows);
+  const auto exact = load(*Create("f32"), WeightUse::kFewRows);
+  EXPECT_EQ(table->bytes(), exact->bytes());
+  const bool has_integers = GetParam() != "scalar";
+  EXPECT_EQ(head->bytes() - table->bytes() >= stored, has_integers);
+  EXPECT_LE(head->bytes() - table->bytes(), stored + 4096);
+  // Rows are still looked up where they are stored.
+  std::vector<float> row(96);
+  backend().Embed(*head, std::vector<TokenId>{159}, 1, {row.data(), 1, 96});
+  EXPECT_EQ(row, std::vector<float>(matrix.values().end() - 96,
+                                    matrix.values().end()));
+}
+
 TEST_P(DecodeLinearTest, ThreadsDoNotShowInTheResult) {
   // Strips and rows that divide among workers in other ways.
   const RandomMatrix matrix(DType::kQ4_1, 203, 96, 17);
