@@ -108,6 +108,10 @@ absl::Status AllocateKvCache(const Engine::Options& options,
   shape.kv_heads = model.config.kv_heads;
   shape.head_dim = model.config.head_dim;
   shape.dtype = model.backend->device().kv_dtype;
+  // In layers with a window no scores choose.
+  shape.bounds_keys = std::any_of(
+      model.config.layer_configs.begin(), model.config.layer_configs.end(),
+      [](const LayerConfig& layer) { return layer.window_tokens == 0; });
   KvBudget::Request request;
   request.bytes = options.kv_cache_bytes;
   request.page_bytes = KvCache::PageBytes(shape);

@@ -231,7 +231,8 @@ void AttentionPlan::AddLists(const PlannedSlice& planned, const QueryTile& tile,
 HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
                                              int32_t spec,
                                              const QueryTile& tile) const {
-  if (patterns_.rules[spec] < 0 || slice.phase != Phase::kPrefill) return {};
+  const PatternSelection& selection = patterns_.selections[spec];
+  if (patterns_.rules[spec] < 0 || slice.phase != selection.phase) return {};
   // Rules keep the first block and the tile's own, so up to two there is
   // nothing to choose.
   if (QueryBlock(tile, kPageTokens) < 2) return {};
@@ -239,7 +240,6 @@ HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
       slice.wants_token &&
       tile.first_row + tile.rows ==
           first_rows_[tile.slice] + static_cast<int32_t>(slice.tokens.size());
-  const PatternSelection& selection = patterns_.selections[spec];
   if (ends_prompt && selection.is_last_block_dense) return {};
   return {.rule = patterns_.rules[spec], .first_layer = selection.first_layer};
 }

@@ -73,6 +73,11 @@ struct KvLayerView {
   int32_t pages = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
+  // [pages][kv_heads][2][head_dim] of `dtype`: the greatest and the least of
+  // each element of a page's keys. Holds for pages whose last key is stored;
+  // whoever then rewrites an earlier one also writes those behind it again.
+  // Null: they are not kept.
+  std::byte* key_bounds = nullptr;
 };
 
 // Which two elements of a head turn together, for i < head_dim / 2.
@@ -85,7 +90,8 @@ struct RopeAndStoreArgs {
   // [rows, (heads + 2 * kv_heads) * head_dim]: queries, keys, values of each
   // row. In this order, each step only where it is asked for: the bias is
   // added, every query and key head normed, and rotated. Queries end in place,
-  // keys and values in `kv`.
+  // keys and values in `kv`, with the bounds of the pages that are now full if
+  // it keeps any.
   MatrixView qkv;
   int32_t heads = 0;
   const float* bias = nullptr;        // [qkv.columns]; null: none
@@ -200,6 +206,7 @@ class Backend {
                       RowGroups groups, bool accumulate, MatrixView output) = 0;
   virtual void RopeAndStore(const RopeAndStoreArgs& args) = 0;
   // Runs the rules on rotated queries and stored keys, this step's among them.
+  // REQUIRES: `kv` keeps bounds of keys if a rule asks for them.
   virtual void Select(const SelectArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
   // Computes the weights of the tiles' rows once more, a block of keys at a

@@ -13,10 +13,17 @@ int64_t PageSideBytes(const KvCache::Shape& shape) {
          BlockBytes(shape.dtype);
 }
 
+// Bytes of the bounds of one layer's keys in one page.
+int64_t PageBoundBytes(const KvCache::Shape& shape) {
+  if (!shape.bounds_keys) return 0;
+  return int64_t{shape.kv_heads} * 2 * shape.head_dim * BlockBytes(shape.dtype);
+}
+
 }  // namespace
 
 int64_t KvCache::PageBytes(const Shape& shape) {
-  return int64_t{shape.layers} * 2 * PageSideBytes(shape);
+  return int64_t{shape.layers} *
+         (2 * PageSideBytes(shape) + PageBoundBytes(shape));
 }
 
 absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const Shape& shape,
@@ -33,6 +40,10 @@ KvLayerView KvCache::Layer(int32_t layer) const {
   KvLayerView view;
   view.keys = memory_.data() + layer * 2 * side_bytes;
   view.values = view.keys + side_bytes;
+  if (shape_.bounds_keys) {
+    view.key_bounds = memory_.data() + shape_.layers * 2 * side_bytes +
+                      layer * PageBoundBytes(shape_) * pages_;
+  }
   view.dtype = shape_.dtype;
   view.pages = pages_;
   view.kv_heads = shape_.kv_heads;

@@ -19,9 +19,12 @@ class KvCache {
     int32_t kv_heads = 0;
     int32_t head_dim = 0;
     DType dtype = DType::kF32;
+    // Whether bounds of every page's keys are kept, of which some patterns
+    // choose: 1 / kPageTokens of what keys and values take.
+    bool bounds_keys = false;
   };
 
-  // Keys and values of kPageTokens tokens over all layers.
+  // Keys and values of kPageTokens tokens over all layers, and their bounds.
   static int64_t PageBytes(const Shape& shape);
 
   // RESOURCE_EXHAUSTED if the device lacks the memory. REQUIRES: pages >= 1.
@@ -38,7 +41,8 @@ class KvCache {
 
   Shape shape_;
   int32_t pages_;
-  // [layers][keys, values][pages][kv_heads][kPageTokens][head_dim]
+  // [layers][keys, values][pages][kv_heads][kPageTokens][head_dim], then
+  // [layers][pages][kv_heads][greatest, least][head_dim] if bounds are kept.
   Buffer memory_;
 };
 

@@ -82,8 +82,25 @@ struct SimilarityRule {
   float mass = 0.95f;       // above 0; 1 keeps every block
 };
 
-using SelectionRule = std::variant<AntidiagonalRule, VerticalSlashRule,
-                                   FlexPrefillRule, SimilarityRule>;
+// Bounds of a block's keys (Quest, Tang et al., arXiv 2406.10774). With the
+// greatest M_d and the least m_d of each element of them, no key has a larger
+// product with a query q than the sum of max(q_d M_d, q_d m_d) over d. A block
+// scores the sum of these over the tile's rows and the query heads of a KV
+// head, neither scaled nor capped. Blocks before the tile's own are full; it
+// alone has no bounds.
+//
+// The tile then visits block 0, its own block, the first `first_blocks`, the
+// last `last_blocks` up to its own, and those with the largest scores, ties to
+// the lower block, until it visits `blocks`.
+struct PageBoundRule {
+  int32_t blocks = 0;
+  int32_t first_blocks = 0;
+  int32_t last_blocks = 0;
+};
+
+using SelectionRule =
+    std::variant<AntidiagonalRule, VerticalSlashRule, FlexPrefillRule,
+                 SimilarityRule, PageBoundRule>;
 
 // How one KV head of a tile gets its list.
 struct HeadSelection {

@@ -40,6 +40,7 @@ struct NameOf {
   std::string_view operator()(const SimilarityGatedPattern&) const {
     return "similarity_gated";
   }
+  std::string_view operator()(const QuestPattern&) const { return "quest"; }
 };
 
 template <typename Value>
@@ -137,6 +138,12 @@ struct Check {
     RETURN_IF_ERROR(Share("similarity_gated: threshold", pattern.threshold));
     return AtLeast(0, "similarity_gated: dense_layers", pattern.dense_layers);
   }
+  absl::Status operator()(const QuestPattern& pattern) const {
+    RETURN_IF_ERROR(AtLeast(1, "quest: budget_tokens", pattern.budget_tokens));
+    RETURN_IF_ERROR(AtLeast(0, "quest: sink_tokens", pattern.sink_tokens));
+    RETURN_IF_ERROR(AtLeast(1, "quest: window_tokens", pattern.window_tokens));
+    return AtLeast(0, "quest: dense_layers", pattern.dense_layers);
+  }
 };
 
 struct Traits {
@@ -183,7 +190,16 @@ struct Traits {
             .is_time_predictable = false,
             .rules_decode = false};
   }
+  // Scores say which blocks, not how many.
+  PatternTraits operator()(const QuestPattern&) const {
+    return {.rules_prefill = false};
+  }
 };
+
+// Rounded up, without a sum that the largest value would overflow.
+int32_t WholeBlocks(int32_t tokens) {
+  return tokens / kPageTokens + (tokens % kPageTokens != 0);
+}
 
 struct Selection {
   // What positions alone say.
@@ -203,10 +219,8 @@ struct Selection {
             .is_last_block_dense = pattern.is_last_block_dense};
   }
   PatternSelection operator()(const FlexPrefillPattern& pattern) const {
-    // Rounded up without a sum that the largest value would overflow.
-    const int32_t blocks = pattern.min_budget_tokens / kPageTokens +
-                           (pattern.min_budget_tokens % kPageTokens != 0);
-    return {.rule = FlexPrefillRule{pattern.gamma, pattern.tau, blocks},
+    return {.rule = FlexPrefillRule{pattern.gamma, pattern.tau,
+                                    WholeBlocks(pattern.min_budget_tokens)},
             .first_layer = pattern.dense_layers,
             .is_last_block_dense = pattern.is_last_block_dense};
   }
@@ -214,6 +228,13 @@ struct Selection {
     return {.rule = SimilarityRule{pattern.similarity, pattern.threshold},
             .first_layer = pattern.dense_layers,
             .is_last_block_dense = pattern.is_last_block_dense};
+  }
+  PatternSelection operator()(const QuestPattern& pattern) const {
+    return {.rule = PageBoundRule{WholeBlocks(pattern.budget_tokens),
+                                  WholeBlocks(pattern.sink_tokens),
+                                  WholeBlocks(pattern.window_tokens)},
+            .phase = Phase::kDecode,
+            .first_layer = pattern.dense_layers};
   }
 };
 

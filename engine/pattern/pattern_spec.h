@@ -13,6 +13,7 @@
 #include "engine/layout/selection_rule.h"
 #include "engine/pattern/selecting_patterns.h"
 #include "engine/pattern/static_patterns.h"
+#include "engine/step.h"
 
 namespace sparseserve {
 
@@ -21,7 +22,7 @@ using PatternSpec =
                  TriShapePattern, StridedPattern, FixedPattern,
                  DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
                  VerticalSlashPattern, FlexPrefillPattern,
-                 SimilarityGatedPattern>;
+                 SimilarityGatedPattern, QuestPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);
@@ -46,10 +47,11 @@ struct PatternTraits {
 };
 PatternTraits TraitsOf(const PatternSpec& pattern);
 
-// The rule by which prompt blocks choose, and the first layer that does; none
-// if what is seen follows from positions.
+// The rule by which the rows of a phase choose, and the first layer where they
+// do; none if what is seen follows from positions.
 struct PatternSelection {
   std::optional<SelectionRule> rule;
+  Phase phase = Phase::kPrefill;
   int32_t first_layer = 0;
   bool is_last_block_dense = false;
 };

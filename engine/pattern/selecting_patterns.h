@@ -1,8 +1,9 @@
 #pragma once
 
-// Patterns that choose a prompt's KV blocks by scores; the rules and formulas
-// stand in layout/selection_rule.h. Decode rows, and layers that the checkpoint
-// gives a window, see every key that they may.
+// Patterns that choose KV blocks by scores, of prompt rows or, where it is
+// said, of output rows; the rules and formulas stand in
+// layout/selection_rule.h. Rows of the other phase, and layers that the
+// checkpoint gives a window, see every key that they may.
 
 #include <cstdint>
 
@@ -57,6 +58,18 @@ struct SimilarityGatedPattern {
   bool is_last_block_dense = true;
   friend bool operator==(const SimilarityGatedPattern&,
                          const SimilarityGatedPattern&) = default;
+};
+
+// Of output rows: the first blocks, the latest, and those whose keys could have
+// the largest products with the query, by the bounds of their elements (Quest:
+// PageBoundRule). Numbers of tokens are rounded up to whole blocks.
+struct QuestPattern {
+  int32_t budget_tokens = 2048;  // that a row sees at least; 1 or more
+  int32_t sink_tokens = 64;      // of them the first, 0 or more
+  int32_t window_tokens = 128;   // of them the latest, 1 or more; the begun
+                                 // block counts as a whole one
+  int32_t dense_layers = 2;
+  friend bool operator==(const QuestPattern&, const QuestPattern&) = default;
 };
 
 }  // namespace sparseserve

@@ -16,6 +16,7 @@ struct KeysOf {
   KeyPredicate operator()(const VerticalSlashPattern&) const { return {}; }
   KeyPredicate operator()(const FlexPrefillPattern&) const { return {}; }
   KeyPredicate operator()(const SimilarityGatedPattern&) const { return {}; }
+  KeyPredicate operator()(const QuestPattern&) const { return {}; }
   KeyPredicate operator()(const SlidingWindowPattern& pattern) const {
     return {.window_tokens = pattern.window_tokens};
   }

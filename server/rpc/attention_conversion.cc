@@ -125,6 +125,15 @@ SimilarityGatedPattern ToSpec(const v1::SimilarityGatedPattern& proto) {
   return pattern;
 }
 
+QuestPattern ToSpec(const v1::QuestPattern& proto) {
+  QuestPattern pattern;
+  if (proto.has_budget_tokens()) pattern.budget_tokens = proto.budget_tokens();
+  if (proto.has_sink_tokens()) pattern.sink_tokens = proto.sink_tokens();
+  if (proto.has_window_tokens()) pattern.window_tokens = proto.window_tokens();
+  if (proto.has_dense_layers()) pattern.dense_layers = proto.dense_layers();
+  return pattern;
+}
+
 // None if no arm is set.
 std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
   switch (proto.pattern_case()) {
@@ -152,6 +161,8 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return ToSpec(proto.flex_prefill());
     case v1::AttentionPattern::kSimilarityGated:
       return ToSpec(proto.similarity_gated());
+    case v1::AttentionPattern::kQuest:
+      return ToSpec(proto.quest());
     case v1::AttentionPattern::PATTERN_NOT_SET:
       return std::nullopt;
   }

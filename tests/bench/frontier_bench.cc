@@ -7,11 +7,13 @@
 // tri_shape,SINK,WINDOW,DENSE_BLOCKS,
 // xattention,STRIDE,THRESHOLD[,DENSE_LAYERS],
 // vertical_slash,COLUMNS,DIAGONALS[,DENSE_LAYERS],
-// flex_prefill,GAMMA,TAU,MIN_BUDGET_TOKENS[,DENSE_LAYERS] or
-// similarity_gated,SIMILARITY,THRESHOLD[,DENSE_LAYERS]. Every plan's rows are
-// teacher-forced and compared with the dense run's; columns are in
-// tests/README.md. A plan whose prompt must come whole runs in one step, which
-// holds the logits of every row.
+// flex_prefill,GAMMA,TAU,MIN_BUDGET_TOKENS[,DENSE_LAYERS],
+// similarity_gated,SIMILARITY,THRESHOLD[,DENSE_LAYERS] or
+// quest,BUDGET_TOKENS[,DENSE_LAYERS]. Every plan's rows are teacher-forced and
+// compared with the dense run's; columns are in tests/README.md. A plan whose
+// prompt must come whole runs in one step, which holds the logits of every row.
+// With --decode_from the rows from there on run one by one, as output does, and
+// they alone are counted.
 
 #include <algorithm>
 #include <chrono>
@@ -40,6 +42,8 @@ ABSL_FLAG(int, tokens, 6144, "length of the prompt");
 ABSL_FLAG(std::string, plans, "xattention,8,0.95 xattention,8,0.9",
           "plans, separated by spaces");
 ABSL_FLAG(int, repeats, 1, "timed prefills of each plan; the least counts");
+ABSL_FLAG(int, decode_from, 0,
+          "first token of the output, a multiple of 64; 0: all is prompt");
 ABSL_FLAG(bool, quality, true, "compare logits and measure recall");
 
 namespace sparseserve {
@@ -104,7 +108,28 @@ bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
     return number(1, own.similarity) && number(2, own.threshold) &&
            (count == 3 || number(3, own.dense_layers));
   }
+  if (parts[0] == "quest" && (count == 2 || count == 3)) {
+    auto& own = pattern.emplace<QuestPattern>();
+    return number(1, own.budget_tokens) &&
+           (count == 2 || number(2, own.dense_layers));
+  }
   return false;
+}
+
+// Whether the token at a position is output.
+bool IsOutput(size_t position) {
+  const int first = absl::GetFlag(FLAGS_decode_from);
+  return first > 0 && position >= static_cast<size_t>(first);
+}
+
+size_t PromptTokens(size_t tokens) {
+  const int first = absl::GetFlag(FLAGS_decode_from);
+  return first > 0 ? static_cast<size_t>(first) : tokens;
+}
+
+// Whether what happens there is counted.
+bool Counts(size_t position) {
+  return absl::GetFlag(FLAGS_decode_from) == 0 || IsOutput(position);
 }
 
 absl::StatusOr<Plan> ParsePlan(const std::string& text) {
@@ -114,6 +139,11 @@ absl::StatusOr<Plan> ParsePlan(const std::string& text) {
     return absl::InvalidArgumentError(absl::StrCat("unknown plan ", text));
   }
   RETURN_IF_ERROR(CheckPattern(plan.choice.pattern));
+  if (absl::GetFlag(FLAGS_decode_from) > 0 &&
+      !TraitsOf(plan.choice).is_selection_causal) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--decode_from is not for ", text, ", whose prompt must come whole"));
+  }
   return plan;
 }
 
@@ -153,7 +183,7 @@ void CompareRow(const std::vector<Plan*>& plans,
 std::vector<int32_t> RecallRows(int first, int count) {
   std::vector<int32_t> rows;
   for (int row = 0; row < count; ++row) {
-    if (first + row >= 2 * kPageTokens && row % kRecallStride == 0) {
+    if (first + row >= 2 * kPageTokens && (first + row) % kRecallStride == 0) {
       rows.push_back(row);
     }
   }
@@ -200,7 +230,8 @@ StepSlice NextSlice(const ModelInfo& info, absl::Span<const TokenId> tokens,
                     const std::vector<int32_t>& recall_rows, Run& run) {
   run.recalls.assign(recall_rows.size() * info.layers * info.heads, 0.0f);
   StepSlice slice =
-      run.sequence->Next(Phase::kPrefill, tokens.subspan(first, count));
+      run.sequence->Next(IsOutput(first) ? Phase::kDecode : Phase::kPrefill,
+                         tokens.subspan(first, count));
   slice.attention = &run.plan->choice;
   slice.prompt = tokens;
   slice.all_logits = absl::MakeSpan(run.logits).first(count * info.vocab_size);
@@ -229,17 +260,22 @@ absl::Status CompareRuns(Engine& engine, absl::Span<const TokenId> tokens,
     ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));
     Count(info, result.slices[0], run);
   }
-  for (size_t first = 0; first < tokens.size(); first += kQualityTokens) {
-    const size_t count =
-        std::min<size_t>(kQualityTokens, tokens.size() - first);
-    const std::vector<int32_t> rows =
-        RecallRows(static_cast<int>(first), static_cast<int>(count));
+  size_t count = 0;
+  for (size_t first = 0; first < tokens.size(); first += count) {
+    count = IsOutput(first)
+                ? 1
+                : std::min<size_t>(kQualityTokens, tokens.size() - first);
+    std::vector<int32_t> rows;
+    if (Counts(first)) {
+      rows = RecallRows(static_cast<int>(first), static_cast<int>(count));
+    }
     StepPlan step;
     for (Run& run : runs) {
       if (ComesWhole(*run.plan)) continue;
       step.slices.push_back(NextSlice(info, tokens, first, count, rows, run));
     }
     ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));
+    if (!Counts(first)) continue;
     size_t slice = 0;
     for (Run& run : runs) {
       if (!ComesWhole(*run.plan)) Count(info, result.slices[slice++], run);
@@ -286,25 +322,31 @@ absl::Status Compare(Engine& engine, absl::Span<const TokenId> tokens,
   return absl::OkStatus();
 }
 
-// Prefills the prompt as a server would, for its time.
-absl::Status TimePrefill(Engine& engine, absl::Span<const TokenId> tokens,
-                         Plan& plan) {
+// Runs the tokens as a server would, for its time.
+absl::Status TimeRun(Engine& engine, absl::Span<const TokenId> tokens,
+                     Plan& plan) {
   PagePool pool(engine.kv_pages());
   EngineSequence sequence(pool, /*id=*/1, static_cast<int>(tokens.size()));
   SamplingParams sampling;
   sampling.temperature = 0;
   double seconds = 0;
   double attention_seconds = 0;
-  const size_t chunk = ComesWhole(plan) ? tokens.size() : kChunkTokens;
+  size_t chunk = 0;
   for (size_t first = 0; first < tokens.size(); first += chunk) {
+    chunk = ComesWhole(plan)  ? tokens.size()
+            : IsOutput(first) ? 1
+                              : std::min(PromptTokens(tokens.size()) - first,
+                                         size_t{kChunkTokens});
     StepPlan step;
     step.slices.push_back(
-        sequence.Next(Phase::kPrefill, tokens.subspan(first, chunk)));
+        sequence.Next(IsOutput(first) ? Phase::kDecode : Phase::kPrefill,
+                      tokens.subspan(first, chunk)));
     step.slices[0].attention = &plan.choice;
     step.slices[0].prompt = tokens;
     step.slices[0].wants_token = first + chunk >= tokens.size();
     step.slices[0].sampling = &sampling;
     ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));
+    if (!Counts(first)) continue;
     seconds += result.times.total;
     attention_seconds += result.times.attention;
   }
@@ -334,7 +376,7 @@ void Print(const std::vector<Plan>& plans) {
   const Plan& dense = plans[0];
   std::printf(
       "| plan | density | recall mean / p5 | KL mean / p99 | top-1 | "
-      "perplexity | prefill s (of dense) | attention s (of dense) |\n"
+      "perplexity | s (of dense) | attention s (of dense) |\n"
       "|---|---|---|---|---|---|---|---|\n");
   for (const Plan& plan : plans) {
     const double rows = static_cast<double>(plan.divergences.size());
@@ -390,13 +432,19 @@ absl::Status RunBench() {
     return absl::InvalidArgumentError(absl::StrCat(
         "--tokens is ", wanted, "; allowed: 1 to ", tokens.size()));
   }
+  const int output = absl::GetFlag(FLAGS_decode_from);
+  if (output < 0 || output >= wanted || output % kPageTokens != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--decode_from is ", output,
+                     "; allowed: multiples of 64 below ", wanted));
+  }
   tokens.resize(wanted);
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Load());
   std::printf("%d tokens of prose, %s\n", wanted,
               engine->DeviceSummary().c_str());
   for (int repeat = 0; repeat < absl::GetFlag(FLAGS_repeats); ++repeat) {
     for (Plan& plan : plans) {
-      RETURN_IF_ERROR(TimePrefill(*engine, tokens, plan));
+      RETURN_IF_ERROR(TimeRun(*engine, tokens, plan));
     }
   }
   if (absl::GetFlag(FLAGS_quality)) {

@@ -33,8 +33,9 @@ TEST(EngineTest, OptionsOutOfRangeAreNamed) {
       {"compute_dtype", [](Engine::Options& o) { o.compute_dtype = "f64"; }},
       {"simd", [](Engine::Options& o) { o.simd = "mmx"; }},
       {"kv_cache_bytes", [](Engine::Options& o) { o.kv_cache_bytes = -1; }},
-      // 512 tokens are 8 pages of 2 layers, 2 sides, 2 heads of 64 x 16 floats.
-      {"262144 bytes", [](Engine::Options& o) { o.kv_cache_bytes = 262143; }},
+      // 512 tokens are 8 pages of 2 layers, 2 sides, 2 heads of 64 x 16 floats,
+      // and of 2 bounds for each 64 keys.
+      {"266240 bytes", [](Engine::Options& o) { o.kv_cache_bytes = 266239; }},
       {"max_step_tokens", [](Engine::Options& o) { o.max_step_tokens = 0; }},
       {"max_step_tokens",
        [](Engine::Options& o) { o.max_step_tokens = 1 << 20; }},
@@ -58,10 +59,11 @@ TEST(EngineTest, OptionsOutOfRangeAreNamed) {
 
 TEST(EngineTest, HoldsAsManyPagesAsItsMemoryAllows) {
   Engine::Options options = ExactOptions();
-  options.kv_cache_bytes = 262144 + 32767;
+  // Keys and values, and 1 / 64 of that for bounds of the keys.
+  options.kv_cache_bytes = 266240 + 33279;
   const auto engine = MakeEngine({}, options);
   EXPECT_EQ(engine->kv_pages(), 8);
-  EXPECT_EQ(engine->memory().kv_bytes, 262144);
+  EXPECT_EQ(engine->memory().kv_bytes, 266240);
 
   options.kv_cache_bytes = 0;
   EXPECT_EQ(MakeEngine({}, options)->kv_pages(), 16 * 8);

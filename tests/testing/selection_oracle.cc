@@ -159,7 +159,7 @@ BoundedSet Bounded(const std::vector<double>& scores,
     if (!taken[i]) next = std::max(next, scores[i]);
   }
   BoundedSet set = {taken, taken};
-  const double margin = kOracleMargin * last;
+  const double margin = kOracleMargin * std::abs(last);
   if (!std::isfinite(last) || last - next > margin) return set;
   for (size_t i = 0; i < scores.size(); ++i) {
     if (forced[i] || std::abs(scores[i] - last) > margin) continue;
@@ -364,6 +364,35 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
     for (size_t i = 0; i < scored.size(); ++i) scores[scored[i]] = weights[i];
   }
   return OracleMass(scores, rule.mass, kept);
+}
+
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const PageBoundRule& rule) {
+  const OracleRows rows = RowsOf(args.base->tiles[tile]);
+  const int count = BlocksOf(End(rows));
+  const Vectors keys = Keys(args, rows.slice, kv_head, (count - 1) * kBlock);
+  std::vector<bool> kept = Ends(count).least;
+  for (int b = 0; b < count; ++b) {
+    if (b < rule.first_blocks || b >= count - rule.last_blocks) kept[b] = true;
+  }
+  Vector scores(count);  // 0 for its own, which is kept
+  for (int h = 0; h < Group(args); ++h) {
+    for (const Vector& query : Queries(args, rows, kv_head * Group(args) + h)) {
+      for (size_t i = 0; i < query.size(); ++i) {
+        Vector greatest(count, -std::numeric_limits<double>::infinity());
+        for (size_t j = 0; j < keys.size(); ++j) {
+          double& of_block = greatest[j / kBlock];
+          of_block = std::max(of_block, query[i] * keys[j][i]);
+        }
+        for (int b = 0; b + 1 < count; ++b) scores[b] += greatest[b];
+      }
+    }
+  }
+  std::vector<bool> taken = kept;
+  while (Size(taken) < std::min(count, rule.blocks)) {
+    taken[Best(scores, taken)] = true;
+  }
+  return Bounded(scores, taken, kept);
 }
 
 }  // namespace sparseserve::testing

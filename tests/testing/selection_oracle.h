@@ -58,5 +58,8 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
                         const FlexPrefillRule& rule);
 BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
                         const SimilarityRule& rule);
+// Looks at keys, not at stored bounds of them.
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const PageBoundRule& rule);
 
 }  // namespace sparseserve::testing

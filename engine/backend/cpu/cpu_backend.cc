@@ -18,6 +18,7 @@
 #include "engine/backend/cpu/integer_kernels.h"
 #include "engine/backend/cpu/integer_products.h"
 #include "engine/backend/cpu/linear_kernels.h"
+#include "engine/backend/cpu/page_bounds.h"
 #include "engine/backend/cpu/stored_products.h"
 #include "engine/backend/cpu/weight_profiling.h"
 #include "engine/base/available_cores.h"
@@ -50,6 +51,7 @@ class CpuBackend : public Backend {
         max_rows_(max_rows),
         linear_(LinearKernelsFor(simd)),
         elementwise_(ElementwiseKernelsFor(simd)),
+        bounding_(SelectionKernelsFor(simd)),
         pool_(device_.threads),
         stored_(linear_, pool_),
         selection_(simd, pool_),
@@ -161,6 +163,9 @@ class CpuBackend : public Backend {
 
   void RopeAndStore(const RopeAndStoreArgs& args) override {
     ForRows(args.qkv.rows, [&](int64_t row) { RopeAndStoreRow(args, row); });
+    if (args.kv.key_bounds != nullptr) {
+      StorePageBounds(bounding_, args.kv, args.kv_slots, pool_);
+    }
   }
 
   void Select(const SelectArgs& args) override { selection_.Run(args); }
@@ -275,6 +280,7 @@ class CpuBackend : public Backend {
   const int max_rows_;
   const LinearKernels& linear_;
   const ElementwiseKernels& elementwise_;
+  const SelectionKernels& bounding_;  // of keys
   ThreadPool pool_;
   StoredProducts stored_;
   std::optional<IntegerProducts> integer_;

@@ -192,9 +192,42 @@ void AddRows(const std::byte* rows, DType dtype, int count, int64_t depth,
   }
 }
 
+template <typename Element>
+void BoundRowsOf(const Element* rows, int count, int64_t depth, float* greatest,
+                 float* least) {
+  const hn::CappedTag<float, 8> d;
+  using V = hn::Vec<decltype(d)>;
+  for (int64_t i = 0; i < depth; i += static_cast<int64_t>(hn::Lanes(d))) {
+    V most = LoadFloats(d, rows + i);
+    V fewest = most;
+    // Comparisons may lose what is no number; 0 times it stays.
+    V nothing = hn::Zero(d);
+    for (int r = 0; r < count; ++r) {
+      const V value = LoadFloats(d, rows + r * depth + i);
+      most = hn::Max(most, value);
+      fewest = hn::Min(fewest, value);
+      nothing = hn::MulAdd(value, hn::Zero(d), nothing);
+    }
+    hn::StoreU(hn::Add(most, nothing), d, greatest + i);
+    hn::StoreU(hn::Add(fewest, nothing), d, least + i);
+  }
+}
+
+void BoundRows(const std::byte* rows, DType dtype, int count, int64_t depth,
+               float* greatest, float* least) {
+  if (dtype == DType::kBF16) {
+    BoundRowsOf(reinterpret_cast<const hwy::bfloat16_t*>(rows), count, depth,
+                greatest, least);
+  } else {
+    BoundRowsOf(reinterpret_cast<const float*>(rows), count, depth, greatest,
+                least);
+  }
+}
+
 const SelectionKernels& TargetSelectionKernels() {
   static constexpr SelectionKernels kKernels = {
-      &Multiply, &CapValues, &Summarise, &AddShares, &AddWeights, &AddRows};
+      &Multiply,   &CapValues, &Summarise, &AddShares,
+      &AddWeights, &AddRows,   &BoundRows};
   return kKernels;
 }
 

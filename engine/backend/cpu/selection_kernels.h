@@ -47,6 +47,11 @@ struct SelectionKernels {
   // or kBF16.
   void (*add_rows)(const std::byte* rows, DType dtype, int count, int64_t depth,
                    float* sum, float* unit_sum);
+  // greatest[i] and least[i] become those of element i of `count` rows of
+  // `depth` elements, one after the other; no number if one of them is none or
+  // infinite. REQUIRES: depth is a multiple of 8; dtype is kF32 or kBF16.
+  void (*bound_rows)(const std::byte* rows, DType dtype, int count,
+                     int64_t depth, float* greatest, float* least);
 };
 
 // The best path up to `level`.

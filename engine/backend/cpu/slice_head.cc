@@ -1,6 +1,7 @@
 #include "engine/backend/cpu/slice_head.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <variant>
 
@@ -55,6 +56,9 @@ struct SliceHead::Preparing {
              head.keys_);
   }
 
+  // The bounds were taken when the keys were stored.
+  void operator()(const PageBoundRule&) const {}
+
   void Score(const SliceRows& rows, int32_t blocks) const {
     PoolQueries(kernels, args, rows, kv_head, scratch.pooling);
     PooledScores(kernels, args, head.keys_, blocks, kNoGate, scratch.pooling,
@@ -93,7 +97,7 @@ struct SliceHead::Choosing {
     if (std::any_of(alike.begin(), alike.end(), [&](float similarity) {
           return similarity < rule.similarity;
         })) {
-      for (int32_t b = 0; b < blocks; ++b) scratch.choice.Force(b);
+      ForceRange(0, blocks);
       return;
     }
     for (int32_t b = 0; b < blocks; ++b) {
@@ -102,6 +106,29 @@ struct SliceHead::Choosing {
     PooledScores(kernels, args, head.keys_, blocks, rule.similarity,
                  scratch.pooling, scratch.scores);
     scratch.choice.TakeMass(scratch.scores, rule.mass, Crossing::kIncluded);
+  }
+
+  void operator()(const PageBoundRule& rule) const {
+    const int32_t blocks = QueryBlock(tile, kPageTokens) + 1;
+    if (blocks <= rule.blocks) {
+      ForceRange(0, blocks);
+      return;
+    }
+    ForceRange(0, std::min(rule.first_blocks, blocks));
+    ForceRange(std::max(blocks - rule.last_blocks, 0), blocks);
+    PageBoundScores(kernels, args, RowsOf(tile), kv_head, blocks - 1,
+                    scratch.page_bounds, scratch.scores);
+    scratch.scores.push_back(0.0f);  // its own, which is chosen
+    if (std::all_of(scratch.scores.begin(), scratch.scores.end(),
+                    [](float score) { return std::isfinite(score); })) {
+      scratch.choice.TakeBest(scratch.scores, rule.blocks);
+    } else {
+      ForceRange(0, blocks);
+    }
+  }
+
+  void ForceRange(int32_t begin, int32_t end) const {
+    for (int32_t b = begin; b < end; ++b) scratch.choice.Force(b);
   }
 };
 

@@ -7,6 +7,7 @@
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/antidiagonal_scores.h"
 #include "engine/backend/cpu/last_row_sums.h"
+#include "engine/backend/cpu/page_bounds.h"
 #include "engine/backend/cpu/pooled_blocks.h"
 #include "engine/backend/cpu/selection_kernels.h"
 #include "engine/backend/cpu/slice_rows.h"
@@ -23,6 +24,7 @@ struct SelectionScratch {
   LastRowScratch last_rows;
   AttentionSums sums;
   PoolingScratch pooling;
+  PageBoundScratch page_bounds;
   std::vector<float> scores;  // [blocks]
   BlockChoice choice;
 };

@@ -57,6 +57,8 @@ TEST(ParseAttentionTest, EveryTypeOfParameterArrives) {
                 .similarity_gated()
                 .similarity(),
             -0.5f);
+  EXPECT_EQ(Parsed("quest:budget_tokens=9").pattern().quest().budget_tokens(),
+            9);
   EXPECT_EQ(Parsed("sliding_window:window_tokens=-5")
                 .pattern()
                 .sliding_window()

@@ -1,5 +1,6 @@
 // Norm, activation, rotation and storage against double precision.
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <random>
@@ -192,6 +193,9 @@ TEST_P(RowOperationsTest, SwiGluSaturatesAndKeepsNan) {
   EXPECT_TRUE(std::isnan(output[6]));
 }
 
+// Slots that fill the first page, whose other keys are as they were.
+constexpr int64_t kOthers[] = {30, 64, 63};
+
 // Two query heads and one KV head of `head_dim`, three rows.
 struct RopeCase {
   explicit RopeCase(int head_dim, DType dtype)
@@ -265,6 +269,65 @@ TEST_P(RowOperationsTest, RopeRotatesPairsAndStoresAtTheSlot) {
           ASSERT_NEAR(rope.Stored(rope.values, slot + i), value,
                       stored * std::abs(value));
         }
+      }
+    }
+  }
+}
+
+// The second row is the first page's first key, the third its last.
+TEST_P(RowOperationsTest, StoringAPagesLastKeyTakesItsBoundsFromAllItsKeys) {
+  for (const int head_dim : {8, 24, 64, 80}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      SCOPED_TRACE(testing::Message() << head_dim << DTypeName(dtype));
+      RopeCase rope(head_dim, dtype);
+      const std::vector<float> old = RandomFloats(64 * head_dim, 9, 1.0f);
+      for (int i = 0; i < 64 * head_dim; ++i) {
+        if (dtype == DType::kF32) {
+          reinterpret_cast<float*>(rope.keys.data())[i] = old[i];
+        } else {
+          reinterpret_cast<uint16_t*>(rope.keys.data())[i] =
+              FloatToBFloat16(old[i]);
+        }
+      }
+      // What a page had before must not show, be it greater or no number.
+      for (const std::byte poison : {std::byte{0x7E}, std::byte{0xFF}}) {
+        std::vector<std::byte> bounds(2 * 2 * head_dim * BlockBytes(dtype),
+                                      poison);
+        rope.args.kv.key_bounds = bounds.data();
+        backend().RopeAndStore(rope.args);
+        for (int i = 0; i < head_dim; ++i) {
+          float greatest = -kInfinity;
+          float least = kInfinity;
+          for (int key = 0; key < 64; ++key) {
+            const float stored = rope.Stored(rope.keys, key * head_dim + i);
+            greatest = std::max(greatest, stored);
+            least = std::min(least, stored);
+          }
+          EXPECT_EQ(rope.Stored(bounds, i), greatest);
+          EXPECT_EQ(rope.Stored(bounds, head_dim + i), least);
+        }
+        // The other page is not full.
+        for (size_t i = bounds.size() / 2; i < bounds.size(); ++i) {
+          EXPECT_EQ(bounds[i], poison);
+        }
+      }
+    }
+  }
+}
+
+// Else a page with such a key could be left out, and nobody would know.
+TEST_P(RowOperationsTest, BoundsOfKeysThatAreNoNumbersAreNone) {
+  for (const float bad : {kNan, kInfinity, -kInfinity}) {
+    for (const int key : {0, 1, 62}) {
+      RopeCase rope(8, DType::kF32);
+      reinterpret_cast<float*>(rope.keys.data())[key * 8 + 3] = bad;
+      std::vector<std::byte> bounds(2 * 2 * 8 * 4);
+      rope.args.kv.key_bounds = bounds.data();
+      rope.args.kv_slots = kOthers;
+      backend().RopeAndStore(rope.args);
+      for (int i = 0; i < 8; ++i) {
+        EXPECT_EQ(std::isnan(rope.Stored(bounds, i)), i == 3);
+        EXPECT_EQ(std::isnan(rope.Stored(bounds, 8 + i)), i == 3);
       }
     }
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -23,6 +24,7 @@ SelectionBatch::SelectionBatch(const Shape& shape, std::vector<Slice> slices,
       selected_(shape.kv_heads) {
   AllocatePages();
   FillKv();
+  FillBounds();
   for (size_t s = 0; s < slices_.size(); ++s) AddTiles(s);
   selections_.resize(base_.layout().list_of.size(), {.rule = 0});
   const int64_t width =
@@ -44,7 +46,8 @@ const SelectArgs& SelectionBatch::args() {
               .dtype = shape_.kv_dtype,
               .pages = static_cast<int32_t>(page_count_),
               .kv_heads = shape_.kv_heads,
-              .head_dim = shape_.head_dim};
+              .head_dim = shape_.head_dim,
+              .key_bounds = key_bounds_.data()};
   args_.base = &base_.layout();
   args_.rules = rules_;
   args_.selections = selections_;
@@ -78,6 +81,18 @@ void SelectionBatch::AlignKeys(size_t slice, int block) {
       for (float& element : key) element += 0.05f * normal(random_);
       Store(key, FirstElement(slice, position, head), keys_);
     }
+  }
+  FillBounds();
+}
+
+void SelectionBatch::PoisonBlock(size_t slice, int block, int kv_head) {
+  const std::vector<float> nothing(shape_.head_dim,
+                                   std::numeric_limits<float>::quiet_NaN());
+  for (int offset = 0; offset < kPageTokens; ++offset) {
+    const int64_t first =
+        FirstElement(slice, block * kPageTokens + offset, kv_head);
+    Store(nothing, first, keys_);
+    Store(nothing, first, values_);
   }
 }
 
@@ -142,6 +157,39 @@ void SelectionBatch::FillKv() {
         Store(vector, first, keys_);
         Draw(vector.data());
         Store(vector, first, values_);
+      }
+    }
+  }
+}
+
+void SelectionBatch::FillBounds() {
+  const int head_dim = shape_.head_dim;
+  key_bounds_.assign(page_count_ * shape_.kv_heads * 2 * head_dim *
+                         BlockBytes(shape_.kv_dtype),
+                     std::byte{0xFF});
+  const auto element = [&](int64_t index) {
+    return shape_.kv_dtype == DType::kBF16
+               ? BFloat16ToFloat(
+                     reinterpret_cast<const uint16_t*>(keys_.data())[index])
+               : reinterpret_cast<const float*>(keys_.data())[index];
+  };
+  for (size_t s = 0; s < slices_.size(); ++s) {
+    for (int block = 0; (block + 1) * kPageTokens <= slices_[s].length;
+         ++block) {
+      for (int head = 0; head < shape_.kv_heads; ++head) {
+        const int64_t first = FirstElement(s, block * kPageTokens, head);
+        std::vector<float> greatest, least;
+        for (int i = 0; i < head_dim; ++i) {
+          std::vector<float> of_keys;
+          for (int offset = 0; offset < kPageTokens; ++offset) {
+            of_keys.push_back(element(first + offset * head_dim + i));
+          }
+          greatest.push_back(*std::max_element(of_keys.begin(), of_keys.end()));
+          least.push_back(*std::min_element(of_keys.begin(), of_keys.end()));
+        }
+        const int64_t bounds = first / kPageTokens * 2;
+        Store(greatest, bounds, key_bounds_);
+        Store(least, bounds + head_dim, key_bounds_);
       }
     }
   }

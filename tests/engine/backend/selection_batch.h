@@ -12,7 +12,8 @@ namespace sparseserve {
 
 // Slices of random queries and keys whose tiles all follow one rule. Queries
 // and keys share a few directions, so that blocks differ in weight. KV memory
-// that no position owns is NaN, as a reused page's might be.
+// that no position owns, and bounds of pages that are not full, are NaN, as a
+// reused page's might be.
 class SelectionBatch {
  public:
   struct Shape {
@@ -48,6 +49,8 @@ class SelectionBatch {
   std::vector<float>& queries() { return queries_; }
   // Draws the keys of a block of a slice from one direction, with little noise.
   void AlignKeys(size_t slice, int block);
+  // Makes NaN of a block's keys and values, but not of its bounds.
+  void PoisonBlock(size_t slice, int block, int kv_head);
 
   // Blocks of a list, full and partial, ascending.
   static std::vector<int32_t> Blocks(const BlockLayout& layout, size_t tile,
@@ -58,6 +61,8 @@ class SelectionBatch {
   // One head's vector: noise, and often one of eight directions.
   void Draw(float* to);
   void FillKv();
+  // Of every full page.
+  void FillBounds();
   int64_t FirstElement(size_t slice, int position, int kv_head) const;
   void Store(const std::vector<float>& vector, int64_t first,
              std::vector<std::byte>& to) const;
@@ -71,7 +76,7 @@ class SelectionBatch {
   int64_t page_count_ = 0;
   std::vector<std::vector<PageId>> tables_;
   std::vector<absl::Span<const PageId>> spans_;
-  std::vector<std::byte> keys_, values_;
+  std::vector<std::byte> keys_, values_, key_bounds_;
   std::vector<HeadSelection> selections_;
   std::vector<float> queries_;
   int64_t rows_ = 0;

@@ -145,6 +145,72 @@ TEST_P(SliceSelectionTest, SimilarityEqualsItsOracle) {
   }
 }
 
+// Prompt rows are no different from output rows, but for their number.
+TEST_P(SliceSelectionTest, PageBoundsEqualTheirOracle) {
+  for (const PageBoundRule& rule :
+       {PageBoundRule{3, 0, 0}, PageBoundRule{4, 1, 1}, PageBoundRule{5, 2, 2},
+        PageBoundRule{1, 0, 3}, PageBoundRule{6, 1, 1}}) {
+    SCOPED_TRACE(::testing::Message()
+                 << rule.blocks << " blocks, " << rule.first_blocks << " and "
+                 << rule.last_blocks);
+    Batch batch(kModelShape,
+                {{640, 1}, {641, 1}, {703, 1}, {704, 1}, {500, 3}, {400, 20}},
+                rule, 29);
+    backend().Select(batch.args());
+    const Tally tally = ExpectEqualsOracle(batch);
+    EXPECT_GT(tally.left, 30);
+    EXPECT_LE(tally.open, 2);
+    for (int head = 0; head < 3; ++head) {
+      EXPECT_EQ(Batch::Blocks(batch.selected(), 2, head).size(),
+                std::max({rule.blocks, rule.first_blocks + rule.last_blocks,
+                          1 + rule.last_blocks}));
+    }
+  }
+}
+
+TEST_P(SliceSelectionTest, OfEqualBoundsTheFirstAreChosen) {
+  Batch batch(kModelShape, {{640, 1}}, PageBoundRule{5, 1, 1}, 30);
+  std::fill(batch.queries().begin(), batch.queries().end(), 0.0f);
+  backend().Select(batch.args());
+  for (int head = 0; head < 3; ++head) {
+    EXPECT_THAT(Batch::Blocks(batch.selected(), 0, head),
+                ElementsAre(0, 1, 2, 3, 9));
+  }
+}
+
+// The rest of the context may be anything: neither it nor what its pages held
+// before is read.
+TEST_P(SliceSelectionTest, OutputRowsReadChosenPagesAndBoundsAlone) {
+  Batch batch(kModelShape, {{700, 1}}, PageBoundRule{4, 1, 2}, 31);
+  const auto attend = [&] {
+    const SelectArgs& args = batch.args();
+    backend().Select(args);
+    std::vector<float> output(args.heads * args.kv.head_dim);
+    AttentionArgs attention;
+    attention.queries = args.queries;
+    attention.heads = args.heads;
+    attention.kv = args.kv;
+    attention.pages = args.pages;
+    attention.scale = args.scale;
+    attention.layout = &batch.selected();
+    attention.output = {output.data(), 1, args.heads * args.kv.head_dim};
+    backend().Attention(attention);
+    return output;
+  };
+  const std::vector<float> before = attend();
+  for (int head = 0; head < 3; ++head) {
+    const std::vector<int32_t> blocks =
+        Batch::Blocks(batch.selected(), 0, head);
+    ASSERT_EQ(blocks.size(), 4);
+    for (int block = 0; block < 11; ++block) {
+      if (!std::binary_search(blocks.begin(), blocks.end(), block)) {
+        batch.PoisonBlock(0, block, head);
+      }
+    }
+  }
+  EXPECT_EQ(attend(), before);
+}
+
 TEST_P(SliceSelectionTest, ChoicesEqualTheirOraclesForEveryShape) {
   for (const Batch::Shape& shape : {Batch::Shape{9, 3, 64, DType::kBF16},
                                     Batch::Shape{2, 2, 128, DType::kF32},
@@ -156,7 +222,8 @@ TEST_P(SliceSelectionTest, ChoicesEqualTheirOraclesForEveryShape) {
          {SelectionRule(VerticalSlashRule{64, 31, 1}),
           SelectionRule(FlexPrefillRule{0.4f, 0.0f, 1}),
           SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
-          SelectionRule(SimilarityRule{-1.0f, 0.4f})}) {
+          SelectionRule(SimilarityRule{-1.0f, 0.4f}),
+          SelectionRule(PageBoundRule{3, 1, 1})}) {
       SCOPED_TRACE(::testing::Message()
                    << "rule " << rule.index() << ", " << shape.heads << "/"
                    << shape.kv_heads << "x" << shape.head_dim << " of "
@@ -215,7 +282,8 @@ TEST_P(SliceSelectionTest, SliceChoosesTheSameAloneAndInABatch) {
        {SelectionRule(VerticalSlashRule{64, 40, 110}),
         SelectionRule(FlexPrefillRule{0.4f, 0.0f, 1}),
         SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
-        SelectionRule(SimilarityRule{-1.0f, 0.4f})}) {
+        SelectionRule(SimilarityRule{-1.0f, 0.4f}),
+        SelectionRule(PageBoundRule{3, 1, 1})}) {
     // The second slice's pages, keys and queries are drawn last, so they differ
     // between two batches; those of this one stay as they are.
     Batch batch(kModelShape, {{500, 500}, {400, 400}}, rule, 27);
@@ -244,7 +312,11 @@ TEST_P(SliceSelectionTest, BoundsOfParametersKeepEverythingOrTheEndsAlone) {
         SelectionRule(FlexPrefillRule{1.0f, 10.0f, 0}),
         SelectionRule(FlexPrefillRule{0.1f, 10.0f, kMost}),
         SelectionRule(SimilarityRule{-1.0f, 1.0f}),
-        SelectionRule(SimilarityRule{1.0f, 0.1f})}) {
+        SelectionRule(SimilarityRule{1.0f, 0.1f}),
+        SelectionRule(PageBoundRule{6, 0, 0}),
+        SelectionRule(PageBoundRule{kMost, kMost, kMost}),
+        SelectionRule(PageBoundRule{1, kMost, 0}),
+        SelectionRule(PageBoundRule{1, 0, kMost})}) {
     SCOPED_TRACE(rule.index());
     Batch batch(kModelShape, {{333, 333}}, rule, 28);
     backend().Select(batch.args());
@@ -253,7 +325,8 @@ TEST_P(SliceSelectionTest, BoundsOfParametersKeepEverythingOrTheEndsAlone) {
   for (const SelectionRule& rule :
        {SelectionRule(VerticalSlashRule{64, 1, 1}),
         SelectionRule(FlexPrefillRule{1e-20f, 10.0f, 0}),
-        SelectionRule(SimilarityRule{-1.0f, 1e-20f})}) {
+        SelectionRule(SimilarityRule{-1.0f, 1e-20f}),
+        SelectionRule(PageBoundRule{1, 0, 0})}) {
     SCOPED_TRACE(rule.index());
     Batch batch(kModelShape, {{320, 320}}, rule, 28);
     backend().Select(batch.args());
@@ -268,7 +341,8 @@ TEST_P(SliceSelectionTest,
         SelectionRule(FlexPrefillRule{0.2f, 0.0f, 0}),
         SelectionRule(FlexPrefillRule{0.2f, 10.0f, 0}),
         SelectionRule(SimilarityRule{-1.0f, 0.2f}),
-        SelectionRule(SimilarityRule{0.01f, 0.2f})}) {
+        SelectionRule(SimilarityRule{0.01f, 0.2f}),
+        SelectionRule(PageBoundRule{3, 1, 1})}) {
     SCOPED_TRACE(rule.index());
     Batch clean(kModelShape, {{320, 64}, {320, 64}}, rule, 9);
     Batch poisoned(kModelShape, {{320, 64}, {320, 64}}, rule, 9);

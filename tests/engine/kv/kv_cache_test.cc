@@ -40,6 +40,28 @@ TEST(KvCacheTest, LayersLieSideBySideAndFillTheMemory) {
   }
 }
 
+TEST(KvCacheTest, BoundsOfKeysLieBehindAllLayersAndCount) {
+  const auto backend = CreateBackend({.threads = 1});
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  KvCache::Shape shape = kShape;
+  shape.bounds_keys = true;
+  const int64_t page = 3 * 2 * 2 * kPageTokens * 8 * 2;
+  EXPECT_EQ(KvCache::PageBytes(shape), page + page / kPageTokens);
+  const auto plain = KvCache::Create(**backend, kShape, 5);
+  EXPECT_EQ(plain->Layer(0).key_bounds, nullptr);
+  const auto cache = KvCache::Create(**backend, shape, 5);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_EQ(cache->bytes(), 5 * KvCache::PageBytes(shape));
+  std::byte* expected = cache->Layer(0).keys + 5 * page;
+  for (int layer = 0; layer < 3; ++layer) {
+    const KvLayerView view = cache->Layer(layer);
+    EXPECT_EQ(view.keys, cache->Layer(0).keys + layer * 5 * page / 3);
+    EXPECT_EQ(view.key_bounds, expected);
+    expected += 5 * 2 * 2 * 8 * 2;
+  }
+  EXPECT_EQ(expected, cache->Layer(0).keys + cache->bytes());
+}
+
 // Memory that this process has touched.
 int64_t ResidentBytes() {
   std::ifstream statm("/proc/self/statm");

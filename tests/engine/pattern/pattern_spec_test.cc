@@ -26,6 +26,7 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(VerticalSlashPattern()), "vertical_slash");
   EXPECT_EQ(PatternName(FlexPrefillPattern()), "flex_prefill");
   EXPECT_EQ(PatternName(SimilarityGatedPattern()), "similarity_gated");
+  EXPECT_EQ(PatternName(QuestPattern()), "quest");
 }
 
 TEST(PatternSpecTest, EveryKindIsListedOnce) {
@@ -41,17 +42,27 @@ TEST(PatternSpecTest, EveryKindIsListedOnce) {
 }
 
 TEST(PatternSpecTest, DefaultsAndLimitsPass) {
-  const PatternSpec kGood[] = {
-      DensePattern(),           SlidingWindowPattern(),
-      SinkWindowPattern(),      SinkWindowPattern{0, 1},
-      TriShapePattern(),        TriShapePattern{0, 1, 0},
-      StridedPattern(),         StridedPattern{1},
-      FixedPattern(),           FixedPattern{1, 1},
-      FixedPattern{128, 32, 3}, FixedPattern{100, 30, 2},
-      DilatedWindowPattern(),   DilatedWindowPattern{1, 1},
-      ChunkedLocalPattern(),    ChunkedLocalPattern{1},
-      XAttentionPattern(),      VerticalSlashPattern(),
-      FlexPrefillPattern(),     SimilarityGatedPattern()};
+  const PatternSpec kGood[] = {DensePattern(),
+                               SlidingWindowPattern(),
+                               SinkWindowPattern(),
+                               SinkWindowPattern{0, 1},
+                               TriShapePattern(),
+                               TriShapePattern{0, 1, 0},
+                               StridedPattern(),
+                               StridedPattern{1},
+                               FixedPattern(),
+                               FixedPattern{1, 1},
+                               FixedPattern{128, 32, 3},
+                               FixedPattern{100, 30, 2},
+                               DilatedWindowPattern(),
+                               DilatedWindowPattern{1, 1},
+                               ChunkedLocalPattern(),
+                               ChunkedLocalPattern{1},
+                               XAttentionPattern(),
+                               VerticalSlashPattern(),
+                               FlexPrefillPattern(),
+                               SimilarityGatedPattern(),
+                               QuestPattern()};
   for (const PatternSpec& pattern : kGood) {
     EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
@@ -67,7 +78,9 @@ TEST(PatternSpecTest, DefaultsAndLimitsPass) {
         PatternSpec(FlexPrefillPattern{1e-30f, 0.0f, 0, 0}),
         PatternSpec(FlexPrefillPattern{1.0f, 1e30f, most, most}),
         PatternSpec(SimilarityGatedPattern{-1.0f, 1e-30f, 0}),
-        PatternSpec(SimilarityGatedPattern{1.0f, 1.0f, most})}) {
+        PatternSpec(SimilarityGatedPattern{1.0f, 1.0f, most}),
+        PatternSpec(QuestPattern{1, 0, 1, 0}),
+        PatternSpec(QuestPattern{most, most, most, most})}) {
     EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
 }
@@ -149,6 +162,14 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
        "similarity_gated: threshold is 0; allowed: above 0 to 1"},
       {SimilarityGatedPattern{.dense_layers = -1},
        "similarity_gated: dense_layers is -1; allowed: 0 or more"},
+      {QuestPattern{.budget_tokens = 0},
+       "quest: budget_tokens is 0; allowed: 1 or more"},
+      {QuestPattern{.sink_tokens = -1},
+       "quest: sink_tokens is -1; allowed: 0 or more"},
+      {QuestPattern{.window_tokens = 0},
+       "quest: window_tokens is 0; allowed: 1 or more"},
+      {QuestPattern{.dense_layers = -1},
+       "quest: dense_layers is -1; allowed: 0 or more"},
   };
   for (const auto& bad : kCases) {
     const absl::Status status = CheckPattern(bad.pattern);
@@ -245,6 +266,25 @@ TEST(PatternSpecTest, PromptsOfPatternsThatChooseByTheirEndCannotBeCut) {
     EXPECT_TRUE(traits.rules_prefill);
     EXPECT_FALSE(traits.rules_decode);
   }
+}
+
+TEST(PatternSpecTest, QuestChoosesSoManyBlocksForOutputRows) {
+  const PatternSpec pattern = QuestPattern{129, 1, 64, 3};
+  const PatternSelection selection = SelectionOf(pattern);
+  const auto& rule = std::get<PageBoundRule>(*selection.rule);
+  EXPECT_EQ(rule.blocks, 3);
+  EXPECT_EQ(rule.first_blocks, 1);
+  EXPECT_EQ(rule.last_blocks, 1);
+  EXPECT_EQ(selection.phase, Phase::kDecode);
+  EXPECT_EQ(selection.first_layer, 3);
+  EXPECT_FALSE(selection.is_last_block_dense);
+  const PatternTraits traits = TraitsOf(pattern);
+  EXPECT_TRUE(traits.is_selection_causal);
+  EXPECT_EQ(traits.chunk_border_tokens, 1);
+  EXPECT_FALSE(traits.is_trained_in);
+  EXPECT_TRUE(traits.is_time_predictable);
+  EXPECT_FALSE(traits.rules_prefill);
+  EXPECT_TRUE(traits.rules_decode);
 }
 
 }  // namespace

@@ -83,11 +83,13 @@ TEST(DecideTest, OutputAfterATriShapedPromptIsDense) {
   EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 15);
 }
 
-TEST(PatternDecisionTest, APatternOfOutputAloneIsReportedByItsOutput) {
-  PatternDecision decision;
-  decision.traits.rules_prefill = false;
-  decision.heads[static_cast<int>(Phase::kDecode)][1] = 7;
-  EXPECT_EQ(decision.ruled_heads()[1], 7);
+TEST(DecideTest, APatternOfOutputAloneIsReportedByItsOutput) {
+  const PatternSpec pattern = QuestPattern{.dense_layers = 1};
+  const PatternDecision decision = Decide("", pattern, Model());
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, DensePattern()), 15);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, pattern), 12);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 3);
+  EXPECT_EQ(decision.ruled_heads()[pattern.index()], 12);
 }
 
 TEST(WhyUnsupportedTest, WindowsAreOnlyForCheckpointsTrainedWithThem) {
@@ -105,7 +107,7 @@ TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
   for (const PatternSpec& pattern :
        {PatternSpec(XAttentionPattern()), PatternSpec(VerticalSlashPattern()),
         PatternSpec(FlexPrefillPattern()),
-        PatternSpec(SimilarityGatedPattern())}) {
+        PatternSpec(SimilarityGatedPattern()), PatternSpec(QuestPattern())}) {
     EXPECT_EQ(WhyUnsupported(pattern, Model()), "");
     EXPECT_EQ(WhyUnsupported(pattern, Gemma()), "");
     EXPECT_THAT(WhyUnsupported(pattern, Mistral()),
@@ -129,10 +131,10 @@ std::vector<std::string_view> SupportedNames(const ModelInfo& model) {
 
 TEST(SupportedPatternsTest, FollowTheCheckpoint) {
   for (const ModelInfo& model : {Model(), Gemma()}) {
-    EXPECT_THAT(
-        SupportedNames(model),
-        ElementsAre("dense", "sink_window", "tri_shape", "xattention",
-                    "vertical_slash", "flex_prefill", "similarity_gated"));
+    EXPECT_THAT(SupportedNames(model),
+                ElementsAre("dense", "sink_window", "tri_shape", "xattention",
+                            "vertical_slash", "flex_prefill",
+                            "similarity_gated", "quest"));
   }
   EXPECT_THAT(
       SupportedNames(Mistral()),

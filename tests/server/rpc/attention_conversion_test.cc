@@ -71,6 +71,9 @@ TEST(ConvertPatternTest, EveryParameterArrives) {
   EXPECT_EQ(Converted("similarity_gated { similarity: 0.5 threshold: 0.25 "
                       "dense_layers: 0 last_block_dense: false }"),
             PatternSpec(SimilarityGatedPattern{0.5f, 0.25f, 0, false}));
+  EXPECT_EQ(Converted("quest { budget_tokens: 5 sink_tokens: 0 "
+                      "window_tokens: 6 dense_layers: 0 }"),
+            PatternSpec(QuestPattern{5, 0, 6, 0}));
   EXPECT_EQ(Converted("sink_window { sink_tokens: 0 window_tokens: 9 }"),
             PatternSpec(SinkWindowPattern{0, 9}));
   EXPECT_EQ(Converted("tri_shape { sink_tokens: 0 window_tokens: 9 "
@@ -108,7 +111,7 @@ constexpr BadPattern kBadPatterns[] = {
     {"", "p",
      "must be one of dense, sliding_window, sink_window, tri_shape, strided, "
      "fixed, dilated_window, chunked_local, xattention, vertical_slash, "
-     "flex_prefill, similarity_gated"},
+     "flex_prefill, similarity_gated, quest"},
     {"sink_window { window_tokens: 0 }", "p.sink_window.window_tokens",
      "is 0, must be 1 or more"},
     {"tri_shape { dense_blocks: -1 }", "p.tri_shape.dense_blocks",
@@ -151,6 +154,8 @@ constexpr BadPattern kBadPatterns[] = {
      "is 1.5, must be above 0 to 1"},
     {"similarity_gated { similarity: 2 }", "p.similarity_gated.similarity",
      "is 2, must be -1 to 1"},
+    {"quest { budget_tokens: 0 }", "p.quest.budget_tokens",
+     "is 0, must be 1 or more"},
 };
 
 class BadPatternTest : public ::testing::TestWithParam<BadPattern> {};

@@ -1,0 +1,273 @@
+// Patterns that choose an output row's blocks by scores, through the engine's
+// door.
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/pattern/attention_choice.h"
+#include "engine/pattern/pattern_map.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/tiny_engine.h"
+
+namespace sparseserve {
+namespace {
+
+using ::testing::HasSubstr;
+using testing::MakeEngine;
+using testing::NextSlice;
+using testing::RandomTokens;
+using testing::Stream;
+using testing::TinyModel;
+
+// The prompt ends inside block 5, the output in block 7.
+constexpr int kPromptTokens = 330;
+constexpr int kTokens = 460;
+constexpr int kHeads = 4;
+constexpr int kLayers = 2;
+
+AttentionChoice Choice(int budget_blocks) {
+  return {QuestPattern{.budget_tokens = budget_blocks * kPageTokens,
+                       .sink_tokens = 64,
+                       .window_tokens = 64,
+                       .dense_layers = 1}};
+}
+
+struct Outcome {
+  std::vector<float> logits;  // [tokens, vocab]
+  AttentionBlocks prompt;
+  AttentionBlocks output;
+  std::vector<float> recall;  // [output tokens, layers, heads] if measured
+};
+
+struct Way {
+  const AttentionChoice* choice = nullptr;
+  int chunk = kPromptTokens;  // of the prompt
+  PageId first_page = 0;
+  bool measures_recall = false;
+};
+
+// Runs a prompt in chunks, and the tokens behind it one by one.
+Outcome Generate(Engine& engine, const std::vector<TokenId>& tokens,
+                 const Way& way) {
+  Stream stream(tokens, way.first_page);
+  Outcome outcome;
+  const std::vector<int32_t> rows = {0};
+  while (stream.done < static_cast<int>(tokens.size())) {
+    const bool is_prompt = stream.done < kPromptTokens;
+    const int count =
+        is_prompt ? std::min(way.chunk, kPromptTokens - stream.done) : 1;
+    std::vector<float> logits;
+    std::vector<float> recall(kLayers * kHeads);
+    StepPlan plan;
+    plan.slices.push_back(NextSlice(stream, count, logits));
+    plan.slices[0].phase = is_prompt ? Phase::kPrefill : Phase::kDecode;
+    plan.slices[0].attention = way.choice;
+    if (way.measures_recall && !is_prompt) {
+      plan.slices[0].recall_rows = rows;
+      plan.slices[0].recall = absl::MakeSpan(recall);
+    }
+    const StepResult result = engine.Step(plan).value();
+    EXPECT_EQ(result.slices[0].status, absl::OkStatus());
+    AttentionBlocks& blocks = is_prompt ? outcome.prompt : outcome.output;
+    blocks.computed += result.slices[0].blocks.computed;
+    blocks.allowed += result.slices[0].blocks.allowed;
+    outcome.logits.insert(outcome.logits.end(), logits.begin(), logits.end());
+    if (!is_prompt) {
+      outcome.recall.insert(outcome.recall.end(), recall.begin(), recall.end());
+    }
+    stream.done += count;
+  }
+  return outcome;
+}
+
+std::vector<float> Rows(const std::vector<float>& logits, int begin, int end) {
+  return std::vector<float>(logits.begin() + begin * TinyModel::kVocabSize,
+                            logits.begin() + end * TinyModel::kVocabSize);
+}
+
+TEST(EngineDecodeSelectionTest, ABudgetOfTheWholeContextIsDenseToTheBit) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 1);
+  const AttentionChoice choice = Choice(8);
+  const Outcome all = Generate(*engine, tokens, {.choice = &choice});
+  EXPECT_EQ(all.logits, Generate(*engine, tokens, {}).logits);
+  EXPECT_EQ(all.output.computed, all.output.allowed);
+}
+
+TEST(EngineDecodeSelectionTest, OutputRowsVisitTheBudgetAndPromptsEverything) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 1);
+  const Outcome dense = Generate(*engine, tokens, {});
+  for (const int budget : {1, 2, 3, 6}) {
+    SCOPED_TRACE(budget);
+    const AttentionChoice choice = Choice(budget);
+    const Outcome chosen = Generate(*engine, tokens, {.choice = &choice});
+    EXPECT_EQ(chosen.prompt.computed, dense.prompt.computed);
+    EXPECT_EQ(Rows(chosen.logits, 0, kPromptTokens),
+              Rows(dense.logits, 0, kPromptTokens));
+    // Two KV heads: layer 0 sees all; layer 1 the budget, but never less than
+    // the first block and the row's own.
+    int64_t computed = 0;
+    for (int position = kPromptTokens; position < kTokens; ++position) {
+      const int blocks = position / kPageTokens + 1;
+      computed += 2 * (blocks + std::min(blocks, std::max(budget, 2)));
+    }
+    EXPECT_EQ(chosen.output.computed, computed);
+    EXPECT_EQ(chosen.output.allowed, dense.output.allowed);
+    EXPECT_NE(Rows(chosen.logits, kPromptTokens, kTokens),
+              Rows(dense.logits, kPromptTokens, kTokens));
+  }
+}
+
+// Bounds of pages are the same, whichever steps filled them.
+TEST(EngineDecodeSelectionTest, OutputIsTheSameHoweverThePromptWasCut) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 2);
+  const AttentionChoice choice = Choice(3);
+  const Outcome whole = Generate(*engine, tokens, {.choice = &choice});
+  for (const int chunk : {1, 50, 64, 200}) {
+    SCOPED_TRACE(chunk);
+    EXPECT_EQ(
+        Generate(*engine, tokens, {.choice = &choice, .chunk = chunk}).logits,
+        whole.logits);
+  }
+}
+
+TEST(EngineDecodeSelectionTest, NothingOfAPagesFormerUseShows) {
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 3);
+  const AttentionChoice choice = Choice(3);
+  const Outcome fresh =
+      Generate(*MakeEngine(TinyModel()), tokens, {.choice = &choice});
+  const auto engine = MakeEngine(TinyModel());
+  // The same pages, full, half and with other choices.
+  Generate(*engine, RandomTokens(512, 4), {.choice = &choice});
+  Generate(*engine, RandomTokens(kPromptTokens + 3, 5), {});
+  EXPECT_EQ(Generate(*engine, tokens, {.choice = &choice}).logits,
+            fresh.logits);
+}
+
+// A poisoned sequence leaves NaN in its pages and their bounds.
+TEST(EngineDecodeSelectionTest, NotANumberInAPagesFormerUseDoesNotShow) {
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 3);
+  std::vector<TokenId> poisoned(512, 256);
+  const AttentionChoice choice = Choice(3);
+  const auto engine = MakeEngine({.tied = false, .poisoned_token = 256});
+  const Outcome fresh = Generate(*engine, tokens, {.choice = &choice});
+  Stream stream(poisoned, /*first_page=*/0);
+  std::vector<float> unused;
+  EXPECT_FALSE(
+      testing::SliceStatus(*engine, NextSlice(stream, 512, unused)).ok());
+  EXPECT_EQ(Generate(*engine, tokens, {.choice = &choice}).logits,
+            fresh.logits);
+}
+
+TEST(EngineDecodeSelectionTest, RowIsTheSameBesideOthers) {
+  const auto engine = MakeEngine(TinyModel());
+  const AttentionChoice choice = Choice(3);
+  const AttentionChoice tight = Choice(2);
+  const std::vector<TokenId> tokens = RandomTokens(kPromptTokens + 1, 4);
+  const std::vector<TokenId> others = RandomTokens(kPromptTokens + 1, 5);
+  const Outcome alone = Generate(*engine, tokens, {.choice = &choice});
+  const Outcome tight_alone =
+      Generate(*engine, others, {.choice = &tight, .first_page = 8});
+  const Outcome dense_alone = Generate(*engine, others, {.first_page = 16});
+  StepPlan plan;
+  std::vector<std::vector<float>> logits(3);
+  std::vector<Stream> streams = {{others, 16}, {tokens, 0}, {others, 8}};
+  const AttentionChoice* const choices[] = {nullptr, &choice, &tight};
+  for (int i = 0; i < 3; ++i) {
+    streams[i].done = kPromptTokens;
+    plan.slices.push_back(NextSlice(streams[i], 1, logits[i]));
+    plan.slices[i].attention = choices[i];
+  }
+  const StepResult result = engine->Step(plan).value();
+  const Outcome* const expected[] = {&dense_alone, &alone, &tight_alone};
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(logits[i],
+              Rows(expected[i]->logits, kPromptTokens, kPromptTokens + 1));
+    EXPECT_EQ(result.slices[i].blocks.computed, expected[i]->output.computed);
+  }
+}
+
+// In the first layer that selects queries and keys are those of the dense run,
+// so what a larger budget adds can only add weight.
+TEST(EngineDecodeSelectionTest, LargerBudgetsNeverHaveLessRecall) {
+  Engine::Options options = testing::ExactOptions();
+  options.measure_recall = true;
+  const auto engine = MakeEngine(TinyModel(), options);
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 6);
+  std::vector<float> before((kTokens - kPromptTokens) * kLayers * kHeads);
+  int risen = 0;
+  for (const int budget : {2, 3, 5, 8}) {
+    SCOPED_TRACE(budget);
+    const AttentionChoice choice = Choice(budget);
+    const Outcome outcome =
+        Generate(*engine, tokens, {.choice = &choice, .measures_recall = true});
+    ASSERT_EQ(outcome.recall.size(), before.size());
+    for (size_t i = 0; i < before.size(); ++i) {
+      const bool is_dense = i / kHeads % kLayers == 0 || budget == 8;
+      EXPECT_GE(outcome.recall[i], before[i] - 1e-5f);
+      EXPECT_LE(outcome.recall[i], 1 + 1e-5f);
+      if (is_dense) {
+        EXPECT_NEAR(outcome.recall[i], 1, 1e-5f);
+      }
+      risen += before[i] > 0 && outcome.recall[i] > before[i] + 1e-3f;
+    }
+    before = outcome.recall;
+  }
+  EXPECT_GT(risen, 300);
+}
+
+// Streaming heads (DuoAttention; LServe with chosen pages for the others): some
+// heads see sinks and a window in prompt and output, the others every key or
+// the best pages.
+TEST(EngineDecodeSelectionTest, StreamingHeadsStandBesideOthersInAMap) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 7);
+  const SinkWindowPattern streaming = {64, 65};
+  QuestPattern quest = std::get<QuestPattern>(Choice(3).pattern);
+  quest.dense_layers = 0;
+  const struct {
+    PatternSpec others;
+    int most_blocks;  // of an output row
+  } kCases[] = {{DensePattern(), 8}, {quest, 3}};
+  for (const auto& c : kCases) {
+    SCOPED_TRACE(PatternName(c.others));
+    const AttentionChoice choice = {
+        .map = std::make_shared<const PatternMap>(
+            PatternMap::Create({2, 2}, {streaming, c.others}, {0, 1, 1, 0})
+                .value())};
+    const Outcome outcome = Generate(*engine, tokens, {.choice = &choice});
+    // Of every layer one head sees the first block and the two that hold its
+    // latest 65 keys.
+    int64_t computed = 0;
+    for (int position = kPromptTokens; position < kTokens; ++position) {
+      const int blocks = position / kPageTokens + 1;
+      computed += 2 * (3 + std::min(blocks, c.most_blocks));
+    }
+    EXPECT_EQ(outcome.output.computed, computed);
+    EXPECT_LT(outcome.prompt.computed, outcome.prompt.allowed);
+    EXPECT_EQ(
+        Generate(*engine, tokens, {.choice = &choice, .chunk = 100}).logits,
+        outcome.logits);
+  }
+}
+
+TEST(EngineDecodeSelectionTest, BadChoicesFailTheirSliceByName) {
+  const auto engine = MakeEngine(TinyModel());
+  const AttentionChoice choice = {QuestPattern{.budget_tokens = 0}};
+  Stream stream(RandomTokens(4, 1), /*first_page=*/0);
+  std::vector<float> logits;
+  StepSlice slice = NextSlice(stream, 4, logits);
+  slice.attention = &choice;
+  const absl::Status status = testing::SliceStatus(*engine, slice);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("quest: budget_tokens is 0; allowed: 1 or more"));
+}
+
+}  // namespace
+}  // namespace sparseserve
