@@ -8,6 +8,8 @@ namespace {
 
 // Windows whose pairs of places make a table of megabytes a head.
 constexpr int32_t kMaxSwinWindow = 32;
+// Chunks to either side; published models have one on one side.
+constexpr int32_t kMaxNeighbours = 64;
 
 struct NameOf {
   std::string_view operator()(const LongformerPattern&) const {
@@ -53,9 +55,9 @@ struct Check {
     RETURN_IF_ERROR(Within("reformer_lsh: chunk_tokens", pattern.chunk_tokens,
                            1, kMaxEncoderTokens));
     RETURN_IF_ERROR(Within("reformer_lsh: chunks_before", pattern.chunks_before,
-                           0, kMaxEncoderTokens));
+                           0, kMaxNeighbours));
     return Within("reformer_lsh: chunks_after", pattern.chunks_after, 0,
-                  kMaxEncoderTokens);
+                  kMaxNeighbours);
   }
 };
 
