@@ -1,5 +1,7 @@
 #include "engine/layout/block_layout.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
 
@@ -119,6 +121,62 @@ absl::Status ValidatePredicate(const BlockLayout& layout, size_t tile_index,
   return absl::OkStatus();
 }
 
+// Of every partial block of the tile some row sees a key.
+absl::Status ValidateMasks(const BlockLayout& layout, size_t tile_index,
+                           int64_t list) {
+  const uint64_t* end =
+      layout.masks.data() + layout.partial_offsets[list + 1] * kBitsOfKeys;
+  for (const uint64_t* mask =
+           layout.masks.data() + layout.partial_offsets[list] * kBitsOfKeys;
+       mask < end; mask += kBitsOfKeys) {
+    const uint64_t* rows_end = mask + layout.tiles[tile_index].rows;
+    if (std::all_of(mask, rows_end, [](uint64_t bits) { return bits == 0; })) {
+      return Broken("a mask of list ", list,
+                    " shows no key to any row of tile ", tile_index);
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateMaskSizes(const BlockLayout& layout) {
+  const size_t partial = layout.partial_blocks.size();
+  if (!layout.has_masks) {
+    if (layout.masks.empty() && layout.full_bias_of.empty() &&
+        layout.partial_bias_of.empty()) {
+      return absl::OkStatus();
+    }
+    return Broken("masks or biases in a layout without masks");
+  }
+  if (layout.block_tokens != kBitsOfKeys) {
+    return Broken("block_tokens is ", layout.block_tokens, "; masks are for ",
+                  kBitsOfKeys);
+  }
+  if (layout.masks.size() != partial * kBitsOfKeys) {
+    return Broken(layout.masks.size(), " words of masks for ", partial,
+                  " partial blocks");
+  }
+  if (!layout.predicates.empty()) return Broken("both masks and predicates");
+  const int64_t tiles = static_cast<int64_t>(layout.bias_tiles.size()) /
+                        (kBitsOfKeys * kBitsOfKeys);
+  for (const auto* bias_of : {&layout.full_bias_of, &layout.partial_bias_of}) {
+    for (const int32_t tile : *bias_of) {
+      if (tile < -1 || tile >= tiles) {
+        return Broken("a block names bias tile ", tile, " of ", tiles);
+      }
+    }
+  }
+  const bool no_bias =
+      layout.full_bias_of.empty() && layout.partial_bias_of.empty();
+  if (!no_bias && (layout.full_bias_of.size() != layout.full_blocks.size() ||
+                   layout.partial_bias_of.size() != partial)) {
+    return Broken(layout.full_bias_of.size(), " and ",
+                  layout.partial_bias_of.size(), " biases for ",
+                  layout.full_blocks.size(), " full and ", partial,
+                  " partial blocks");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateTile(const BlockLayout& layout, size_t tile_index) {
   const QueryTile& tile = layout.tiles[tile_index];
   const int64_t first = tile.first_position;
@@ -141,6 +199,10 @@ absl::Status ValidateTile(const BlockLayout& layout, size_t tile_index) {
     if (list < 0 || list >= layout.lists()) {
       return Broken("tile ", tile_index, ", KV head ", head, " names list ",
                     list, " of ", layout.lists());
+    }
+    if (layout.has_masks) {
+      RETURN_IF_ERROR(ValidateMasks(layout, tile_index, list));
+      continue;
     }
     // Blocks ascend, so the last one of each kind is the one to look at.
     const int64_t full_end = layout.full_offsets[list + 1];
@@ -183,6 +245,7 @@ absl::Status BlockLayout::Validate() const {
       static_cast<int64_t>(predicate_of.size()) != lists()) {
     return Broken(predicate_of.size(), " predicates for ", lists(), " lists");
   }
+  RETURN_IF_ERROR(ValidateMaskSizes(*this));
   for (int64_t list = 0; list < lists(); ++list) {
     if (!predicate_of.empty() &&
         (predicate_of[list] < -1 ||

@@ -34,11 +34,15 @@ struct BlockRange {
 // A list may have a predicate: its rows then see those keys of its partial
 // blocks alone for which it says so. Full blocks are never masked.
 //
+// A layout may have masks instead, which say of every row and key of a partial
+// block whether it is seen, before or behind the row: what encoders need
+// (MaskedLayoutBuilder). Blocks may then have a bias.
+//
 // Invariants (Validate()): per list, full and partial blocks are each strictly
-// ascending and have no block in common, the list is not empty; no block begins
-// after the tile's last position; a full block ends at or before the tile's
-// first position, and the list's predicate shows all of its keys to every row;
-// of a partial block some row sees a key; offsets ascend.
+// ascending and have no block in common, the list is not empty; of a partial
+// block some row sees a key; offsets ascend. Without masks no block begins
+// after the tile's last position, a full block ends at or before the tile's
+// first position, and the list's predicate shows all of its keys to every row.
 struct BlockLayout {
   int32_t block_tokens = 64;
   int32_t kv_heads = 0;
@@ -58,6 +62,18 @@ struct BlockLayout {
   // [lists], or empty if no list has a predicate: its index in `predicates`;
   // -1: causality alone.
   std::vector<int32_t> predicate_of;
+  // Masks say what is seen: neither causality nor predicates do.
+  bool has_masks = false;
+  // [partial_blocks, block_tokens], or empty without masks: of every row of the
+  // list's tiles a word whose bit k is key k of the block.
+  std::vector<uint64_t> masks;
+  // [full_blocks] and [partial_blocks], or both empty if no block has a bias:
+  // which of the bias tiles; -1: none. Only with masks.
+  std::vector<int32_t> full_bias_of;
+  std::vector<int32_t> partial_bias_of;
+  // [any number, block_tokens rows, block_tokens keys]: added to scores after
+  // their scaling.
+  std::vector<float> bias_tiles;
 
   int64_t lists() const {
     return static_cast<int64_t>(full_offsets.size()) - 1;
@@ -67,6 +83,13 @@ struct BlockLayout {
     if (predicate_of.empty() || predicate_of[list] < 0) return nullptr;
     return &predicates[predicate_of[list]];
   }
+  // Null: none. Entries are indexes into full_blocks or partial_blocks.
+  const float* FullBias(int64_t entry) const {
+    return BiasTile(full_bias_of, entry);
+  }
+  const float* PartialBias(int64_t entry) const {
+    return BiasTile(partial_bias_of, entry);
+  }
   // Blocks that a list visits.
   int64_t ListBlocks(int64_t list) const {
     return full_offsets[list + 1] - full_offsets[list] +
@@ -74,6 +97,14 @@ struct BlockLayout {
   }
   // INTERNAL, naming the first broken invariant. For tests and debug builds.
   absl::Status Validate() const;
+
+ private:
+  const float* BiasTile(const std::vector<int32_t>& bias_of,
+                        int64_t entry) const {
+    if (bias_of.empty() || bias_of[entry] < 0) return nullptr;
+    return bias_tiles.data() +
+           int64_t{bias_of[entry]} * block_tokens * block_tokens;
+  }
 };
 
 }  // namespace sparseserve

@@ -51,6 +51,8 @@ struct alignas(64) AttentionScratch {
   int32_t visible_end[kMaxPackedRows];
   // Where the block says so, which of them: bit k is key k.
   uint64_t visible_bits[kMaxPackedRows];
+  // [kBlockKeys] each, where the block has a bias.
+  const float* bias[kMaxPackedRows];
   AmxScratch* amx = nullptr;  // not owned; null where no kernel needs it
 };
 
@@ -69,6 +71,8 @@ struct AttentionBlock {
   bool is_full = false;  // every row sees all of its keys
   // Rows see no more than visible_bits of what lies between begin and end.
   bool has_bits = false;
+  // The scratch says what is added to scores once they are scaled and capped.
+  bool has_bias = false;
   int rows = 0;
   float scale = 1.0f;    // as in AttentionArgs
   float softcap = 0.0f;  // likewise

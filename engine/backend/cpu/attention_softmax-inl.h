@@ -100,7 +100,20 @@ HWY_NOINLINE void SoftmaxRow(int row, int columns, float* scores,
       scratch.sum[row] * rescale + hn::GetLane(hn::SumOfLanes(d, sum));
 }
 
-// Likewise for any row of a block.
+// Adds a bias to a row of raw scores, such that it is what it is after their
+// scaling.
+HWY_NOINLINE void AddBias(int columns, float scale, const float* bias,
+                          float* scores) {
+  const DF d;
+  const VF factor = hn::Set(d, 1.0f / scale);
+  for (int i = 0; i < columns; i += kLanes) {
+    const VF score = hn::LoadU(d, scores + i);
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, bias + i), factor, score), d,
+               scores + i);
+  }
+}
+
+// Weighs any row of a block, as SoftmaxRow.
 void WeighRow(const AttentionBlock& block, int row, int columns, float* scores,
               AttentionScratch& scratch) {
   const int begin = scratch.visible_begin[row];
@@ -112,6 +125,9 @@ void WeighRow(const AttentionBlock& block, int row, int columns, float* scores,
   }
   if (block.softcap > 0) {
     CapScores(columns, block.scale, block.softcap, scores);
+  }
+  if (block.has_bias) {
+    AddBias(columns, scratch.scale, scratch.bias[row], scores);
   }
   if (block.has_bits) {
     SoftmaxRow<Hidden::kByBits>(row, columns, scores, scratch);

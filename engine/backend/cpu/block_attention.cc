@@ -14,6 +14,7 @@ constexpr int kPairsPerWorker = 4;
 
 struct ListedBlock {
   int32_t index = 0;
+  int64_t entry = 0;  // in full_blocks or partial_blocks
   bool is_full = false;
 };
 
@@ -23,7 +24,9 @@ class BlockWalk {
  public:
   BlockWalk(const BlockLayout& layout, int32_t list, int32_t first_block,
             int32_t end_block)
-      : full_(layout.full_blocks.data() + layout.full_offsets[list]),
+      : all_full_(layout.full_blocks.data()),
+        all_partial_(layout.partial_blocks.data()),
+        full_(layout.full_blocks.data() + layout.full_offsets[list]),
         full_end_(layout.full_blocks.data() + layout.full_offsets[list + 1]),
         partial_(layout.partial_blocks.data() + layout.partial_offsets[list]),
         partial_end_(layout.partial_blocks.data() +
@@ -39,16 +42,34 @@ class BlockWalk {
     if (full_ == full_end_ && partial_ == partial_end_) return false;
     block.is_full =
         partial_ == partial_end_ || (full_ != full_end_ && *full_ < *partial_);
+    block.entry = block.is_full ? full_ - all_full_ : partial_ - all_partial_;
     block.index = block.is_full ? *full_++ : *partial_++;
     return true;
   }
 
  private:
+  const int32_t* all_full_;
+  const int32_t* all_partial_;
   const int32_t* full_;
   const int32_t* full_end_;
   const int32_t* partial_;
   const int32_t* partial_end_;
 };
+
+// Writes what the rows see of a listed block into the scratch.
+VisibleKeys SetVisibleOf(const BlockLayout& layout, int32_t list,
+                         const ListedBlock& block, const PackedRows& rows,
+                         AttentionScratch& scratch) {
+  if (block.is_full) return SetAllVisible(rows, scratch);
+  if (layout.has_masks) {
+    return SetMasked(rows, layout.masks.data() + block.entry * kBlockKeys,
+                     scratch);
+  }
+  const KeyPredicate causality;
+  const KeyPredicate* predicate = layout.PredicateOf(list);
+  return SetVisible(rows, block.index,
+                    predicate == nullptr ? causality : *predicate, scratch);
+}
 
 // One past the last block of a list.
 int32_t EndOfList(const BlockLayout& layout, int32_t list) {
@@ -101,7 +122,10 @@ const AttentionKernels& BlockAttention::KernelsOf(const AttentionArgs& args,
   const int64_t row = tile.first_row - args.groups.decode_rows;
   if (row < 0) return decode_kernels_;
   const bool is_prefill = row < args.groups.prefill_rows;
-  return is_prefill && amx_kernels_ != nullptr && args.kv.dtype == DType::kBF16
+  // Tiles know no biases.
+  const bool has_bias = !args.layout->bias_tiles.empty();
+  return is_prefill && !has_bias && amx_kernels_ != nullptr &&
+                 args.kv.dtype == DType::kBF16
              ? *amx_kernels_
              : kernels_;
 }
@@ -237,9 +261,6 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     SPARSESERVE_CHECK(page >= 0 && page < kv.pages);
     return (int64_t{page} * kv.kv_heads + rows.kv_head) * block_bytes;
   };
-  const KeyPredicate causality;
-  const KeyPredicate* listed = layout.PredicateOf(list);
-  const KeyPredicate& predicate = listed == nullptr ? causality : *listed;
   const AttentionKernels& kernels = KernelsOf(args, rows.tile);
   BlockWalk walk(layout, list, item.first_block, item.end_block);
   ListedBlock next;
@@ -250,8 +271,10 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     const int64_t offset = offset_of(block);
     const int64_t next_offset = offset_of(next);
     const VisibleKeys visible =
-        block.is_full ? SetAllVisible(rows, scratch)
-                      : SetVisible(rows, block.index, predicate, scratch);
+        SetVisibleOf(layout, list, block, rows, scratch);
+    const float* bias = block.is_full ? layout.FullBias(block.entry)
+                                      : layout.PartialBias(block.entry);
+    if (bias != nullptr) SetBias(rows, bias, scratch);
     kernels.add_block({.index = block.index,
                        .keys = kv.keys + offset,
                        .values = kv.values + offset,
@@ -262,6 +285,7 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
                        .loaded_keys = visible.end,
                        .is_full = block.is_full,
                        .has_bits = visible.has_bits,
+                       .has_bias = bias != nullptr,
                        .rows = rows.count,
                        .scale = args.scale,
                        .softcap = args.softcap},

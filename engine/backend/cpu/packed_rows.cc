@@ -25,6 +25,15 @@ VisibleKeys SetIntervals(const PackedRows& rows, int32_t block,
   return visible;
 }
 
+// Takes down which keys of a block a row sees.
+void SetRow(int r, uint64_t bits, AttentionScratch& scratch,
+            VisibleKeys& visible) {
+  scratch.visible_bits[r] = bits;
+  scratch.visible_begin[r] = bits == 0 ? 0 : std::countr_zero(bits);
+  scratch.visible_end[r] = kBlockKeys - std::countl_zero(bits);
+  visible.end = std::max(visible.end, scratch.visible_end[r]);
+}
+
 // Any predicate. Rows of one position, the heads of a group, stand together.
 VisibleKeys SetBits(const PackedRows& rows, int32_t block,
                     const KeyPredicate& predicate, AttentionScratch& scratch) {
@@ -36,12 +45,8 @@ VisibleKeys SetBits(const PackedRows& rows, int32_t block,
       scratch.visible_end[r] = scratch.visible_end[r - 1];
       continue;
     }
-    const uint64_t bits =
-        predicate.SeenBits(rows.position(r), int64_t{block} * kBlockKeys);
-    scratch.visible_bits[r] = bits;
-    scratch.visible_begin[r] = bits == 0 ? 0 : std::countr_zero(bits);
-    scratch.visible_end[r] = kBlockKeys - std::countl_zero(bits);
-    visible.end = std::max(visible.end, scratch.visible_end[r]);
+    SetRow(r, predicate.SeenBits(rows.position(r), int64_t{block} * kBlockKeys),
+           scratch, visible);
   }
   return visible;
 }
@@ -61,6 +66,22 @@ VisibleKeys SetVisible(const PackedRows& rows, int32_t block,
     return SetIntervals(rows, block, predicate, scratch);
   }
   return SetBits(rows, block, predicate, scratch);
+}
+
+VisibleKeys SetMasked(const PackedRows& rows, const uint64_t* mask,
+                      AttentionScratch& scratch) {
+  VisibleKeys visible = {.end = 0, .has_bits = true};
+  for (int r = 0; r < rows.count; ++r) {
+    SetRow(r, mask[rows.tile_row(r)], scratch, visible);
+  }
+  return visible;
+}
+
+void SetBias(const PackedRows& rows, const float* bias_tile,
+             AttentionScratch& scratch) {
+  for (int r = 0; r < rows.count; ++r) {
+    scratch.bias[r] = bias_tile + int64_t{rows.tile_row(r)} * kBlockKeys;
+  }
 }
 
 }  // namespace sparseserve::cpu

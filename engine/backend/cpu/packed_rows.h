@@ -16,10 +16,9 @@ struct PackedRows {
   int first = 0;  // among the tile's rows * group
   int count = 0;
 
-  int query_row(int r) const { return tile.first_row + (first + r) / group; }
-  int position(int r) const {
-    return tile.first_position + (first + r) / group;
-  }
+  int tile_row(int r) const { return (first + r) / group; }
+  int query_row(int r) const { return tile.first_row + tile_row(r); }
+  int position(int r) const { return tile.first_position + tile_row(r); }
   int head(int r) const { return kv_head * group + (first + r) % group; }
 };
 
@@ -35,5 +34,11 @@ VisibleKeys SetAllVisible(const PackedRows& rows, AttentionScratch& scratch);
 VisibleKeys SetVisible(const PackedRows& rows, int32_t block,
                        const KeyPredicate& predicate,
                        AttentionScratch& scratch);
+// Likewise by a mask: a word for each of the tile's rows.
+VisibleKeys SetMasked(const PackedRows& rows, const uint64_t* mask,
+                      AttentionScratch& scratch);
+// Gives every row its part of a block's bias tile.
+void SetBias(const PackedRows& rows, const float* bias_tile,
+             AttentionScratch& scratch);
 
 }  // namespace sparseserve::cpu

@@ -24,7 +24,7 @@ inline constexpr char kAmxPath[] = "avx512_amx";
 std::vector<std::string> AttentionPathsToTest();
 
 // A backend of two threads on the SIMD path that the parameter names.
-class BackendTest : public testing::TestWithParam<std::string> {
+class BackendTest : public ::testing::TestWithParam<std::string> {
  protected:
   BackendTest();
   Backend& backend() { return *backend_; }

@@ -87,7 +87,7 @@ class Comparison {
   }
 
   ~Comparison() {
-    std::cout << "| " << std::left << std::setw(15) << system_ << std::right
+    std::cout << "| " << std::left << std::setw(17) << system_ << std::right
               << " | " << std::setw(2) << golden_.cases().size() << " cases | "
               << std::setw(5) << rows_ << " rows | " << std::setw(11) << worst_;
     if (worst_released_ > 0) {
@@ -171,6 +171,7 @@ void CompareLongformer(const std::string& system) {
 
 TEST(PatternRulesGoldenTest, LongformerAsTransformers) {
   CompareLongformer("longformer");
+  CompareLongformer("longformer_blocks");
 }
 
 TEST(PatternRulesGoldenTest, LedEncoderAsTransformers) {

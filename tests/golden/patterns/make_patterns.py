@@ -218,6 +218,17 @@ def make_longformer():
     return golden
 
 
+def make_longformer_blocks():
+    """Sequences of more than one block of 64 tokens."""
+    golden = Golden("longformer_blocks")
+    longformer_case(golden, "right", 75, 80, windows=(20,))
+    longformer_case(golden, "left", 90, 96, windows=(48,), pad="left",
+                    global_set=(6, 64, 65, 90))
+    longformer_case(golden, "peaked", 132, 132, windows=(44,),
+                    global_set=(0, 70), peaked=True)
+    return golden
+
+
 def make_led():
     golden = Golden("led")
     longformer_case(golden, "plain", 16, 16)
@@ -612,7 +623,8 @@ def make_mistral():
     return golden
 
 
-SYSTEMS = {"longformer": make_longformer, "led": make_led,
+SYSTEMS = {"longformer": make_longformer,
+           "longformer_blocks": make_longformer_blocks, "led": make_led,
            "big_bird": make_big_bird, "reformer_lsh": make_reformer_lsh,
            "reformer_local": make_reformer_local, "swin": make_swin,
            "mistral": make_mistral}

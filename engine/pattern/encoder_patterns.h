@@ -1,0 +1,80 @@
+#pragma once
+
+// Patterns of encoders and of models whose rows see keys behind them too: what
+// each head of one layer sees. They are trained into checkpoints, no choice of
+// a server. What becomes of them for a given sequence: AttentionPasses, by the
+// function that is named after the pattern. To add one, add its struct to the
+// variant; the compiler then finds every place that must know it.
+
+#include <cstdint>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace sparseserve {
+
+// Longformer (Beltagy et al., arXiv 2004.05150) and the encoder of LED. A query
+// at i sees keys at j with |i - j| <= one_sided_window * dilation and
+// (i - j) % dilation == 0, and the sequence's global tokens; those see all, by
+// projections of their own.
+struct LongformerPattern {
+  int32_t one_sided_window = 256;  // steps to either side, 0 or more
+  // [heads], each at least 1; empty: 1 in all.
+  std::vector<int32_t> dilations;
+  bool is_causal = false;  // only keys at or before the query
+  friend bool operator==(const LongformerPattern&,
+                         const LongformerPattern&) = default;
+};
+
+// BigBird (Zaheer et al., arXiv 2007.14062) as built into transformers ("ITC"):
+// tokens are cut into blocks; the first and the last see all and are seen by
+// all, every other sees itself, its two neighbours, and blocks that were drawn.
+struct BigBirdPattern {
+  int32_t block_tokens = 64;  // at least 1
+  int32_t random_blocks = 3;  // of a row of blocks, 0 or more
+  friend bool operator==(const BigBirdPattern&,
+                         const BigBirdPattern&) = default;
+};
+
+// Windows of a grid of patches, in every other layer shifted (Swin, Liu et al.,
+// arXiv 2103.14030).
+struct SwinPattern {
+  int32_t window = 7;  // places on a side, at least 1
+  int32_t shift = 0;   // 0 ... window - 1
+  friend bool operator==(const SwinPattern&, const SwinPattern&) = default;
+};
+
+// Reformer's attention by hashes (Kitaev et al., arXiv 2001.04451) as built
+// into transformers: in every round tokens are sorted by their bucket, and
+// chunks of the sorted order see themselves and their neighbours.
+struct ReformerLshPattern {
+  int32_t chunk_tokens = 64;  // at least 1
+  int32_t chunks_before = 1;  // 0 or more
+  int32_t chunks_after = 0;   // 0 or more
+  bool is_causal = true;
+  friend bool operator==(const ReformerLshPattern&,
+                         const ReformerLshPattern&) = default;
+};
+
+using EncoderPattern = std::variant<LongformerPattern, BigBirdPattern,
+                                    SwinPattern, ReformerLshPattern>;
+
+// "longformer", "big_bird", "swin", "reformer_lsh".
+std::string_view EncoderPatternName(const EncoderPattern& pattern);
+
+// INVALID_ARGUMENT "PATTERN: PARAMETER is VALUE; allowed: RANGE" for the first
+// parameter that is out of its range.
+absl::Status CheckEncoderPattern(const EncoderPattern& pattern);
+
+// Tokens of one sequence, and heads of a layer: more than any encoder has, and
+// few enough that no number of slots overflows.
+inline constexpr int32_t kMaxEncoderTokens = 1 << 20;
+inline constexpr int32_t kMaxEncoderHeads = 1024;
+
+// The same for a pattern and what it is applied to.
+absl::Status CheckSequence(const EncoderPattern& pattern, int64_t tokens,
+                           int32_t heads);
+
+}  // namespace sparseserve

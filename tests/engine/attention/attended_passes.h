@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/attention/pass_attention.h"
+#include "tests/testing/rule_attention.h"
+
+namespace sparseserve {
+
+// One sequence's projections, [heads] of [tokens, head_dim] each. Those for
+// global tokens may be empty.
+struct HeadRows {
+  std::vector<testing::Rows> q, k, v;
+};
+
+struct AttendedPasses {
+  std::vector<testing::Rows> output;     // [heads]
+  std::vector<std::vector<double>> lse;  // [heads][tokens]
+};
+
+// What a backend makes of passes in floats, with keys and values stored in
+// `kv_dtype`.
+AttendedPasses Attend(Backend& backend, const AttentionPasses& passes,
+                      const std::vector<HeadRows>& projections, double scale,
+                      DType kv_dtype = DType::kF32);
+
+// The length of the difference as share of the wanted row's, which must not be
+// 0; infinite if it is NaN.
+double RowError(absl::Span<const double> found,
+                absl::Span<const double> wanted);
+
+}  // namespace sparseserve
