@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/pattern/big_bird_draw.h"
 #include "engine/pattern/big_bird_passes.h"
 #include "engine/pattern/longformer_passes.h"
 #include "engine/pattern/reformer_passes.h"
@@ -115,7 +116,13 @@ double Scale(const std::vector<Rows>& queries) {
 
 class EncoderPassesGoldenTest : public BackendTest {
  protected:
+  // What passes show is the same on every path, so one of them compares it.
+  int32_t HeadsToCompare(int32_t heads) const {
+    return GetParam() == AttentionPathsToTest().front() ? heads : 0;
+  }
   void CompareLongformer(const std::string& system);
+  void CompareSwin(const std::string& system);
+  void CompareReformer(const std::string& system);
 };
 
 void EncoderPassesGoldenTest::CompareLongformer(const std::string& system) {
@@ -144,7 +151,7 @@ void EncoderPassesGoldenTest::CompareLongformer(const std::string& system) {
             tokens)
             .value();
     given.is_defined = rule.real;
-    for (int32_t head = 0; head < tokens.heads; ++head) {
+    for (int32_t head = 0; head < HeadsToCompare(tokens.heads); ++head) {
       for (const SlotKeys& slot : KeysOf(given.passes, head)) {
         EXPECT_EQ(Difference(slot.keys, rule.Keys(slot.token)), "")
             << from.name() << " head " << head << " row " << slot.token;
@@ -183,11 +190,22 @@ TEST_P(EncoderPassesGoldenTest, BigBirdAsTransformers) {
         tokens.drawn.insert(tokens.drawn.end(), row.begin(), row.end());
       }
     }
+    if (from.parameters.contains("seed")) {
+      EXPECT_EQ(
+          DrawBigBirdBlocks(
+              pattern, {.seed = from.parameters.at("seed"),
+                        .heads = tokens.heads,
+                        .tokens = static_cast<int32_t>(tokens.is_real.size()),
+                        .most_tokens = from.parameters.at("most_tokens")})
+              .value(),
+          tokens.drawn)
+          << from.name();
+    }
     given.passes = BigBirdPasses(pattern, tokens).value();
     testing::BigBirdRule rule;
     rule.block = pattern.block_tokens;
     rule.real = tokens.is_real;
-    for (int32_t head = 0; head < tokens.heads; ++head) {
+    for (int32_t head = 0; head < HeadsToCompare(tokens.heads); ++head) {
       rule.random_blocks = drawn[head];
       for (const SlotKeys& slot : KeysOf(given.passes, head)) {
         EXPECT_EQ(Difference(slot.keys, rule.Keys(slot.token)), "")
@@ -198,8 +216,8 @@ TEST_P(EncoderPassesGoldenTest, BigBirdAsTransformers) {
   }
 }
 
-TEST_P(EncoderPassesGoldenTest, SwinAsTransformers) {
-  Comparison comparison("swin", backend());
+void EncoderPassesGoldenTest::CompareSwin(const std::string& system) {
+  Comparison comparison(system, backend());
   const PatternGolden& golden = comparison.golden();
   for (const Case& from : golden.cases()) {
     GoldenCase given;
@@ -221,7 +239,7 @@ TEST_P(EncoderPassesGoldenTest, SwinAsTransformers) {
                               .width = windows.width,
                               .window = windows.window,
                               .shift = windows.shift};
-    for (int32_t head = 0; head < grid.heads; ++head) {
+    for (int32_t head = 0; head < HeadsToCompare(grid.heads); ++head) {
       rule.bias_table.clear();
       for (int64_t r = 0; r < bias.count; ++r) {
         rule.bias_table.push_back(bias[r][head]);
@@ -233,6 +251,11 @@ TEST_P(EncoderPassesGoldenTest, SwinAsTransformers) {
     }
     comparison.Compare(from, given);
   }
+}
+
+TEST_P(EncoderPassesGoldenTest, SwinAsTransformers) {
+  CompareSwin("swin");
+  CompareSwin("swin_blocks");
 }
 
 // Keys as the module makes them of the vectors that are its queries too.
@@ -279,8 +302,8 @@ void ExpectRounds(const testing::ReformerLshRule& rule, int64_t rounds,
   }
 }
 
-TEST_P(EncoderPassesGoldenTest, ReformerLshAsTransformers) {
-  Comparison comparison("reformer_lsh", backend());
+void EncoderPassesGoldenTest::CompareReformer(const std::string& system) {
+  Comparison comparison(system, backend());
   const PatternGolden& golden = comparison.golden();
   for (const Case& from : golden.cases()) {
     SCOPED_TRACE(from.name());
@@ -307,7 +330,7 @@ TEST_P(EncoderPassesGoldenTest, ReformerLshAsTransformers) {
         .is_causal = from.parameters.at("causal")};
     given.passes = ReformerLshPasses(pattern, tokens).value();
     given.is_defined.assign(tokens.is_real.size(), true);
-    for (int32_t head = 0; head < tokens.heads; ++head) {
+    for (int32_t head = 0; head < HeadsToCompare(tokens.heads); ++head) {
       ExpectRounds({.chunk = pattern.chunk_tokens,
                     .chunks_before = pattern.chunks_before,
                     .chunks_after = pattern.chunks_after,
@@ -318,6 +341,11 @@ TEST_P(EncoderPassesGoldenTest, ReformerLshAsTransformers) {
     }
     comparison.Compare(from, given);
   }
+}
+
+TEST_P(EncoderPassesGoldenTest, ReformerLshAsTransformers) {
+  CompareReformer("reformer_lsh");
+  CompareReformer("reformer_blocks");
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, EncoderPassesGoldenTest,

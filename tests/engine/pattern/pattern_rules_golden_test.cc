@@ -225,8 +225,8 @@ Rows NormalisedKeys(Rows rows) {
   return rows;
 }
 
-TEST(PatternRulesGoldenTest, ReformerLshAsTransformers) {
-  Comparison comparison("reformer_lsh");
+void CompareReformerLsh(const std::string& system) {
+  Comparison comparison(system);
   const PatternGolden& golden = comparison.golden();
   for (const Case& from : golden.cases()) {
     ReformerLshRule rule;
@@ -278,6 +278,11 @@ TEST(PatternRulesGoldenTest, ReformerLshAsTransformers) {
   }
 }
 
+TEST(PatternRulesGoldenTest, ReformerLshAsTransformers) {
+  CompareReformerLsh("reformer_lsh");
+  CompareReformerLsh("reformer_blocks");
+}
+
 TEST(PatternRulesGoldenTest, ReformerLocalAsTransformers) {
   Comparison comparison("reformer_local");
   const PatternGolden& golden = comparison.golden();
@@ -304,8 +309,8 @@ TEST(PatternRulesGoldenTest, ReformerLocalAsTransformers) {
   }
 }
 
-TEST(PatternRulesGoldenTest, SwinAsTransformers) {
-  Comparison comparison("swin");
+void CompareSwin(const std::string& system) {
+  Comparison comparison(system);
   const PatternGolden& golden = comparison.golden();
   for (const Case& from : golden.cases()) {
     SwinRule rule;
@@ -337,6 +342,11 @@ TEST(PatternRulesGoldenTest, SwinAsTransformers) {
       comparison.Compare(from, static_cast<int64_t>(h), head);
     }
   }
+}
+
+TEST(PatternRulesGoldenTest, SwinAsTransformers) {
+  CompareSwin("swin");
+  CompareSwin("swin_blocks");
 }
 
 TEST(PatternRulesGoldenTest, MistralWindowAsTransformers) {

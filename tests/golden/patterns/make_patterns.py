@@ -327,7 +327,8 @@ def big_bird_case(golden, name, n, block, random_blocks=3, count=None,
             torch.ones_like(mask), block))
     weights = probe_blocks(run, module, n, block, heads, head_dim)
     tensors["gathered"] = weights.astype(np.uint8)
-    golden.add(name, dict(block=block, random_blocks=random_blocks,
+    drawn_by = dict(seed=3, most_tokens=positions) if trained else {}
+    golden.add(name, dict(block=block, random_blocks=random_blocks, **drawn_by,
                           real=mask[0].int().tolist()), tensors)
 
 
@@ -448,6 +449,15 @@ def make_reformer_lsh():
     lsh_case(golden, "left", 32, hashes=2, count=23, pad="left")
     lsh_case(golden, "free_right", 24, hashes=2, count=13, causal=False)
     lsh_case(golden, "peaked", 32, hashes=4, peaked=True)
+    return golden
+
+
+def make_reformer_blocks():
+    """Chunks of the published size."""
+    golden = Golden("reformer_blocks")
+    lsh_case(golden, "causal", 192, hashes=2, chunk=64)
+    lsh_case(golden, "free_left", 128, hashes=1, causal=False, count=90,
+             pad="left", chunk=64, peaked=True)
     return golden
 
 
@@ -572,6 +582,14 @@ def make_swin():
     return golden
 
 
+def make_swin_blocks():
+    """Windows of more than 64 places."""
+    golden = Golden("swin_blocks")
+    swin_case(golden, "shifted", 18, 16, 9, 4)
+    swin_case(golden, "plain_peaked", 9, 10, 9, 4, peaked=True)
+    return golden
+
+
 # Mistral -----------------------------------------------------------------------
 
 def mistral_case(golden, name, n, window, count=None, pad="left",
@@ -627,6 +645,8 @@ SYSTEMS = {"longformer": make_longformer,
            "longformer_blocks": make_longformer_blocks, "led": make_led,
            "big_bird": make_big_bird, "reformer_lsh": make_reformer_lsh,
            "reformer_local": make_reformer_local, "swin": make_swin,
+           "reformer_blocks": make_reformer_blocks,
+           "swin_blocks": make_swin_blocks,
            "mistral": make_mistral}
 
 
