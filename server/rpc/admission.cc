@@ -67,7 +67,7 @@ absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
                           : record.deadline;
   record.target = request->target;
   record.plan = request->attention.plan;
-  record.pattern = PatternName(request->attention.choice.pattern);
+  record.pattern = ChoiceName(request->attention.choice);
   return request;
 }
 

@@ -49,6 +49,19 @@ void SetOutput(const OutputPiece& piece, const Tokenizer& tokenizer,
   }
 }
 
+// Different parameters do not make another pattern.
+void AddPatterns(const AttentionChoice& choice, v1::AttentionPlan& plan) {
+  const auto add = [&plan](const PatternSpec& pattern) {
+    const std::string name(PatternName(pattern));
+    const auto& known = plan.patterns();
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      plan.add_patterns(name);
+    }
+  };
+  if (choice.map == nullptr) return add(choice.pattern);
+  for (const PatternSpec& pattern : choice.map->patterns()) add(pattern);
+}
+
 v1::FinishReason ToProto(FinishReason reason) {
   switch (reason) {
     case FinishReason::kStop:
@@ -203,7 +216,7 @@ v1::Model ToModel(const ServedModel& model) {
   for (const NamedPlan& plan : model.plans) {
     v1::AttentionPlan& available = *proto.add_available_plans();
     available.set_name(plan.name);
-    available.add_patterns(std::string(PatternName(plan.pattern)));
+    AddPatterns(plan.choice, available);
     // No other was measured.
     if (plan.name == kDensePlan) available.set_divergence_bound(0);
   }

@@ -153,6 +153,50 @@ TEST_F(ServerTest, APlanOfTheConfigIsListedAndRuns) {
   EXPECT_THAT(Log(), HasSubstr("\"plan\":\"fast\",\"pattern\":"));
 }
 
+TEST_F(ServerTest, AMapOfTheConfigIsListedAndRunsHeadByHead) {
+  const SinkWindowPattern near = {4, 64};
+  settings_.attention_plans = {
+      {.name = "streaming", .map = {{XAttentionPattern()}, {near, {1}, {}}}}};
+  std::atomic<int> followed = 0;
+  prepare_ = [&followed, near](FakeExecutor& executor) {
+    executor.on_step = [&followed, near](const StepPlan& plan) {
+      for (const StepSlice& slice : plan.slices) {
+        const PatternMap* map = slice.attention->map.get();
+        if (map != nullptr && map->at(1, 0) == PatternSpec(near) &&
+            map->at(0, 0) == PatternSpec(XAttentionPattern())) {
+          ++followed;
+        }
+      }
+      return absl::OkStatus();
+    };
+  };
+  Start();
+  v1::GetModelRequest request;
+  request.set_name("models/fake");
+  TestCall get(channel(), "/sparseserve.v1.ModelService/GetModel",
+               request.SerializeAsString());
+  v1::GetModelResponse model;
+  ASSERT_TRUE(get.Read(model));
+  EXPECT_TRUE(get.Finish().ok());
+  EXPECT_THAT(model.model().available_plans(1).patterns(),
+              ElementsAre("xattention", "sink_window"));
+
+  v1::GenerateOptions options = TextOptions(std::string(300, 'a'), 3);
+  options.mutable_attention()->set_plan("streaming");
+  const StreamedAnswer answer = Stream(options);
+  ASSERT_EQ(answer.status.code, grpc::StatusCode::OK) << answer.status.message;
+  EXPECT_EQ(followed, 3);
+  const v1::AttentionReport& report = answer.report->attention();
+  EXPECT_EQ(report.plan(), "streaming");
+  // By default the first two layers are dense in spite of "xattention".
+  ASSERT_EQ(report.patterns_size(), 2);
+  EXPECT_EQ(report.patterns(0).pattern(), "dense");
+  EXPECT_EQ(report.patterns(0).share(), 0.5);
+  EXPECT_EQ(report.patterns(1).pattern(), "sink_window");
+  server().Drain(absl::Minutes(1));
+  EXPECT_THAT(Log(), HasSubstr("\"pattern\":\"xattention+sink_window\""));
+}
+
 TEST_F(ServerTest, APlanThatTheModelCannotHaveIsAnError) {
   Server::Options options;
   options.settings.attention_plans = {{"near", SlidingWindowPattern{64}}};

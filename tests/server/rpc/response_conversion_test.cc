@@ -1,5 +1,7 @@
 #include "server/rpc/response_conversion.h"
 
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -208,6 +210,22 @@ TEST(ModelTest, ListsPlansWithoutABoundThatNobodyMeasured) {
   EXPECT_EQ(model.available_plans(1).name(), "fast");
   EXPECT_THAT(model.available_plans(1).patterns(), ElementsAre("xattention"));
   EXPECT_FALSE(model.available_plans(1).has_divergence_bound());
+}
+
+TEST(ModelTest, APlanOfAMapListsEachOfItsPatternsOnce) {
+  const SampleModel sample;
+  ServedModel served = sample.model();
+  const std::vector<int32_t> pattern_of = {0, 1, 2, 1, 2, 1, 2, 1};
+  served.plans.push_back(
+      {"mixed",
+       {.map = std::make_shared<const PatternMap>(
+            PatternMap::Create({4, 2},
+                               {DensePattern(), SinkWindowPattern{4, 64},
+                                SinkWindowPattern{4, 128}},
+                               pattern_of)
+                .value())}});
+  EXPECT_THAT(ToModel(served).available_plans(1).patterns(),
+              ElementsAre("dense", "sink_window"));
 }
 
 TEST(FallbackNameTest, EveryReasonHasAName) {
