@@ -136,7 +136,8 @@ struct Server::Parts {
         observer({metrics, log, now(), options.wall_clock}),
         tokenizer(TokenizerOptions(options.settings)),
         admission(
-            {options.settings.default_deadline},
+            {options.settings.default_deadline,
+             options.settings.recall_sample_share},
             {models.front(), tokenizer, queue, metrics, now(), RandomBits}),
         inference(StreamOptions(options.settings),
                   {models.front(), admission, tokenizer, observer, metrics,

@@ -101,10 +101,25 @@ std::vector<int> FollowedKinds(const AttentionChoice& choice, Phase phase,
     return std::vector<int>(model.kv_heads, followed(choice.pattern));
   }
   std::vector<int> kinds;
+  kinds.reserve(model.kv_heads);
   for (int head = 0; head < model.kv_heads; ++head) {
     kinds.push_back(followed(choice.map->at(layer, head)));
   }
   return kinds;
+}
+
+FollowedHeads FollowedHeadsOf(const AttentionChoice& choice,
+                              const ModelInfo& model) {
+  FollowedHeads heads;
+  for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {
+    std::vector<int>& followed = heads[static_cast<int>(phase)];
+    for (int layer = 0; layer < model.layers; ++layer) {
+      for (const int kind : FollowedKinds(choice, phase, model, layer)) {
+        followed.insert(followed.end(), model.heads / model.kv_heads, kind);
+      }
+    }
+  }
+  return heads;
 }
 
 std::string ChoiceName(const AttentionChoice& choice) {

@@ -28,6 +28,9 @@ struct PatternDecision {
   // By phase. A phase that the pattern does not rule is dense.
   std::array<PatternHeads, kPhases> heads = {};
 
+  // Why it is dense where something else was asked for or chosen.
+  FallbackReason fallback = FallbackReason::kNone;
+
   // Those of the prompt, or of the output for a pattern of output alone.
   const PatternHeads& ruled_heads() const {
     return heads[static_cast<int>(traits.rules_prefill ? Phase::kPrefill
@@ -47,6 +50,11 @@ PatternDecision Decide(std::string plan, const PatternSpec& pattern,
 // dense where the choice leaves the phase, the layer or the head alone.
 std::vector<int> FollowedKinds(const AttentionChoice& choice, Phase phase,
                                const ModelInfo& model, int layer);
+
+// By phase, [layers, heads]: what each query head follows, likewise.
+using FollowedHeads = std::array<std::vector<int>, kPhases>;
+FollowedHeads FollowedHeadsOf(const AttentionChoice& choice,
+                              const ModelInfo& model);
 
 // The pattern's name; of a map those of its patterns, joined with "+".
 std::string ChoiceName(const AttentionChoice& choice);

@@ -95,6 +95,7 @@ void SetPatterns(const FinishReport& report, v1::AttentionReport& attention) {
     share.set_share(static_cast<double>(heads) / all);
     if (std::holds_alternative<DensePattern>(pattern) && heads == all) {
       attention.set_recall_estimate(1);
+      attention.set_recall_p5(1);
     }
   }
   std::stable_sort(attention.mutable_patterns()->begin(),
@@ -108,6 +109,11 @@ void SetAttention(const FinishReport& report, const LatencyTarget& target,
                   v1::AttentionReport& attention) {
   attention.set_plan(report.plan);
   SetPatterns(report, attention);
+  if (report.recall.has_value()) {
+    attention.set_recall_estimate(report.recall->mean);
+    attention.set_recall_p5(report.recall->p5);
+    attention.set_recall_rows(report.recall->rows);
+  }
   attention.set_prefill_density(Density(report.prefill_blocks));
   if (report.decode_blocks.allowed > 0) {
     attention.set_decode_density(Density(report.decode_blocks));
@@ -249,6 +255,8 @@ const char* FallbackName(FallbackReason reason) {
       return "short-sequence";
     case FallbackReason::kLowRecall:
       return "low-recall";
+    case FallbackReason::kUnsupportedMask:
+      return "unsupported-mask";
     case FallbackReason::kUnsupportedShape:
       return "unsupported-shape";
     case FallbackReason::kKernelUnavailable:

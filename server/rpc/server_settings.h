@@ -38,6 +38,7 @@ struct ServerSettings {
   // Besides kDensePlan. Whether the model may run with them only Server::Start
   // knows.
   std::vector<PlanRule> attention_plans;
+  double recall_sample_share = 0;
 
   int max_request_bytes = 4 << 20;
   int max_concurrent_streams = 1024;

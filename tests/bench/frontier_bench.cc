@@ -306,7 +306,7 @@ absl::Status TimePrefill(Engine& engine, absl::Span<const TokenId> tokens,
     step.slices[0].sampling = &sampling;
     ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));
     seconds += result.times.total;
-    attention_seconds += result.times.attention;
+    attention_seconds += result.times.selection + result.times.attention;
   }
   if (plan.seconds == 0 || seconds < plan.seconds) {
     plan.seconds = seconds;

@@ -130,6 +130,42 @@ TEST_F(ServerTest, AChosenPatternReachesEngineReportMetricsAndLog) {
   EXPECT_THAT(Log(), Not(HasSubstr("\"plan\"")));
 }
 
+TEST_F(ServerTest, SampledRequestsReportAndCountTheirRecall) {
+  settings_.recall_sample_share = 1;
+  Start();
+  v1::GenerateOptions options = TextOptions(std::string(300, 'a'), 3);
+  const v1::AttentionReport dense = Stream(options).report->attention();
+  EXPECT_EQ(dense.recall_estimate(), 1);
+  EXPECT_EQ(dense.recall_rows(), 0);
+  options.mutable_attention()
+      ->mutable_pattern()
+      ->mutable_xattention()
+      ->set_dense_layers(1);
+  const v1::AttentionReport sparse = Stream(options).report->attention();
+  EXPECT_EQ(sparse.recall_estimate(), 0.5);
+  EXPECT_EQ(sparse.recall_p5(), 0.5);
+  EXPECT_EQ(sparse.recall_rows(), 16);
+  // Both query heads of a layer, the first of which is dense.
+  const char kCount[] = "sparseserve_attention_recall_estimate_ratio_count";
+  EXPECT_EQ(Series(kCount, {"pattern=\"xattention\""}), 32);
+  EXPECT_EQ(Series(kCount, {"pattern=\"dense\""}), 32);
+}
+
+TEST_F(ServerTest, AShareOfTheRequestsIsSampled) {
+  settings_.recall_sample_share = 0.5;
+  Start();
+  v1::GenerateOptions options = TextOptions("hello", 1);
+  options.mutable_attention()->mutable_pattern()->mutable_sink_window();
+  int sampled = 0;
+  constexpr int kRequests = 60;
+  for (int i = 0; i < kRequests; ++i) {
+    sampled += Stream(options).report->attention().recall_rows() > 0 ? 1 : 0;
+  }
+  // Each draws by itself: once in 10^9 runs it is fewer, or more.
+  EXPECT_GT(sampled, 7);
+  EXPECT_LT(sampled, kRequests - 7);
+}
+
 TEST_F(ServerTest, APlanOfTheConfigIsListedAndRuns) {
   settings_.attention_plans = {{"fast", XAttentionPattern{.stride = 32}}};
   Start();

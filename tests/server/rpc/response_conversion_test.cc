@@ -201,6 +201,18 @@ TEST(ModelTest, DescribesTheModelAndItsLimits) {
   EXPECT_EQ(model.limits().max_tokenized_tokens(), 65'536);
 }
 
+TEST(ReportTest, AMeasuredRecallIsReportedWithItsRows) {
+  const SampleModel sample;
+  FinishReport finish = SampleReport();
+  finish.heads = {0, 8};
+  finish.recall = RecallEstimate{.mean = 0.875, .p5 = 0.5, .rows = 16};
+  const v1::AttentionReport report =
+      ToReport(finish, {}, sample.model(), "id").attention();
+  EXPECT_EQ(report.recall_estimate(), 0.875);
+  EXPECT_EQ(report.recall_p5(), 0.5);
+  EXPECT_EQ(report.recall_rows(), 16);
+}
+
 TEST(ModelTest, ListsPlansWithoutABoundThatNobodyMeasured) {
   const SampleModel sample;
   ServedModel served = sample.model();
@@ -232,9 +244,10 @@ TEST(FallbackNameTest, EveryReasonHasAName) {
   EXPECT_STREQ(FallbackName(FallbackReason::kNone), "");
   for (FallbackReason reason :
        {FallbackReason::kNotCalibrated, FallbackReason::kShortSequence,
-        FallbackReason::kLowRecall, FallbackReason::kUnsupportedShape,
-        FallbackReason::kKernelUnavailable, FallbackReason::kNumericGuard,
-        FallbackReason::kPolicy, FallbackReason::kRequestOverride}) {
+        FallbackReason::kLowRecall, FallbackReason::kUnsupportedMask,
+        FallbackReason::kUnsupportedShape, FallbackReason::kKernelUnavailable,
+        FallbackReason::kNumericGuard, FallbackReason::kPolicy,
+        FallbackReason::kRequestOverride}) {
     EXPECT_STRNE(FallbackName(reason), "");
   }
 }

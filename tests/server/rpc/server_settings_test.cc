@@ -47,6 +47,7 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
                  keepalive_timeout { seconds: 63 } }
     drain_timeout { seconds: 0 }
     stall_timeout { seconds: 64 }
+    recall_sample_share: 0.25
     attention_plans { name: 'fast' pattern { xattention { stride: 16 } } }
     attention_plans { name: 'near-2.b_c'
                       pattern { sliding_window { window_tokens: 65 } } }
@@ -72,6 +73,7 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->keepalive_timeout, absl::Seconds(63));
   EXPECT_EQ(settings->drain_timeout, absl::ZeroDuration());
   EXPECT_EQ(settings->stall_timeout, absl::Seconds(64));
+  EXPECT_EQ(settings->recall_sample_share, 0.25);
   ASSERT_EQ(settings->attention_plans.size(), 3);
   const std::vector<HeadRule>& map = settings->attention_plans[2].map;
   EXPECT_EQ(settings->attention_plans[2].name, "heads");
@@ -165,6 +167,8 @@ constexpr OutOfRange kOutOfRange[] = {
     {"attention_plans { name: 'a' pattern { dense { } } }"
      "attention_plans { name: 'a' pattern { dense { } } }",
      "attention_plans[1].name is \"a\""},
+    {"recall_sample_share: 1.5", "recall_sample_share is 1.5, must be from 0"},
+    {"recall_sample_share: nan", "recall_sample_share is nan"},
     {"attention_plans { name: 'a' map { } }",
      "attention_plans[0].map.rules is 0 rules, must be 1 to 4096 rules"},
     {"attention_plans { name: 'a' map { rules { layers: 1 } } }",
