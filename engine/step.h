@@ -35,6 +35,7 @@ enum class FallbackReason {
   kNotCalibrated,
   kShortSequence,
   kLowRecall,
+  kUnsupportedMask,
   kUnsupportedShape,
   kKernelUnavailable,
   kNumericGuard,
@@ -137,8 +138,9 @@ struct SliceResult {
 // Where a step's time went. From the injected stopwatch, in seconds.
 struct StepTimes {
   double embed = 0;
-  double attention = 0;
-  double mlp = 0;  // every matrix product and norm outside attention
+  double selection = 0;  // choosing blocks
+  double attention = 0;  // the rest of attention
+  double mlp = 0;        // every matrix product and norm outside attention
   double sampling = 0;
   double total = 0;
 };

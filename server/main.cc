@@ -149,7 +149,8 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
   options.compute_dtype = absl::GetFlag(FLAGS_compute_dtype);
   options.simd = absl::GetFlag(FLAGS_simd);
   ASSIGN_OR_RETURN(options.kv_cache_bytes, KvCacheBytes());
-  options.measure_recall = absl::GetFlag(FLAGS_explain);
+  options.measure_recall =
+      absl::GetFlag(FLAGS_explain) || settings.recall_sample_share > 0;
   options.max_step_tokens = settings.max_step_tokens;
   options.max_step_slices = settings.max_running_sequences;
   options.stopwatch = [begin = std::chrono::steady_clock::now()] {

@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "server/metrics/metrics.h"
+#include "server/policy/named_plan.h"
 #include "server/readiness.h"
 #include "server/rpc/admission.h"
 #include "server/rpc/call_observer.h"
@@ -75,7 +76,8 @@ absl::Status CheckOutputDefault(const ServerSettings& settings,
 }
 
 ServedModelOptions ModelOptions(const Server::Options& options,
-                                const Scheduler& scheduler) {
+                                const Scheduler& scheduler,
+                                std::vector<NamedPlan> plans) {
   ServedModelOptions result;
   result.name = options.model_name;
   result.max_request_tokens = scheduler.max_request_tokens();
@@ -84,7 +86,7 @@ ServedModelOptions ModelOptions(const Server::Options& options,
       options.settings.default_max_output_tokens.value_or(
           kDefaultMaxOutputTokens);
   result.explains = options.explains;
-  result.plans = options.settings.attention_plans;
+  result.plans = std::move(plans);
   return result;
 }
 
@@ -121,7 +123,7 @@ GrpcServer::Options GrpcOptions(const Server::Options& options) {
 // reverse.
 struct Server::Parts {
   Parts(const Options& options, std::unique_ptr<Engine> loaded,
-        std::unique_ptr<Scheduler> made)
+        std::unique_ptr<Scheduler> made, std::vector<NamedPlan> plans)
       : engine(std::move(loaded)),
         clock(options.wall_clock()),
         metrics(MetricsOptions(options, *engine)),
@@ -129,11 +131,13 @@ struct Server::Parts {
         scheduler(std::move(made)),
         queue({options.settings.max_queued_requests,
                options.settings.max_queued_tokens}),
-        models{DescribeModel(*engine, ModelOptions(options, *scheduler))},
+        models{DescribeModel(
+            *engine, ModelOptions(options, *scheduler, std::move(plans)))},
         observer({metrics, log, now(), options.wall_clock}),
         tokenizer(TokenizerOptions(options.settings)),
         admission(
-            {options.settings.default_deadline},
+            {options.settings.default_deadline,
+             options.settings.recall_sample_share},
             {models.front(), tokenizer, queue, metrics, now(), RandomBits}),
         inference(StreamOptions(options.settings),
                   {models.front(), admission, tokenizer, observer, metrics,
@@ -187,9 +191,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
       Scheduler::Create(SchedulerOptions(options.settings, *engine),
                         engine->tokenizer()));
   RETURN_IF_ERROR(CheckOutputDefault(options.settings, *scheduler));
-  RETURN_IF_ERROR(CheckPlans(options.settings.attention_plans, engine->info()));
-  auto parts =
-      std::make_unique<Parts>(options, std::move(engine), std::move(scheduler));
+  ASSIGN_OR_RETURN(
+      std::vector<NamedPlan> plans,
+      ResolvePlans(options.settings.attention_plans, engine->info()));
+  auto parts = std::make_unique<Parts>(options, std::move(engine),
+                                       std::move(scheduler), std::move(plans));
   const MemoryUse memory = parts->engine->memory();
   parts->metrics.SetMemory({memory.mapped_file_bytes, memory.weights_bytes,
                             memory.kv_bytes, memory.activations_bytes});

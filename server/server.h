@@ -20,6 +20,7 @@ class Metrics;
 class Server {
  public:
   struct Options {
+    // REQUIRES: the engine measures recall if a share of requests is sampled.
     ServerSettings settings;
     std::string model_name;      // resource name, "models/{model}"
     std::string listen;          // host:port

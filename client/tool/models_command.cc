@@ -17,6 +17,7 @@ std::string PatternText(const v1::SupportedPattern& pattern) {
   if (pattern.trained_in()) traits.push_back("trained in");
   if (!pattern.selection_causal()) traits.push_back("prompt in one step");
   if (!pattern.time_predictable()) traits.push_back("time follows content");
+  if (pattern.superset()) traits.push_back("whole blocks");
   return absl::StrJoin(traits, ", ");
 }
 

@@ -103,6 +103,9 @@ std::string AttentionText(const v1::AttentionReport& attention) {
   }
   if (attention.has_recall_estimate()) {
     absl::StrAppendFormat(&text, "; recall %.4f", attention.recall_estimate());
+    if (attention.recall_rows() > 0) {
+      absl::StrAppendFormat(&text, " (5 %% below %.4f)", attention.recall_p5());
+    }
   }
   if (attention.has_divergence_estimate()) {
     absl::StrAppendFormat(&text, "; divergence %.4f nats a token",

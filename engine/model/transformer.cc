@@ -133,8 +133,12 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
   attention.groups = plan.groups();
   attention.scale = config_.attention_scale;
   attention.softcap = config_.attention_softcap;
-  attention.layout = plan.Selects(layer) ? &Select(layer, plan, attention)
-                                         : &plan.layout(layer);
+  attention.layout = &plan.layout(layer);
+  if (plan.Selects(layer)) {
+    clock.Lap(times.attention);
+    attention.layout = &Select(layer, plan, attention);
+    clock.Lap(times.selection);
+  }
   attention.output = attended;
   if (!plan.samples().empty() || !plan.profiled().empty()) {
     SPARSESERVE_CHECK(limits_.measures_recall);

@@ -79,6 +79,8 @@ absl::StatusOr<PatternMap> PatternMap::Create(
 
 PatternTraits PatternMap::traits() const {
   PatternTraits all;
+  all.rules_prefill = false;
+  all.rules_decode = false;
   for (const PatternSpec& pattern : patterns_) {
     const PatternTraits traits = TraitsOf(pattern);
     all.is_selection_causal &= traits.is_selection_causal;
@@ -86,6 +88,9 @@ PatternTraits PatternMap::traits() const {
         std::lcm(all.chunk_border_tokens, traits.chunk_border_tokens);
     all.is_trained_in |= traits.is_trained_in;
     all.is_time_predictable &= traits.is_time_predictable;
+    all.is_superset |= traits.is_superset;
+    all.rules_prefill |= traits.rules_prefill;
+    all.rules_decode |= traits.rules_decode;
   }
   return all;
 }

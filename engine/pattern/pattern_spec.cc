@@ -178,11 +178,13 @@ struct Traits {
   PatternTraits operator()(const VerticalSlashPattern&) const {
     return {.is_selection_causal = false,
             .is_time_predictable = false,
+            .is_superset = true,
             .rules_decode = false};
   }
   PatternTraits operator()(const FlexPrefillPattern&) const {
     return {.is_selection_causal = false,
             .is_time_predictable = false,
+            .is_superset = true,
             .rules_decode = false};
   }
   PatternTraits operator()(const SimilarityGatedPattern&) const {

@@ -41,6 +41,8 @@ struct PatternTraits {
   int32_t chunk_border_tokens = 1;
   bool is_trained_in = false;       // for checkpoints that were trained with it
   bool is_time_predictable = true;  // density does not depend on content
+  // Rows visit more keys than the rule names: the whole blocks that hold them.
+  bool is_superset = false;
   // In a phase that it does not rule, every key is seen.
   bool rules_prefill = true;
   bool rules_decode = true;

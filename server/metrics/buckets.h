@@ -57,4 +57,13 @@ inline std::vector<double> DensityBuckets() {
   return {.01, .02, .05, .1, .15, .2, .3, .4, .5, .75, .9, 1};
 }
 
+inline std::vector<double> RecallBuckets() {
+  return {.5, .7, .8, .85, .9, .925, .95, .97, .98, .99, .995, .999, 1};
+}
+
+inline std::vector<double> SelectionSecondsBuckets() {
+  return {.00005, .0001, .00025, .0005, .001, .0025, .005,
+          .01,    .025,  .05,    .1,    .25,  .5};
+}
+
 }  // namespace sparseserve

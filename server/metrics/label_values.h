@@ -29,8 +29,15 @@ inline constexpr LabelValues<2> kTargetOutcomes = {"missed", "met"};
 inline constexpr LabelValues<6> kPromptClasses = {
     "le_1k", "le_4k", "le_16k", "le_64k", "le_256k", "gt_256k"};
 inline constexpr LabelValues<kPhases> kPhaseNames = {"prefill", "decode"};
-inline constexpr LabelValues<4> kBusyStages = {"embed", "attention", "mlp",
-                                               "sampling"};
+inline constexpr LabelValues<5> kBusyStages = {"embed", "selection",
+                                               "attention", "mlp", "sampling"};
+// Of FallbackReason, without kNone.
+inline constexpr LabelValues<9> kFallbackReasons = {
+    "not_calibrated",    "short_sequence",
+    "low_recall",        "unsupported_mask",
+    "unsupported_shape", "kernel_unavailable",
+    "numeric_guard",     "policy",
+    "request_override"};
 inline constexpr LabelValues<2> kBlockOutcomes = {"computed", "skipped"};
 inline constexpr LabelValues<2> kPageStates = {"free", "used"};
 inline constexpr LabelValues<4> kMemoryKinds = {"mapped_file", "weights", "kv",

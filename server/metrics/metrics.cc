@@ -25,6 +25,20 @@ size_t PromptClass(int tokens) {
          std::begin(kBounds);
 }
 
+// With one lock for all of them.
+void ObserveAll(const std::vector<double>& values,
+                const std::vector<double>& bounds, Histogram& histogram) {
+  if (values.empty()) return;
+  std::vector<double> increments(bounds.size() + 1, 0.0);
+  double sum = 0;
+  for (const double value : values) {
+    const auto bucket = std::lower_bound(bounds.begin(), bounds.end(), value);
+    increments[bucket - bounds.begin()] += 1;
+    sum += value;
+  }
+  histogram.ObserveMultiple(increments, sum);
+}
+
 // Only what names one TCP address: the HTTP server's own syntax would also take
 // lists and TLS marks.
 bool IsHostAndPort(const std::string& address) {
@@ -148,6 +162,8 @@ void Metrics::Finished(const RequestSample& sample) {
     if (allowed == 0) continue;
     if (computed > allowed) series_->state.clamped->Increment();
     series_->work.density[p]->Observe(std::min(computed / allowed, 1.0));
+    if (sample.fallback == FallbackReason::kNone) continue;
+    series_->work.fallbacks[p][Index(sample.fallback) - 1]->Increment();
   }
 }
 
@@ -171,11 +187,14 @@ void Metrics::Step(const StepSample& sample) {
   const Phase phase =
       sample.prefill_tokens > 0 ? Phase::kPrefill : Phase::kDecode;
   steps.seconds[Index(phase)]->Observe(series_->Seconds(sample.duration));
-  const double busy[] = {sample.times.embed, sample.times.attention,
-                         sample.times.mlp, sample.times.sampling};
+  const double busy[] = {sample.times.embed, sample.times.selection,
+                         sample.times.attention, sample.times.mlp,
+                         sample.times.sampling};
   for (size_t i = 0; i < steps.busy.size(); ++i) {
     steps.busy[i]->Increment(series_->Seconds(busy[i]));
   }
+  const double selection = series_->Seconds(sample.times.selection);
+  if (selection > 0) steps.selection[Index(phase)]->Observe(selection);
   steps.prompt_tokens->Increment(series_->Count(sample.prefill_tokens));
   steps.generation_tokens->Increment(series_->Count(sample.generated_tokens));
 
@@ -197,19 +216,25 @@ void Metrics::Step(const StepSample& sample) {
         series_->Count(blocks[p].allowed - blocks[p].computed));
   }
 
-  // One lock for all of the step's gaps.
-  const std::vector<double> bounds = TokenGapSecondsBuckets();
-  std::vector<double> increments(bounds.size() + 1, 0.0);
-  double sum = 0;
-  for (absl::Duration gap : sample.token_gaps) {
-    const double seconds = series_->Seconds(gap);
-    const auto bucket = std::lower_bound(bounds.begin(), bounds.end(), seconds);
-    increments[bucket - bounds.begin()] += 1;
-    sum += seconds;
+  std::vector<double> gaps;
+  for (const absl::Duration gap : sample.token_gaps) {
+    gaps.push_back(series_->Seconds(gap));
   }
-  if (!sample.token_gaps.empty()) {
-    steps.token_gap->ObserveMultiple(increments, sum);
+  ObserveAll(gaps, TokenGapSecondsBuckets(), *steps.token_gap);
+}
+
+void Metrics::Recall(int pattern, absl::Span<const float> shares) {
+  std::vector<double> values;
+  for (const float share : shares) {
+    // Also false for NaN.
+    const bool is_share = share >= 0 && share <= 1;
+    if (!is_share) series_->state.clamped->Increment();
+    values.push_back(is_share ? share : (share > 1 ? 1 : 0));
   }
+  if (values.empty()) return;
+  const std::string name(PatternName(EveryPattern()[pattern]));
+  ObserveAll(values, RecallBuckets(),
+             *series_->work.recall.One({{"pattern", name}}));
 }
 
 void Metrics::SetWaiting(int requests) {

@@ -74,6 +74,8 @@ struct RequestSample {
   absl::Duration time_per_output_token;  // infinite with fewer than two
   absl::Duration total;
   AttentionBlocks prefill_blocks, decode_blocks;
+  // Counts once for each phase that ran.
+  FallbackReason fallback = FallbackReason::kNone;
 };
 
 // Bytes that the model holds on its device.
@@ -127,6 +129,9 @@ class Metrics {
   // Tokenizing and detokenizing; prefill and decode come with Finished().
   void PhaseTime(RequestPhase phase, absl::Duration duration);
   void TargetOutcome(TargetKind target, bool met);
+  // Sampled shares of heads that followed one pattern, as PatternSpec::index()
+  // counts.
+  void Recall(int pattern, absl::Span<const float> shares);
 
   // The serving loop.
   void Step(const StepSample& sample);

@@ -160,7 +160,16 @@ WorkSeries::WorkSeries(const SeriesFactory& make)
                              "KV blocks visited over KV blocks that the mask "
                              "allows, of one request.",
                              DensityBuckets())
-                  .Each("phase", kPhaseNames)) {}
+                  .Each("phase", kPhaseNames)),
+      fallbacks(make.Counter("sparse_fallbacks_total",
+                             "Requests of which dense attention ran where a "
+                             "sparse pattern was chosen or asked for.")
+                    .Grid("phase", kPhaseNames, "reason", kFallbackReasons)),
+      recall(make.Histogram(
+          "attention_recall_estimate_ratio",
+          "Share of dense attention's weight that one sampled row kept in one "
+          "layer and head, by pattern.",
+          RecallBuckets())) {}
 
 StepSeries::StepSeries(const SeriesFactory& make)
     : token_gap(make.Histogram("inter_token_latency_seconds",
@@ -172,6 +181,12 @@ StepSeries::StepSeries(const SeriesFactory& make)
                              "token counts as prefill.",
                              PhaseSecondsBuckets())
                   .Each("phase", kPhaseNames)),
+      selection(make.Histogram("pattern_selection_seconds",
+                               "Time that one step spent on choosing blocks, "
+                               "of steps that choose. A step with any prompt "
+                               "token counts as prefill.",
+                               SelectionSecondsBuckets())
+                    .Each("phase", kPhaseNames)),
       busy(make.Counter("stage_busy_seconds_total",
                         "Time that engine steps spent in a stage.")
                .Each("stage", kBusyStages)),

@@ -85,6 +85,10 @@ struct WorkSeries {
   Histogram *prompt_tokens, *generation_tokens;
   Counter* wasted_tokens;
   Each<Histogram, kPhases> density;
+  Grid<Counter, kPhases, 9> fallbacks;
+  // By pattern; a series is made with the first sample, for no model has all
+  // patterns.
+  FamilyBuilder<Histogram> recall;
 };
 
 // Per step of the engine.
@@ -93,7 +97,8 @@ struct StepSeries {
 
   Histogram* token_gap;
   Each<Histogram, kPhases> seconds;
-  Each<Counter, 4> busy;  // embed, attention, mlp, sampling
+  Each<Histogram, kPhases> selection;
+  Each<Counter, 5> busy;  // embed, selection, attention, mlp, sampling
   Counter *prompt_tokens, *generation_tokens;
   Each<Histogram, kPhases> batch_requests, batch_tokens;
   Grid<Counter, kPhases, kPatternKinds> heads;

@@ -1,7 +1,8 @@
 #include "server/policy/pattern_decision.h"
 
 #include <algorithm>
-#include <cstddef>
+#include <set>
+#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -24,17 +25,18 @@ int TrainedWindow(const ModelInfo& model) {
   return window;
 }
 
-// Layers where the pattern decides what is seen. Rules that choose by scores
-// leave the checkpoint's windows alone.
-int RuledLayers(const PatternSpec& pattern, const ModelInfo& model) {
-  const PatternSelection selection = SelectionOf(pattern);
-  int layers = 0;
-  for (int layer = 0; layer < model.layers; ++layer) {
-    const bool chooses =
-        layer >= selection.first_layer && WindowOfLayer(model, layer) == 0;
-    if (!selection.rule.has_value() || chooses) ++layers;
+// Whether the pattern decides what is seen in the layer. Rules that choose by
+// scores leave the checkpoint's windows alone.
+bool Rules(const PatternSpec& pattern, Phase phase, const ModelInfo& model,
+           int layer) {
+  const PatternTraits traits = TraitsOf(pattern);
+  if (!(phase == Phase::kPrefill ? traits.rules_prefill
+                                 : traits.rules_decode)) {
+    return false;
   }
-  return layers;
+  const PatternSelection selection = SelectionOf(pattern);
+  return !selection.rule.has_value() ||
+         (layer >= selection.first_layer && WindowOfLayer(model, layer) == 0);
 }
 
 struct WhyNot {
@@ -64,22 +66,71 @@ struct WhyNot {
 
 }  // namespace
 
-PatternDecision Decide(std::string plan, const PatternSpec& pattern,
+PatternDecision Decide(std::string plan, AttentionChoice choice,
                        const ModelInfo& model) {
-  const size_t dense = PatternSpec(DensePattern()).index();
   PatternDecision decision;
   decision.plan = std::move(plan);
-  decision.choice.pattern = pattern;
-  decision.traits = TraitsOf(pattern);
+  decision.choice = std::move(choice);
+  decision.traits = TraitsOf(decision.choice);
   for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {
-    const bool rules = phase == Phase::kPrefill ? decision.traits.rules_prefill
-                                                : decision.traits.rules_decode;
-    const int layers = rules ? RuledLayers(pattern, model) : 0;
     PatternHeads& heads = decision.heads[static_cast<int>(phase)];
-    heads[pattern.index()] += layers * model.kv_heads;
-    heads[dense] += (model.layers - layers) * model.kv_heads;
+    for (int layer = 0; layer < model.layers; ++layer) {
+      for (const int kind :
+           FollowedKinds(decision.choice, phase, model, layer)) {
+        ++heads[kind];
+      }
+    }
   }
   return decision;
+}
+
+PatternDecision Decide(std::string plan, const PatternSpec& pattern,
+                       const ModelInfo& model) {
+  return Decide(std::move(plan), AttentionChoice{.pattern = pattern}, model);
+}
+
+std::vector<int> FollowedKinds(const AttentionChoice& choice, Phase phase,
+                               const ModelInfo& model, int layer) {
+  const auto dense = static_cast<int>(PatternSpec(DensePattern()).index());
+  const auto followed = [&](const PatternSpec& pattern) {
+    return Rules(pattern, phase, model, layer)
+               ? static_cast<int>(pattern.index())
+               : dense;
+  };
+  if (choice.map == nullptr) {
+    return std::vector<int>(model.kv_heads, followed(choice.pattern));
+  }
+  std::vector<int> kinds;
+  kinds.reserve(model.kv_heads);
+  for (int head = 0; head < model.kv_heads; ++head) {
+    kinds.push_back(followed(choice.map->at(layer, head)));
+  }
+  return kinds;
+}
+
+FollowedHeads FollowedHeadsOf(const AttentionChoice& choice,
+                              const ModelInfo& model) {
+  FollowedHeads heads;
+  for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {
+    std::vector<int>& followed = heads[static_cast<int>(phase)];
+    for (int layer = 0; layer < model.layers; ++layer) {
+      for (const int kind : FollowedKinds(choice, phase, model, layer)) {
+        followed.insert(followed.end(), model.heads / model.kv_heads, kind);
+      }
+    }
+  }
+  return heads;
+}
+
+std::string ChoiceName(const AttentionChoice& choice) {
+  if (choice.map == nullptr) return std::string(PatternName(choice.pattern));
+  std::string name;
+  std::set<std::string_view> named;
+  for (const PatternSpec& pattern : choice.map->patterns()) {
+    if (!named.insert(PatternName(pattern)).second) continue;
+    name = StrCat(name, name.empty() ? "" : "+", PatternName(pattern));
+  }
+  return name;
 }
 
 std::string WhyUnsupported(const PatternSpec& pattern, const ModelInfo& model) {

@@ -16,12 +16,6 @@ namespace sparseserve {
 // PatternSpec::index() counts.
 using PatternHeads = std::array<int, kPatternKinds>;
 
-// A pattern under the name by which requests ask for it.
-struct NamedPlan {
-  std::string name;
-  PatternSpec pattern;
-};
-
 // The plan that every model has.
 inline constexpr char kDensePlan[] = "dense";
 
@@ -34,6 +28,9 @@ struct PatternDecision {
   // By phase. A phase that the pattern does not rule is dense.
   std::array<PatternHeads, kPhases> heads = {};
 
+  // Why it is dense where something else was asked for or chosen.
+  FallbackReason fallback = FallbackReason::kNone;
+
   // Those of the prompt, or of the output for a pattern of output alone.
   const PatternHeads& ruled_heads() const {
     return heads[static_cast<int>(traits.rules_prefill ? Phase::kPrefill
@@ -41,9 +38,26 @@ struct PatternDecision {
   }
 };
 
-// REQUIRES: the pattern passes CheckPattern() and suits the model.
+// REQUIRES: the choice's patterns pass CheckPattern() and suit the model, and
+// so does the shape of its map.
+PatternDecision Decide(std::string plan, AttentionChoice choice,
+                       const ModelInfo& model);
+// Likewise for a pattern in every layer and head.
 PatternDecision Decide(std::string plan, const PatternSpec& pattern,
                        const ModelInfo& model);
+
+// What a layer's KV heads follow, [kv_heads], as PatternSpec::index() counts:
+// dense where the choice leaves the phase, the layer or the head alone.
+std::vector<int> FollowedKinds(const AttentionChoice& choice, Phase phase,
+                               const ModelInfo& model, int layer);
+
+// By phase, [layers, heads]: what each query head follows, likewise.
+using FollowedHeads = std::array<std::vector<int>, kPhases>;
+FollowedHeads FollowedHeadsOf(const AttentionChoice& choice,
+                              const ModelInfo& model);
+
+// The pattern's name; of a map those of its patterns, joined with "+".
+std::string ChoiceName(const AttentionChoice& choice);
 
 // Why the model may not run with `pattern`: completes "is not available, for
 // ...". Empty if it may.

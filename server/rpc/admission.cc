@@ -1,5 +1,7 @@
 #include "server/rpc/admission.h"
 
+#include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -65,10 +67,31 @@ absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
   request->deadline = record.deadline == absl::InfiniteFuture()
                           ? record.arrival + options_.default_deadline
                           : record.deadline;
+  if (DrawsRecall(*request)) {
+    request->measured =
+        FollowedHeadsOf(request->attention.choice, d_.model.info);
+  }
   record.target = request->target;
   record.plan = request->attention.plan;
-  record.pattern = PatternName(request->attention.choice.pattern);
+  record.pattern = ChoiceName(request->attention.choice);
   return request;
+}
+
+bool Admission::DrawsRecall(const Request& request) const {
+  // An explanation measures all of its prompt.
+  if (options_.recall_sample_share == 0 ||
+      request.operation == Operation::kExplainAttention) {
+    return false;
+  }
+  const size_t dense = PatternSpec(DensePattern()).index();
+  const int all = d_.model.info.layers * d_.model.info.kv_heads;
+  const auto is_dense = [dense, all](const PatternHeads& heads) {
+    return heads[dense] == all;
+  };
+  const auto& heads = request.attention.heads;
+  if (std::all_of(heads.begin(), heads.end(), is_dense)) return false;
+  const double draw = std::ldexp(static_cast<double>(d_.draw_seed()), -64);
+  return draw < options_.recall_sample_share;
 }
 
 void Admission::Complete(Pending& pending) {

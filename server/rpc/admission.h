@@ -30,6 +30,9 @@ class Admission {
   };
   struct Options {
     absl::Duration default_deadline = absl::Minutes(10);
+    // Of generations that some head follows a pattern other than dense in, as
+    // server_config.proto has it.
+    double recall_sample_share = 0;
   };
   Admission(Options options, Dependencies dependencies);
 
@@ -59,6 +62,8 @@ class Admission {
   // All that can be checked without encoding the prompt.
   absl::StatusOr<std::unique_ptr<Request>> Convert(
       const v1::GenerateOptions& options, CallRecord& record) const;
+  // Whether the recall of this one is measured.
+  bool DrawsRecall(const Request& request) const;
   // On the worker's thread unless there is no text.
   void Complete(Pending& pending);
   absl::Status EncodeAndPush(Pending& pending);

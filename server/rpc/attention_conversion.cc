@@ -13,6 +13,7 @@ namespace {
 
 constexpr int kMaxPlans = 64;
 constexpr size_t kMaxPlanNameBytes = 64;
+constexpr int kMaxHeadRules = 4096;
 
 bool IsPlanName(std::string_view name) {
   return !name.empty() && name.size() <= kMaxPlanNameBytes &&
@@ -214,6 +215,28 @@ const NamedPlan* FindPlan(std::string_view name, const ServedModel& model) {
   return found == model.plans.end() ? nullptr : &*found;
 }
 
+// Layers and heads are checked once the model is known.
+std::vector<HeadRule> ConvertMap(std::string_view field,
+                                 const v1::PatternMap& map,
+                                 FieldErrors& errors) {
+  std::vector<HeadRule> rules;
+  if (map.rules_size() < 1 || map.rules_size() > kMaxHeadRules) {
+    errors.Add(StrCat(field, ".rules"), StrCat(map.rules_size(), " rules"),
+               StrCat("1 to ", kMaxHeadRules, " rules"));
+    return rules;
+  }
+  for (int i = 0; i < map.rules_size(); ++i) {
+    const v1::HeadRule& rule = map.rules(i);
+    const std::optional<PatternSpec> pattern = ConvertPattern(
+        StrCat(field, ".rules[", i, "].pattern"), rule.pattern(), errors);
+    if (!pattern.has_value()) continue;
+    rules.push_back({*pattern,
+                     {rule.layers().begin(), rule.layers().end()},
+                     {rule.kv_heads().begin(), rule.kv_heads().end()}});
+  }
+  return rules;
+}
+
 }  // namespace
 
 std::optional<PatternSpec> ConvertPattern(std::string_view field,
@@ -265,12 +288,12 @@ absl::StatusOr<PatternDecision> DecideAttention(
   const std::string name = choice.has_plan() ? choice.plan() : kDensePlan;
   const NamedPlan* const plan = FindPlan(name, model);
   if (plan == nullptr) return PlanNotFound(name, model.name);
-  return Decide(plan->name, plan->pattern, model.info);
+  return Decide(plan->name, plan->choice, model.info);
 }
 
-std::vector<NamedPlan> ConvertPlans(const v1::ServerConfig& config,
-                                    FieldErrors& errors) {
-  std::vector<NamedPlan> plans;
+std::vector<PlanRule> ConvertPlans(const v1::ServerConfig& config,
+                                   FieldErrors& errors) {
+  std::vector<PlanRule> plans;
   if (config.attention_plans_size() > kMaxPlans) {
     errors.Add("attention_plans",
                StrCat(config.attention_plans_size(), " plans"),
@@ -286,6 +309,12 @@ std::vector<NamedPlan> ConvertPlans(const v1::ServerConfig& config,
                  StrCat("1 to ", kMaxPlanNameBytes,
                         " characters of a-z, 0-9, '_', '-' and '.', and no "
                         "name that another plan has"));
+    }
+    if (plan.has_map()) {
+      plans.push_back(
+          {.name = plan.name(),
+           .map = ConvertMap(StrCat(field, ".map"), plan.map(), errors)});
+      continue;
     }
     const std::optional<PatternSpec> pattern =
         ConvertPattern(StrCat(field, ".pattern"), plan.pattern(), errors);
@@ -305,6 +334,7 @@ v1::SupportedPattern ToSupportedPattern(const PatternSpec& pattern) {
   proto.set_selection_causal(traits.is_selection_causal);
   proto.set_trained_in(traits.is_trained_in);
   proto.set_time_predictable(traits.is_time_predictable);
+  proto.set_superset(traits.is_superset);
   return proto;
 }
 

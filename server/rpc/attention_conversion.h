@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/pattern/pattern_spec.h"
+#include "server/policy/named_plan.h"
 #include "server/policy/pattern_decision.h"
 #include "server/rpc/field_errors.h"
 #include "server/rpc/served_model.h"
@@ -38,8 +39,8 @@ absl::StatusOr<PatternDecision> DecideAttention(
 
 // The plans of a config file. `errors` has those that cannot be, by the names
 // of server_config.proto.
-std::vector<NamedPlan> ConvertPlans(const v1::ServerConfig& config,
-                                    FieldErrors& errors);
+std::vector<PlanRule> ConvertPlans(const v1::ServerConfig& config,
+                                   FieldErrors& errors);
 
 // What GetModel says of one kind of pattern.
 v1::SupportedPattern ToSupportedPattern(const PatternSpec& pattern);

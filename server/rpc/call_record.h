@@ -2,7 +2,6 @@
 
 #include <optional>
 #include <string>
-#include <string_view>
 
 #include "absl/time/time.h"
 #include "server/metrics/metrics.h"
@@ -24,8 +23,8 @@ struct CallRecord {
   std::optional<Operation> operation;
   LatencyTarget target;
   // Of generations, once the request was found good.
-  std::string plan;          // as PatternDecision has it
-  std::string_view pattern;  // PatternName()
+  std::string plan;     // as PatternDecision has it
+  std::string pattern;  // ChoiceName()
 };
 
 }  // namespace sparseserve

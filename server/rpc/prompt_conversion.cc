@@ -185,7 +185,7 @@ absl::Status SetPrompt(std::vector<TokenId> prompt, const ServedModel& model,
   if (!request.attention.traits.is_selection_causal &&
       tokens > model.max_step_tokens) {
     return PatternUnsupported(
-        PatternName(request.attention.choice.pattern), model.name,
+        ChoiceName(request.attention.choice), model.name,
         StrCat("it runs a prompt in one step, which holds ",
                model.max_step_tokens, " tokens, and the prompt has ", tokens));
   }

@@ -49,6 +49,19 @@ void SetOutput(const OutputPiece& piece, const Tokenizer& tokenizer,
   }
 }
 
+// Different parameters do not make another pattern.
+void AddPatterns(const AttentionChoice& choice, v1::AttentionPlan& plan) {
+  const auto add = [&plan](const PatternSpec& pattern) {
+    const std::string name(PatternName(pattern));
+    const auto& known = plan.patterns();
+    if (std::find(known.begin(), known.end(), name) == known.end()) {
+      plan.add_patterns(name);
+    }
+  };
+  if (choice.map == nullptr) return add(choice.pattern);
+  for (const PatternSpec& pattern : choice.map->patterns()) add(pattern);
+}
+
 v1::FinishReason ToProto(FinishReason reason) {
   switch (reason) {
     case FinishReason::kStop:
@@ -82,6 +95,7 @@ void SetPatterns(const FinishReport& report, v1::AttentionReport& attention) {
     share.set_share(static_cast<double>(heads) / all);
     if (std::holds_alternative<DensePattern>(pattern) && heads == all) {
       attention.set_recall_estimate(1);
+      attention.set_recall_p5(1);
     }
   }
   std::stable_sort(attention.mutable_patterns()->begin(),
@@ -95,6 +109,11 @@ void SetAttention(const FinishReport& report, const LatencyTarget& target,
                   v1::AttentionReport& attention) {
   attention.set_plan(report.plan);
   SetPatterns(report, attention);
+  if (report.recall.has_value()) {
+    attention.set_recall_estimate(report.recall->mean);
+    attention.set_recall_p5(report.recall->p5);
+    attention.set_recall_rows(report.recall->rows);
+  }
   attention.set_prefill_density(Density(report.prefill_blocks));
   if (report.decode_blocks.allowed > 0) {
     attention.set_decode_density(Density(report.decode_blocks));
@@ -203,7 +222,7 @@ v1::Model ToModel(const ServedModel& model) {
   for (const NamedPlan& plan : model.plans) {
     v1::AttentionPlan& available = *proto.add_available_plans();
     available.set_name(plan.name);
-    available.add_patterns(std::string(PatternName(plan.pattern)));
+    AddPatterns(plan.choice, available);
     // No other was measured.
     if (plan.name == kDensePlan) available.set_divergence_bound(0);
   }
@@ -236,6 +255,8 @@ const char* FallbackName(FallbackReason reason) {
       return "short-sequence";
     case FallbackReason::kLowRecall:
       return "low-recall";
+    case FallbackReason::kUnsupportedMask:
+      return "unsupported-mask";
     case FallbackReason::kUnsupportedShape:
       return "unsupported-shape";
     case FallbackReason::kKernelUnavailable:

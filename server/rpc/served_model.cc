@@ -53,18 +53,6 @@ ServedModel DescribeModel(const Engine& engine, ServedModelOptions options) {
   return model;
 }
 
-absl::Status CheckPlans(const std::vector<NamedPlan>& plans,
-                        const ModelInfo& model) {
-  for (size_t i = 0; i < plans.size(); ++i) {
-    const std::string why = WhyUnsupported(plans[i].pattern, model);
-    if (why.empty()) continue;
-    return absl::InvalidArgumentError(StrCat(
-        "attention_plans[", i, "].pattern is ", PatternName(plans[i].pattern),
-        ", which this model cannot have: ", why));
-  }
-  return absl::OkStatus();
-}
-
 size_t LongestTokenBytes(const Tokenizer& tokenizer) {
   size_t longest = 1;
   for (TokenId token = 0; token < tokenizer.vocab_size(); ++token) {

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/engine.h"
+#include "server/policy/named_plan.h"
 #include "server/policy/pattern_decision.h"
 
 namespace sparseserve {
@@ -42,11 +43,6 @@ struct ServedModelOptions {
   std::vector<NamedPlan> plans;  // besides kDensePlan
 };
 ServedModel DescribeModel(const Engine& engine, ServedModelOptions options);
-
-// INVALID_ARGUMENT names the first of `plans` that the model may not run with,
-// as server_config.proto has it, and why.
-absl::Status CheckPlans(const std::vector<NamedPlan>& plans,
-                        const ModelInfo& model);
 
 // The bytes of the longest token of ordinary text.
 size_t LongestTokenBytes(const Tokenizer& tokenizer);

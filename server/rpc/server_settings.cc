@@ -56,6 +56,13 @@ class Settler {
     setting = static_cast<int>(value);
   }
 
+  void Real(const std::string& name, bool present, double value,
+            std::pair<double, double> range, double& setting) {
+    if (!present) return;
+    errors_.CheckRange(name, value, range.first, range.second);
+    setting = value;
+  }
+
   void Time(const std::string& name, bool present, absl::Duration value,
             std::pair<absl::Duration, absl::Duration> range,
             absl::Duration& setting) {
@@ -204,6 +211,9 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   SettleLimits(parsed.request_limits(), settler, settings);
   SettleConnection(parsed.connection(), settler, settings);
   settings.attention_plans = ConvertPlans(parsed, settler.errors());
+  settler.Real("recall_sample_share", parsed.has_recall_sample_share(),
+               parsed.recall_sample_share(), {0, 1},
+               settings.recall_sample_share);
   const std::pair drain_range(absl::ZeroDuration(), absl::Hours(1));
   settler.Time("drain_timeout", parsed.has_drain_timeout(),
                ToDuration(parsed.drain_timeout()), drain_range,

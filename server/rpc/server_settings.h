@@ -8,7 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/policy/pattern_decision.h"
+#include "server/policy/named_plan.h"
 
 namespace sparseserve {
 
@@ -37,7 +37,8 @@ struct ServerSettings {
 
   // Besides kDensePlan. Whether the model may run with them only Server::Start
   // knows.
-  std::vector<NamedPlan> attention_plans;
+  std::vector<PlanRule> attention_plans;
+  double recall_sample_share = 0;
 
   int max_request_bytes = 4 << 20;
   int max_concurrent_streams = 1024;

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,6 +45,9 @@ struct Request {
   // Where its prompt is measured, or null. Shared with the caller's side, which
   // reads it once the sink heard the end.
   std::shared_ptr<AttentionProfile> profile;
+
+  // If not none, the recall of some of its rows is measured, head by head.
+  std::optional<FollowedHeads> measured;
 
   // Set by any thread when the caller has left; read once a step.
   std::shared_ptr<std::atomic<bool>> cancelled =

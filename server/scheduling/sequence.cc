@@ -9,6 +9,17 @@
 
 namespace sparseserve {
 
+namespace {
+
+std::unique_ptr<RecallSampler> SamplerOf(const Request& request) {
+  if (!request.measured.has_value()) return nullptr;
+  return std::make_unique<RecallSampler>(
+      *request.measured, static_cast<int>(request.prompt.size()),
+      request.sampling.seed);
+}
+
+}  // namespace
+
 Sequence::Sequence(SequenceId id, std::unique_ptr<Request> request,
                    const Limits& limits, const Tokenizer& tokenizer)
     : id_(id),
@@ -18,7 +29,8 @@ Sequence::Sequence(SequenceId id, std::unique_ptr<Request> request,
                               MostTokens(limits.least_budget))),
       tokenizer_(tokenizer),
       tokens_(request_->prompt),
-      text_(tokenizer, request_->stop_strings) {
+      text_(tokenizer, request_->stop_strings),
+      recall_(SamplerOf(*request_)) {
   SPARSESERVE_CHECK(prompt_tokens() >= 1 && prompt_tokens() < max_tokens_);
   SPARSESERVE_CHECK(request_->max_output_tokens >= 1);
   SPARSESERVE_CHECK(request_->sink != nullptr);
@@ -79,6 +91,7 @@ StepSlice Sequence::Slice(int tokens) const {
   slice.prompt = all.first(prompt_tokens());
   slice.output = all.subspan(prompt_tokens());
   if (!may_stop()) slice.banned = banned_;
+  if (recall_ != nullptr) recall_->Ask(slice);
   return slice;
 }
 
@@ -93,6 +106,7 @@ Sequence::Advanced Sequence::Advance(int tokens, const SliceResult& result,
       computed_tokens_ < prompt_tokens() ? prefill_blocks_ : decode_blocks_;
   blocks.computed += result.blocks.computed;
   blocks.allowed += result.blocks.allowed;
+  if (recall_ != nullptr) recall_->Take();
   computed_tokens_ += tokens;
   if (computed_tokens_ < prompt_tokens() &&
       computed_tokens_ % chunk_rule_.pattern_border_tokens != 0) {
@@ -178,6 +192,8 @@ FinishReport Sequence::Report() const {
   report.decode_blocks = decode_blocks_;
   report.plan = request_->attention.plan;
   report.heads = request_->attention.ruled_heads();
+  report.fallback = request_->attention.fallback;
+  if (recall_ != nullptr) report.recall = recall_->estimate();
   report.reproducible = is_reproducible_;
   return report;
 }
@@ -202,6 +218,7 @@ RequestSample Sequence::Sample() const {
   sample.total = ended_ - request_->arrival;
   sample.prefill_blocks = prefill_blocks_;
   sample.decode_blocks = decode_blocks_;
+  sample.fallback = request_->attention.fallback;
   return sample;
 }
 

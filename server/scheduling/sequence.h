@@ -12,6 +12,7 @@
 #include "server/scheduling/chunk_rule.h"
 #include "server/scheduling/ending.h"
 #include "server/scheduling/output_text.h"
+#include "server/scheduling/recall_sampler.h"
 #include "server/scheduling/request.h"
 
 namespace sparseserve {
@@ -74,6 +75,8 @@ class Sequence {
   Ending ending() const { return *ending_; }
   FinishReport Report() const;  // REQUIRES: ending() == kFinished
   RequestSample Sample() const;
+  // Null if its recall is not measured.
+  const RecallSampler* recall() const { return recall_.get(); }
 
  private:
   int prompt_tokens() const {
@@ -111,6 +114,7 @@ class Sequence {
   AttentionBlocks prefill_blocks_;
   AttentionBlocks decode_blocks_;
   bool is_reproducible_ = true;
+  const std::unique_ptr<RecallSampler> recall_;  // may be null
 };
 
 }  // namespace sparseserve

@@ -202,6 +202,10 @@ void ServingLoop::RecordEnding(const Sequence& sequence) {
   }
   RecordTargets(d_.metrics, sequence.request().target, sample,
                 ending == Ending::kFinished);
+  if (sequence.recall() == nullptr) return;
+  for (int kind = 0; kind < kPatternKinds; ++kind) {
+    d_.metrics.Recall(kind, sequence.recall()->shares(kind));
+  }
 }
 
 void ServingLoop::PublishGauges() {

@@ -10,6 +10,7 @@
 #include "engine/step.h"
 #include "server/policy/pattern_decision.h"
 #include "server/scheduling/error_reason.h"
+#include "server/scheduling/recall_sampler.h"
 
 namespace sparseserve {
 
@@ -47,6 +48,7 @@ struct FinishReport {
   std::string plan = kDensePlan;  // as PatternDecision has it
   PatternHeads heads = {};        // that followed each pattern
   FallbackReason fallback = FallbackReason::kNone;
+  std::optional<RecallEstimate> recall;  // none if it was not measured
   bool reproducible = true;
 };
 

@@ -348,7 +348,7 @@ absl::Status TimeRun(Engine& engine, absl::Span<const TokenId> tokens,
     ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));
     if (!Counts(first)) continue;
     seconds += result.times.total;
-    attention_seconds += result.times.attention;
+    attention_seconds += result.times.selection + result.times.attention;
   }
   if (plan.seconds == 0 || seconds < plan.seconds) {
     plan.seconds = seconds;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/pattern/attention_choice.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/tiny_engine.h"
@@ -115,6 +116,27 @@ TEST(EngineStepTest, StageTimesComeFromTheStopwatchAndAddUp) {
   // `total` ends at a reading of its own.
   EXPECT_EQ(times.total,
             times.embed + times.attention + times.mlp + times.sampling + 1);
+  EXPECT_EQ(times.selection, 0);  // nothing selects
+}
+
+TEST(EngineStepTest, SelectionIsTimedApartInLayersThatSelect) {
+  Engine::Options options = ExactOptions();
+  double ticks = 0;
+  options.stopwatch = [&ticks] { return ticks += 1; };
+  const auto engine = MakeEngine({}, options);
+  Stream stream(RandomTokens(200, 1), 0);
+  std::vector<float> logits;
+  StepPlan plan;
+  plan.slices.push_back(NextSlice(stream, 200, logits));
+  const AttentionChoice choice = {XAttentionPattern{.dense_layers = 1}};
+  plan.slices[0].attention = &choice;
+  const auto result = engine->Step(plan);
+  ASSERT_TRUE(result.ok());
+  const StepTimes& times = result->times;
+  EXPECT_EQ(times.selection, 1);
+  EXPECT_EQ(times.attention, 3);  // in its layer before and behind
+  EXPECT_EQ(times.total, times.embed + times.selection + times.attention +
+                             times.mlp + times.sampling + 1);
 }
 
 TEST(EngineStepTest, BadSlicesAreNamedAndLeftOut) {

@@ -130,6 +130,42 @@ TEST_F(ServerTest, AChosenPatternReachesEngineReportMetricsAndLog) {
   EXPECT_THAT(Log(), Not(HasSubstr("\"plan\"")));
 }
 
+TEST_F(ServerTest, SampledRequestsReportAndCountTheirRecall) {
+  settings_.recall_sample_share = 1;
+  Start();
+  v1::GenerateOptions options = TextOptions(std::string(300, 'a'), 3);
+  const v1::AttentionReport dense = Stream(options).report->attention();
+  EXPECT_EQ(dense.recall_estimate(), 1);
+  EXPECT_EQ(dense.recall_rows(), 0);
+  options.mutable_attention()
+      ->mutable_pattern()
+      ->mutable_xattention()
+      ->set_dense_layers(1);
+  const v1::AttentionReport sparse = Stream(options).report->attention();
+  EXPECT_EQ(sparse.recall_estimate(), 0.5);
+  EXPECT_EQ(sparse.recall_p5(), 0.5);
+  EXPECT_EQ(sparse.recall_rows(), 16);
+  // Both query heads of a layer, the first of which is dense.
+  const char kCount[] = "sparseserve_attention_recall_estimate_ratio_count";
+  EXPECT_EQ(Series(kCount, {"pattern=\"xattention\""}), 32);
+  EXPECT_EQ(Series(kCount, {"pattern=\"dense\""}), 32);
+}
+
+TEST_F(ServerTest, AShareOfTheRequestsIsSampled) {
+  settings_.recall_sample_share = 0.5;
+  Start();
+  v1::GenerateOptions options = TextOptions("hello", 1);
+  options.mutable_attention()->mutable_pattern()->mutable_sink_window();
+  int sampled = 0;
+  constexpr int kRequests = 60;
+  for (int i = 0; i < kRequests; ++i) {
+    sampled += Stream(options).report->attention().recall_rows() > 0 ? 1 : 0;
+  }
+  // Each draws by itself: once in 10^9 runs it is fewer, or more.
+  EXPECT_GT(sampled, 7);
+  EXPECT_LT(sampled, kRequests - 7);
+}
+
 TEST_F(ServerTest, APlanOfTheConfigIsListedAndRuns) {
   settings_.attention_plans = {{"fast", XAttentionPattern{.stride = 32}}};
   Start();
@@ -151,6 +187,50 @@ TEST_F(ServerTest, APlanOfTheConfigIsListedAndRuns) {
   EXPECT_EQ(answer.report->attention().prefill_density(), 0.6);
   server().Drain(absl::Minutes(1));
   EXPECT_THAT(Log(), HasSubstr("\"plan\":\"fast\",\"pattern\":"));
+}
+
+TEST_F(ServerTest, AMapOfTheConfigIsListedAndRunsHeadByHead) {
+  const SinkWindowPattern near = {4, 64};
+  settings_.attention_plans = {
+      {.name = "streaming", .map = {{XAttentionPattern()}, {near, {1}, {}}}}};
+  std::atomic<int> followed = 0;
+  prepare_ = [&followed, near](FakeExecutor& executor) {
+    executor.on_step = [&followed, near](const StepPlan& plan) {
+      for (const StepSlice& slice : plan.slices) {
+        const PatternMap* map = slice.attention->map.get();
+        if (map != nullptr && map->at(1, 0) == PatternSpec(near) &&
+            map->at(0, 0) == PatternSpec(XAttentionPattern())) {
+          ++followed;
+        }
+      }
+      return absl::OkStatus();
+    };
+  };
+  Start();
+  v1::GetModelRequest request;
+  request.set_name("models/fake");
+  TestCall get(channel(), "/sparseserve.v1.ModelService/GetModel",
+               request.SerializeAsString());
+  v1::GetModelResponse model;
+  ASSERT_TRUE(get.Read(model));
+  EXPECT_TRUE(get.Finish().ok());
+  EXPECT_THAT(model.model().available_plans(1).patterns(),
+              ElementsAre("xattention", "sink_window"));
+
+  v1::GenerateOptions options = TextOptions(std::string(300, 'a'), 3);
+  options.mutable_attention()->set_plan("streaming");
+  const StreamedAnswer answer = Stream(options);
+  ASSERT_EQ(answer.status.code, grpc::StatusCode::OK) << answer.status.message;
+  EXPECT_EQ(followed, 3);
+  const v1::AttentionReport& report = answer.report->attention();
+  EXPECT_EQ(report.plan(), "streaming");
+  // By default the first two layers are dense in spite of "xattention".
+  ASSERT_EQ(report.patterns_size(), 2);
+  EXPECT_EQ(report.patterns(0).pattern(), "dense");
+  EXPECT_EQ(report.patterns(0).share(), 0.5);
+  EXPECT_EQ(report.patterns(1).pattern(), "sink_window");
+  server().Drain(absl::Minutes(1));
+  EXPECT_THAT(Log(), HasSubstr("\"pattern\":\"xattention+sink_window\""));
 }
 
 TEST_F(ServerTest, APlanThatTheModelCannotHaveIsAnError) {

@@ -1,5 +1,6 @@
 #include "tests/testing/fake_executor.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <set>
 #include <utility>
@@ -133,6 +134,8 @@ SliceResult FakeExecutor::RunSlice(const StepSlice& slice) {
   }
   result.blocks.computed =
       IsDense(slice) ? result.blocks.allowed : visited_if_sparse;
+  std::fill(slice.recall.begin(), slice.recall.end(),
+            IsDense(slice) ? 1.0f : 0.5f);
   if (slice.profile != nullptr) AddTo(*slice.profile, result.blocks);
   if (!slice.wants_token) return result;
 

@@ -14,7 +14,8 @@ namespace sparseserve::testing {
 // A model whose next token is a hash of all tokens before it, which it reads
 // back from its pages: a page that two sequences write, or a chunk that was
 // left out, changes the text. Notes every breach of StepPlan's contract. Of
-// patterns other than dense it counts a prompt block's own block and the first.
+// patterns other than dense it counts a prompt block's own block and the first,
+// and says that they have half of the weight.
 class FakeExecutor : public StepExecutor {
  public:
   FakeExecutor(int pages, int max_step_tokens);

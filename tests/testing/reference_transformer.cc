@@ -59,20 +59,33 @@ ReferenceTransformer::ReferenceTransformer(const GgufFile& file) {
 
 std::vector<std::vector<double>> ReferenceTransformer::Logits(
     absl::Span<const TokenId> tokens, const Visible& visible) const {
+  std::vector<std::vector<double>> logits;
+  for (const Vector& state : Run(tokens, visible, nullptr)) {
+    logits.push_back(head_.Times(Norm(state, output_norm_)));
+  }
+  return logits;
+}
+
+std::vector<std::vector<double>> ReferenceTransformer::Recall(
+    absl::Span<const TokenId> tokens, const Visible& visible) const {
+  std::vector<Vector> recall(tokens.size());
+  Run(tokens, visible, &recall);
+  return recall;
+}
+
+std::vector<ReferenceTransformer::Vector> ReferenceTransformer::Run(
+    absl::Span<const TokenId> tokens, const Visible& visible,
+    std::vector<Vector>* recall) const {
   std::vector<Vector> states;
   for (const TokenId token : tokens) {
     const auto row = embedding_.values.begin() + token * embedding_.columns;
     states.emplace_back(row, row + embedding_.columns);
   }
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    Attend(static_cast<int>(layer), visible, states);
+    Attend(static_cast<int>(layer), visible, states, recall);
     for (Vector& state : states) AddMlp(layers_[layer], state);
   }
-  std::vector<std::vector<double>> logits;
-  for (const Vector& state : states) {
-    logits.push_back(head_.Times(Norm(state, output_norm_)));
-  }
-  return logits;
+  return states;
 }
 
 ReferenceTransformer::Vector ReferenceTransformer::Matrix::Times(
@@ -110,7 +123,8 @@ void ReferenceTransformer::Rotate(Vector& heads, int position) const {
 }
 
 void ReferenceTransformer::Attend(int layer_index, const Visible& visible,
-                                  std::vector<Vector>& states) const {
+                                  std::vector<Vector>& states,
+                                  std::vector<Vector>* recall) const {
   const Layer& layer = layers_[layer_index];
   const int count = static_cast<int>(states.size());
   std::vector<Vector> q(count), k(count), v(count);
@@ -129,20 +143,25 @@ void ReferenceTransformer::Attend(int layer_index, const Visible& visible,
       const int kv_head = head / (heads_ / kv_heads_);
       const int kv_at = kv_head * head_dim_;
       double denominator = 0;
+      double all = 0;  // likewise, of the keys that are not seen too
       Vector sum(head_dim_);
       for (int s = 0; s <= t; ++s) {
-        if (visible && !visible(layer_index, kv_head, t, s)) continue;
+        const bool sees = !visible || visible(layer_index, kv_head, t, s);
+        if (!sees && recall == nullptr) continue;
         double score = 0;
         for (int d = 0; d < head_dim_; ++d) {
           score += q[t][at + d] * k[s][kv_at + d];
         }
         const double weight = std::exp(score / std::sqrt(head_dim_));
+        all += weight;
+        if (!sees) continue;
         denominator += weight;
         for (int d = 0; d < head_dim_; ++d) sum[d] += weight * v[s][kv_at + d];
       }
       for (int d = 0; d < head_dim_; ++d) {
         attended[at + d] = sum[d] / denominator;
       }
+      if (recall != nullptr) (*recall)[t].push_back(denominator / all);
     }
     const Vector output = layer.attention_output.Times(attended);
     for (size_t i = 0; i < output.size(); ++i) states[t][i] += output[i];

@@ -28,6 +28,11 @@ class ReferenceTransformer {
   std::vector<std::vector<double>> Logits(absl::Span<const TokenId> tokens,
                                           const Visible& visible = {}) const;
 
+  // Of every position, [tokens][layers * heads]: the share of the softmax over
+  // all keys at or before it that falls on the visible ones.
+  std::vector<std::vector<double>> Recall(absl::Span<const TokenId> tokens,
+                                          const Visible& visible) const;
+
  private:
   using Vector = std::vector<double>;
   struct Matrix {
@@ -44,9 +49,13 @@ class ReferenceTransformer {
 
   Vector Norm(const Vector& input, const Vector& gain) const;
   void Rotate(Vector& heads, int position) const;
+  // States behind the last layer; adds to `recall`, where it is not null.
+  std::vector<Vector> Run(absl::Span<const TokenId> tokens,
+                          const Visible& visible,
+                          std::vector<Vector>* recall) const;
   // Adds the attention half of a layer to every position's state.
   void Attend(int layer_index, const Visible& visible,
-              std::vector<Vector>& states) const;
+              std::vector<Vector>& states, std::vector<Vector>* recall) const;
   void AddMlp(const Layer& layer, Vector& state) const;
 
   int heads_, kv_heads_, head_dim_;

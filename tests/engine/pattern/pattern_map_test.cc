@@ -87,6 +87,19 @@ TEST(PatternMapTest, TraitsHoldForAllPatternsTogether) {
   EXPECT_EQ(mixed.traits().chunk_border_tokens, 64);
   EXPECT_TRUE(mixed.traits().is_trained_in);
   EXPECT_FALSE(mixed.traits().is_time_predictable);
+  EXPECT_FALSE(mixed.traits().is_superset);
+}
+
+TEST(PatternMapTest, RulesAPhaseThatSomeHeadRules) {
+  const auto traits = [](const PatternSpec& other) {
+    return PatternMap::Create({1, 2}, {XAttentionPattern(), other}, {0, 1})
+        .value()
+        .traits();
+  };
+  EXPECT_TRUE(traits(TriShapePattern()).rules_prefill);
+  EXPECT_FALSE(traits(TriShapePattern()).rules_decode);
+  EXPECT_TRUE(traits(SinkWindowPattern()).rules_decode);
+  EXPECT_TRUE(traits(VerticalSlashPattern()).is_superset);
 }
 
 }  // namespace

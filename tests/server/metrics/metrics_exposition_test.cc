@@ -39,8 +39,13 @@ Metrics::Options ServedModel() {
   return options;
 }
 
-// Every method has ended with every status.
+// Every method has ended with every status, and every pattern that one model
+// may run with was sampled.
 void CallEverything(Metrics& metrics, const Metrics::Options& options) {
+  for (const PatternSpec& pattern : EveryPattern()) {
+    if (TraitsOf(pattern).is_trained_in) continue;
+    metrics.Recall(static_cast<int>(pattern.index()), {0.5f});
+  }
   std::vector<std::string> methods = options.grpc_methods;
   methods.push_back("unknown");
   for (const std::string& method : methods) {

@@ -75,6 +75,10 @@ TEST(MetricsTest, SeriesExistAtZeroBeforeAnythingHappens) {
         "\"total\"}",
         "attention_blocks_total{model_name=\"small\",outcome=\"skipped\",phase="
         "\"decode\"}",
+        "sparse_fallbacks_total{model_name=\"small\",phase=\"decode\",reason="
+        "\"unsupported_mask\"}",
+        "pattern_selection_seconds_count{model_name=\"small\",phase="
+        "\"decode\"}",
         "grpc_server_calls_started_total{grpc_method=\"other\"}",
         "metrics_clamped_total"}) {
     EXPECT_EQ(Value(metrics, series), 0) << series;
@@ -208,6 +212,69 @@ TEST(MetricsTest, StepFlushesItsTokenGapsAndBatch) {
                   "stage_busy_seconds_total{model_name=\"small\",stage="
                   "\"attention\"}"),
             0.25);
+}
+
+TEST(MetricsTest, SelectionIsOfTheStepsThatSelect) {
+  Metrics metrics(SmallModel());
+  StepSample sample;
+  sample.prefill_requests = 1;
+  sample.prefill_tokens = 64;
+  metrics.Step(sample);
+  sample.times.selection = 0.002;
+  metrics.Step(sample);
+  EXPECT_EQ(Value(metrics,
+                  "pattern_selection_seconds_count{model_name=\"small\",phase="
+                  "\"prefill\"}"),
+            1);
+  EXPECT_EQ(Value(metrics,
+                  "pattern_selection_seconds_bucket{model_name=\"small\",phase="
+                  "\"prefill\",le=\"0.0025\"}"),
+            1);
+  EXPECT_EQ(Value(metrics,
+                  "stage_busy_seconds_total{model_name=\"small\",stage="
+                  "\"selection\"}"),
+            0.002);
+}
+
+TEST(MetricsTest, AFallbackCountsInThePhasesThatRan) {
+  Metrics metrics(SmallModel());
+  metrics.Finished(Answer());
+  RequestSample sample = Answer();
+  sample.fallback = FallbackReason::kRequestOverride;
+  metrics.Finished(sample);
+  const auto count = [&metrics](const char* phase, const char* reason) {
+    return Value(metrics, absl::StrCat("sparse_fallbacks_total{model_name="
+                                       "\"small\",phase=\"",
+                                       phase, "\",reason=\"", reason, "\"}"));
+  };
+  EXPECT_EQ(count("prefill", "request_override"), 1);
+  EXPECT_EQ(count("decode", "request_override"), 0);
+  EXPECT_EQ(count("prefill", "not_calibrated"), 0);
+  sample.decode_blocks = {.computed = 4, .allowed = 4};
+  sample.fallback = FallbackReason::kNotCalibrated;
+  metrics.Finished(sample);
+  EXPECT_EQ(count("prefill", "not_calibrated"), 1);
+  EXPECT_EQ(count("decode", "not_calibrated"), 1);
+}
+
+TEST(MetricsTest, SharesOfRecallAreCountedByPattern) {
+  Metrics metrics(SmallModel());
+  const int pattern =
+      static_cast<int>(PatternSpec(XAttentionPattern()).index());
+  metrics.Recall(pattern, {0.5f, 0.75f, 1.0f});
+  metrics.Recall(pattern, {});
+  const std::string name =
+      "attention_recall_estimate_ratio_bucket{model_name=\"small\",pattern="
+      "\"xattention\",le=\"";
+  EXPECT_EQ(Value(metrics, name + "0.5\"}"), 1);
+  EXPECT_EQ(Value(metrics, name + "0.8\"}"), 2);
+  EXPECT_EQ(Value(metrics, name + "1\"}"), 3);
+  EXPECT_EQ(Value(metrics, name + "+Inf\"}"), 3);
+  EXPECT_EQ(Clamped(metrics), 0);
+  metrics.Recall(pattern,
+                 {std::numeric_limits<float>::quiet_NaN(), 1.5f, -0.5f});
+  EXPECT_EQ(Clamped(metrics), 3);
+  EXPECT_EQ(Value(metrics, name + "1\"}"), 6);
 }
 
 TEST(MetricsTest, CallsOfUnknownMethodsCountAsOther) {

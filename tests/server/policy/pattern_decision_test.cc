@@ -1,5 +1,6 @@
 #include "server/policy/pattern_decision.h"
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -90,6 +91,53 @@ TEST(DecideTest, APatternOfOutputAloneIsReportedByItsOutput) {
   EXPECT_EQ(Heads(decision, Phase::kDecode, pattern), 12);
   EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 3);
   EXPECT_EQ(decision.ruled_heads()[pattern.index()], 12);
+}
+
+// Two layers of two heads: chosen and windowed, dense and windowed.
+AttentionChoice Mixed() {
+  return {.map = std::make_shared<const PatternMap>(
+              PatternMap::Create({2, 2},
+                                 {XAttentionPattern{.dense_layers = 0},
+                                  SinkWindowPattern(), DensePattern()},
+                                 {0, 1, 2, 1})
+                  .value())};
+}
+
+TEST(DecideTest, HeadsOfAMapFollowTheirOwnPatterns) {
+  ModelInfo model;
+  model.layers = 2;
+  model.kv_heads = 2;
+  const PatternDecision decision = Decide("mixed", Mixed(), model);
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, XAttentionPattern()), 1);
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, SinkWindowPattern()), 2);
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, DensePattern()), 1);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, XAttentionPattern()), 0);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, SinkWindowPattern()), 2);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 2);
+  EXPECT_EQ(decision.traits.chunk_border_tokens, 64);
+  EXPECT_TRUE(decision.traits.rules_decode);
+  EXPECT_THAT(FollowedKinds(Mixed(), Phase::kDecode, model, 0),
+              ElementsAre(PatternSpec(DensePattern()).index(),
+                          PatternSpec(SinkWindowPattern()).index()));
+}
+
+TEST(ChoiceNameTest, NamesEachPatternOfAMapOnce) {
+  EXPECT_EQ(ChoiceName({XAttentionPattern()}), "xattention");
+  EXPECT_EQ(ChoiceName(Mixed()), "xattention+sink_window+dense");
+  const AttentionChoice widths = {
+      .map = std::make_shared<const PatternMap>(
+          PatternMap::Create(
+              {1, 2}, {SinkWindowPattern{4, 64}, SinkWindowPattern{4, 128}},
+              {0, 1})
+              .value())};
+  EXPECT_EQ(ChoiceName(widths), "sink_window");
+}
+
+TEST(PatternDecisionTest, APatternOfOutputAloneIsReportedByItsOutput) {
+  PatternDecision decision;
+  decision.traits.rules_prefill = false;
+  decision.heads[static_cast<int>(Phase::kDecode)][1] = 7;
+  EXPECT_EQ(decision.ruled_heads()[1], 7);
 }
 
 TEST(WhyUnsupportedTest, WindowsAreOnlyForCheckpointsTrainedWithThem) {

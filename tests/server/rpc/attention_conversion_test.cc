@@ -15,6 +15,8 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
 using testing::PartsOf;
 using testing::SampleModel;
 using testing::StatusParts;
@@ -280,6 +282,31 @@ TEST(DecideAttentionTest, AnIllegalPatternIsAFailedPreconditionThatSaysWhy) {
   EXPECT_THAT(parts.message, HasSubstr(parts.metadata.at("cause")));
 }
 
+// What GetModel lists is accepted, and nothing else.
+TEST(DecideAttentionTest, ListedPatternsAreTheLegalOnes) {
+  const SampleModel sample;
+  ServedModel windowed = sample.model();
+  windowed.info.layer_windows = {64, 64, 64, 64};
+  for (const ServedModel& model : {sample.model(), windowed}) {
+    std::set<size_t> listed;
+    for (const PatternSpec& pattern : SupportedPatterns(model.info)) {
+      listed.insert(pattern.index());
+    }
+    for (PatternSpec pattern : EveryPattern()) {
+      if (auto* window = std::get_if<SlidingWindowPattern>(&pattern)) {
+        window->window_tokens = 64;
+      }
+      const auto decision = DecideAttention({}, pattern, model);
+      EXPECT_EQ(decision.ok(), listed.count(pattern.index()) == 1)
+          << PatternName(pattern);
+      if (decision.ok()) continue;
+      const StatusParts parts = PartsOf(decision.status());
+      EXPECT_EQ(parts.code, grpc::StatusCode::FAILED_PRECONDITION);
+      EXPECT_THAT(parts.metadata.at("cause"), Not(IsEmpty()));
+    }
+  }
+}
+
 TEST(CheckChoiceTest, AnEmptyPlansNameIsInvalid) {
   FieldErrors errors;
   CheckChoice(Parse<v1::AttentionChoice>("plan: ''"), errors);
@@ -295,6 +322,7 @@ TEST(ToSupportedPatternTest, SaysWhatTheTraitsSay) {
   EXPECT_TRUE(dense.selection_causal());
   EXPECT_FALSE(dense.trained_in());
   EXPECT_TRUE(dense.time_predictable());
+  EXPECT_FALSE(dense.superset());
 
   EXPECT_TRUE(ToSupportedPattern(SlidingWindowPattern{64}).trained_in());
 
@@ -302,6 +330,11 @@ TEST(ToSupportedPatternTest, SaysWhatTheTraitsSay) {
   EXPECT_EQ(chosen.name(), "xattention");
   EXPECT_THAT(chosen.phases(), ElementsAre(v1::SupportedPattern::PREFILL));
   EXPECT_FALSE(chosen.time_predictable());
+  EXPECT_FALSE(chosen.superset());
+
+  const v1::SupportedPattern lines = ToSupportedPattern(VerticalSlashPattern());
+  EXPECT_FALSE(lines.selection_causal());
+  EXPECT_TRUE(lines.superset());
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "server/rpc/response_conversion.h"
 
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -200,6 +202,18 @@ TEST(ModelTest, DescribesTheModelAndItsLimits) {
   EXPECT_EQ(model.limits().max_tokenized_tokens(), 65'536);
 }
 
+TEST(ReportTest, AMeasuredRecallIsReportedWithItsRows) {
+  const SampleModel sample;
+  FinishReport finish = SampleReport();
+  finish.heads = {0, 8};
+  finish.recall = RecallEstimate{.mean = 0.875, .p5 = 0.5, .rows = 16};
+  const v1::AttentionReport report =
+      ToReport(finish, {}, sample.model(), "id").attention();
+  EXPECT_EQ(report.recall_estimate(), 0.875);
+  EXPECT_EQ(report.recall_p5(), 0.5);
+  EXPECT_EQ(report.recall_rows(), 16);
+}
+
 TEST(ModelTest, ListsPlansWithoutABoundThatNobodyMeasured) {
   const SampleModel sample;
   ServedModel served = sample.model();
@@ -211,13 +225,30 @@ TEST(ModelTest, ListsPlansWithoutABoundThatNobodyMeasured) {
   EXPECT_FALSE(model.available_plans(1).has_divergence_bound());
 }
 
+TEST(ModelTest, APlanOfAMapListsEachOfItsPatternsOnce) {
+  const SampleModel sample;
+  ServedModel served = sample.model();
+  const std::vector<int32_t> pattern_of = {0, 1, 2, 1, 2, 1, 2, 1};
+  served.plans.push_back(
+      {"mixed",
+       {.map = std::make_shared<const PatternMap>(
+            PatternMap::Create({4, 2},
+                               {DensePattern(), SinkWindowPattern{4, 64},
+                                SinkWindowPattern{4, 128}},
+                               pattern_of)
+                .value())}});
+  EXPECT_THAT(ToModel(served).available_plans(1).patterns(),
+              ElementsAre("dense", "sink_window"));
+}
+
 TEST(FallbackNameTest, EveryReasonHasAName) {
   EXPECT_STREQ(FallbackName(FallbackReason::kNone), "");
   for (FallbackReason reason :
        {FallbackReason::kNotCalibrated, FallbackReason::kShortSequence,
-        FallbackReason::kLowRecall, FallbackReason::kUnsupportedShape,
-        FallbackReason::kKernelUnavailable, FallbackReason::kNumericGuard,
-        FallbackReason::kPolicy, FallbackReason::kRequestOverride}) {
+        FallbackReason::kLowRecall, FallbackReason::kUnsupportedMask,
+        FallbackReason::kUnsupportedShape, FallbackReason::kKernelUnavailable,
+        FallbackReason::kNumericGuard, FallbackReason::kPolicy,
+        FallbackReason::kRequestOverride}) {
     EXPECT_STRNE(FallbackName(reason), "");
   }
 }

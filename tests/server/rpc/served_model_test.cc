@@ -47,22 +47,9 @@ TEST(DescribeModelTest, EveryModelHasTheDensePlanAndThoseOfTheConfig) {
       {.max_request_tokens = 9, .plans = {{"fast", XAttentionPattern{}}}});
   ASSERT_EQ(model.plans.size(), 2);
   EXPECT_EQ(model.plans[0].name, "dense");
-  EXPECT_EQ(model.plans[0].pattern, PatternSpec(DensePattern()));
+  EXPECT_EQ(model.plans[0].choice.pattern, PatternSpec(DensePattern()));
   EXPECT_EQ(model.plans[1].name, "fast");
-  EXPECT_EQ(model.plans[1].pattern, PatternSpec(XAttentionPattern()));
-}
-
-TEST(CheckPlansTest, NamesThePlanThatTheModelCannotHaveAndWhy) {
-  const FakeEngine engine({});
-  EXPECT_TRUE(CheckPlans({{"fast", XAttentionPattern{}}}, engine.info()).ok());
-  const absl::Status status = CheckPlans(
-      {{"fast", XAttentionPattern{}}, {"near", SlidingWindowPattern{64}}},
-      engine.info());
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(status.message(),
-            "attention_plans[1].pattern is sliding_window, which this model "
-            "cannot have: the checkpoint was not trained with a window in "
-            "every layer");
+  EXPECT_EQ(model.plans[1].choice.pattern, PatternSpec(XAttentionPattern()));
 }
 
 TEST(LongestTokenTest, SpecialTokensAreNoText) {

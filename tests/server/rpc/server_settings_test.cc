@@ -47,9 +47,14 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
                  keepalive_timeout { seconds: 63 } }
     drain_timeout { seconds: 0 }
     stall_timeout { seconds: 64 }
+    recall_sample_share: 0.25
     attention_plans { name: 'fast' pattern { xattention { stride: 16 } } }
     attention_plans { name: 'near-2.b_c'
-                      pattern { sliding_window { window_tokens: 65 } } })");
+                      pattern { sliding_window { window_tokens: 65 } } }
+    attention_plans { name: 'heads'
+                      map { rules { pattern { xattention { } } }
+                            rules { pattern { sink_window { } }
+                                    layers: [1, 3] kv_heads: 0 } } })");
   ASSERT_TRUE(settings.ok()) << settings.status();
   EXPECT_EQ(settings->max_step_tokens, 100);
   EXPECT_EQ(settings->max_running_sequences, 2);
@@ -68,10 +73,19 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->keepalive_timeout, absl::Seconds(63));
   EXPECT_EQ(settings->drain_timeout, absl::ZeroDuration());
   EXPECT_EQ(settings->stall_timeout, absl::Seconds(64));
-  ASSERT_EQ(settings->attention_plans.size(), 2);
+  EXPECT_EQ(settings->recall_sample_share, 0.25);
+  ASSERT_EQ(settings->attention_plans.size(), 3);
+  const std::vector<HeadRule>& map = settings->attention_plans[2].map;
+  EXPECT_EQ(settings->attention_plans[2].name, "heads");
+  ASSERT_EQ(map.size(), 2);
+  EXPECT_EQ(map[0].pattern, PatternSpec(XAttentionPattern()));
+  EXPECT_TRUE(map[0].layers.empty());
+  EXPECT_EQ(map[1].layers, std::vector<int>({1, 3}));
+  EXPECT_EQ(map[1].kv_heads, std::vector<int>({0}));
   EXPECT_EQ(settings->attention_plans[0].name, "fast");
   EXPECT_EQ(settings->attention_plans[0].pattern,
             PatternSpec(XAttentionPattern{.stride = 16}));
+  EXPECT_TRUE(settings->attention_plans[0].map.empty());
   EXPECT_EQ(settings->attention_plans[1].name, "near-2.b_c");
   EXPECT_EQ(settings->attention_plans[1].pattern,
             PatternSpec(SlidingWindowPattern{65}));
@@ -153,6 +167,15 @@ constexpr OutOfRange kOutOfRange[] = {
     {"attention_plans { name: 'a' pattern { dense { } } }"
      "attention_plans { name: 'a' pattern { dense { } } }",
      "attention_plans[1].name is \"a\""},
+    {"recall_sample_share: 1.5", "recall_sample_share is 1.5, must be from 0"},
+    {"recall_sample_share: nan", "recall_sample_share is nan"},
+    {"attention_plans { name: 'a' map { } }",
+     "attention_plans[0].map.rules is 0 rules, must be 1 to 4096 rules"},
+    {"attention_plans { name: 'a' map { rules { layers: 1 } } }",
+     "attention_plans[0].map.rules[0].pattern must be one of dense, "},
+    {"attention_plans { name: 'a' map { rules { pattern { "
+     "sink_window { window_tokens: 0 } } } } }",
+     "attention_plans[0].map.rules[0].pattern.sink_window.window_tokens is 0"},
     {"attention_plans { name: 'a' }",
      "attention_plans[0].pattern must be one of dense, "},
     {"attention_plans { name: 'a' pattern { xattention { stride: 7 } } }",
