@@ -98,9 +98,25 @@ struct PageBoundRule {
   int32_t last_blocks = 0;
 };
 
+// The weight of candidates (Twilight, Lin et al., arXiv 2502.02770, by blocks,
+// not tokens, and with the stored keys for its 4-bit ones). Candidates are the
+// blocks that a PageBoundRule visits. A row's softmax over their keys that it
+// sees, scaled and capped as attention's scores are, gives every block the sum
+// of its keys' weights; it scores what these are over the tile's rows and the
+// query heads of a KV head.
+//
+// The tile then visits block 0, its own block, the first and the last blocks of
+// the PageBoundRule, and the best others until they have `mass` of the sum of
+// scores, the crossing one included. So of what the candidates would keep, rows
+// and heads keep that share on average.
+struct CandidateMassRule {
+  PageBoundRule candidates;
+  float mass = 0.95f;  // above 0; 1 keeps every candidate
+};
+
 using SelectionRule =
     std::variant<AntidiagonalRule, VerticalSlashRule, FlexPrefillRule,
-                 SimilarityRule, PageBoundRule>;
+                 SimilarityRule, PageBoundRule, CandidateMassRule>;
 
 // How one KV head of a tile gets its list.
 struct HeadSelection {

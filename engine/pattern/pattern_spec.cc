@@ -41,6 +41,9 @@ struct NameOf {
     return "similarity_gated";
   }
   std::string_view operator()(const QuestPattern&) const { return "quest"; }
+  std::string_view operator()(const PageTopPPattern&) const {
+    return "page_top_p";
+  }
 };
 
 template <typename Value>
@@ -144,6 +147,15 @@ struct Check {
     RETURN_IF_ERROR(AtLeast(1, "quest: window_tokens", pattern.window_tokens));
     return AtLeast(0, "quest: dense_layers", pattern.dense_layers);
   }
+  absl::Status operator()(const PageTopPPattern& pattern) const {
+    RETURN_IF_ERROR(
+        AtLeast(1, "page_top_p: candidate_tokens", pattern.candidate_tokens));
+    RETURN_IF_ERROR(Share("page_top_p: threshold", pattern.threshold));
+    RETURN_IF_ERROR(AtLeast(0, "page_top_p: sink_tokens", pattern.sink_tokens));
+    RETURN_IF_ERROR(
+        AtLeast(1, "page_top_p: window_tokens", pattern.window_tokens));
+    return AtLeast(0, "page_top_p: dense_layers", pattern.dense_layers);
+  }
 };
 
 struct Traits {
@@ -196,6 +208,9 @@ struct Traits {
   PatternTraits operator()(const QuestPattern&) const {
     return {.rules_prefill = false};
   }
+  PatternTraits operator()(const PageTopPPattern&) const {
+    return {.is_time_predictable = false, .rules_prefill = false};
+  }
 };
 
 // Rounded up, without a sum that the largest value would overflow.
@@ -235,6 +250,14 @@ struct Selection {
     return {.rule = PageBoundRule{WholeBlocks(pattern.budget_tokens),
                                   WholeBlocks(pattern.sink_tokens),
                                   WholeBlocks(pattern.window_tokens)},
+            .phase = Phase::kDecode,
+            .first_layer = pattern.dense_layers};
+  }
+  PatternSelection operator()(const PageTopPPattern& pattern) const {
+    return {.rule = CandidateMassRule{{WholeBlocks(pattern.candidate_tokens),
+                                       WholeBlocks(pattern.sink_tokens),
+                                       WholeBlocks(pattern.window_tokens)},
+                                      pattern.threshold},
             .phase = Phase::kDecode,
             .first_layer = pattern.dense_layers};
   }

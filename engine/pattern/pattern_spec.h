@@ -22,7 +22,7 @@ using PatternSpec =
                  TriShapePattern, StridedPattern, FixedPattern,
                  DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
                  VerticalSlashPattern, FlexPrefillPattern,
-                 SimilarityGatedPattern, QuestPattern>;
+                 SimilarityGatedPattern, QuestPattern, PageTopPPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);

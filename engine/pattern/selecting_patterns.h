@@ -72,4 +72,16 @@ struct QuestPattern {
   friend bool operator==(const QuestPattern&, const QuestPattern&) = default;
 };
 
+// Of output rows: of the blocks that QuestPattern would choose, those that
+// carry most of the weight (Twilight: CandidateMassRule).
+struct PageTopPPattern {
+  int32_t candidate_tokens = 4096;  // 1 or more
+  float threshold = 0.95f;          // share of the weight, above 0 to 1
+  int32_t sink_tokens = 64;         // as QuestPattern has them
+  int32_t window_tokens = 128;
+  int32_t dense_layers = 2;
+  friend bool operator==(const PageTopPPattern&,
+                         const PageTopPPattern&) = default;
+};
+
 }  // namespace sparseserve

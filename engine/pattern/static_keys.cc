@@ -17,6 +17,7 @@ struct KeysOf {
   KeyPredicate operator()(const FlexPrefillPattern&) const { return {}; }
   KeyPredicate operator()(const SimilarityGatedPattern&) const { return {}; }
   KeyPredicate operator()(const QuestPattern&) const { return {}; }
+  KeyPredicate operator()(const PageTopPPattern&) const { return {}; }
   KeyPredicate operator()(const SlidingWindowPattern& pattern) const {
     return {.window_tokens = pattern.window_tokens};
   }

@@ -126,12 +126,28 @@ SimilarityGatedPattern ToSpec(const v1::SimilarityGatedPattern& proto) {
   return pattern;
 }
 
-QuestPattern ToSpec(const v1::QuestPattern& proto) {
-  QuestPattern pattern;
-  if (proto.has_budget_tokens()) pattern.budget_tokens = proto.budget_tokens();
+// What the patterns that choose for output see in any case.
+template <typename Proto, typename Pattern>
+void SetEnds(const Proto& proto, Pattern& pattern) {
   if (proto.has_sink_tokens()) pattern.sink_tokens = proto.sink_tokens();
   if (proto.has_window_tokens()) pattern.window_tokens = proto.window_tokens();
   if (proto.has_dense_layers()) pattern.dense_layers = proto.dense_layers();
+}
+
+QuestPattern ToSpec(const v1::QuestPattern& proto) {
+  QuestPattern pattern;
+  if (proto.has_budget_tokens()) pattern.budget_tokens = proto.budget_tokens();
+  SetEnds(proto, pattern);
+  return pattern;
+}
+
+PageTopPPattern ToSpec(const v1::PageTopPPattern& proto) {
+  PageTopPPattern pattern;
+  if (proto.has_candidate_tokens()) {
+    pattern.candidate_tokens = proto.candidate_tokens();
+  }
+  if (proto.has_threshold()) pattern.threshold = proto.threshold();
+  SetEnds(proto, pattern);
   return pattern;
 }
 
@@ -164,6 +180,8 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return ToSpec(proto.similarity_gated());
     case v1::AttentionPattern::kQuest:
       return ToSpec(proto.quest());
+    case v1::AttentionPattern::kPageTopP:
+      return ToSpec(proto.page_top_p());
     case v1::AttentionPattern::PATTERN_NOT_SET:
       return std::nullopt;
   }

@@ -9,11 +9,12 @@
 // vertical_slash,COLUMNS,DIAGONALS[,DENSE_LAYERS],
 // flex_prefill,GAMMA,TAU,MIN_BUDGET_TOKENS[,DENSE_LAYERS],
 // similarity_gated,SIMILARITY,THRESHOLD[,DENSE_LAYERS] or
-// quest,BUDGET_TOKENS[,DENSE_LAYERS]. Every plan's rows are teacher-forced and
-// compared with the dense run's; columns are in tests/README.md. A plan whose
-// prompt must come whole runs in one step, which holds the logits of every row.
-// With --decode_from the rows from there on run one by one, as output does, and
-// they alone are counted.
+// quest,BUDGET_TOKENS[,DENSE_LAYERS] or
+// page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS]. Every plan's rows are
+// teacher-forced and compared with the dense run's; columns are in
+// tests/README.md. A plan whose prompt must come whole runs in one step, which
+// holds the logits of every row. With --decode_from the rows from there on run
+// one by one, as output does, and they alone are counted.
 
 #include <algorithm>
 #include <chrono>
@@ -112,6 +113,11 @@ bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
     auto& own = pattern.emplace<QuestPattern>();
     return number(1, own.budget_tokens) &&
            (count == 2 || number(2, own.dense_layers));
+  }
+  if (parts[0] == "page_top_p" && (count == 3 || count == 4)) {
+    auto& own = pattern.emplace<PageTopPPattern>();
+    return number(1, own.candidate_tokens) && number(2, own.threshold) &&
+           (count == 3 || number(3, own.dense_layers));
   }
   return false;
 }

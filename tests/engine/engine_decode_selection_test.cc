@@ -35,6 +35,15 @@ AttentionChoice Choice(int budget_blocks) {
                        .dense_layers = 1}};
 }
 
+// Of all blocks, or of the best of them.
+AttentionChoice TopP(float threshold, int candidate_blocks = 8) {
+  return {PageTopPPattern{.candidate_tokens = candidate_blocks * kPageTokens,
+                          .threshold = threshold,
+                          .sink_tokens = 64,
+                          .window_tokens = 64,
+                          .dense_layers = 1}};
+}
+
 struct Outcome {
   std::vector<float> logits;  // [tokens, vocab]
   AttentionBlocks prompt;
@@ -91,10 +100,48 @@ std::vector<float> Rows(const std::vector<float>& logits, int begin, int end) {
 TEST(EngineDecodeSelectionTest, ABudgetOfTheWholeContextIsDenseToTheBit) {
   const auto engine = MakeEngine(TinyModel());
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 1);
-  const AttentionChoice choice = Choice(8);
-  const Outcome all = Generate(*engine, tokens, {.choice = &choice});
-  EXPECT_EQ(all.logits, Generate(*engine, tokens, {}).logits);
-  EXPECT_EQ(all.output.computed, all.output.allowed);
+  for (const AttentionChoice& choice : {Choice(8), TopP(1.0f)}) {
+    SCOPED_TRACE(PatternName(choice.pattern));
+    const Outcome all = Generate(*engine, tokens, {.choice = &choice});
+    EXPECT_EQ(all.logits, Generate(*engine, tokens, {}).logits);
+    EXPECT_EQ(all.output.computed, all.output.allowed);
+  }
+}
+
+TEST(EngineDecodeSelectionTest, AllOfTheCandidatesIsTheirBudget) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 1);
+  const AttentionChoice budget = Choice(4);
+  const AttentionChoice candidates = TopP(1.0f, 4);
+  EXPECT_EQ(Generate(*engine, tokens, {.choice = &candidates}).logits,
+            Generate(*engine, tokens, {.choice = &budget}).logits);
+}
+
+// Where every block is a candidate the weights are those of dense attention, so
+// recall says of each row what was kept.
+TEST(EngineDecodeSelectionTest, HeadsKeepTheirShareOfTheWeightTogether) {
+  Engine::Options options = testing::ExactOptions();
+  options.measure_recall = true;
+  const auto engine = MakeEngine(TinyModel(), options);
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 8);
+  int64_t before = 0;
+  for (const float threshold : {0.5f, 0.7f, 0.9f}) {
+    SCOPED_TRACE(threshold);
+    const AttentionChoice choice = TopP(threshold);
+    const Outcome outcome =
+        Generate(*engine, tokens, {.choice = &choice, .measures_recall = true});
+    EXPECT_LT(outcome.output.computed, outcome.output.allowed);
+    EXPECT_GT(outcome.output.computed, before);
+    before = outcome.output.computed;
+    for (size_t i = 0; i < outcome.recall.size(); i += 2) {
+      const float of_kv_head = (outcome.recall[i] + outcome.recall[i + 1]) / 2;
+      if (i / kHeads % kLayers == 0) {
+        EXPECT_NEAR(of_kv_head, 1, 1e-5f);
+      } else {
+        EXPECT_GE(of_kv_head, threshold - 1e-5f);
+      }
+    }
+  }
 }
 
 TEST(EngineDecodeSelectionTest, OutputRowsVisitTheBudgetAndPromptsEverything) {
@@ -126,13 +173,15 @@ TEST(EngineDecodeSelectionTest, OutputRowsVisitTheBudgetAndPromptsEverything) {
 TEST(EngineDecodeSelectionTest, OutputIsTheSameHoweverThePromptWasCut) {
   const auto engine = MakeEngine(TinyModel());
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 2);
-  const AttentionChoice choice = Choice(3);
-  const Outcome whole = Generate(*engine, tokens, {.choice = &choice});
-  for (const int chunk : {1, 50, 64, 200}) {
-    SCOPED_TRACE(chunk);
-    EXPECT_EQ(
-        Generate(*engine, tokens, {.choice = &choice, .chunk = chunk}).logits,
-        whole.logits);
+  for (const AttentionChoice& choice : {Choice(3), TopP(0.5f, 5)}) {
+    SCOPED_TRACE(PatternName(choice.pattern));
+    const Outcome whole = Generate(*engine, tokens, {.choice = &choice});
+    for (const int chunk : {1, 50, 64, 200}) {
+      SCOPED_TRACE(chunk);
+      EXPECT_EQ(
+          Generate(*engine, tokens, {.choice = &choice, .chunk = chunk}).logits,
+          whole.logits);
+    }
   }
 }
 

@@ -395,4 +395,38 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
   return Bounded(scores, taken, kept);
 }
 
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const CandidateMassRule& rule) {
+  const OracleRows rows = RowsOf(args.base->tiles[tile]);
+  const BoundedSet candidates =
+      OracleBlocks(args, tile, kv_head, rule.candidates);
+  if (rule.mass >= 1) return candidates;
+  const int count = BlocksOf(End(rows));
+  const Vectors keys = Keys(args, rows.slice, kv_head, End(rows));
+  Vector scores(count);
+  for (int h = 0; h < Group(args); ++h) {
+    const Vectors queries = Queries(args, rows, kv_head * Group(args) + h);
+    for (int r = 0; r < rows.rows; ++r) {
+      Vector of_row;
+      for (int j = 0; j <= rows.first_position + r; ++j) {
+        of_row.push_back(candidates.least[j / kBlock]
+                             ? Score(args, queries[r], keys[j])
+                             : -std::numeric_limits<double>::infinity());
+      }
+      const Vector weights = Softmax(of_row);
+      for (size_t j = 0; j < weights.size(); ++j) {
+        scores[j / kBlock] += weights[j];
+      }
+    }
+  }
+  std::vector<bool> kept = Ends(count).least;
+  for (int b = 0; b < count; ++b) {
+    if (b < rule.candidates.first_blocks ||
+        b >= count - rule.candidates.last_blocks) {
+      kept[b] = true;
+    }
+  }
+  return OracleMass(scores, rule.mass, kept);
+}
+
 }  // namespace sparseserve::testing

@@ -61,5 +61,8 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
 // Looks at keys, not at stored bounds of them.
 BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
                         const PageBoundRule& rule);
+// REQUIRES: the rule's candidates are no matter of rounding.
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const CandidateMassRule& rule);
 
 }  // namespace sparseserve::testing

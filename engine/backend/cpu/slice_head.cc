@@ -58,6 +58,7 @@ struct SliceHead::Preparing {
 
   // The bounds were taken when the keys were stored.
   void operator()(const PageBoundRule&) const {}
+  void operator()(const CandidateMassRule&) const {}
 
   void Score(const SliceRows& rows, int32_t blocks) const {
     PoolQueries(kernels, args, rows, kv_head, scratch.pooling);
@@ -114,8 +115,7 @@ struct SliceHead::Choosing {
       ForceRange(0, blocks);
       return;
     }
-    ForceRange(0, std::min(rule.first_blocks, blocks));
-    ForceRange(std::max(blocks - rule.last_blocks, 0), blocks);
+    ForceEnds(rule);
     PageBoundScores(kernels, args, RowsOf(tile), kv_head, blocks - 1,
                     scratch.page_bounds, scratch.scores);
     scratch.scores.push_back(0.0f);  // its own, which is chosen
@@ -125,6 +125,29 @@ struct SliceHead::Choosing {
     } else {
       ForceRange(0, blocks);
     }
+  }
+
+  void operator()(const CandidateMassRule& rule) const {
+    const int32_t blocks = QueryBlock(tile, kPageTokens) + 1;
+    (*this)(rule.candidates);
+    if (rule.mass >= 1.0f) return;
+    std::vector<int32_t>& candidates = scratch.candidates.blocks;
+    candidates.clear();
+    for (int32_t b = 0; b < blocks; ++b) {
+      if (scratch.choice.chosen()[b] != 0) candidates.push_back(b);
+    }
+    CandidateWeights(kernels, args, RowsOf(tile), kv_head, blocks,
+                     scratch.candidates, scratch.scores);
+    scratch.choice.Begin(blocks);
+    ForceEnds(rule.candidates);
+    scratch.choice.TakeMass(scratch.scores, rule.mass, Crossing::kIncluded);
+  }
+
+  // Block 0 and the tile's own among them.
+  void ForceEnds(const PageBoundRule& rule) const {
+    const int32_t blocks = QueryBlock(tile, kPageTokens) + 1;
+    ForceRange(0, std::clamp(rule.first_blocks, 1, blocks));
+    ForceRange(blocks - std::clamp(rule.last_blocks, 1, blocks), blocks);
   }
 
   void ForceRange(int32_t begin, int32_t end) const {

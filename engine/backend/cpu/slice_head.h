@@ -6,6 +6,7 @@
 #include "absl/types/span.h"
 #include "engine/backend/backend.h"
 #include "engine/backend/cpu/antidiagonal_scores.h"
+#include "engine/backend/cpu/candidate_weights.h"
 #include "engine/backend/cpu/last_row_sums.h"
 #include "engine/backend/cpu/page_bounds.h"
 #include "engine/backend/cpu/pooled_blocks.h"
@@ -25,6 +26,7 @@ struct SelectionScratch {
   AttentionSums sums;
   PoolingScratch pooling;
   PageBoundScratch page_bounds;
+  CandidateScratch candidates;
   std::vector<float> scores;  // [blocks]
   BlockChoice choice;
 };

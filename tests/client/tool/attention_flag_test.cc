@@ -59,6 +59,9 @@ TEST(ParseAttentionTest, EveryTypeOfParameterArrives) {
             -0.5f);
   EXPECT_EQ(Parsed("quest:budget_tokens=9").pattern().quest().budget_tokens(),
             9);
+  EXPECT_EQ(
+      Parsed("page_top_p:threshold=0.5").pattern().page_top_p().threshold(),
+      0.5f);
   EXPECT_EQ(Parsed("sliding_window:window_tokens=-5")
                 .pattern()
                 .sliding_window()

@@ -25,6 +25,8 @@ using Batch = SelectionBatch;
 
 constexpr Batch::Shape kModelShape = {9, 3, 64, DType::kF32};
 
+constexpr int32_t kEverything = std::numeric_limits<int32_t>::max();
+
 // Blocks of the whole batch.
 struct Tally {
   int chosen = 0;
@@ -168,6 +170,23 @@ TEST_P(SliceSelectionTest, PageBoundsEqualTheirOracle) {
   }
 }
 
+TEST_P(SliceSelectionTest, CandidateMassEqualsItsOracle) {
+  for (const CandidateMassRule& rule :
+       {CandidateMassRule{{kEverything, 0, 0}, 0.5f},
+        CandidateMassRule{{kEverything, 2, 2}, 0.8f},
+        CandidateMassRule{{6, 1, 1}, 0.6f}, CandidateMassRule{{4, 1, 2}, 0.9f},
+        CandidateMassRule{{5, 1, 1}, 1.0f}}) {
+    SCOPED_TRACE(::testing::Message()
+                 << rule.candidates.blocks << " blocks, " << rule.mass);
+    Batch batch(kModelShape, {{640, 1}, {641, 1}, {703, 1}, {500, 3}}, rule,
+                32);
+    backend().Select(batch.args());
+    const Tally tally = ExpectEqualsOracle(batch);
+    EXPECT_GT(tally.left, 20);
+    EXPECT_LE(tally.open, 2);
+  }
+}
+
 TEST_P(SliceSelectionTest, OfEqualBoundsTheFirstAreChosen) {
   Batch batch(kModelShape, {{640, 1}}, PageBoundRule{5, 1, 1}, 30);
   std::fill(batch.queries().begin(), batch.queries().end(), 0.0f);
@@ -223,7 +242,8 @@ TEST_P(SliceSelectionTest, ChoicesEqualTheirOraclesForEveryShape) {
           SelectionRule(FlexPrefillRule{0.4f, 0.0f, 1}),
           SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
           SelectionRule(SimilarityRule{-1.0f, 0.4f}),
-          SelectionRule(PageBoundRule{3, 1, 1})}) {
+          SelectionRule(PageBoundRule{3, 1, 1}),
+          SelectionRule(CandidateMassRule{{4, 1, 1}, 0.3f})}) {
       SCOPED_TRACE(::testing::Message()
                    << "rule " << rule.index() << ", " << shape.heads << "/"
                    << shape.kv_heads << "x" << shape.head_dim << " of "
@@ -283,7 +303,8 @@ TEST_P(SliceSelectionTest, SliceChoosesTheSameAloneAndInABatch) {
         SelectionRule(FlexPrefillRule{0.4f, 0.0f, 1}),
         SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
         SelectionRule(SimilarityRule{-1.0f, 0.4f}),
-        SelectionRule(PageBoundRule{3, 1, 1})}) {
+        SelectionRule(PageBoundRule{3, 1, 1}),
+        SelectionRule(CandidateMassRule{{4, 1, 1}, 0.4f})}) {
     // The second slice's pages, keys and queries are drawn last, so they differ
     // between two batches; those of this one stay as they are.
     Batch batch(kModelShape, {{500, 500}, {400, 400}}, rule, 27);
@@ -316,7 +337,8 @@ TEST_P(SliceSelectionTest, BoundsOfParametersKeepEverythingOrTheEndsAlone) {
         SelectionRule(PageBoundRule{6, 0, 0}),
         SelectionRule(PageBoundRule{kMost, kMost, kMost}),
         SelectionRule(PageBoundRule{1, kMost, 0}),
-        SelectionRule(PageBoundRule{1, 0, kMost})}) {
+        SelectionRule(PageBoundRule{1, 0, kMost}),
+        SelectionRule(CandidateMassRule{{kMost, 0, 0}, 1.0f})}) {
     SCOPED_TRACE(rule.index());
     Batch batch(kModelShape, {{333, 333}}, rule, 28);
     backend().Select(batch.args());
@@ -326,7 +348,8 @@ TEST_P(SliceSelectionTest, BoundsOfParametersKeepEverythingOrTheEndsAlone) {
        {SelectionRule(VerticalSlashRule{64, 1, 1}),
         SelectionRule(FlexPrefillRule{1e-20f, 10.0f, 0}),
         SelectionRule(SimilarityRule{-1.0f, 1e-20f}),
-        SelectionRule(PageBoundRule{1, 0, 0})}) {
+        SelectionRule(PageBoundRule{1, 0, 0}),
+        SelectionRule(CandidateMassRule{{5, 0, 0}, 1e-20f})}) {
     SCOPED_TRACE(rule.index());
     Batch batch(kModelShape, {{320, 320}}, rule, 28);
     backend().Select(batch.args());
@@ -342,7 +365,9 @@ TEST_P(SliceSelectionTest,
         SelectionRule(FlexPrefillRule{0.2f, 10.0f, 0}),
         SelectionRule(SimilarityRule{-1.0f, 0.2f}),
         SelectionRule(SimilarityRule{0.01f, 0.2f}),
-        SelectionRule(PageBoundRule{3, 1, 1})}) {
+        SelectionRule(PageBoundRule{3, 1, 1}),
+        SelectionRule(CandidateMassRule{{4, 1, 1}, 0.3f}),
+        SelectionRule(CandidateMassRule{{kEverything, 1, 1}, 0.3f})}) {
     SCOPED_TRACE(rule.index());
     Batch clean(kModelShape, {{320, 64}, {320, 64}}, rule, 9);
     Batch poisoned(kModelShape, {{320, 64}, {320, 64}}, rule, 9);

@@ -27,6 +27,7 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(FlexPrefillPattern()), "flex_prefill");
   EXPECT_EQ(PatternName(SimilarityGatedPattern()), "similarity_gated");
   EXPECT_EQ(PatternName(QuestPattern()), "quest");
+  EXPECT_EQ(PatternName(PageTopPPattern()), "page_top_p");
 }
 
 TEST(PatternSpecTest, EveryKindIsListedOnce) {
@@ -80,7 +81,9 @@ TEST(PatternSpecTest, DefaultsAndLimitsPass) {
         PatternSpec(SimilarityGatedPattern{-1.0f, 1e-30f, 0}),
         PatternSpec(SimilarityGatedPattern{1.0f, 1.0f, most}),
         PatternSpec(QuestPattern{1, 0, 1, 0}),
-        PatternSpec(QuestPattern{most, most, most, most})}) {
+        PatternSpec(QuestPattern{most, most, most, most}),
+        PatternSpec(PageTopPPattern{1, 1e-30f, 0, 1, 0}),
+        PatternSpec(PageTopPPattern{most, 1.0f, most, most, most})}) {
     EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
 }
@@ -170,6 +173,15 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
        "quest: window_tokens is 0; allowed: 1 or more"},
       {QuestPattern{.dense_layers = -1},
        "quest: dense_layers is -1; allowed: 0 or more"},
+      {PageTopPPattern{.candidate_tokens = 0},
+       "page_top_p: candidate_tokens is 0; allowed: 1 or more"},
+      {PageTopPPattern{.threshold = nan}, "page_top_p: threshold is nan"},
+      {PageTopPPattern{.sink_tokens = -1},
+       "page_top_p: sink_tokens is -1; allowed: 0 or more"},
+      {PageTopPPattern{.window_tokens = 0},
+       "page_top_p: window_tokens is 0; allowed: 1 or more"},
+      {PageTopPPattern{.dense_layers = -1},
+       "page_top_p: dense_layers is -1; allowed: 0 or more"},
   };
   for (const auto& bad : kCases) {
     const absl::Status status = CheckPattern(bad.pattern);
@@ -266,6 +278,23 @@ TEST(PatternSpecTest, PromptsOfPatternsThatChooseByTheirEndCannotBeCut) {
     EXPECT_TRUE(traits.rules_prefill);
     EXPECT_FALSE(traits.rules_decode);
   }
+}
+
+TEST(PatternSpecTest, PageTopPChoosesOfQuestsBlocks) {
+  const PatternSpec pattern = PageTopPPattern{129, 0.5f, 1, 64, 3};
+  const PatternSelection selection = SelectionOf(pattern);
+  const auto& rule = std::get<CandidateMassRule>(*selection.rule);
+  EXPECT_EQ(rule.candidates.blocks, 3);
+  EXPECT_EQ(rule.candidates.first_blocks, 1);
+  EXPECT_EQ(rule.candidates.last_blocks, 1);
+  EXPECT_EQ(rule.mass, 0.5f);
+  EXPECT_EQ(selection.phase, Phase::kDecode);
+  EXPECT_EQ(selection.first_layer, 3);
+  const PatternTraits traits = TraitsOf(pattern);
+  EXPECT_TRUE(traits.is_selection_causal);
+  EXPECT_FALSE(traits.is_time_predictable);
+  EXPECT_FALSE(traits.rules_prefill);
+  EXPECT_TRUE(traits.rules_decode);
 }
 
 TEST(PatternSpecTest, QuestChoosesSoManyBlocksForOutputRows) {

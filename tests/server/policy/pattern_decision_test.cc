@@ -155,7 +155,8 @@ TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
   for (const PatternSpec& pattern :
        {PatternSpec(XAttentionPattern()), PatternSpec(VerticalSlashPattern()),
         PatternSpec(FlexPrefillPattern()),
-        PatternSpec(SimilarityGatedPattern()), PatternSpec(QuestPattern())}) {
+        PatternSpec(SimilarityGatedPattern()), PatternSpec(QuestPattern()),
+        PatternSpec(PageTopPPattern())}) {
     EXPECT_EQ(WhyUnsupported(pattern, Model()), "");
     EXPECT_EQ(WhyUnsupported(pattern, Gemma()), "");
     EXPECT_THAT(WhyUnsupported(pattern, Mistral()),
@@ -182,7 +183,7 @@ TEST(SupportedPatternsTest, FollowTheCheckpoint) {
     EXPECT_THAT(SupportedNames(model),
                 ElementsAre("dense", "sink_window", "tri_shape", "xattention",
                             "vertical_slash", "flex_prefill",
-                            "similarity_gated", "quest"));
+                            "similarity_gated", "quest", "page_top_p"));
   }
   EXPECT_THAT(
       SupportedNames(Mistral()),
