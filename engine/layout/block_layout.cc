@@ -142,7 +142,7 @@ absl::Status ValidateMaskSizes(const BlockLayout& layout) {
   const size_t partial = layout.partial_blocks.size();
   if (!layout.has_masks) {
     if (layout.masks.empty() && layout.full_bias_of.empty() &&
-        layout.partial_bias_of.empty()) {
+        layout.partial_bias_of.empty() && layout.bias_tiles.empty()) {
       return absl::OkStatus();
     }
     return Broken("masks or biases in a layout without masks");

@@ -1,6 +1,7 @@
 #include "engine/layout/masked_layout_builder.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -65,6 +66,8 @@ void MaskedLayoutBuilder::ShowMoving(const Rows& rows, const Keys& keys,
   const Keys common = {std::max(keys.begin + moved, bounds.begin),
                        std::min(keys.end, bounds.end)};
   if (some.begin >= some.end) return;
+  SPARSESERVE_CHECK(some.begin >= 0 &&
+                    some.end <= std::ssize(has_key_) * kBlockKeys);
   BlockRange whole;
   if (rows.end - rows.begin == rows_ && common.begin < common.end) {
     whole = {BlockOf(common.begin + kBlockKeys - 1), BlockOf(common.end)};

@@ -40,6 +40,9 @@ class NumPyRandom {
   std::mt19937 generator_;
 };
 
+// 256 MB of them.
+constexpr int64_t kMaxDrawnBlocks = int64_t{1} << 26;
+
 class Drawing {
  public:
   Drawing(const BigBirdPattern& pattern, const BigBirdDraw& draw)
@@ -155,6 +158,13 @@ absl::StatusOr<std::vector<int32_t>> DrawBigBirdBlocks(
     return absl::InvalidArgumentError(
         StrCat("big_bird: most_tokens is ", draw.most_tokens,
                "; allowed: ", draw.tokens, " to ", kMaxEncoderTokens));
+  }
+  const int64_t drawn =
+      int64_t{draw.heads} * (draw.tokens / block - 2) * pattern.random_blocks;
+  if (drawn > kMaxDrawnBlocks) {
+    return absl::InvalidArgumentError(StrCat(
+        "big_bird: ", drawn,
+        " blocks to draw, for all heads and rows; allowed: ", kMaxDrawnBlocks));
   }
   Drawing drawing(pattern, draw);
   const bool is_of_paper =

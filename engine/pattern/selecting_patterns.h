@@ -64,7 +64,7 @@ struct SimilarityGatedPattern {
 // the largest products with the query, by the bounds of their elements (Quest:
 // PageBoundRule). Numbers of tokens are rounded up to whole blocks.
 struct QuestPattern {
-  int32_t budget_tokens = 2048;  // that a row sees at least; 1 or more
+  int32_t budget_tokens = 2048;  // that a row visits; 1 or more
   int32_t sink_tokens = 64;      // of them the first, 0 or more
   int32_t window_tokens = 128;   // of them the latest, 1 or more; the begun
                                  // block counts as a whole one

@@ -85,7 +85,7 @@ struct WorkSeries {
   Histogram *prompt_tokens, *generation_tokens;
   Counter* wasted_tokens;
   Each<Histogram, kPhases> density;
-  Grid<Counter, kPhases, 9> fallbacks;
+  Grid<Counter, kPhases, kFallbackReasons.size()> fallbacks;
   // By pattern; a series is made with the first sample, for no model has all
   // patterns.
   FamilyBuilder<Histogram> recall;

@@ -72,13 +72,18 @@ PatternDecision Decide(std::string plan, AttentionChoice choice,
   decision.plan = std::move(plan);
   decision.choice = std::move(choice);
   decision.traits = TraitsOf(decision.choice);
-  for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {
-    PatternHeads& heads = decision.heads[static_cast<int>(phase)];
-    for (int layer = 0; layer < model.layers; ++layer) {
-      for (const int kind :
-           FollowedKinds(decision.choice, phase, model, layer)) {
-        ++heads[kind];
-      }
+  const auto dense = static_cast<int>(PatternSpec(DensePattern()).index());
+  for (int layer = 0; layer < model.layers; ++layer) {
+    const auto kinds = [&](Phase phase) {
+      return FollowedKinds(decision.choice, phase, model, layer);
+    };
+    const std::vector<int> prompt = kinds(Phase::kPrefill);
+    const std::vector<int> output = kinds(Phase::kDecode);
+    for (size_t head = 0; head < prompt.size(); ++head) {
+      ++decision.heads[static_cast<int>(Phase::kPrefill)][prompt[head]];
+      ++decision.heads[static_cast<int>(Phase::kDecode)][output[head]];
+      ++decision
+            .ruled_heads[prompt[head] != dense ? prompt[head] : output[head]];
     }
   }
   return decision;

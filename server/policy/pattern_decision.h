@@ -31,11 +31,9 @@ struct PatternDecision {
   // Why it is dense where something else was asked for or chosen.
   FallbackReason fallback = FallbackReason::kNone;
 
-  // Those of the prompt, or of the output for a pattern of output alone.
-  const PatternHeads& ruled_heads() const {
-    return heads[static_cast<int>(traits.rules_prefill ? Phase::kPrefill
-                                                       : Phase::kDecode)];
-  }
+  // Each head once: under what its prompt rows follow, or where that is dense,
+  // its output rows. So dense heads are dense in both.
+  PatternHeads ruled_heads = {};
 };
 
 // REQUIRES: the choice's patterns pass CheckPattern() and suit the model, and

@@ -328,6 +328,10 @@ std::vector<PlanRule> ConvertPlans(const v1::ServerConfig& config,
                         " characters of a-z, 0-9, '_', '-' and '.', and no "
                         "name that another plan has"));
     }
+    if (plan.choice_case() == v1::AttentionPlanConfig::CHOICE_NOT_SET) {
+      errors.Add(field, "", "a pattern or a map");
+      continue;
+    }
     if (plan.has_map()) {
       plans.push_back(
           {.name = plan.name(),

@@ -29,7 +29,7 @@ struct ServedModel {
   // Most tokens of a prompt that ExplainAttention takes; 0: it is off.
   int max_explained_tokens = 0;
   // What requests may name. The first is kDensePlan.
-  std::vector<NamedPlan> plans = {{kDensePlan, DensePattern()}};
+  std::vector<NamedPlan> plans = {{kDensePlan, {DensePattern()}}};
 };
 
 // What the server makes of a model.

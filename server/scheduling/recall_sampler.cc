@@ -1,6 +1,7 @@
 #include "server/scheduling/recall_sampler.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -13,6 +14,16 @@ uint64_t Mixed(uint64_t state) {
   state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9u;
   state = (state ^ (state >> 27)) * 0x94D049BB133111EBu;
   return state ^ (state >> 31);
+}
+
+// Sums of rounded weights may exceed 1 by so much.
+constexpr float kRounding = 1e-3f;
+
+// Whether a measured share can be one; false for NaN.
+bool IsShare(float share) { return share >= 0 && share <= 1; }
+
+float Share(float measured) {
+  return measured > 1 && measured <= 1 + kRounding ? 1.0f : measured;
 }
 
 bool RulesPhase(const FollowedHeads& heads, Phase phase) {
@@ -74,9 +85,7 @@ void RecallSampler::Take() {
   }
   const std::vector<int>& kinds = heads_[static_cast<int>(phase_)];
   for (size_t i = 0; i < answers_.size(); ++i) {
-    // A sum of rounded weights may exceed 1.
-    shares_[kinds[i % kinds.size()]].push_back(
-        std::clamp(answers_[i], 0.0f, 1.0f));
+    shares_[kinds[i % kinds.size()]].push_back(Share(answers_[i]));
   }
   asked_.clear();
   answers_.clear();
@@ -85,7 +94,8 @@ void RecallSampler::Take() {
 std::optional<RecallEstimate> RecallSampler::estimate() const {
   std::vector<float> all;
   for (const std::vector<float>& shares : shares_) {
-    all.insert(all.end(), shares.begin(), shares.end());
+    std::copy_if(shares.begin(), shares.end(), std::back_inserter(all),
+                 IsShare);
   }
   if (all.empty()) return std::nullopt;
   RecallEstimate estimate;

@@ -27,9 +27,9 @@ std::vector<int> RecallRows(int prompt_tokens, uint64_t seed);
 
 // Asks for the recall of one request's rows, slice by slice, and keeps what the
 // engine says: rows of the prompt (RecallRows) and every kOutputStride-th of
-// the output, the first among them, each where the pattern rules the phase. The
-// engine runs these rows densely once more; what it computes of them, and of
-// others, is the same to the bit. Serving thread only.
+// the output, the first kMaxOutputRows of these, each where the pattern rules
+// the phase. The engine runs these rows densely once more; what it computes of
+// them, and of others, is the same to the bit. Serving thread only.
 class RecallSampler {
  public:
   static constexpr int kPromptRows = 16;
@@ -44,9 +44,12 @@ class RecallSampler {
   // Keeps what the latest slice was asked for. REQUIRES: it ran, and well.
   void Take();
 
-  // None before a row was measured.
+  // Of what can be shares: NaN and what lies outside 0 ... 1 by more than
+  // rounding is left out. None where nothing
+  // is left, so before a row was measured.
   std::optional<RecallEstimate> estimate() const;
-  // Shares of heads that followed a pattern, as PatternSpec::index() counts it.
+  // As measured, of heads that followed a pattern, as PatternSpec::index()
+  // counts it.
   absl::Span<const float> shares(int kind) const { return shares_[kind]; }
 
  private:

@@ -191,7 +191,7 @@ FinishReport Sequence::Report() const {
   report.prefill_blocks = prefill_blocks_;
   report.decode_blocks = decode_blocks_;
   report.plan = request_->attention.plan;
-  report.heads = request_->attention.ruled_heads();
+  report.heads = request_->attention.ruled_heads;
   report.fallback = request_->attention.fallback;
   if (recall_ != nullptr) report.recall = recall_->estimate();
   report.reproducible = is_reproducible_;

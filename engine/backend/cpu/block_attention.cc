@@ -122,7 +122,7 @@ const AttentionKernels& BlockAttention::KernelsOf(const AttentionArgs& args,
   const int64_t row = tile.first_row - args.groups.decode_rows;
   if (row < 0) return decode_kernels_;
   const bool is_prefill = row < args.groups.prefill_rows;
-  // Tiles know no biases.
+  // AMX's tiles know no biases: a layout that has any is for floats, whole.
   const bool has_bias = !args.layout->bias_tiles.empty();
   return is_prefill && !has_bias && amx_kernels_ != nullptr &&
                  args.kv.dtype == DType::kBF16

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/pattern/big_bird_draw.h"
 #include "engine/pattern/big_bird_passes.h"
 #include "engine/pattern/reformer_passes.h"
 #include "engine/pattern/swin_passes.h"
@@ -91,6 +92,24 @@ TEST(EncoderPatternsTest, RefuseGridsThatSwinDoesNotFit) {
               HasSubstr("a grid of 1 x 5 is smaller than a window of 2"));
   EXPECT_THAT(error({.heads = 1, .height = 4, .width = 5, .bias_table = table}),
               HasSubstr("a bias table of 18 elements, not 9"));
+}
+
+TEST(EncoderPatternsTest, RefuseWhatBigBirdCannotDraw) {
+  const auto error = [](const BigBirdPattern& pattern,
+                        const BigBirdDraw& draw) {
+    return std::string(DrawBigBirdBlocks(pattern, draw).status().message());
+  };
+  const BigBirdDraw draw = {.heads = 2, .tokens = 512, .most_tokens = 4096};
+  EXPECT_EQ(error({.random_blocks = 3}, draw), "");
+  EXPECT_THAT(error({.random_blocks = 100}, draw), HasSubstr("100"));
+  EXPECT_THAT(error({.block_tokens = 100}, draw),
+              HasSubstr("a multiple of block_tokens, 100"));
+  EXPECT_THAT(error({}, {.heads = 2, .tokens = 512, .most_tokens = 511}),
+              HasSubstr("most_tokens is 511; allowed: 512 to"));
+  // Refused before anything of that size is made.
+  EXPECT_THAT(error({.block_tokens = 1, .random_blocks = 1 << 20},
+                    {.heads = 1024, .tokens = 1 << 20, .most_tokens = 1 << 20}),
+              HasSubstr("blocks to draw, for all heads and rows; allowed: "));
 }
 
 TEST(EncoderPatternsTest, RefuseSequencesThatReformerDoesNotFit) {

@@ -53,7 +53,7 @@ TEST(DecideTest, LayersAndPhasesThatThePatternLeavesAloneAreDense) {
   EXPECT_EQ(Heads(decision, Phase::kPrefill, DensePattern()), 3);
   EXPECT_EQ(Heads(decision, Phase::kDecode, pattern), 0);
   EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 15);
-  EXPECT_EQ(decision.ruled_heads()[pattern.index()], 12);
+  EXPECT_EQ(decision.ruled_heads[pattern.index()], 12);
 }
 
 TEST(DecideTest, MoreDenseLayersThanTheModelHasLeaveNothingToChoose) {
@@ -90,7 +90,7 @@ TEST(DecideTest, APatternOfOutputAloneIsReportedByItsOutput) {
   EXPECT_EQ(Heads(decision, Phase::kPrefill, DensePattern()), 15);
   EXPECT_EQ(Heads(decision, Phase::kDecode, pattern), 12);
   EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 3);
-  EXPECT_EQ(decision.ruled_heads()[pattern.index()], 12);
+  EXPECT_EQ(decision.ruled_heads[pattern.index()], 12);
 }
 
 // Two layers of two heads: chosen and windowed, dense and windowed.
@@ -133,11 +133,27 @@ TEST(ChoiceNameTest, NamesEachPatternOfAMapOnce) {
   EXPECT_EQ(ChoiceName(widths), "sink_window");
 }
 
-TEST(PatternDecisionTest, APatternOfOutputAloneIsReportedByItsOutput) {
-  PatternDecision decision;
-  decision.traits.rules_prefill = false;
-  decision.heads[static_cast<int>(Phase::kDecode)][1] = 7;
-  EXPECT_EQ(decision.ruled_heads()[1], 7);
+// What rules output alone shows in the report beside heads that are dense, or
+// that rule prompts too.
+TEST(DecideTest, HeadsOfAMapAreReportedByWhatRulesThem) {
+  ModelInfo model;
+  model.layers = 1;
+  model.kv_heads = 3;
+  const auto reported = [&](const PatternSpec& other) {
+    const AttentionChoice choice = {
+        .map = std::make_shared<const PatternMap>(
+            PatternMap::Create({1, 3}, {QuestPattern{.dense_layers = 0}, other},
+                               {0, 1, 0})
+                .value())};
+    return Decide("mixed", choice, model).ruled_heads;
+  };
+  const size_t quest = PatternSpec(QuestPattern()).index();
+  const size_t dense = PatternSpec(DensePattern()).index();
+  EXPECT_EQ(reported(DensePattern())[quest], 2);
+  EXPECT_EQ(reported(DensePattern())[dense], 1);
+  const size_t window = PatternSpec(SinkWindowPattern()).index();
+  EXPECT_EQ(reported(SinkWindowPattern())[quest], 2);
+  EXPECT_EQ(reported(SinkWindowPattern())[window], 1);
 }
 
 TEST(WhyUnsupportedTest, WindowsAreOnlyForCheckpointsTrainedWithThem) {

@@ -399,7 +399,7 @@ TEST(RequestConversionTest, APatternArrivesWithItsTraitsAndHeads) {
   EXPECT_EQ(request->attention.choice.pattern, pattern);
   EXPECT_EQ(request->attention.traits.chunk_border_tokens, 64);
   // Of four layers with two KV heads.
-  EXPECT_EQ(request->attention.ruled_heads()[pattern.index()], 6);
+  EXPECT_EQ(request->attention.ruled_heads[pattern.index()], 6);
 }
 
 TEST(RequestConversionTest, ChatNeedsATemplate) {

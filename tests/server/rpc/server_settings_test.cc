@@ -177,6 +177,8 @@ constexpr OutOfRange kOutOfRange[] = {
      "sink_window { window_tokens: 0 } } } } }",
      "attention_plans[0].map.rules[0].pattern.sink_window.window_tokens is 0"},
     {"attention_plans { name: 'a' }",
+     "attention_plans[0] must be a pattern or a map"},
+    {"attention_plans { name: 'a' pattern {} }",
      "attention_plans[0].pattern must be one of dense, "},
     {"attention_plans { name: 'a' pattern { xattention { stride: 7 } } }",
      "attention_plans[0].pattern.xattention.stride is 7, must be 2, 4, "},

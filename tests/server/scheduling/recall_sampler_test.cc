@@ -146,6 +146,26 @@ TEST(RecallSamplerTest, SharesAreKeptByWhatTheirHeadFollows) {
   EXPECT_EQ(sampler.estimate()->p5, 0.25);
 }
 
+TEST(RecallSamplerTest, WhatIsNoShareIsLeftOutOfTheEstimateAndKeptForCounting) {
+  RecallSampler sampler(Heads(true, true), 100, 5);
+  StepSlice slice = SliceAt(0, 100);
+  sampler.Ask(slice);
+  ASSERT_THAT(slice.recall, SizeIs(64));
+  const float faults[] = {std::numeric_limits<float>::quiet_NaN(), 1.5f, -0.5f,
+                          std::numeric_limits<float>::infinity()};
+  for (int i = 0; i < 64; ++i) {
+    slice.recall[i] = i % 4 == 3 ? faults[i / 4 % 4] : 0.5f;
+  }
+  sampler.Take();
+  EXPECT_EQ(sampler.estimate()->mean, 0.5);
+  EXPECT_EQ(sampler.estimate()->p5, 0.5);
+  EXPECT_THAT(sampler.shares(kNear), ::testing::Contains(1.5f).Times(4));
+
+  RecallSampler nothing(Heads(true, true), 100, 5);
+  EXPECT_FALSE(Asked(nothing, SliceAt(0, 100), faults[0]).empty());
+  EXPECT_FALSE(nothing.estimate().has_value());
+}
+
 // Of 64 shares 1/64 ... 64/64 the 4th is the first that 5 % do not exceed.
 TEST(RecallSamplerTest, TheFifthPercentileIsOfTheNearestRank) {
   RecallSampler sampler(Heads(true, true), 100, 5);
