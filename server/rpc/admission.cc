@@ -85,11 +85,7 @@ bool Admission::DrawsRecall(const Request& request) const {
   }
   const size_t dense = PatternSpec(DensePattern()).index();
   const int all = d_.model.info.layers * d_.model.info.kv_heads;
-  const auto is_dense = [dense, all](const PatternHeads& heads) {
-    return heads[dense] == all;
-  };
-  const auto& heads = request.attention.heads;
-  if (std::all_of(heads.begin(), heads.end(), is_dense)) return false;
+  if (request.attention.ruled_heads[dense] == all) return false;
   const double draw = std::ldexp(static_cast<double>(d_.draw_seed()), -64);
   return draw < options_.recall_sample_share;
 }

@@ -29,8 +29,7 @@ float Share(float measured) {
 bool RulesPhase(const FollowedHeads& heads, Phase phase) {
   const auto dense = static_cast<int>(PatternSpec(DensePattern()).index());
   const std::vector<int>& kinds = heads[static_cast<int>(phase)];
-  return std::any_of(kinds.begin(), kinds.end(),
-                     [dense](int kind) { return kind != dense; });
+  return std::count(kinds.begin(), kinds.end(), dense) != std::ssize(kinds);
 }
 
 }  // namespace

@@ -254,7 +254,7 @@ TEST(DecideAttentionTest, APatternHasNoPlan) {
 TEST(DecideAttentionTest, APlanIsFoundByItsName) {
   const SampleModel sample;
   ServedModel model = sample.model();
-  model.plans.push_back({"fast", XAttentionPattern{.stride = 16}});
+  model.plans.push_back({"fast", {XAttentionPattern{.stride = 16}}});
   const auto decision = Decision("plan: 'fast'", model);
   ASSERT_TRUE(decision.ok()) << decision.status();
   EXPECT_EQ(decision->plan, "fast");

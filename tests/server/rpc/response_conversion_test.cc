@@ -217,7 +217,7 @@ TEST(ReportTest, AMeasuredRecallIsReportedWithItsRows) {
 TEST(ModelTest, ListsPlansWithoutABoundThatNobodyMeasured) {
   const SampleModel sample;
   ServedModel served = sample.model();
-  served.plans.push_back({"fast", XAttentionPattern()});
+  served.plans.push_back({"fast", {XAttentionPattern()}});
   const v1::Model model = ToModel(served);
   ASSERT_EQ(model.available_plans_size(), 2);
   EXPECT_EQ(model.available_plans(1).name(), "fast");

@@ -44,7 +44,7 @@ TEST(DescribeModelTest, EveryModelHasTheDensePlanAndThoseOfTheConfig) {
   EXPECT_EQ(DescribeModel(engine, {.max_request_tokens = 9}).plans.size(), 1);
   const ServedModel model = DescribeModel(
       engine,
-      {.max_request_tokens = 9, .plans = {{"fast", XAttentionPattern{}}}});
+      {.max_request_tokens = 9, .plans = {{"fast", {XAttentionPattern{}}}}});
   ASSERT_EQ(model.plans.size(), 2);
   EXPECT_EQ(model.plans[0].name, "dense");
   EXPECT_EQ(model.plans[0].choice.pattern, PatternSpec(DensePattern()));
