@@ -146,7 +146,7 @@ TEST_F(SequenceTest, WhatTheRequestAskedForReachesSlicesAndReport) {
   std::unique_ptr<Request> request = MakeRequest(3, 5);
   request->attention.plan = "fast";
   request->attention.choice.pattern = XAttentionPattern{.stride = 4};
-  request->attention.heads[0] = {2};
+  request->attention.ruled_heads = {2};
   Sequence& sequence = Start(std::move(request));
   const StepSlice prompt = sequence.Slice(3);
   ASSERT_NE(prompt.attention, nullptr);
