@@ -109,9 +109,7 @@ class Drawing {
     std::vector<int32_t> blocks;
     if (row <= 2) {
       AppendBlocks(row + 2, end, blocks);
-    } else if (row == all - 3 || row == all - 2) {
-      AppendBlocks(1, end, blocks);
-    } else if (row - 2 > last) {
+    } else if (row >= all - 3 || row - 2 > last) {
       AppendBlocks(1, end, blocks);
     } else {
       AppendBlocks(1, std::min(row - 1, all - 1), blocks);
