@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 
 #include "engine/tensor/quant_blocks.h"
 
@@ -20,19 +21,21 @@ int BlocksOf(int tokens) { return (tokens + kBlock - 1) / kBlock; }
 Vectors Keys(const SelectArgs& args, int32_t slice, int kv_head, int end) {
   const KvLayerView& kv = args.kv;
   Vectors keys;
+  keys.reserve(end);
   for (int position = 0; position < end; ++position) {
     const int64_t page = args.pages[slice][position / kBlock];
     const int64_t first =
         ((page * kv.kv_heads + kv_head) * kBlock + position % kBlock) *
         kv.head_dim;
     Vector key;
+    key.reserve(kv.head_dim);
     for (int64_t i = first; i < first + kv.head_dim; ++i) {
       key.push_back(
           kv.dtype == DType::kBF16
               ? BFloat16ToFloat(reinterpret_cast<uint16_t*>(kv.keys)[i])
               : reinterpret_cast<float*>(kv.keys)[i]);
     }
-    keys.push_back(key);
+    keys.push_back(std::move(key));
   }
   return keys;
 }

@@ -22,6 +22,13 @@ SelectionBatch::SelectionBatch(const Shape& shape, std::vector<Slice> slices,
       random_(seed),
       base_(shape.kv_heads),
       selected_(shape.kv_heads) {
+  for (size_t d = 0; d < directions_.size(); ++d) {
+    std::mt19937 random(static_cast<uint32_t>(d));
+    std::normal_distribution<float> normal;
+    for (int i = 0; i < shape.head_dim; ++i) {
+      directions_[d].push_back(normal(random));
+    }
+  }
   AllocatePages();
   FillKv();
   FillBounds();
@@ -128,10 +135,10 @@ void SelectionBatch::AllocatePages() {
 void SelectionBatch::Draw(float* to) {
   std::normal_distribution<float> normal;
   for (int i = 0; i < shape_.head_dim; ++i) to[i] = 0.5f * normal(random_);
-  const auto direction = random_() % 16;
-  if (direction >= 8) return;
-  std::mt19937 own(static_cast<uint32_t>(direction));
-  for (int i = 0; i < shape_.head_dim; ++i) to[i] += 2.5f * normal(own);
+  const auto direction = random_() % (2 * directions_.size());
+  if (direction >= directions_.size()) return;
+  const std::vector<float>& own = directions_[direction];
+  for (int i = 0; i < shape_.head_dim; ++i) to[i] += 2.5f * own[i];
 }
 
 int64_t SelectionBatch::FirstElement(size_t slice, int position,

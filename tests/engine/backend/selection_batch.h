@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <random>
@@ -72,6 +73,7 @@ class SelectionBatch {
   std::vector<Slice> slices_;
   std::vector<SelectionRule> rules_;
   std::mt19937 random_;
+  std::array<std::vector<float>, 8> directions_;
   LayoutBuilder base_, selected_;
   int64_t page_count_ = 0;
   std::vector<std::vector<PageId>> tables_;
