@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -301,6 +302,21 @@ std::vector<double> Tolerances(Batch& batch, size_t outputs) {
   return tolerances;
 }
 
+// `last` is a slice of `many`'s length and seed with its last row alone. Equal
+// seeds draw equal pages and KV; the last query is copied over.
+void ExpectLastRowIsTheSameAlone(Backend& backend, Batch& many, Batch& last) {
+  const int64_t width = last.args().queries.columns;
+  std::copy(many.queries().end() - width, many.queries().end(),
+            last.queries().begin());
+  backend.Attention(many.Dense().args());
+  backend.Attention(last.Dense().args());
+  const std::vector<float> all = many.output();
+  ASSERT_FALSE(last.output().empty());
+  EXPECT_EQ(
+      std::vector<float>(all.end() - std::ssize(last.output()), all.end()),
+      last.output());
+}
+
 void ExpectEqualsReference(Backend& backend, Batch& batch) {
   const ReferenceAttentionResult expected = ReferenceAttention(batch.args());
   backend.Attention(batch.args());
@@ -487,17 +503,10 @@ TEST_P(AttentionTest, GroupLargerThanOnePassEqualsReference) {
 TEST_P(AttentionTest, RowIsTheSameAloneAndInABatch) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const Shape shape = {9, 3, 64, dtype};
-    // The same 150 positions: all at once, and the last one alone. Equal
-    // seeds draw equal pages and KV; the last query is copied over.
+    // The same 150 positions: all at once, and the last one alone.
     Batch whole = MakeBatch(shape, {{150, 150}}, 7);
     Batch last = MakeBatch(shape, {{150, 1}}, 7);
-    const int64_t width = last.args().queries.columns;
-    std::copy(whole.queries().end() - width, whole.queries().end(),
-              last.queries().begin());
-    backend().Attention(whole.Dense().args());
-    backend().Attention(last.Dense().args());
-    const std::vector<float> all = whole.output();
-    EXPECT_EQ(std::vector<float>(all.end() - 9 * 64, all.end()), last.output());
+    ExpectLastRowIsTheSameAlone(backend(), whole, last);
   }
 }
 
@@ -508,13 +517,7 @@ TEST_P(AttentionTest, RowOfALongContextIsTheSameAloneAndInABatch) {
     const Shape shape = {9, 3, 64, dtype};
     Batch many = MakeBatch(shape, {{1300, 60}}, 7);
     Batch last = MakeBatch(shape, {{1300, 1}}, 7);
-    const int64_t width = last.args().queries.columns;
-    std::copy(many.queries().end() - width, many.queries().end(),
-              last.queries().begin());
-    backend().Attention(many.Dense().args());
-    backend().Attention(last.Dense().args());
-    const std::vector<float> all = many.output();
-    EXPECT_EQ(std::vector<float>(all.end() - 9 * 64, all.end()), last.output());
+    ExpectLastRowIsTheSameAlone(backend(), many, last);
   }
 }
 
@@ -619,13 +622,7 @@ TEST_P(AttentionTest, DecodeRowOfALongContextIsTheSameAloneAndInABatch) {
     const Shape shape = {9, 3, 64, dtype};
     Batch many(Rows::kDecode, shape, {{1300, 40}}, 7);
     Batch last(Rows::kDecode, shape, {{1300, 1}}, 7);
-    const int64_t width = last.args().queries.columns;
-    std::copy(many.queries().end() - width, many.queries().end(),
-              last.queries().begin());
-    backend().Attention(many.Dense().args());
-    backend().Attention(last.Dense().args());
-    const std::vector<float> all = many.output();
-    EXPECT_EQ(std::vector<float>(all.end() - 9 * 64, all.end()), last.output());
+    ExpectLastRowIsTheSameAlone(backend(), many, last);
   }
 }
 
