@@ -15,7 +15,7 @@ namespace sparseserve {
 namespace {
 
 template <typename Enum>
-size_t Index(Enum value) {
+constexpr size_t Index(Enum value) {
   return static_cast<size_t>(value);
 }
 
@@ -163,6 +163,8 @@ void Metrics::Finished(const RequestSample& sample) {
     if (computed > allowed) series_->state.clamped->Increment();
     series_->work.density[p]->Observe(std::min(computed / allowed, 1.0));
     if (sample.fallback == FallbackReason::kNone) continue;
+    static_assert(kFallbackReasons.size() ==
+                  Index(FallbackReason::kRequestOverride));
     series_->work.fallbacks[p][Index(sample.fallback) - 1]->Increment();
   }
 }

@@ -49,7 +49,20 @@ std::string HealthRequest(const std::string& service) {
 const std::string kServing("\x08\x01", 2);
 const std::string kNotServing("\x08\x02", 2);
 
-class ServerTest : public ServerFixture {};
+class ServerTest : public ServerFixture {
+ protected:
+  // What GetModel says of the served model.
+  v1::Model GetModel() {
+    v1::GetModelRequest request;
+    request.set_name("models/fake");
+    TestCall call(channel(), "/sparseserve.v1.ModelService/GetModel",
+                  request.SerializeAsString());
+    v1::GetModelResponse response;
+    EXPECT_TRUE(call.Read(response));
+    EXPECT_TRUE(call.Finish().ok());
+    return response.model();
+  }
+};
 
 TEST_F(ServerTest, StreamsAnAnswerAndItsReport) {
   Start();
@@ -169,15 +182,9 @@ TEST_F(ServerTest, AShareOfTheRequestsIsSampled) {
 TEST_F(ServerTest, APlanOfTheConfigIsListedAndRuns) {
   settings_.attention_plans = {{"fast", XAttentionPattern{.stride = 32}}};
   Start();
-  v1::GetModelRequest request;
-  request.set_name("models/fake");
-  TestCall get(channel(), "/sparseserve.v1.ModelService/GetModel",
-               request.SerializeAsString());
-  v1::GetModelResponse model;
-  ASSERT_TRUE(get.Read(model));
-  EXPECT_TRUE(get.Finish().ok());
-  ASSERT_EQ(model.model().available_plans_size(), 2);
-  EXPECT_EQ(model.model().available_plans(1).name(), "fast");
+  const v1::Model model = GetModel();
+  ASSERT_EQ(model.available_plans_size(), 2);
+  EXPECT_EQ(model.available_plans(1).name(), "fast");
 
   v1::GenerateOptions options = TextOptions(std::string(300, 'a'), 3);
   options.mutable_attention()->set_plan("fast");
@@ -207,14 +214,7 @@ TEST_F(ServerTest, AMapOfTheConfigIsListedAndRunsHeadByHead) {
     };
   };
   Start();
-  v1::GetModelRequest request;
-  request.set_name("models/fake");
-  TestCall get(channel(), "/sparseserve.v1.ModelService/GetModel",
-               request.SerializeAsString());
-  v1::GetModelResponse model;
-  ASSERT_TRUE(get.Read(model));
-  EXPECT_TRUE(get.Finish().ok());
-  EXPECT_THAT(model.model().available_plans(1).patterns(),
+  EXPECT_THAT(GetModel().available_plans(1).patterns(),
               ElementsAre("xattention", "sink_window"));
 
   v1::GenerateOptions options = TextOptions(std::string(300, 'a'), 3);
