@@ -111,9 +111,9 @@ class Workload {
     });
   }
 
-  // Runs `steps` decode steps of all sequences; the median step's seconds.
+  // Runs `steps` decode steps of all sequences; seconds for all.
   double Decode(int steps) {
-    std::vector<double> seconds;
+    double seconds = 0;
     for (int i = 0; i < steps; ++i) {
       StepPlan plan;
       for (EngineSequence& sequence : sequences_) {
@@ -121,10 +121,10 @@ class Workload {
             sequence.Next(Phase::kDecode, {&prompt_.front(), 1}));
         WantToken(plan);
       }
-      seconds.push_back(
-          Seconds([&] { SPARSESERVE_CHECK(RunStep(engine_, plan).ok()); }));
+      seconds +=
+          Seconds([&] { SPARSESERVE_CHECK(RunStep(engine_, plan).ok()); });
     }
-    return Median(seconds);
+    return seconds;
   }
 
  private:
@@ -168,7 +168,7 @@ double DecodeRate(Engine& engine, int sequences, int depth) {
     workload.Prefill();
     seconds.push_back(workload.Decode(steps));
   }
-  return sequences / Median(seconds);
+  return sequences * steps / Median(seconds);
 }
 
 absl::StatusOr<std::vector<int>> Numbers(const std::vector<std::string>& texts,

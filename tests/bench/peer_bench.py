@@ -7,7 +7,8 @@
 DIR/bin holds llama-bench and llama-batched-bench. Each round runs ours, then
 theirs with flash attention off and on; the medians over the rounds are
 compared, each against the better of the peer's two settings. A setting that is
-far behind the other in the first round is not run again for that figure.
+far behind the other in the first round (--far_behind) is not run again for that
+figure.
 Nothing else should run meanwhile. Prints a line per figure: ours, theirs,
 ratio; then the peak memory of both at the longest prompt and depth.
 
@@ -28,9 +29,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEQUENCES = 16
 TOGETHER_DEPTH = 512
-# A setting of the peer below this share of the other one's first figure has
-# lost. Single rounds on a shared machine differ by up to a factor of two.
-FAR_BEHIND = 0.5
+# The peer reads a prompt once unmeasured before it measures it. From this
+# length on a run takes a minute and has nothing left to warm.
+LONG_PROMPT = 4096
 
 
 def run(command):
@@ -51,6 +52,7 @@ def ours(args):
         str(args.engine_bench), f"--model={args.model}",
         f"--threads={args.threads}", f"--prefill={args.prefill}",
         f"--depths={args.depths}", f"--decode_steps={args.decode_steps}",
+        f"--together={'' if args.skip_together else SEQUENCES}",
         "--repetitions=1", f"--simd={args.simd}",
         f"--compute_dtype={args.compute_dtype}", "--json"])
     rates = json.loads(output)
@@ -70,9 +72,15 @@ def theirs(args, flash, lost):
 
     rates = {}
     peak = 0
-    prompts = left("prefill", args.prefill)
-    if prompts:
-        output, peak = run(bench + ["-p", prompts, "-n", "0"])
+    prompts = [int(p) for p in left("prefill", args.prefill).split(",") if p]
+    for same in ([p for p in prompts if p < LONG_PROMPT],
+                 [p for p in prompts if p >= LONG_PROMPT]):
+        if not same:
+            continue
+        warmth = ["--no-warmup"] if same[0] >= LONG_PROMPT else []
+        output, part = run(bench + warmth + ["-n", "0", "-p",
+                                             ",".join(map(str, same))])
+        peak = max(peak, part)
         for row in json.loads(output):
             rates[f"prefill {row['n_prompt']}"] = row["avg_ts"]
     depths = left("decode", args.depths)
@@ -82,7 +90,7 @@ def theirs(args, flash, lost):
         peak = max(peak, other_peak)
         for row in json.loads(output):
             rates[f"decode {row['n_depth']}"] = row["avg_ts"]
-    if f"together {SEQUENCES}" in lost:
+    if args.skip_together or f"together {SEQUENCES}" in lost:
         return rates, peak
     context = SEQUENCES * (TOGETHER_DEPTH + args.decode_steps)
     together, _ = run([
@@ -95,9 +103,9 @@ def theirs(args, flash, lost):
     return rates, peak
 
 
-def far_behind(first, other):
+def far_behind(first, other, share):
     return {name for name in first
-            if first[name] < FAR_BEHIND * other.get(name, 0)}
+            if first[name] < share * other.get(name, 0)}
 
 
 def main():
@@ -112,7 +120,13 @@ def main():
     parser.add_argument("--prefill", default="128,512,2048,8192")
     parser.add_argument("--depths", default="0,2048,7680")
     parser.add_argument("--decode_steps", type=int, default=128)
+    parser.add_argument("--skip_together", action="store_true",
+                        help=f"leave {SEQUENCES} sequences together out")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--far_behind", type=float, default=0.5,
+                        help="a setting of the peer below this share of the "
+                        "other one in round 1 has lost; single rounds on a "
+                        "shared machine differ by up to a factor of two")
     parser.add_argument("--simd", default="auto",
                         help="our widest instructions, such as avx2")
     parser.add_argument("--compute_dtype", default="auto")
@@ -132,7 +146,8 @@ def main():
             their_peak[flash].append(peak)
         if number == 0:
             off, on = their_rounds[0][0], their_rounds[1][0]
-            lost = {0: far_behind(off, on), 1: far_behind(on, off)}
+            lost = {0: far_behind(off, on, args.far_behind),
+                    1: far_behind(on, off, args.far_behind)}
         print(f"round {number + 1} of {args.rounds} done", file=sys.stderr)
     print(f"ours: {device}; {args.rounds} rounds, medians, tokens/s")
     for name in our_rounds[0]:
