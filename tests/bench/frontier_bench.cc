@@ -15,15 +15,24 @@
 // tests/README.md. A plan whose prompt must come whole runs in one step, which
 // holds the logits of every row. With --decode_from the rows from there on run
 // one by one, as output does, and they alone are counted.
+//
+// streaming,HEADS,SINK,WINDOW is sink_window in so many KV heads and dense
+// attention in the others: in those that keep the most weight under it (the
+// mean of their query heads) over the last 2,048 tokens of the prose, which are
+// then no part of the prompt.
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -31,14 +40,20 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "engine/base/status_macros.h"
 #include "engine/pattern/attention_choice.h"
+#include "engine/profile/attention_profile.h"
+#include "engine/profile/head_measures.h"
 #include "tests/integration/engine_sequence.h"
 #include "tests/integration/golden_logits.h"
 #include "tests/testing/default_model.h"
 
 ABSL_FLAG(std::string, model, "", "model file; empty takes the default model");
+ABSL_FLAG(std::vector<std::string>, text, {},
+          "files whose text is the prompt, one after another; none: prose");
+ABSL_FLAG(std::string, compute_dtype, "f32", "auto, f32 or bf16");
 ABSL_FLAG(int, tokens, 6144, "length of the prompt");
 ABSL_FLAG(std::string, plans, "xattention,8,0.95 xattention,8,0.9",
           "plans, separated by spaces");
@@ -54,6 +69,8 @@ constexpr int kChunkTokens = 512;   // of timed prefills
 constexpr int kQualityTokens = 64;  // of a step that compares
 // Every so many rows recall is measured, from the third block on.
 constexpr int kRecallStride = 16;
+// At the end of the prose, from which heads are chosen.
+constexpr int kChoosingTokens = 2048;
 
 struct Plan {
   std::string name;
@@ -136,6 +153,84 @@ size_t PromptTokens(size_t tokens) {
 // Whether what happens there is counted.
 bool Counts(size_t position) {
   return absl::GetFlag(FLAGS_decode_from) == 0 || IsOutput(position);
+}
+
+struct StreamingHeads {
+  int heads = 0;  // KV heads, of all layers together
+  SinkWindowPattern pattern;
+};
+
+std::optional<StreamingHeads> ParseStreaming(const std::string& text) {
+  const std::vector<std::string> parts = absl::StrSplit(text, ',');
+  StreamingHeads streaming;
+  if (parts.size() != 4 || parts[0] != "streaming" ||
+      !absl::SimpleAtoi(parts[1], &streaming.heads) ||
+      !absl::SimpleAtoi(parts[2], &streaming.pattern.sink_tokens) ||
+      !absl::SimpleAtoi(parts[3], &streaming.pattern.window_tokens)) {
+    return std::nullopt;
+  }
+  return streaming;
+}
+
+// [layers, KV heads]: the weight that heads keep under a pattern, the mean of
+// their query heads.
+absl::StatusOr<std::vector<double>> KeptWeights(
+    Engine& engine, absl::Span<const TokenId> tokens,
+    const AttentionChoice& choice) {
+  const ModelInfo& info = engine.info();
+  const int prompt = static_cast<int>(tokens.size());
+  AttentionProfile profile({.layers = info.layers,
+                            .heads = info.heads,
+                            .kv_heads = info.kv_heads,
+                            .tokens = prompt},
+                           {});
+  PagePool pool(engine.kv_pages());
+  EngineSequence sequence(pool, /*id=*/1, prompt);
+  for (size_t first = 0; first < tokens.size(); first += kChunkTokens) {
+    StepPlan step;
+    step.slices.push_back(
+        sequence.Next(Phase::kPrefill, tokens.subspan(first, kChunkTokens)));
+    step.slices[0].attention = &choice;
+    step.slices[0].profile = &profile;
+    RETURN_IF_ERROR(RunStep(engine, step).status());
+  }
+  const int group = info.heads / info.kv_heads;
+  std::vector<double> kept;
+  for (int layer = 0; layer < info.layers; ++layer) {
+    for (int head = 0; head < info.heads; ++head) {
+      if (head % group == 0) kept.push_back(0);
+      kept.back() += MeasuresOf(profile, layer, head).recall / group;
+    }
+  }
+  return kept;
+}
+
+absl::StatusOr<Plan> StreamingPlan(Engine& engine, const std::string& text,
+                                   const StreamingHeads& streaming,
+                                   absl::Span<const TokenId> tokens) {
+  const ModelInfo& info = engine.info();
+  Plan plan;
+  plan.name = text;
+  plan.choice.pattern = streaming.pattern;
+  RETURN_IF_ERROR(CheckPattern(plan.choice.pattern));
+  ASSIGN_OR_RETURN(const std::vector<double> kept,
+                   KeptWeights(engine, tokens, plan.choice));
+  if (streaming.heads < 0 || streaming.heads > static_cast<int>(kept.size())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        text, " has ", streaming.heads, " heads; allowed: 0 to ", kept.size()));
+  }
+  std::vector<int32_t> order(kept.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return kept[a] > kept[b]; });
+  std::vector<int32_t> pattern_of(kept.size(), 0);
+  for (int i = 0; i < streaming.heads; ++i) pattern_of[order[i]] = 1;
+  ASSIGN_OR_RETURN(
+      PatternMap map,
+      PatternMap::Create({info.layers, info.kv_heads},
+                         {DensePattern{}, streaming.pattern}, pattern_of));
+  plan.choice.map = std::make_shared<const PatternMap>(std::move(map));
+  return plan;
 }
 
 absl::StatusOr<Plan> ParsePlan(const std::string& text) {
@@ -407,7 +502,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Load() {
   options.model_path = absl::GetFlag(FLAGS_model).empty()
                            ? testing::DefaultModelPath()
                            : absl::GetFlag(FLAGS_model);
-  options.compute_dtype = "f32";
+  options.compute_dtype = absl::GetFlag(FLAGS_compute_dtype);
   options.kv_cache_bytes = int64_t{4} << 30;
   options.measure_recall = true;
   options.max_step_tokens = std::max(1024, absl::GetFlag(FLAGS_tokens));
@@ -419,19 +514,49 @@ absl::StatusOr<std::unique_ptr<Engine>> Load() {
   return Engine::Create(std::move(options));
 }
 
-absl::Status RunBench() {
+absl::StatusOr<std::vector<TokenId>> ReadText(const Engine& engine) {
+  std::string text;
+  for (const std::string& path : absl::GetFlag(FLAGS_text)) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file) return absl::NotFoundError(absl::StrCat("cannot read ", path));
+    text.append(std::istreambuf_iterator<char>(file), {});
+  }
+  return engine.tokenizer().Encode(text, /*parse_special=*/false);
+}
+
+absl::StatusOr<std::vector<Plan>> ReadPlans(Engine& engine,
+                                            absl::Span<const TokenId> prose) {
   std::vector<Plan> plans(1);
   plans[0].name = "dense";
-  for (const auto text :
+  for (const auto part :
        absl::StrSplit(absl::GetFlag(FLAGS_plans), ' ', absl::SkipEmpty())) {
-    ASSIGN_OR_RETURN(Plan plan, ParsePlan(std::string(text)));
-    plans.push_back(std::move(plan));
+    const std::string text(part);
+    if (const auto streaming = ParseStreaming(text)) {
+      ASSIGN_OR_RETURN(Plan plan, StreamingPlan(engine, text, *streaming,
+                                                prose.last(kChoosingTokens)));
+      plans.push_back(std::move(plan));
+    } else {
+      ASSIGN_OR_RETURN(Plan plan, ParsePlan(text));
+      plans.push_back(std::move(plan));
+    }
   }
+  return plans;
+}
+
+absl::Status RunBench() {
+  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Load());
   ASSIGN_OR_RETURN(const GoldenLogits golden,
                    ReadGoldenLogits("tests/golden/logits"));
-  std::vector<TokenId> tokens;
+  std::vector<TokenId> prose;
   for (const GoldenText& text : golden.prose) {
-    tokens.insert(tokens.end(), text.tokens.begin(), text.tokens.end());
+    prose.insert(prose.end(), text.tokens.begin(), text.tokens.end());
+  }
+  const bool is_prose = absl::GetFlag(FLAGS_text).empty();
+  std::vector<TokenId> tokens = prose;
+  if (is_prose) {
+    tokens.resize(tokens.size() - kChoosingTokens);
+  } else {
+    ASSIGN_OR_RETURN(tokens, ReadText(*engine));
   }
   const int wanted = absl::GetFlag(FLAGS_tokens);
   if (wanted < 1 || wanted > static_cast<int>(tokens.size())) {
@@ -445,8 +570,10 @@ absl::Status RunBench() {
                      "; allowed: multiples of 64 below ", wanted));
   }
   tokens.resize(wanted);
-  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Load());
-  std::printf("%d tokens of prose, %s\n", wanted,
+  ASSIGN_OR_RETURN(std::vector<Plan> plans, ReadPlans(*engine, prose));
+  std::printf("%d tokens of %s, %s\n", wanted,
+              is_prose ? "prose"
+                       : absl::StrJoin(absl::GetFlag(FLAGS_text), ", ").c_str(),
               engine->DeviceSummary().c_str());
   for (int repeat = 0; repeat < absl::GetFlag(FLAGS_repeats); ++repeat) {
     for (Plan& plan : plans) {
