@@ -232,7 +232,10 @@ HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
                                              int32_t spec,
                                              const QueryTile& tile) const {
   const PatternSelection& selection = patterns_.selections[spec];
-  if (patterns_.rules[spec] < 0 || slice.phase != selection.phase) return {};
+  if (patterns_.rules[spec] < 0 ||
+      slice.phase != selection.phase.value_or(slice.phase)) {
+    return {};
+  }
   // Rules keep the first block and the tile's own, so up to two there is
   // nothing to choose.
   if (QueryBlock(tile, kPageTokens) < 2) return {};

@@ -114,9 +114,23 @@ struct CandidateMassRule {
   float mass = 0.95f;  // above 0; 1 keeps every candidate
 };
 
+// Mean keys of larger blocks (MoBA, Lu et al., arXiv 2502.13189). Positions are
+// cut into blocks of `block_pages` KV blocks. Every row and query head chooses
+// its own and of those before it the `blocks` - 1 whose mean key has the
+// largest product with its query, ties to the earlier; neither scale nor cap
+// changes which these are.
+//
+// A tile then visits block 0 and all that one of its rows and query heads of
+// the KV head chose: what the rule names for a row, and what it names for the
+// others.
+struct MeanKeyRule {
+  int32_t block_pages = 8;  // 1 or more
+  int32_t blocks = 3;       // a row's own among them; 1 or more
+};
+
 using SelectionRule =
     std::variant<AntidiagonalRule, VerticalSlashRule, FlexPrefillRule,
-                 SimilarityRule, PageBoundRule, CandidateMassRule>;
+                 SimilarityRule, PageBoundRule, CandidateMassRule, MeanKeyRule>;
 
 // How one KV head of a tile gets its list.
 struct HeadSelection {

@@ -44,6 +44,7 @@ struct NameOf {
   std::string_view operator()(const PageTopPPattern&) const {
     return "page_top_p";
   }
+  std::string_view operator()(const MobaPattern&) const { return "moba"; }
 };
 
 template <typename Value>
@@ -156,6 +157,14 @@ struct Check {
         AtLeast(1, "page_top_p: window_tokens", pattern.window_tokens));
     return AtLeast(0, "page_top_p: dense_layers", pattern.dense_layers);
   }
+  absl::Status operator()(const MobaPattern& pattern) const {
+    if (pattern.block_tokens < 1 || pattern.block_tokens % kPageTokens != 0) {
+      return OutOfRange("moba: block_tokens", pattern.block_tokens,
+                        StrCat("a multiple of ", kPageTokens));
+    }
+    RETURN_IF_ERROR(AtLeast(1, "moba: top_k", pattern.top_k));
+    return AtLeast(0, "moba: dense_layers", pattern.dense_layers);
+  }
 };
 
 struct Traits {
@@ -211,6 +220,12 @@ struct Traits {
   PatternTraits operator()(const PageTopPPattern&) const {
     return {.is_time_predictable = false, .rules_prefill = false};
   }
+  // A tile visits what any of its rows chose, so it must not be cut.
+  PatternTraits operator()(const MobaPattern&) const {
+    return {.chunk_border_tokens = kPageTokens,
+            .is_time_predictable = false,
+            .is_superset = true};
+  }
 };
 
 // Rounded up, without a sum that the largest value would overflow.
@@ -260,6 +275,12 @@ struct Selection {
                                       pattern.threshold},
             .phase = Phase::kDecode,
             .first_layer = pattern.dense_layers};
+  }
+  PatternSelection operator()(const MobaPattern& pattern) const {
+    return {
+        .rule = MeanKeyRule{pattern.block_tokens / kPageTokens, pattern.top_k},
+        .phase = std::nullopt,
+        .first_layer = pattern.dense_layers};
   }
 };
 

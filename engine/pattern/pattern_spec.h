@@ -17,12 +17,11 @@
 
 namespace sparseserve {
 
-using PatternSpec =
-    std::variant<DensePattern, SlidingWindowPattern, SinkWindowPattern,
-                 TriShapePattern, StridedPattern, FixedPattern,
-                 DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
-                 VerticalSlashPattern, FlexPrefillPattern,
-                 SimilarityGatedPattern, QuestPattern, PageTopPPattern>;
+using PatternSpec = std::variant<
+    DensePattern, SlidingWindowPattern, SinkWindowPattern, TriShapePattern,
+    StridedPattern, FixedPattern, DilatedWindowPattern, ChunkedLocalPattern,
+    XAttentionPattern, VerticalSlashPattern, FlexPrefillPattern,
+    SimilarityGatedPattern, QuestPattern, PageTopPPattern, MobaPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);
@@ -53,7 +52,7 @@ PatternTraits TraitsOf(const PatternSpec& pattern);
 // do; none if what is seen follows from positions.
 struct PatternSelection {
   std::optional<SelectionRule> rule;
-  Phase phase = Phase::kPrefill;
+  std::optional<Phase> phase = Phase::kPrefill;  // none: of both
   int32_t first_layer = 0;
   bool is_last_block_dense = false;
 };

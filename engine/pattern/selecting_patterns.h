@@ -1,7 +1,7 @@
 #pragma once
 
 // Patterns that choose KV blocks by scores, of prompt rows or, where it is
-// said, of output rows; the rules and formulas stand in
+// said, of output rows or both; the rules and formulas stand in
 // layout/selection_rule.h. Rows of the other phase, and layers that the
 // checkpoint gives a window, see every key that they may.
 
@@ -82,6 +82,17 @@ struct PageTopPPattern {
   int32_t dense_layers = 2;
   friend bool operator==(const PageTopPPattern&,
                          const PageTopPPattern&) = default;
+};
+
+// Of prompt and output rows: their own block of `block_tokens` and of those
+// before it the ones whose mean keys they like best (MoBA: MeanKeyRule).
+// Checkpoints that were trained with it have its block_tokens and top_k, and no
+// dense layers or others.
+struct MobaPattern {
+  int32_t block_tokens = 512;  // a multiple of kPageTokens
+  int32_t top_k = 3;           // blocks of a row, its own among them; 1 or more
+  int32_t dense_layers = 2;
+  friend bool operator==(const MobaPattern&, const MobaPattern&) = default;
 };
 
 }  // namespace sparseserve

@@ -151,6 +151,14 @@ PageTopPPattern ToSpec(const v1::PageTopPPattern& proto) {
   return pattern;
 }
 
+MobaPattern ToSpec(const v1::MobaPattern& proto) {
+  MobaPattern pattern;
+  if (proto.has_block_tokens()) pattern.block_tokens = proto.block_tokens();
+  if (proto.has_top_k()) pattern.top_k = proto.top_k();
+  if (proto.has_dense_layers()) pattern.dense_layers = proto.dense_layers();
+  return pattern;
+}
+
 // None if no arm is set.
 std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
   switch (proto.pattern_case()) {
@@ -182,6 +190,8 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return ToSpec(proto.quest());
     case v1::AttentionPattern::kPageTopP:
       return ToSpec(proto.page_top_p());
+    case v1::AttentionPattern::kMoba:
+      return ToSpec(proto.moba());
     case v1::AttentionPattern::PATTERN_NOT_SET:
       return std::nullopt;
   }

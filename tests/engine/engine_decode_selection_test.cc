@@ -185,6 +185,39 @@ TEST(EngineDecodeSelectionTest, OutputIsTheSameHoweverThePromptWasCut) {
   }
 }
 
+// With one block a row, its own of 128 tokens, and the first 64.
+TEST(EngineDecodeSelectionTest, MobaChoosesForPromptAndOutput) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 2);
+  const AttentionChoice choice = {
+      MobaPattern{.block_tokens = 128, .top_k = 1, .dense_layers = 1}};
+  const Outcome whole = Generate(*engine, tokens, {.choice = &choice});
+  const auto visited = [](int block) {
+    return block < 2 ? block + 1 : 2 + block % 2;
+  };
+  int64_t prompt = 0;
+  for (int block = 0; block <= kPromptTokens / kPageTokens; ++block) {
+    prompt += 2 * (block + 1 + visited(block));
+  }
+  EXPECT_EQ(whole.prompt.computed, prompt);
+  int64_t output = 0;
+  for (int position = kPromptTokens; position < kTokens; ++position) {
+    const int block = position / kPageTokens;
+    output += 2 * (block + 1 + visited(block));
+  }
+  EXPECT_EQ(whole.output.computed, output);
+  // Which blocks two a row are follows from content, however the prompt is cut.
+  const AttentionChoice two = {
+      MobaPattern{.block_tokens = 64, .top_k = 2, .dense_layers = 1}};
+  const Outcome chosen = Generate(*engine, tokens, {.choice = &two});
+  EXPECT_LT(chosen.output.computed, chosen.output.allowed);
+  for (const int chunk : {64, 192}) {
+    EXPECT_EQ(
+        Generate(*engine, tokens, {.choice = &two, .chunk = chunk}).logits,
+        chosen.logits);
+  }
+}
+
 TEST(EngineDecodeSelectionTest, NothingOfAPagesFormerUseShows) {
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 3);
   const AttentionChoice choice = Choice(3);

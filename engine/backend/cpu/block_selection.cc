@@ -38,6 +38,7 @@ void BlockSelection::FindItems(const SelectArgs& args) {
   const std::vector<QueryTile>& tiles = args.base->tiles;
   const int32_t count = static_cast<int32_t>(tiles.size());
   pairs_.clear();
+  preparing_.clear();
   items_.clear();
   for (int32_t first = 0; first < count;) {
     int32_t end = first + 1;
@@ -50,6 +51,9 @@ void BlockSelection::FindItems(const SelectArgs& args) {
         if (pair_of_[head] < 0) {
           pair_of_[head] = static_cast<int32_t>(pairs_.size());
           pairs_.push_back({first, end - first, head, selection.rule});
+          if (SliceHead::Prepares(args.rules[selection.rule])) {
+            preparing_.push_back(pair_of_[head]);
+          }
         }
         SPARSESERVE_CHECK(pairs_[pair_of_[head]].rule == selection.rule);
         items_.push_back({t, pair_of_[head]});
@@ -64,11 +68,12 @@ void BlockSelection::FindItems(const SelectArgs& args) {
 }
 
 void BlockSelection::Prepare(const SelectArgs& args) {
-  pool_.ParallelFor(static_cast<int64_t>(pairs_.size()), 1,
+  if (preparing_.empty()) return;  // wakes nobody
+  pool_.ParallelFor(static_cast<int64_t>(preparing_.size()), 1,
                     [&](int64_t begin, int64_t end, int worker) {
                       for (int64_t i = begin; i < end; ++i) {
-                        const Pair& pair = pairs_[i];
-                        heads_[i]->Prepare(
+                        const Pair& pair = pairs_[preparing_[i]];
+                        heads_[preparing_[i]]->Prepare(
                             kernels_, args,
                             absl::MakeConstSpan(args.base->tiles)
                                 .subspan(pair.first_tile, pair.tiles),

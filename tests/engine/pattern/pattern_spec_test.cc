@@ -28,6 +28,7 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(SimilarityGatedPattern()), "similarity_gated");
   EXPECT_EQ(PatternName(QuestPattern()), "quest");
   EXPECT_EQ(PatternName(PageTopPPattern()), "page_top_p");
+  EXPECT_EQ(PatternName(MobaPattern()), "moba");
 }
 
 TEST(PatternSpecTest, EveryKindIsListedOnce) {
@@ -83,7 +84,9 @@ TEST(PatternSpecTest, DefaultsAndLimitsPass) {
         PatternSpec(QuestPattern{1, 0, 1, 0}),
         PatternSpec(QuestPattern{most, most, most, most}),
         PatternSpec(PageTopPPattern{1, 1e-30f, 0, 1, 0}),
-        PatternSpec(PageTopPPattern{most, 1.0f, most, most, most})}) {
+        PatternSpec(PageTopPPattern{most, 1.0f, most, most, most}),
+        PatternSpec(MobaPattern{64, 1, 0}),
+        PatternSpec(MobaPattern{most - 63, most, most})}) {
     EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
 }
@@ -182,6 +185,13 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
        "page_top_p: window_tokens is 0; allowed: 1 or more"},
       {PageTopPPattern{.dense_layers = -1},
        "page_top_p: dense_layers is -1; allowed: 0 or more"},
+      {MobaPattern{.block_tokens = 0},
+       "moba: block_tokens is 0; allowed: a multiple of 64"},
+      {MobaPattern{.block_tokens = -64}, "moba: block_tokens is -64"},
+      {MobaPattern{.block_tokens = 100}, "moba: block_tokens is 100"},
+      {MobaPattern{.top_k = 0}, "moba: top_k is 0; allowed: 1 or more"},
+      {MobaPattern{.dense_layers = -1},
+       "moba: dense_layers is -1; allowed: 0 or more"},
   };
   for (const auto& bad : kCases) {
     const absl::Status status = CheckPattern(bad.pattern);
@@ -294,6 +304,25 @@ TEST(PatternSpecTest, PageTopPChoosesOfQuestsBlocks) {
   EXPECT_TRUE(traits.is_selection_causal);
   EXPECT_FALSE(traits.is_time_predictable);
   EXPECT_FALSE(traits.rules_prefill);
+  EXPECT_TRUE(traits.rules_decode);
+}
+
+TEST(PatternSpecTest, MobaChoosesLargerBlocksInBothPhases) {
+  const PatternSpec pattern = MobaPattern{192, 4, 3};
+  const PatternSelection selection = SelectionOf(pattern);
+  const auto& rule = std::get<MeanKeyRule>(*selection.rule);
+  EXPECT_EQ(rule.block_pages, 3);
+  EXPECT_EQ(rule.blocks, 4);
+  EXPECT_EQ(selection.phase, std::nullopt);
+  EXPECT_EQ(selection.first_layer, 3);
+  EXPECT_FALSE(selection.is_last_block_dense);
+  const PatternTraits traits = TraitsOf(pattern);
+  EXPECT_TRUE(traits.is_selection_causal);
+  EXPECT_EQ(traits.chunk_border_tokens, 64);
+  EXPECT_FALSE(traits.is_trained_in);
+  EXPECT_FALSE(traits.is_time_predictable);
+  EXPECT_TRUE(traits.is_superset);
+  EXPECT_TRUE(traits.rules_prefill);
   EXPECT_TRUE(traits.rules_decode);
 }
 

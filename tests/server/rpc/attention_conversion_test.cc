@@ -79,6 +79,8 @@ TEST(ConvertPatternTest, EveryParameterArrives) {
   EXPECT_EQ(Converted("page_top_p { candidate_tokens: 5 threshold: 0.5 "
                       "sink_tokens: 0 window_tokens: 6 dense_layers: 0 }"),
             PatternSpec(PageTopPPattern{5, 0.5f, 0, 6, 0}));
+  EXPECT_EQ(Converted("moba { block_tokens: 64 top_k: 5 dense_layers: 0 }"),
+            PatternSpec(MobaPattern{64, 5, 0}));
   EXPECT_EQ(Converted("sink_window { sink_tokens: 0 window_tokens: 9 }"),
             PatternSpec(SinkWindowPattern{0, 9}));
   EXPECT_EQ(Converted("tri_shape { sink_tokens: 0 window_tokens: 9 "
@@ -116,7 +118,7 @@ constexpr BadPattern kBadPatterns[] = {
     {"", "p",
      "must be one of dense, sliding_window, sink_window, tri_shape, strided, "
      "fixed, dilated_window, chunked_local, xattention, vertical_slash, "
-     "flex_prefill, similarity_gated, quest, page_top_p"},
+     "flex_prefill, similarity_gated, quest, page_top_p, moba"},
     {"sink_window { window_tokens: 0 }", "p.sink_window.window_tokens",
      "is 0, must be 1 or more"},
     {"tri_shape { dense_blocks: -1 }", "p.tri_shape.dense_blocks",
@@ -163,6 +165,9 @@ constexpr BadPattern kBadPatterns[] = {
      "is 0, must be 1 or more"},
     {"page_top_p { threshold: 0 }", "p.page_top_p.threshold",
      "is 0, must be above 0 to 1"},
+    {"moba { block_tokens: 100 }", "p.moba.block_tokens",
+     "is 100, must be a multiple of 64"},
+    {"moba { top_k: 0 }", "p.moba.top_k", "is 0, must be 1 or more"},
 };
 
 class BadPatternTest : public ::testing::TestWithParam<BadPattern> {};
