@@ -143,6 +143,9 @@ struct SelectArgs {
   absl::Span<const SelectionRule> rules;
   absl::Span<const HeadSelection> selections;  // [base->tiles, kv.kv_heads]
   int32_t layer = 0;                           // what HeadSelection looks at
+  // [base->tiles, kv.kv_heads], or empty: what heads that a rule is for visit
+  // without choosing, since a choice was made before; empty where they choose.
+  absl::Span<const absl::Span<const BlockRange>> kept;
   // Replaced by base's tiles: heads that a rule is for with lists of their own,
   // the others with copies of base's.
   LayoutBuilder* selected = nullptr;

@@ -192,9 +192,10 @@ const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,
   args.rules = plan.rules();
   args.selections = plan.selections(layer);
   args.layer = layer;
+  args.kept = plan.FindKept(layer);
   args.selected = &selected_;
   backend_.Select(args);
-  plan.CountSelected(layer, selected_.layout());
+  plan.TakeSelected(layer, selected_.layout());
   return selected_.layout();
 }
 

@@ -1,6 +1,7 @@
 #include "engine/pattern/pattern_spec.h"
 
 #include <cmath>
+#include <string>
 
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
@@ -60,6 +61,17 @@ absl::Status AtLeast(int32_t least, std::string_view parameter, int32_t value) {
   return OutOfRange(parameter, value, least == 0 ? "0 or more" : "1 or more");
 }
 
+// OK for a power of two up to kPageTokens.
+absl::Status PowerOfTwo(int32_t least, std::string_view parameter,
+                        int32_t value) {
+  std::string allowed;
+  for (int32_t power = least; power <= kPageTokens; power *= 2) {
+    if (value == power) return absl::OkStatus();
+    allowed = StrCat(allowed, allowed.empty() ? "" : ", ", power);
+  }
+  return OutOfRange(parameter, value, allowed);
+}
+
 // OK if a share of weight keeps something. Said so that NaN keeps nothing.
 absl::Status Share(std::string_view parameter, float value) {
   if (value > 0 && value <= 1) return absl::OkStatus();
@@ -109,10 +121,7 @@ struct Check {
     return AtLeast(1, "chunked_local: chunk_tokens", pattern.chunk_tokens);
   }
   absl::Status operator()(const XAttentionPattern& pattern) const {
-    const int32_t stride = pattern.stride;
-    if (stride < 2 || stride > kPageTokens || (stride & (stride - 1)) != 0) {
-      return OutOfRange("xattention: stride", stride, "2, 4, 8, 16, 32, 64");
-    }
+    RETURN_IF_ERROR(PowerOfTwo(2, "xattention: stride", pattern.stride));
     RETURN_IF_ERROR(Share("xattention: threshold", pattern.threshold));
     return AtLeast(0, "xattention: dense_layers", pattern.dense_layers);
   }
@@ -146,7 +155,8 @@ struct Check {
     RETURN_IF_ERROR(AtLeast(1, "quest: budget_tokens", pattern.budget_tokens));
     RETURN_IF_ERROR(AtLeast(0, "quest: sink_tokens", pattern.sink_tokens));
     RETURN_IF_ERROR(AtLeast(1, "quest: window_tokens", pattern.window_tokens));
-    return AtLeast(0, "quest: dense_layers", pattern.dense_layers);
+    RETURN_IF_ERROR(AtLeast(0, "quest: dense_layers", pattern.dense_layers));
+    return PowerOfTwo(1, "quest: reuse_steps", pattern.reuse_steps);
   }
   absl::Status operator()(const PageTopPPattern& pattern) const {
     RETURN_IF_ERROR(
@@ -155,7 +165,9 @@ struct Check {
     RETURN_IF_ERROR(AtLeast(0, "page_top_p: sink_tokens", pattern.sink_tokens));
     RETURN_IF_ERROR(
         AtLeast(1, "page_top_p: window_tokens", pattern.window_tokens));
-    return AtLeast(0, "page_top_p: dense_layers", pattern.dense_layers);
+    RETURN_IF_ERROR(
+        AtLeast(0, "page_top_p: dense_layers", pattern.dense_layers));
+    return PowerOfTwo(1, "page_top_p: reuse_steps", pattern.reuse_steps);
   }
   absl::Status operator()(const MobaPattern& pattern) const {
     if (pattern.block_tokens < 1 || pattern.block_tokens % kPageTokens != 0) {
@@ -163,7 +175,8 @@ struct Check {
                         StrCat("a multiple of ", kPageTokens));
     }
     RETURN_IF_ERROR(AtLeast(1, "moba: top_k", pattern.top_k));
-    return AtLeast(0, "moba: dense_layers", pattern.dense_layers);
+    RETURN_IF_ERROR(AtLeast(0, "moba: dense_layers", pattern.dense_layers));
+    return PowerOfTwo(1, "moba: reuse_steps", pattern.reuse_steps);
   }
 };
 
@@ -266,7 +279,8 @@ struct Selection {
                                   WholeBlocks(pattern.sink_tokens),
                                   WholeBlocks(pattern.window_tokens)},
             .phase = Phase::kDecode,
-            .first_layer = pattern.dense_layers};
+            .first_layer = pattern.dense_layers,
+            .reuse_steps = pattern.reuse_steps};
   }
   PatternSelection operator()(const PageTopPPattern& pattern) const {
     return {.rule = CandidateMassRule{{WholeBlocks(pattern.candidate_tokens),
@@ -274,7 +288,8 @@ struct Selection {
                                        WholeBlocks(pattern.window_tokens)},
                                       pattern.threshold},
             .phase = Phase::kDecode,
-            .first_layer = pattern.dense_layers};
+            .first_layer = pattern.dense_layers,
+            .reuse_steps = pattern.reuse_steps};
   }
   PatternSelection operator()(const MobaPattern& pattern) const {
     return {

@@ -55,6 +55,7 @@ struct PatternSelection {
   std::optional<Phase> phase = Phase::kPrefill;  // none: of both
   int32_t first_layer = 0;
   bool is_last_block_dense = false;
+  int32_t reuse_steps = 1;
 };
 PatternSelection SelectionOf(const PatternSpec& pattern);
 

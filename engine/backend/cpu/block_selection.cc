@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "absl/types/span.h"
 #include "engine/base/check.h"
 
 namespace sparseserve::cpu {
@@ -11,6 +12,13 @@ namespace {
 const HeadSelection& SelectionOf(const SelectArgs& args, size_t tile,
                                  int32_t kv_head) {
   return args.selections[tile * args.base->kv_heads + kv_head];
+}
+
+// Empty: the head chooses.
+absl::Span<const BlockRange> KeptOf(const SelectArgs& args, size_t tile,
+                                    int32_t kv_head) {
+  if (args.kept.empty()) return {};
+  return args.kept[tile * args.base->kv_heads + kv_head];
 }
 
 }  // namespace
@@ -27,6 +35,8 @@ void BlockSelection::Run(const SelectArgs& args) {
   SPARSESERVE_CHECK(base.block_tokens == kPageTokens);
   SPARSESERVE_CHECK(base.kv_heads == args.kv.kv_heads);
   SPARSESERVE_CHECK(args.selections.size() == base.list_of.size());
+  SPARSESERVE_CHECK(args.kept.empty() ||
+                    args.kept.size() == base.list_of.size());
   SPARSESERVE_CHECK(args.heads % args.kv.kv_heads == 0);
   FindItems(args);
   Prepare(args);
@@ -48,6 +58,7 @@ void BlockSelection::FindItems(const SelectArgs& args) {
       for (int32_t head = 0; head < args.base->kv_heads; ++head) {
         const HeadSelection& selection = SelectionOf(args, t, head);
         if (!selection.IsUsedIn(args.layer)) continue;
+        if (!KeptOf(args, t, head).empty()) continue;
         if (pair_of_[head] < 0) {
           pair_of_[head] = static_cast<int32_t>(pairs_.size());
           pairs_.push_back({first, end - first, head, selection.rule});
@@ -119,7 +130,11 @@ void BlockSelection::Assemble(const SelectArgs& args) const {
     int32_t copy = 0;
     for (int32_t head = 0; head < base.kv_heads; ++head) {
       if (SelectionOf(args, t, head).IsUsedIn(args.layer)) {
-        selected.Assign(head, selected.AddList(ranges_[item++]));
+        const absl::Span<const BlockRange> kept = KeptOf(args, t, head);
+        selected.Assign(
+            head,
+            selected.AddList(kept.empty() ? absl::MakeConstSpan(ranges_[item++])
+                                          : kept));
         continue;
       }
       const int32_t list = base.list_of[t * base.kv_heads + head];

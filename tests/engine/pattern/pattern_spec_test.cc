@@ -185,6 +185,13 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
        "page_top_p: window_tokens is 0; allowed: 1 or more"},
       {PageTopPPattern{.dense_layers = -1},
        "page_top_p: dense_layers is -1; allowed: 0 or more"},
+      {QuestPattern{.reuse_steps = 0},
+       "quest: reuse_steps is 0; allowed: 1, 2, 4, 8, 16, 32, 64"},
+      {QuestPattern{.reuse_steps = -2}, "quest: reuse_steps is -2"},
+      {QuestPattern{.reuse_steps = 3}, "quest: reuse_steps is 3"},
+      {QuestPattern{.reuse_steps = 128}, "quest: reuse_steps is 128"},
+      {PageTopPPattern{.reuse_steps = 65}, "page_top_p: reuse_steps is 65"},
+      {MobaPattern{.reuse_steps = 0}, "moba: reuse_steps is 0"},
       {MobaPattern{.block_tokens = 0},
        "moba: block_tokens is 0; allowed: a multiple of 64"},
       {MobaPattern{.block_tokens = -64}, "moba: block_tokens is -64"},
@@ -291,13 +298,14 @@ TEST(PatternSpecTest, PromptsOfPatternsThatChooseByTheirEndCannotBeCut) {
 }
 
 TEST(PatternSpecTest, PageTopPChoosesOfQuestsBlocks) {
-  const PatternSpec pattern = PageTopPPattern{129, 0.5f, 1, 64, 3};
+  const PatternSpec pattern = PageTopPPattern{129, 0.5f, 1, 64, 3, 64};
   const PatternSelection selection = SelectionOf(pattern);
   const auto& rule = std::get<CandidateMassRule>(*selection.rule);
   EXPECT_EQ(rule.candidates.blocks, 3);
   EXPECT_EQ(rule.candidates.first_blocks, 1);
   EXPECT_EQ(rule.candidates.last_blocks, 1);
   EXPECT_EQ(rule.mass, 0.5f);
+  EXPECT_EQ(selection.reuse_steps, 64);
   EXPECT_EQ(selection.phase, Phase::kDecode);
   EXPECT_EQ(selection.first_layer, 3);
   const PatternTraits traits = TraitsOf(pattern);
@@ -308,12 +316,13 @@ TEST(PatternSpecTest, PageTopPChoosesOfQuestsBlocks) {
 }
 
 TEST(PatternSpecTest, MobaChoosesLargerBlocksInBothPhases) {
-  const PatternSpec pattern = MobaPattern{192, 4, 3};
+  const PatternSpec pattern = MobaPattern{192, 4, 3, 8};
   const PatternSelection selection = SelectionOf(pattern);
   const auto& rule = std::get<MeanKeyRule>(*selection.rule);
   EXPECT_EQ(rule.block_pages, 3);
   EXPECT_EQ(rule.blocks, 4);
   EXPECT_EQ(selection.phase, std::nullopt);
+  EXPECT_EQ(selection.reuse_steps, 8);
   EXPECT_EQ(selection.first_layer, 3);
   EXPECT_FALSE(selection.is_last_block_dense);
   const PatternTraits traits = TraitsOf(pattern);
@@ -327,12 +336,13 @@ TEST(PatternSpecTest, MobaChoosesLargerBlocksInBothPhases) {
 }
 
 TEST(PatternSpecTest, QuestChoosesSoManyBlocksForOutputRows) {
-  const PatternSpec pattern = QuestPattern{129, 1, 64, 3};
+  const PatternSpec pattern = QuestPattern{129, 1, 64, 3, 4};
   const PatternSelection selection = SelectionOf(pattern);
   const auto& rule = std::get<PageBoundRule>(*selection.rule);
   EXPECT_EQ(rule.blocks, 3);
   EXPECT_EQ(rule.first_blocks, 1);
   EXPECT_EQ(rule.last_blocks, 1);
+  EXPECT_EQ(selection.reuse_steps, 4);
   EXPECT_EQ(selection.phase, Phase::kDecode);
   EXPECT_EQ(selection.first_layer, 3);
   EXPECT_FALSE(selection.is_last_block_dense);
