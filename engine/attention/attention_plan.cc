@@ -87,8 +87,12 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
            .profile = slice.profile});
     }
   }
-  for (const LayerGroup& group : layer_groups_) {
+  for (LayerGroup& group : layer_groups_) {
     SPARSESERVE_DCHECK(group.builder.layout().Validate().ok());
+    if (std::any_of(group.layers.begin(), group.layers.end(),
+                    [this](int32_t layer) { return Selects(layer); })) {
+      group.selected.CopyFrom(group.builder.layout());
+    }
   }
 }
 
@@ -117,7 +121,8 @@ void AttentionPlan::GroupLayers(absl::Span<const PlannedSlice> slices) {
     count = static_cast<int32_t>(parts.size());
   }
   while (static_cast<int32_t>(layer_groups_.size()) < count) {
-    layer_groups_.push_back({.builder = LayoutBuilder(shape_.kv_heads)});
+    layer_groups_.push_back({.builder = LayoutBuilder(shape_.kv_heads),
+                             .selected = LayoutBuilder(shape_.kv_heads)});
   }
   for (LayerGroup& group : layer_groups_) {
     group.layers.clear();

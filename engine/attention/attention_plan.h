@@ -71,6 +71,10 @@ class AttentionPlan {
   absl::Span<const HeadSelection> selections(int32_t layer) const {
     return layer_groups_[group_of_[layer]].selections;
   }
+  // SelectArgs::selected of the layer, for layers that select in their order.
+  LayoutBuilder& selected(int32_t layer) {
+    return layer_groups_[group_of_[layer]].selected;
+  }
   // SelectArgs::kept of the layer. Until the next call.
   absl::Span<const absl::Span<const BlockRange>> FindKept(int32_t layer);
   // Counts the blocks that a layer's rules chose, and keeps what slices want
@@ -120,6 +124,7 @@ class AttentionPlan {
     std::vector<int32_t> layers;
     LayoutBuilder builder;
     std::vector<HeadSelection> selections;  // [tiles, kv_heads]
+    LayoutBuilder selected;                 // of the layer at hand
   };
   // A slice's patterns while its tiles are added.
   struct Patterns {

@@ -145,6 +145,7 @@ class DecodeStep {
       }
     }
     selections_.resize(base_.layout().list_of.size(), {.rule = 0});
+    for (LayoutBuilder& layer : selected_) layer.CopyFrom(base_.layout());
   }
 
   void Select(bool is_kept) {

@@ -121,26 +121,14 @@ void BlockSelection::Choose(const SelectArgs& args) {
 
 void BlockSelection::Assemble(const SelectArgs& args) const {
   const BlockLayout& base = *args.base;
-  LayoutBuilder& selected = *args.selected;
-  selected.Clear();
+  args.selected->ReturnTo(base);
   size_t item = 0;
-  for (size_t t = 0; t < base.tiles.size(); ++t) {
-    selected.AddTile(base.tiles[t]);
-    int32_t copied = -1;  // the base's list that `copy` is of
-    int32_t copy = 0;
+  for (int32_t t = 0; t < static_cast<int32_t>(base.tiles.size()); ++t) {
     for (int32_t head = 0; head < base.kv_heads; ++head) {
-      if (SelectionOf(args, t, head).IsUsedIn(args.layer)) {
-        const absl::Span<const BlockRange> kept = KeptOf(args, t, head);
-        selected.Assign(
-            head,
-            selected.AddList(kept.empty() ? absl::MakeConstSpan(ranges_[item++])
-                                          : kept));
-        continue;
-      }
-      const int32_t list = base.list_of[t * base.kv_heads + head];
-      if (list != copied) copy = selected.AddCopy(base, list);
-      copied = list;
-      selected.Assign(head, copy);
+      if (!SelectionOf(args, t, head).IsUsedIn(args.layer)) continue;
+      const absl::Span<const BlockRange> kept = KeptOf(args, t, head);
+      args.selected->AssignOwn(
+          t, head, kept.empty() ? absl::MakeConstSpan(ranges_[item++]) : kept);
     }
   }
 }

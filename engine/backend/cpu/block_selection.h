@@ -41,7 +41,7 @@ class BlockSelection {
   void FindItems(const SelectArgs& args);
   void Prepare(const SelectArgs& args);
   void Choose(const SelectArgs& args);
-  // Puts the lists in the order of tiles.
+  // Gives the heads that choose, or chose, their lists.
   void Assemble(const SelectArgs& args) const;
 
   const SelectionKernels& kernels_;

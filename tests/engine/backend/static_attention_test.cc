@@ -108,6 +108,7 @@ TEST_P(StaticAttentionTest, HeadsOfAMapAndOneThatSelectsEqualTheirRules) {
 
   const AttentionArgs attention = sequence.Args(plan);
   LayoutBuilder selected(shape.kv_heads);
+  selected.CopyFrom(plan.layout(0));
   SelectArgs select;
   select.queries = attention.queries;
   select.heads = attention.heads;
