@@ -46,6 +46,7 @@ struct NameOf {
     return "page_top_p";
   }
   std::string_view operator()(const MobaPattern&) const { return "moba"; }
+  std::string_view operator()(const PrunedPattern&) const { return "pruned"; }
 };
 
 template <typename Value>
@@ -178,6 +179,9 @@ struct Check {
     RETURN_IF_ERROR(AtLeast(0, "moba: dense_layers", pattern.dense_layers));
     return PowerOfTwo(1, "moba: reuse_steps", pattern.reuse_steps);
   }
+  absl::Status operator()(const PrunedPattern&) const {
+    return absl::OkStatus();
+  }
 };
 
 struct Traits {
@@ -239,6 +243,7 @@ struct Traits {
             .is_time_predictable = false,
             .is_superset = true};
   }
+  PatternTraits operator()(const PrunedPattern&) const { return {}; }
 };
 
 // Rounded up, without a sum that the largest value would overflow.

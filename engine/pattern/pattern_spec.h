@@ -17,11 +17,13 @@
 
 namespace sparseserve {
 
-using PatternSpec = std::variant<
-    DensePattern, SlidingWindowPattern, SinkWindowPattern, TriShapePattern,
-    StridedPattern, FixedPattern, DilatedWindowPattern, ChunkedLocalPattern,
-    XAttentionPattern, VerticalSlashPattern, FlexPrefillPattern,
-    SimilarityGatedPattern, QuestPattern, PageTopPPattern, MobaPattern>;
+using PatternSpec =
+    std::variant<DensePattern, SlidingWindowPattern, SinkWindowPattern,
+                 TriShapePattern, StridedPattern, FixedPattern,
+                 DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
+                 VerticalSlashPattern, FlexPrefillPattern,
+                 SimilarityGatedPattern, QuestPattern, PageTopPPattern,
+                 MobaPattern, PrunedPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);

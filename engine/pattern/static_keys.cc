@@ -19,6 +19,7 @@ struct KeysOf {
   KeyPredicate operator()(const QuestPattern&) const { return {}; }
   KeyPredicate operator()(const PageTopPPattern&) const { return {}; }
   KeyPredicate operator()(const MobaPattern&) const { return {}; }
+  KeyPredicate operator()(const PrunedPattern&) const { return {NoKeys()}; }
   KeyPredicate operator()(const SlidingWindowPattern& pattern) const {
     return {.window_tokens = pattern.window_tokens};
   }

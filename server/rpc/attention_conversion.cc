@@ -199,6 +199,8 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return ToSpec(proto.page_top_p());
     case v1::AttentionPattern::kMoba:
       return ToSpec(proto.moba());
+    case v1::AttentionPattern::kPruned:
+      return PrunedPattern();
     case v1::AttentionPattern::PATTERN_NOT_SET:
       return std::nullopt;
   }

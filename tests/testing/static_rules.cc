@@ -22,6 +22,7 @@ struct Rule {
   bool operator()(const QuestPattern&) const { return true; }
   bool operator()(const PageTopPPattern&) const { return true; }
   bool operator()(const MobaPattern&) const { return true; }
+  bool operator()(const PrunedPattern&) const { return false; }
   bool operator()(const SlidingWindowPattern& p) const {
     return j > i - p.window_tokens;
   }

@@ -29,6 +29,7 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(QuestPattern()), "quest");
   EXPECT_EQ(PatternName(PageTopPPattern()), "page_top_p");
   EXPECT_EQ(PatternName(MobaPattern()), "moba");
+  EXPECT_EQ(PatternName(PrunedPattern()), "pruned");
 }
 
 TEST(PatternSpecTest, EveryKindIsListedOnce) {
@@ -215,7 +216,8 @@ TEST(PatternSpecTest, StaticPatternsMayBeCutAnywhere) {
   } kCases[] = {{DensePattern(), false},        {SlidingWindowPattern(), true},
                 {SinkWindowPattern(), false},   {TriShapePattern(), false},
                 {StridedPattern(), true},       {FixedPattern(), true},
-                {DilatedWindowPattern(), true}, {ChunkedLocalPattern(), true}};
+                {DilatedWindowPattern(), true}, {ChunkedLocalPattern(), true},
+                {PrunedPattern(), false}};
   for (const auto& c : kCases) {
     SCOPED_TRACE(PatternName(c.pattern));
     const PatternTraits traits = TraitsOf(c.pattern);

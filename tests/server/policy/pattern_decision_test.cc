@@ -180,6 +180,13 @@ TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
   }
 }
 
+TEST(WhyUnsupportedTest, NoModelHasNoneButPrunedHeads) {
+  for (const ModelInfo& model : {Model(), Mistral(), Gemma()}) {
+    EXPECT_THAT(WhyUnsupported(PrunedPattern(), model),
+                HasSubstr("some heads of a plan's map"));
+  }
+}
+
 TEST(WhyUnsupportedTest, DenseIsForEveryModel) {
   for (const ModelInfo& model : {Model(), Mistral(), Gemma()}) {
     EXPECT_THAT(WhyUnsupported(DensePattern(), model), IsEmpty());

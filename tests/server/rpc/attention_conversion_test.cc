@@ -120,7 +120,7 @@ constexpr BadPattern kBadPatterns[] = {
     {"", "p",
      "must be one of dense, sliding_window, sink_window, tri_shape, strided, "
      "fixed, dilated_window, chunked_local, xattention, vertical_slash, "
-     "flex_prefill, similarity_gated, quest, page_top_p, moba"},
+     "flex_prefill, similarity_gated, quest, page_top_p, moba, pruned"},
     {"sink_window { window_tokens: 0 }", "p.sink_window.window_tokens",
      "is 0, must be 1 or more"},
     {"tri_shape { dense_blocks: -1 }", "p.tri_shape.dense_blocks",
