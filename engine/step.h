@@ -25,6 +25,8 @@ inline constexpr int kPageTokens = 64;
 struct AttentionChoice;
 // engine/profile/attention_profile.h
 class AttentionProfile;
+// engine/pattern/kept_blocks.h
+class KeptBlocks;
 
 enum class Phase { kPrefill, kDecode };
 inline constexpr int kPhases = 2;
@@ -76,6 +78,11 @@ struct StepSlice {
 
   // Which keys its rows may see; null: all. Borrowed like the spans.
   const AttentionChoice* attention = nullptr;
+  // Of the sequence alone: what its output rows chose, which a pattern with
+  // reuse_steps lets later ones use. A prompt's slice empties it; one of a
+  // single output token uses it and adds to it, another leaves it alone. Null:
+  // every row chooses.
+  KeptBlocks* kept_blocks = nullptr;
 
   // Sample one token from the last row.
   bool wants_token = false;

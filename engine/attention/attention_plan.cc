@@ -51,6 +51,7 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   pages_.assign(slices.size(), {});
   blocks_.assign(slices.size(), {});
   rules_.clear();
+  keepers_.assign(slices.size(), nullptr);
   samples_.clear();
   profiled_.clear();
   for (Window& window : windows_) window.sampled.Clear();
@@ -65,6 +66,13 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
       first_rows_[i] = static_cast<int32_t>(tokens_.size());
       pages_[i] = slice.pages;
       group_rows += static_cast<int64_t>(slice.tokens.size());
+      if (slice.kept_blocks != nullptr) {
+        if (phase == Phase::kPrefill) {
+          slice.kept_blocks->Forget();
+        } else if (slice.tokens.size() == 1) {
+          keepers_[i] = slice.kept_blocks;
+        }
+      }
       AddRows(slice);
       AddTiles(i, slices[i]);
       AddSamples(i, slice);
@@ -79,8 +87,12 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
            .profile = slice.profile});
     }
   }
-  for (const LayerGroup& group : layer_groups_) {
+  for (LayerGroup& group : layer_groups_) {
     SPARSESERVE_DCHECK(group.builder.layout().Validate().ok());
+    if (std::any_of(group.layers.begin(), group.layers.end(),
+                    [this](int32_t layer) { return Selects(layer); })) {
+      group.selected.CopyFrom(group.builder.layout());
+    }
   }
 }
 
@@ -109,7 +121,8 @@ void AttentionPlan::GroupLayers(absl::Span<const PlannedSlice> slices) {
     count = static_cast<int32_t>(parts.size());
   }
   while (static_cast<int32_t>(layer_groups_.size()) < count) {
-    layer_groups_.push_back({.builder = LayoutBuilder(shape_.kv_heads)});
+    layer_groups_.push_back({.builder = LayoutBuilder(shape_.kv_heads),
+                             .selected = LayoutBuilder(shape_.kv_heads)});
   }
   for (LayerGroup& group : layer_groups_) {
     group.layers.clear();
@@ -232,7 +245,10 @@ HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
                                              int32_t spec,
                                              const QueryTile& tile) const {
   const PatternSelection& selection = patterns_.selections[spec];
-  if (patterns_.rules[spec] < 0 || slice.phase != selection.phase) return {};
+  if (patterns_.rules[spec] < 0 ||
+      slice.phase != selection.phase.value_or(slice.phase)) {
+    return {};
+  }
   // Rules keep the first block and the tile's own, so up to two there is
   // nothing to choose.
   if (QueryBlock(tile, kPageTokens) < 2) return {};
@@ -241,7 +257,9 @@ HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
       tile.first_row + tile.rows ==
           first_rows_[tile.slice] + static_cast<int32_t>(slice.tokens.size());
   if (ends_prompt && selection.is_last_block_dense) return {};
-  return {.rule = patterns_.rules[spec], .first_layer = selection.first_layer};
+  return {.rule = patterns_.rules[spec],
+          .first_layer = selection.first_layer,
+          .reuse_steps = selection.reuse_steps};
 }
 
 bool AttentionPlan::Selects(int32_t layer) const {
@@ -252,7 +270,33 @@ bool AttentionPlan::Selects(int32_t layer) const {
                      });
 }
 
-void AttentionPlan::CountSelected(int32_t layer, const BlockLayout& selected) {
+KeptBlocks* AttentionPlan::KeeperOf(int32_t layer, size_t pair) const {
+  const HeadSelection& selection = selections(layer)[pair];
+  if (!selection.IsUsedIn(layer) || selection.reuse_steps == 1) return nullptr;
+  return keepers_[layout(layer).tiles[pair / shape_.kv_heads].slice];
+}
+
+absl::Span<const absl::Span<const BlockRange>> AttentionPlan::FindKept(
+    int32_t layer) {
+  kept_.clear();
+  if (std::all_of(keepers_.begin(), keepers_.end(),
+                  [](const KeptBlocks* keeper) { return keeper == nullptr; })) {
+    return kept_;
+  }
+  const absl::Span<const HeadSelection> selections = this->selections(layer);
+  kept_.resize(selections.size());
+  for (size_t i = 0; i < selections.size(); ++i) {
+    const KeptBlocks* keeper = KeeperOf(layer, i);
+    if (keeper == nullptr) continue;
+    kept_[i] =
+        keeper->Find(HeadOf(layer, i),
+                     layout(layer).tiles[i / shape_.kv_heads].first_position,
+                     selections[i].reuse_steps, rules_[selections[i].rule]);
+  }
+  return kept_;
+}
+
+void AttentionPlan::TakeSelected(int32_t layer, const BlockLayout& selected) {
   SPARSESERVE_DCHECK(selected.Validate().ok());
   const absl::Span<const HeadSelection> selections = this->selections(layer);
   SPARSESERVE_CHECK(selected.list_of.size() == selections.size());
@@ -260,6 +304,15 @@ void AttentionPlan::CountSelected(int32_t layer, const BlockLayout& selected) {
     if (!selections[i].IsUsedIn(layer)) continue;
     const QueryTile& tile = selected.tiles[i / shape_.kv_heads];
     blocks_[tile.slice].computed += selected.ListBlocks(selected.list_of[i]);
+    KeptBlocks* const keeper = KeeperOf(layer, i);
+    if (keeper == nullptr) continue;
+    const int64_t head = HeadOf(layer, i);
+    const SelectionRule& rule = rules_[selections[i].rule];
+    if (keeper->Find(head, tile.first_position, selections[i].reuse_steps, rule)
+            .empty()) {
+      keeper->Keep(head, tile.first_position, rule, selected,
+                   selected.list_of[i]);
+    }
   }
 }
 

@@ -1,11 +1,13 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "engine/backend/backend.h"
 #include "engine/layout/layout_builder.h"
+#include "engine/pattern/kept_blocks.h"
 #include "engine/pattern/pattern_map.h"
 #include "engine/pattern/pattern_spec.h"
 #include "engine/step.h"
@@ -69,9 +71,16 @@ class AttentionPlan {
   absl::Span<const HeadSelection> selections(int32_t layer) const {
     return layer_groups_[group_of_[layer]].selections;
   }
-  // Counts the blocks that a layer's rules chose. Once for each layer that
-  // selects, with what Backend::Select made of it.
-  void CountSelected(int32_t layer, const BlockLayout& selected);
+  // SelectArgs::selected of the layer, for layers that select in their order.
+  LayoutBuilder& selected(int32_t layer) {
+    return layer_groups_[group_of_[layer]].selected;
+  }
+  // SelectArgs::kept of the layer. Until the next call.
+  absl::Span<const absl::Span<const BlockRange>> FindKept(int32_t layer);
+  // Counts the blocks that a layer's rules chose, and keeps what slices want
+  // kept. Once for each layer that selects, with what Backend::Select made of
+  // it.
+  void TakeSelected(int32_t layer, const BlockLayout& selected);
 
   // Rows whose recall somebody wants. Sample i is tile i of sampled_layout(),
   // which visits all that a dense slice would.
@@ -115,6 +124,7 @@ class AttentionPlan {
     std::vector<int32_t> layers;
     LayoutBuilder builder;
     std::vector<HeadSelection> selections;  // [tiles, kv_heads]
+    LayoutBuilder selected;                 // of the layer at hand
   };
   // A slice's patterns while its tiles are added.
   struct Patterns {
@@ -132,6 +142,14 @@ class AttentionPlan {
   // The tile's lists in one group of layers.
   void AddLists(const PlannedSlice& planned, const QueryTile& tile,
                 LayerGroup& group, AttentionBlocks& blocks);
+  // Where the choice of a layer's tile and head is kept, by their place in
+  // selections(); null if it is not.
+  KeptBlocks* KeeperOf(int32_t layer, size_t pair) const;
+  // As KeptBlocks counts heads.
+  int64_t HeadOf(int32_t layer, size_t pair) const {
+    return int64_t{layer} * shape_.kv_heads +
+           static_cast<int64_t>(pair % shape_.kv_heads);
+  }
   // Which rule a head with a pattern follows.
   HeadSelection SelectionOfTile(const StepSlice& slice, int32_t spec,
                                 const QueryTile& tile) const;
@@ -152,6 +170,8 @@ class AttentionPlan {
   std::vector<Sample> samples_;
   std::vector<Profiled> profiled_;
   std::vector<SelectionRule> rules_;
+  std::vector<KeptBlocks*> keepers_;  // [slices]: null if nothing is kept
+  std::vector<absl::Span<const BlockRange>> kept_;  // of FindKept()
   // [kv_heads]: 0, for slices whose heads have one pattern.
   std::vector<int32_t> same_pattern_;
   Patterns patterns_;

@@ -143,8 +143,12 @@ struct SelectArgs {
   absl::Span<const SelectionRule> rules;
   absl::Span<const HeadSelection> selections;  // [base->tiles, kv.kv_heads]
   int32_t layer = 0;                           // what HeadSelection looks at
-  // Replaced by base's tiles: heads that a rule is for with lists of their own,
-  // the others with copies of base's.
+  // [base->tiles, kv.kv_heads], or empty: what heads that a rule is for visit
+  // without choosing, since a choice was made before; empty where they choose.
+  absl::Span<const absl::Span<const BlockRange>> kept;
+  // A copy of base at a step's first layer, and then what the layer before made
+  // of it. Becomes base, but that heads that a rule is for have lists of their
+  // own: so nobody copies the others' for every layer.
   LayoutBuilder* selected = nullptr;
 };
 

@@ -1,6 +1,7 @@
 #include "engine/layout/block_layout.h"
 
 #include <algorithm>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "engine/base/status_macros.h"
@@ -53,7 +54,10 @@ absl::Status ValidateList(const BlockLayout& layout, int64_t list) {
       layout.partial_blocks.data() + layout.partial_offsets[list];
   const int32_t* partial_end =
       layout.partial_blocks.data() + layout.partial_offsets[list + 1];
-  if (full == full_end && partial == partial_end) {
+  const KeyPredicate* const predicate = layout.PredicateOf(list);
+  const bool may_be_empty =
+      predicate != nullptr && std::holds_alternative<NoKeys>(predicate->rule);
+  if (full == full_end && partial == partial_end && !may_be_empty) {
     return Broken("list ", list, " is empty");
   }
   RETURN_IF_ERROR(ValidateAscending("full", list, full, full_end));

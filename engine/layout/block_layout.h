@@ -39,10 +39,11 @@ struct BlockRange {
 // (MaskedLayoutBuilder). Blocks may then have a bias.
 //
 // Invariants (Validate()): per list, full and partial blocks are each strictly
-// ascending and have no block in common, the list is not empty; of a partial
-// block some row sees a key; offsets ascend. Without masks no block begins
-// after the tile's last position, a full block ends at or before the tile's
-// first position, and the list's predicate shows all of its keys to every row.
+// ascending and have no block in common, the list is not empty unless its
+// predicate is NoKeys; of a partial block some row sees a key; offsets ascend.
+// Without masks no block begins after the tile's last position, a full block
+// ends at or before the tile's first position, and the list's predicate shows
+// all of its keys to every row.
 struct BlockLayout {
   int32_t block_tokens = 64;
   int32_t kv_heads = 0;

@@ -66,6 +66,7 @@ struct SeesRule {
   bool operator()(const ChunkKeys& rule) const {
     return key / rule.chunk_tokens == query / rule.chunk_tokens;
   }
+  bool operator()(const NoKeys&) const { return false; }
 };
 
 // Bits behind the query's are whatever comes out.
@@ -98,6 +99,7 @@ struct BitsOfRule {
   uint64_t operator()(const ChunkKeys& rule) const {
     return From(query / rule.chunk_tokens * rule.chunk_tokens);
   }
+  uint64_t operator()(const NoKeys&) const { return 0; }
 };
 
 }  // namespace

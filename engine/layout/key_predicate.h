@@ -1,8 +1,8 @@
 #pragma once
 
 // Which keys of a partial block a query sees, by positions alone. A query at
-// position i never sees a key at position j > i, and always sees its own; what
-// is said below is meant for j <= i.
+// position i never sees a key at position j > i, and sees its own unless it
+// sees none; what is said below is meant for j <= i.
 
 #include <cstdint>
 #include <optional>
@@ -52,8 +52,12 @@ struct ChunkKeys {
   friend bool operator==(const ChunkKeys&, const ChunkKeys&) = default;
 };
 
+struct NoKeys {
+  friend bool operator==(const NoKeys&, const NoKeys&) = default;
+};
+
 using KeyRule = std::variant<AllKeys, SinkWindowKeys, StridedKeys, ColumnKeys,
-                             DilatedKeys, ChunkKeys>;
+                             DilatedKeys, ChunkKeys, NoKeys>;
 
 struct KeyPredicate {
   KeyRule rule;

@@ -81,22 +81,30 @@ void LayoutBuilder::AddTile(const QueryTile& tile) {
 
 int32_t LayoutBuilder::AddListOf(const KeyPredicate& predicate) {
   SPARSESERVE_CHECK(!layout_.tiles.empty());
-  SeenBlocks(predicate, layout_.tiles.back(), seen_);
-  return Emit(seen_, predicate);
+  const QueryTile& tile = layout_.tiles.back();
+  SeenBlocks(predicate, tile, seen_);
+  return Emit(tile, seen_, predicate);
 }
 
 int32_t LayoutBuilder::AddList(absl::Span<const BlockRange> visible,
                                const KeyPredicate& predicate) {
   SPARSESERVE_CHECK(!layout_.tiles.empty());
-  SeenBlocks(predicate, layout_.tiles.back(), seen_);
-  Intersect(visible, seen_, common_);
-  SPARSESERVE_CHECK(!common_.empty());
-  return Emit(common_, predicate);
+  return AddList(layout_.tiles.back(), visible, predicate);
 }
 
-int32_t LayoutBuilder::Emit(absl::Span<const BlockRange> seen,
+int32_t LayoutBuilder::AddList(const QueryTile& tile,
+                               absl::Span<const BlockRange> visible,
+                               const KeyPredicate& predicate) {
+  SeenBlocks(predicate, tile, seen_);
+  Intersect(visible, seen_, common_);
+  SPARSESERVE_CHECK(!common_.empty());
+  return Emit(tile, common_, predicate);
+}
+
+int32_t LayoutBuilder::Emit(const QueryTile& tile,
+                            absl::Span<const BlockRange> seen,
                             const KeyPredicate& predicate) {
-  const WholeBlocks whole = BlocksSeenWhole(predicate, layout_.tiles.back());
+  const WholeBlocks whole = BlocksSeenWhole(predicate, tile);
   // Columns and steps are many short ranges before any whole block.
   size_t first = 0;
   if (whole.far.begin == whole.far.end) {
@@ -135,18 +143,24 @@ int32_t LayoutBuilder::PredicateId(const KeyPredicate& predicate) {
   return static_cast<int32_t>(known.size()) - 1;
 }
 
-int32_t LayoutBuilder::AddCopy(const BlockLayout& from, int32_t list) {
-  SPARSESERVE_CHECK(!layout_.tiles.empty());
-  layout_.full_blocks.insert(
-      layout_.full_blocks.end(),
-      from.full_blocks.begin() + from.full_offsets[list],
-      from.full_blocks.begin() + from.full_offsets[list + 1]);
-  layout_.partial_blocks.insert(
-      layout_.partial_blocks.end(),
-      from.partial_blocks.begin() + from.partial_offsets[list],
-      from.partial_blocks.begin() + from.partial_offsets[list + 1]);
-  const KeyPredicate* predicate = from.PredicateOf(list);
-  return EndList(layout_, predicate == nullptr ? -1 : PredicateId(*predicate));
+void LayoutBuilder::CopyFrom(const BlockLayout& layout) { layout_ = layout; }
+
+void LayoutBuilder::ReturnTo(const BlockLayout& layout) {
+  SPARSESERVE_CHECK(layout_.tiles.size() == layout.tiles.size() &&
+                    layout_.lists() >= layout.lists());
+  layout_.list_of = layout.list_of;
+  layout_.full_offsets.resize(layout.full_offsets.size());
+  layout_.full_blocks.resize(layout.full_blocks.size());
+  layout_.partial_offsets.resize(layout.partial_offsets.size());
+  layout_.partial_blocks.resize(layout.partial_blocks.size());
+  layout_.predicates.resize(layout.predicates.size());
+  layout_.predicate_of.resize(layout.predicate_of.size());
+}
+
+void LayoutBuilder::AssignOwn(int32_t tile, int32_t kv_head,
+                              absl::Span<const BlockRange> visible) {
+  layout_.list_of[int64_t{tile} * layout_.kv_heads + kv_head] =
+      AddList(layout_.tiles[tile], visible, {});
 }
 
 void LayoutBuilder::Assign(int32_t kv_head, int32_t list) {

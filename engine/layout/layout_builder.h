@@ -33,9 +33,14 @@ class LayoutBuilder {
   int32_t AddList(absl::Span<const BlockRange> visible,
                   const KeyPredicate& predicate = {});
 
-  // Adds a copy of another layout's list and returns its id. REQUIRES: the list
-  // is one of an equal tile.
-  int32_t AddCopy(const BlockLayout& from, int32_t list);
+  // Becomes a copy of a builder's layout, to which lists are then added.
+  void CopyFrom(const BlockLayout& layout);
+  // Forgets what was added and assigned since the copy was made of `layout`.
+  void ReturnTo(const BlockLayout& layout);
+  // A KV head of any tile visits a list of its own, of `visible`. REQUIRES: as
+  // AddList().
+  void AssignOwn(int32_t tile, int32_t kv_head,
+                 absl::Span<const BlockRange> visible);
 
   // The latest tile's KV head visits `list`.
   void Assign(int32_t kv_head, int32_t list);
@@ -46,8 +51,10 @@ class LayoutBuilder {
   const BlockLayout& layout() const { return layout_; }
 
  private:
-  // Adds the latest tile's list of `seen` blocks.
-  int32_t Emit(absl::Span<const BlockRange> seen,
+  int32_t AddList(const QueryTile& tile, absl::Span<const BlockRange> visible,
+                  const KeyPredicate& predicate);
+  // Adds the tile's list of `seen` blocks.
+  int32_t Emit(const QueryTile& tile, absl::Span<const BlockRange> seen,
                const KeyPredicate& predicate);
   // -1 for causality alone.
   int32_t PredicateId(const KeyPredicate& predicate);

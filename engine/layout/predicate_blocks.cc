@@ -104,6 +104,7 @@ struct SeenByRule {
   void operator()(const ChunkKeys& rule) {
     AddFrom(rows.first / rule.chunk_tokens * rule.chunk_tokens);
   }
+  void operator()(const NoKeys&) {}
 
   // The first row sees the keys from here to its own, and every later row its
   // own too.
@@ -186,6 +187,7 @@ struct WholeByRule {
   WholeKeys operator()(const ChunkKeys& rule) const {
     return Period(rule.chunk_tokens);
   }
+  WholeKeys operator()(const NoKeys&) const { return {}; }
 
   // What rows of one period share; rows of several share nothing.
   WholeKeys Period(int64_t period) const {

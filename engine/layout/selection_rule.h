@@ -22,6 +22,8 @@ namespace sparseserve {
 struct AntidiagonalRule {
   int32_t stride = 8;  // a power of two, 2 ... 64
   float mass = 0.9f;   // above 0; 1 keeps every block
+  friend bool operator==(const AntidiagonalRule&,
+                         const AntidiagonalRule&) = default;
 };
 
 // Columns and diagonals of the last rows (vertical-slash of MInference, Jiang
@@ -39,6 +41,8 @@ struct VerticalSlashRule {
   int32_t rows = 64;  // 1 ... kPageTokens
   int32_t columns = 0;
   int32_t diagonals = 0;
+  friend bool operator==(const VerticalSlashRule&,
+                         const VerticalSlashRule&) = default;
 };
 
 // Query-aware or vertical and slash (FlexPrefill, Lai et al., arXiv
@@ -62,6 +66,8 @@ struct FlexPrefillRule {
   float mass = 0.95f;       // above 0; 1 keeps every block
   float divergence = 0.1f;  // 0 or more; 0 never takes the first way
   int32_t least_blocks = 0;
+  friend bool operator==(const FlexPrefillRule&,
+                         const FlexPrefillRule&) = default;
 };
 
 // Mean queries and keys of blocks that are alike in themselves (Zhang et al.,
@@ -80,6 +86,8 @@ struct FlexPrefillRule {
 struct SimilarityRule {
   float similarity = 0.0f;  // -1 or less gates nothing
   float mass = 0.95f;       // above 0; 1 keeps every block
+  friend bool operator==(const SimilarityRule&,
+                         const SimilarityRule&) = default;
 };
 
 // Bounds of a block's keys (Quest, Tang et al., arXiv 2406.10774). With the
@@ -96,6 +104,7 @@ struct PageBoundRule {
   int32_t blocks = 0;
   int32_t first_blocks = 0;
   int32_t last_blocks = 0;
+  friend bool operator==(const PageBoundRule&, const PageBoundRule&) = default;
 };
 
 // The weight of candidates (Twilight, Lin et al., arXiv 2502.02770, by blocks,
@@ -112,16 +121,35 @@ struct PageBoundRule {
 struct CandidateMassRule {
   PageBoundRule candidates;
   float mass = 0.95f;  // above 0; 1 keeps every candidate
+  friend bool operator==(const CandidateMassRule&,
+                         const CandidateMassRule&) = default;
+};
+
+// Mean keys of larger blocks (MoBA, Lu et al., arXiv 2502.13189). Positions are
+// cut into blocks of `block_pages` KV blocks. Every row and query head chooses
+// its own and of those before it the `blocks` - 1 whose mean key has the
+// largest product with its query, ties to the earlier; neither scale nor cap
+// changes which these are.
+//
+// A tile then visits block 0 and all that one of its rows and query heads of
+// the KV head chose: what the rule names for a row, and what it names for the
+// others.
+struct MeanKeyRule {
+  int32_t block_pages = 8;  // 1 or more
+  int32_t blocks = 3;       // a row's own among them; 1 or more
+  friend bool operator==(const MeanKeyRule&, const MeanKeyRule&) = default;
 };
 
 using SelectionRule =
     std::variant<AntidiagonalRule, VerticalSlashRule, FlexPrefillRule,
-                 SimilarityRule, PageBoundRule, CandidateMassRule>;
+                 SimilarityRule, PageBoundRule, CandidateMassRule, MeanKeyRule>;
 
 // How one KV head of a tile gets its list.
 struct HeadSelection {
   int32_t rule = -1;        // index among the step's rules; -1: no scores
   int32_t first_layer = 0;  // layers before it do without
+  // A choice stands for a period of so many positions (KeptBlocks).
+  int32_t reuse_steps = 1;
 
   bool IsUsedIn(int32_t layer) const {
     return rule >= 0 && layer >= first_layer;

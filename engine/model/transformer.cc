@@ -27,7 +27,6 @@ Transformer::Transformer(Backend& backend, const ModelConfig& config,
       config_(config),
       limits_(limits),
       weights_(std::move(weights)),
-      selected_(config.kv_heads),
       profiler_(backend, config.kv_heads) {}
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
@@ -192,10 +191,11 @@ const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,
   args.rules = plan.rules();
   args.selections = plan.selections(layer);
   args.layer = layer;
-  args.selected = &selected_;
+  args.kept = plan.FindKept(layer);
+  args.selected = &plan.selected(layer);
   backend_.Select(args);
-  plan.CountSelected(layer, selected_.layout());
-  return selected_.layout();
+  plan.TakeSelected(layer, args.selected->layout());
+  return args.selected->layout();
 }
 
 void Transformer::RotateAndStore(int32_t layer, const AttentionPlan& plan,

@@ -106,7 +106,6 @@ class Transformer {
   RopeTable rope_;
   RopeTable local_rope_;  // empty if no layer turns by it
   Activations activations_;
-  LayoutBuilder selected_;
   AttentionProfiler profiler_;
   int64_t rows_ = 0;  // of the last Forward()
 };

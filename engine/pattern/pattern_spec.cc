@@ -1,6 +1,7 @@
 #include "engine/pattern/pattern_spec.h"
 
 #include <cmath>
+#include <string>
 
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
@@ -44,6 +45,8 @@ struct NameOf {
   std::string_view operator()(const PageTopPPattern&) const {
     return "page_top_p";
   }
+  std::string_view operator()(const MobaPattern&) const { return "moba"; }
+  std::string_view operator()(const PrunedPattern&) const { return "pruned"; }
 };
 
 template <typename Value>
@@ -57,6 +60,17 @@ absl::Status OutOfRange(std::string_view parameter, Value value,
 absl::Status AtLeast(int32_t least, std::string_view parameter, int32_t value) {
   if (value >= least) return absl::OkStatus();
   return OutOfRange(parameter, value, least == 0 ? "0 or more" : "1 or more");
+}
+
+// OK for a power of two up to kPageTokens.
+absl::Status PowerOfTwo(int32_t least, std::string_view parameter,
+                        int32_t value) {
+  std::string allowed;
+  for (int32_t power = least; power <= kPageTokens; power *= 2) {
+    if (value == power) return absl::OkStatus();
+    allowed = StrCat(allowed, allowed.empty() ? "" : ", ", power);
+  }
+  return OutOfRange(parameter, value, allowed);
 }
 
 // OK if a share of weight keeps something. Said so that NaN keeps nothing.
@@ -108,10 +122,7 @@ struct Check {
     return AtLeast(1, "chunked_local: chunk_tokens", pattern.chunk_tokens);
   }
   absl::Status operator()(const XAttentionPattern& pattern) const {
-    const int32_t stride = pattern.stride;
-    if (stride < 2 || stride > kPageTokens || (stride & (stride - 1)) != 0) {
-      return OutOfRange("xattention: stride", stride, "2, 4, 8, 16, 32, 64");
-    }
+    RETURN_IF_ERROR(PowerOfTwo(2, "xattention: stride", pattern.stride));
     RETURN_IF_ERROR(Share("xattention: threshold", pattern.threshold));
     return AtLeast(0, "xattention: dense_layers", pattern.dense_layers);
   }
@@ -145,7 +156,8 @@ struct Check {
     RETURN_IF_ERROR(AtLeast(1, "quest: budget_tokens", pattern.budget_tokens));
     RETURN_IF_ERROR(AtLeast(0, "quest: sink_tokens", pattern.sink_tokens));
     RETURN_IF_ERROR(AtLeast(1, "quest: window_tokens", pattern.window_tokens));
-    return AtLeast(0, "quest: dense_layers", pattern.dense_layers);
+    RETURN_IF_ERROR(AtLeast(0, "quest: dense_layers", pattern.dense_layers));
+    return PowerOfTwo(1, "quest: reuse_steps", pattern.reuse_steps);
   }
   absl::Status operator()(const PageTopPPattern& pattern) const {
     RETURN_IF_ERROR(
@@ -154,7 +166,21 @@ struct Check {
     RETURN_IF_ERROR(AtLeast(0, "page_top_p: sink_tokens", pattern.sink_tokens));
     RETURN_IF_ERROR(
         AtLeast(1, "page_top_p: window_tokens", pattern.window_tokens));
-    return AtLeast(0, "page_top_p: dense_layers", pattern.dense_layers);
+    RETURN_IF_ERROR(
+        AtLeast(0, "page_top_p: dense_layers", pattern.dense_layers));
+    return PowerOfTwo(1, "page_top_p: reuse_steps", pattern.reuse_steps);
+  }
+  absl::Status operator()(const MobaPattern& pattern) const {
+    if (pattern.block_tokens < 1 || pattern.block_tokens % kPageTokens != 0) {
+      return OutOfRange("moba: block_tokens", pattern.block_tokens,
+                        StrCat("a multiple of ", kPageTokens));
+    }
+    RETURN_IF_ERROR(AtLeast(1, "moba: top_k", pattern.top_k));
+    RETURN_IF_ERROR(AtLeast(0, "moba: dense_layers", pattern.dense_layers));
+    return PowerOfTwo(1, "moba: reuse_steps", pattern.reuse_steps);
+  }
+  absl::Status operator()(const PrunedPattern&) const {
+    return absl::OkStatus();
   }
 };
 
@@ -211,6 +237,13 @@ struct Traits {
   PatternTraits operator()(const PageTopPPattern&) const {
     return {.is_time_predictable = false, .rules_prefill = false};
   }
+  // A tile visits what any of its rows chose, so it must not be cut.
+  PatternTraits operator()(const MobaPattern&) const {
+    return {.chunk_border_tokens = kPageTokens,
+            .is_time_predictable = false,
+            .is_superset = true};
+  }
+  PatternTraits operator()(const PrunedPattern&) const { return {}; }
 };
 
 // Rounded up, without a sum that the largest value would overflow.
@@ -251,7 +284,8 @@ struct Selection {
                                   WholeBlocks(pattern.sink_tokens),
                                   WholeBlocks(pattern.window_tokens)},
             .phase = Phase::kDecode,
-            .first_layer = pattern.dense_layers};
+            .first_layer = pattern.dense_layers,
+            .reuse_steps = pattern.reuse_steps};
   }
   PatternSelection operator()(const PageTopPPattern& pattern) const {
     return {.rule = CandidateMassRule{{WholeBlocks(pattern.candidate_tokens),
@@ -259,7 +293,14 @@ struct Selection {
                                        WholeBlocks(pattern.window_tokens)},
                                       pattern.threshold},
             .phase = Phase::kDecode,
-            .first_layer = pattern.dense_layers};
+            .first_layer = pattern.dense_layers,
+            .reuse_steps = pattern.reuse_steps};
+  }
+  PatternSelection operator()(const MobaPattern& pattern) const {
+    return {
+        .rule = MeanKeyRule{pattern.block_tokens / kPageTokens, pattern.top_k},
+        .phase = std::nullopt,
+        .first_layer = pattern.dense_layers};
   }
 };
 

@@ -22,7 +22,8 @@ using PatternSpec =
                  TriShapePattern, StridedPattern, FixedPattern,
                  DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
                  VerticalSlashPattern, FlexPrefillPattern,
-                 SimilarityGatedPattern, QuestPattern, PageTopPPattern>;
+                 SimilarityGatedPattern, QuestPattern, PageTopPPattern,
+                 MobaPattern, PrunedPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);
@@ -53,9 +54,10 @@ PatternTraits TraitsOf(const PatternSpec& pattern);
 // do; none if what is seen follows from positions.
 struct PatternSelection {
   std::optional<SelectionRule> rule;
-  Phase phase = Phase::kPrefill;
+  std::optional<Phase> phase = Phase::kPrefill;  // none: of both
   int32_t first_layer = 0;
   bool is_last_block_dense = false;
+  int32_t reuse_steps = 1;
 };
 PatternSelection SelectionOf(const PatternSpec& pattern);
 

@@ -1,9 +1,13 @@
 #pragma once
 
 // Patterns that choose KV blocks by scores, of prompt rows or, where it is
-// said, of output rows; the rules and formulas stand in
+// said, of output rows or both; the rules and formulas stand in
 // layout/selection_rule.h. Rows of the other phase, and layers that the
 // checkpoint gives a window, see every key that they may.
+//
+// With `reuse_steps` a choice of an output row stands for those behind it, up
+// to the next position that is a multiple of it: KeptBlocks. It is a power of
+// two up to kPageTokens; at 1 every row chooses.
 
 #include <cstdint>
 
@@ -69,6 +73,7 @@ struct QuestPattern {
   int32_t window_tokens = 128;   // of them the latest, 1 or more; the begun
                                  // block counts as a whole one
   int32_t dense_layers = 2;
+  int32_t reuse_steps = 1;
   friend bool operator==(const QuestPattern&, const QuestPattern&) = default;
 };
 
@@ -80,8 +85,21 @@ struct PageTopPPattern {
   int32_t sink_tokens = 64;         // as QuestPattern has them
   int32_t window_tokens = 128;
   int32_t dense_layers = 2;
+  int32_t reuse_steps = 1;
   friend bool operator==(const PageTopPPattern&,
                          const PageTopPPattern&) = default;
+};
+
+// Of prompt and output rows: their own block of `block_tokens` and of those
+// before it the ones whose mean keys they like best (MoBA: MeanKeyRule).
+// Checkpoints that were trained with it have its block_tokens and top_k, and no
+// dense layers or others.
+struct MobaPattern {
+  int32_t block_tokens = 512;  // a multiple of kPageTokens
+  int32_t top_k = 3;           // blocks of a row, its own among them; 1 or more
+  int32_t dense_layers = 2;
+  int32_t reuse_steps = 1;  // of output rows
+  friend bool operator==(const MobaPattern&, const MobaPattern&) = default;
 };
 
 }  // namespace sparseserve

@@ -18,6 +18,8 @@ struct KeysOf {
   KeyPredicate operator()(const SimilarityGatedPattern&) const { return {}; }
   KeyPredicate operator()(const QuestPattern&) const { return {}; }
   KeyPredicate operator()(const PageTopPPattern&) const { return {}; }
+  KeyPredicate operator()(const MobaPattern&) const { return {}; }
+  KeyPredicate operator()(const PrunedPattern&) const { return {NoKeys()}; }
   KeyPredicate operator()(const SlidingWindowPattern& pattern) const {
     return {.window_tokens = pattern.window_tokens};
   }

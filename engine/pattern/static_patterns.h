@@ -85,4 +85,11 @@ struct ChunkedLocalPattern {
                          const ChunkedLocalPattern&) = default;
 };
 
+// No key: the KV head and its query heads add 0 to the layer's output (head
+// pruning, Michel et al., arXiv 1905.10650). For some heads of a map. Their
+// projections are still multiplied.
+struct PrunedPattern {
+  friend bool operator==(const PrunedPattern&, const PrunedPattern&) = default;
+};
+
 }  // namespace sparseserve

@@ -114,7 +114,8 @@ void Metrics::CallFinished(const std::string& method, int grpc_status,
 
 void Metrics::StreamBlocked(const std::string& method,
                             absl::Duration duration) {
-  series_->calls.Find(method).blocked->Observe(series_->Seconds(duration));
+  CallSeries& calls = series_->calls;
+  calls.Blocked(calls.Find(method)).Observe(series_->Seconds(duration));
 }
 
 void Metrics::AddBufferedBytes(int64_t delta) {

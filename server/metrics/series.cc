@@ -55,6 +55,18 @@ void AddConstants(const SeriesFactory& process, const SeriesFactory& model,
       ->Set(1);
 }
 
+// What the slot holds, once it was made.
+template <typename Make>
+Histogram& MadeOnce(std::atomic<Histogram*>& slot, const Make& make) {
+  Histogram* histogram = slot.load(std::memory_order_acquire);
+  if (histogram == nullptr) {
+    // Two threads may get here at once: the family gives both the same series.
+    histogram = make();
+    slot.store(histogram, std::memory_order_release);
+  }
+  return *histogram;
+}
+
 }  // namespace
 
 CallSeries::CallSeries(const SeriesFactory& make,
@@ -80,7 +92,6 @@ void CallSeries::AddMethod(const std::string& name) {
   const std::string label = LabelValue(name);
   auto method = std::make_unique<Method>();
   method->started = started_.One({{"grpc_method", label}});
-  method->blocked = blocked_.One({{"grpc_method", label}});
   method->name = label;
   by_name_[name] = method.get();
   methods_.push_back(std::move(method));
@@ -92,15 +103,16 @@ CallSeries::Method& CallSeries::Find(absl::string_view name) const {
 }
 
 Histogram& CallSeries::Duration(Method& method, int status) const {
-  std::atomic<Histogram*>& slot = method.durations[status];
-  Histogram* histogram = slot.load(std::memory_order_acquire);
-  if (histogram == nullptr) {
-    // Two threads may get here at once: the family gives both the same series.
-    histogram = durations_.One(
+  return MadeOnce(method.durations[status], [&] {
+    return durations_.One(
         {{"grpc_method", method.name}, {"grpc_status", kStatusNames[status]}});
-    slot.store(histogram, std::memory_order_release);
-  }
-  return *histogram;
+  });
+}
+
+Histogram& CallSeries::Blocked(Method& method) const {
+  return MadeOnce(method.blocked, [&] {
+    return blocked_.One({{"grpc_method", method.name}});
+  });
 }
 
 OutcomeSeries::OutcomeSeries(const SeriesFactory& make)

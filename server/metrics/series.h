@@ -38,8 +38,9 @@ class CallSeries {
  public:
   struct Method {
     Counter* started;
-    Histogram* blocked;
     std::string name;
+    // Made at the first message that waited: few methods write streams.
+    std::atomic<Histogram*> blocked = nullptr;
     // By status; made at the first call that ends with it.
     std::array<std::atomic<Histogram*>, kGrpcStatuses> durations{};
   };
@@ -47,6 +48,7 @@ class CallSeries {
 
   Method& Find(absl::string_view name) const;  // or "other"
   Histogram& Duration(Method& method, int status) const;
+  Histogram& Blocked(Method& method) const;
 
  private:
   void AddMethod(const std::string& name);

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
@@ -46,7 +47,9 @@ absl::StatusOr<PatternMap> ResolveMap(std::string_view field,
   std::vector<int32_t> pattern_of(int64_t{model.layers} * model.kv_heads, 0);
   for (size_t i = 0; i < rules.size(); ++i) {
     const std::string rule = StrCat(field, ".rules[", i, "]");
-    RETURN_IF_ERROR(CheckSuits(rule, rules[i].pattern, model));
+    if (!std::holds_alternative<PrunedPattern>(rules[i].pattern)) {
+      RETURN_IF_ERROR(CheckSuits(rule, rules[i].pattern, model));
+    }
     ASSIGN_OR_RETURN(
         const std::vector<int> layers,
         Listed(StrCat(rule, ".layers"), rules[i].layers, model.layers));

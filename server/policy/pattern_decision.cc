@@ -52,6 +52,10 @@ struct WhyNot {
                   " tokens, not of ", pattern.window_tokens);
   }
 
+  std::string operator()(const PrunedPattern&) const {
+    return "it is for some heads of a plan's map, not for all of a model";
+  }
+
   template <typename Pattern>
   std::string operator()(const Pattern& pattern) const {
     if (TraitsOf(pattern).is_trained_in) {

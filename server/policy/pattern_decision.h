@@ -57,8 +57,9 @@ FollowedHeads FollowedHeadsOf(const AttentionChoice& choice,
 // The pattern's name; of a map those of its patterns, joined with "+".
 std::string ChoiceName(const AttentionChoice& choice);
 
-// Why the model may not run with `pattern`: completes "is not available, for
-// ...". Empty if it may.
+// Why the model may not run with `pattern` in every layer and head: completes
+// "is not available, for ...". Empty if it may. What a map may have besides is
+// PrunedPattern.
 std::string WhyUnsupported(const PatternSpec& pattern, const ModelInfo& model);
 
 // One of each kind that the model may run with, with default parameters or

@@ -126,12 +126,19 @@ SimilarityGatedPattern ToSpec(const v1::SimilarityGatedPattern& proto) {
   return pattern;
 }
 
-// What the patterns that choose for output see in any case.
+// What all patterns that choose for output have.
+template <typename Proto, typename Pattern>
+void SetReuse(const Proto& proto, Pattern& pattern) {
+  if (proto.has_dense_layers()) pattern.dense_layers = proto.dense_layers();
+  if (proto.has_reuse_steps()) pattern.reuse_steps = proto.reuse_steps();
+}
+
+// What those see in any case that have it.
 template <typename Proto, typename Pattern>
 void SetEnds(const Proto& proto, Pattern& pattern) {
   if (proto.has_sink_tokens()) pattern.sink_tokens = proto.sink_tokens();
   if (proto.has_window_tokens()) pattern.window_tokens = proto.window_tokens();
-  if (proto.has_dense_layers()) pattern.dense_layers = proto.dense_layers();
+  SetReuse(proto, pattern);
 }
 
 QuestPattern ToSpec(const v1::QuestPattern& proto) {
@@ -148,6 +155,14 @@ PageTopPPattern ToSpec(const v1::PageTopPPattern& proto) {
   }
   if (proto.has_threshold()) pattern.threshold = proto.threshold();
   SetEnds(proto, pattern);
+  return pattern;
+}
+
+MobaPattern ToSpec(const v1::MobaPattern& proto) {
+  MobaPattern pattern;
+  if (proto.has_block_tokens()) pattern.block_tokens = proto.block_tokens();
+  if (proto.has_top_k()) pattern.top_k = proto.top_k();
+  SetReuse(proto, pattern);
   return pattern;
 }
 
@@ -182,6 +197,10 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return ToSpec(proto.quest());
     case v1::AttentionPattern::kPageTopP:
       return ToSpec(proto.page_top_p());
+    case v1::AttentionPattern::kMoba:
+      return ToSpec(proto.moba());
+    case v1::AttentionPattern::kPruned:
+      return PrunedPattern();
     case v1::AttentionPattern::PATTERN_NOT_SET:
       return std::nullopt;
   }

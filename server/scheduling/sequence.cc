@@ -84,6 +84,7 @@ StepSlice Sequence::Slice(int tokens) const {
   slice.first_position = computed_tokens_;
   slice.pages = lease_.pages();
   slice.attention = &request_->attention.choice;
+  slice.kept_blocks = kept_blocks_.get();
   if (slice.phase == Phase::kPrefill) slice.profile = request_->profile.get();
   slice.wants_token =
       computed_tokens_ + tokens == static_cast<int>(tokens_.size());

@@ -6,6 +6,7 @@
 
 #include "absl/time/time.h"
 #include "engine/kv/page_pool.h"
+#include "engine/pattern/kept_blocks.h"
 #include "engine/step.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/metrics/metrics.h"
@@ -115,6 +116,9 @@ class Sequence {
   AttentionBlocks decode_blocks_;
   bool is_reproducible_ = true;
   const std::unique_ptr<RecallSampler> recall_;  // may be null
+  // The engine's, as long as the sequence lasts.
+  const std::unique_ptr<KeptBlocks> kept_blocks_ =
+      std::make_unique<KeptBlocks>();
 };
 
 }  // namespace sparseserve

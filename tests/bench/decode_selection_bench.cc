@@ -1,8 +1,9 @@
 // Decode over pages that bounds of keys choose (quest): time of choosing and of
-// attention over what was chosen, each as share of dense attention over the
-// same rows. The three take turns in one run, over as many layers as have
-// kContextBytes of keys and values, since those of a real step come from
-// memory. Also what taking the bounds adds to storing a prompt's keys.
+// attention over what was chosen, and of taking lists that were kept in place
+// of choosing, each as share of dense attention over the same rows. They take
+// turns in one run, over as many layers as have kContextBytes of keys and
+// values, since those of a real step come from memory. Also what taking the
+// bounds adds to storing a prompt's keys.
 
 #include <algorithm>
 #include <array>
@@ -18,6 +19,7 @@
 #include "benchmark/benchmark.h"
 #include "engine/backend/create_backend.h"
 #include "engine/layout/layout_builder.h"
+#include "engine/pattern/kept_blocks.h"
 #include "tests/bench/head_shape.h"
 
 namespace sparseserve {
@@ -143,9 +145,10 @@ class DecodeStep {
       }
     }
     selections_.resize(base_.layout().list_of.size(), {.rule = 0});
+    for (LayoutBuilder& layer : selected_) layer.CopyFrom(base_.layout());
   }
 
-  void Select() {
+  void Select(bool is_kept) {
     for (size_t layer = 0; layer < layers_.size(); ++layer) {
       SelectArgs args;
       args.queries = Queries();
@@ -155,8 +158,26 @@ class DecodeStep {
       args.base = &base_.layout();
       args.rules = rules_;
       args.selections = selections_;
+      if (is_kept) args.kept = kept_[layer];
       args.selected = &selected_[layer];
       backend_.Select(args);
+    }
+  }
+
+  // Keeps what Select() chose.
+  void Keep() {
+    kept_blocks_.clear();
+    kept_.clear();
+    for (const LayoutBuilder& layer : selected_) {
+      const BlockLayout& layout = layer.layout();
+      std::vector<absl::Span<const BlockRange>>& of_layer =
+          kept_.emplace_back();
+      for (size_t i = 0; i < layout.list_of.size(); ++i) {
+        KeptBlocks& kept =
+            *kept_blocks_.emplace_back(std::make_unique<KeptBlocks>());
+        kept.Keep(0, 0, rules_[0], layout, layout.list_of[i]);
+        of_layer.push_back(kept.Find(0, 1, kPageTokens, rules_[0]));
+      }
     }
   }
 
@@ -201,6 +222,8 @@ class DecodeStep {
   std::vector<LayoutBuilder> selected_;  // of layers_
   std::vector<SelectionRule> rules_;
   std::vector<HeadSelection> selections_;
+  std::vector<std::unique_ptr<KeptBlocks>> kept_blocks_;  // of every pair
+  std::vector<std::vector<absl::Span<const BlockRange>>> kept_;  // of layers_
   std::vector<std::unique_ptr<Layer>> layers_;
   std::vector<float> queries_, output_;
 };
@@ -245,20 +268,25 @@ void BM_Quest(benchmark::State& state, const char* dtype,
   const auto backend = CreateBackend({.compute_dtype = dtype}).value();
   DecodeStep step(*backend, shape, sequences, tokens,
                   PageBoundRule{blocks, 1, 2});
-  std::array<Seconds, 3> seconds;
+  step.Select(/*is_kept=*/false);
+  step.Keep();
+  std::array<Seconds, 4> seconds;
   for (auto _ : state) {
-    seconds = LeastSeconds<3>({[&] { step.Attend(/*is_dense=*/true); },
-                               [&] { step.Select(); },
-                               [&] { step.Attend(/*is_dense=*/false); }});
+    seconds = LeastSeconds<4>({[&] { step.Attend(/*is_dense=*/true); },
+                               [&] { step.Select(/*is_kept=*/false); },
+                               [&] { step.Attend(/*is_dense=*/false); },
+                               [&] { step.Select(/*is_kept=*/true); }});
     state.SetIterationTime(seconds[1].wall + seconds[2].wall);
   }
-  const auto [dense, select, sparse] = seconds;
+  const auto [dense, select, sparse, kept] = seconds;
   state.counters["density"] = step.Density();
   state.counters["dense_us_a_layer"] = dense.wall * 1e6 / step.layers();
   state.counters["attention"] = sparse.wall / dense.wall;
   state.counters["selection"] = select.wall / dense.wall;
+  state.counters["kept"] = kept.wall / dense.wall;
   state.counters["processor_attention"] = sparse.processor / dense.processor;
   state.counters["processor_selection"] = select.processor / dense.processor;
+  state.counters["processor_kept"] = kept.processor / dense.processor;
 }
 
 // What bounds add to storing kPromptRows keys and values.

@@ -8,9 +8,10 @@
 // xattention,STRIDE,THRESHOLD[,DENSE_LAYERS],
 // vertical_slash,COLUMNS,DIAGONALS[,DENSE_LAYERS],
 // flex_prefill,GAMMA,TAU,MIN_BUDGET_TOKENS[,DENSE_LAYERS],
-// similarity_gated,SIMILARITY,THRESHOLD[,DENSE_LAYERS] or
-// quest,BUDGET_TOKENS[,DENSE_LAYERS] or
-// page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS]. Every plan's rows are
+// similarity_gated,SIMILARITY,THRESHOLD[,DENSE_LAYERS],
+// quest,BUDGET_TOKENS[,DENSE_LAYERS[,REUSE_STEPS]],
+// page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS[,REUSE_STEPS]] or
+// moba,BLOCK_TOKENS,TOP_K[,DENSE_LAYERS[,REUSE_STEPS]]. Every plan's rows are
 // teacher-forced and compared with the dense run's; columns are in
 // tests/README.md. A plan whose prompt must come whole runs in one step, which
 // holds the logits of every row. With --decode_from the rows from there on run
@@ -126,15 +127,23 @@ bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
     return number(1, own.similarity) && number(2, own.threshold) &&
            (count == 3 || number(3, own.dense_layers));
   }
-  if (parts[0] == "quest" && (count == 2 || count == 3)) {
+  if (parts[0] == "quest" && count >= 2 && count <= 4) {
     auto& own = pattern.emplace<QuestPattern>();
     return number(1, own.budget_tokens) &&
-           (count == 2 || number(2, own.dense_layers));
+           (count < 3 || number(2, own.dense_layers)) &&
+           (count < 4 || number(3, own.reuse_steps));
   }
-  if (parts[0] == "page_top_p" && (count == 3 || count == 4)) {
+  if (parts[0] == "page_top_p" && count >= 3 && count <= 5) {
     auto& own = pattern.emplace<PageTopPPattern>();
     return number(1, own.candidate_tokens) && number(2, own.threshold) &&
-           (count == 3 || number(3, own.dense_layers));
+           (count < 4 || number(3, own.dense_layers)) &&
+           (count < 5 || number(4, own.reuse_steps));
+  }
+  if (parts[0] == "moba" && count >= 3 && count <= 5) {
+    auto& own = pattern.emplace<MobaPattern>();
+    return number(1, own.block_tokens) && number(2, own.top_k) &&
+           (count < 4 || number(3, own.dense_layers)) &&
+           (count < 5 || number(4, own.reuse_steps));
   }
   return false;
 }

@@ -56,6 +56,7 @@ class PromptStep {
       }
     }
     selections_.resize(base_.layout().list_of.size(), {.rule = 0});
+    selected_.CopyFrom(base_.layout());
     spans_ = {table_};
     attention_.queries = ConstMatrixView(queries_.data(), rows, width);
     attention_.heads = shape.heads;

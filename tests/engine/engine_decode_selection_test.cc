@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "engine/pattern/attention_choice.h"
+#include "engine/pattern/kept_blocks.h"
 #include "engine/pattern/pattern_map.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -44,6 +46,24 @@ AttentionChoice TopP(float threshold, int candidate_blocks = 8) {
                           .dense_layers = 1}};
 }
 
+AttentionChoice WithReuse(AttentionChoice choice, int reuse_steps) {
+  std::visit(
+      [&](auto& pattern) {
+        if constexpr (requires { pattern.reuse_steps; }) {
+          pattern.reuse_steps = reuse_steps;
+        }
+      },
+      choice.pattern);
+  return choice;
+}
+
+// One of each kind that keeps choices.
+std::vector<AttentionChoice> ChoicesThatMayBeKept() {
+  return {Choice(3),
+          TopP(0.5f),
+          {MobaPattern{.block_tokens = 64, .top_k = 2, .dense_layers = 1}}};
+}
+
 struct Outcome {
   std::vector<float> logits;  // [tokens, vocab]
   AttentionBlocks prompt;
@@ -56,6 +76,7 @@ struct Way {
   int chunk = kPromptTokens;  // of the prompt
   PageId first_page = 0;
   bool measures_recall = false;
+  KeptBlocks* kept = nullptr;
 };
 
 // Runs a prompt in chunks, and the tokens behind it one by one.
@@ -74,6 +95,7 @@ Outcome Generate(Engine& engine, const std::vector<TokenId>& tokens,
     plan.slices.push_back(NextSlice(stream, count, logits));
     plan.slices[0].phase = is_prompt ? Phase::kPrefill : Phase::kDecode;
     plan.slices[0].attention = way.choice;
+    plan.slices[0].kept_blocks = way.kept;
     if (way.measures_recall && !is_prompt) {
       plan.slices[0].recall_rows = rows;
       plan.slices[0].recall = absl::MakeSpan(recall);
@@ -185,6 +207,39 @@ TEST(EngineDecodeSelectionTest, OutputIsTheSameHoweverThePromptWasCut) {
   }
 }
 
+// With one block a row, its own of 128 tokens, and the first 64.
+TEST(EngineDecodeSelectionTest, MobaChoosesForPromptAndOutput) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 2);
+  const AttentionChoice choice = {
+      MobaPattern{.block_tokens = 128, .top_k = 1, .dense_layers = 1}};
+  const Outcome whole = Generate(*engine, tokens, {.choice = &choice});
+  const auto visited = [](int block) {
+    return block < 2 ? block + 1 : 2 + block % 2;
+  };
+  int64_t prompt = 0;
+  for (int block = 0; block <= kPromptTokens / kPageTokens; ++block) {
+    prompt += 2 * (block + 1 + visited(block));
+  }
+  EXPECT_EQ(whole.prompt.computed, prompt);
+  int64_t output = 0;
+  for (int position = kPromptTokens; position < kTokens; ++position) {
+    const int block = position / kPageTokens;
+    output += 2 * (block + 1 + visited(block));
+  }
+  EXPECT_EQ(whole.output.computed, output);
+  // Which blocks two a row are follows from content, however the prompt is cut.
+  const AttentionChoice two = {
+      MobaPattern{.block_tokens = 64, .top_k = 2, .dense_layers = 1}};
+  const Outcome chosen = Generate(*engine, tokens, {.choice = &two});
+  EXPECT_LT(chosen.output.computed, chosen.output.allowed);
+  for (const int chunk : {64, 192}) {
+    EXPECT_EQ(
+        Generate(*engine, tokens, {.choice = &two, .chunk = chunk}).logits,
+        chosen.logits);
+  }
+}
+
 TEST(EngineDecodeSelectionTest, NothingOfAPagesFormerUseShows) {
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 3);
   const AttentionChoice choice = Choice(3);
@@ -238,6 +293,127 @@ TEST(EngineDecodeSelectionTest, RowIsTheSameBesideOthers) {
     EXPECT_EQ(logits[i],
               Rows(expected[i]->logits, kPromptTokens, kPromptTokens + 1));
     EXPECT_EQ(result.slices[i].blocks.computed, expected[i]->output.computed);
+  }
+}
+
+// What a row chooses in the last layer is in its own logits alone. So rows that
+// choose give those of a run in which all do.
+TEST(EngineDecodeSelectionTest, RowsChooseWhereTheirPeriodBegins) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 9);
+  for (const AttentionChoice& choice : ChoicesThatMayBeKept()) {
+    SCOPED_TRACE(PatternName(choice.pattern));
+    const Outcome each = Generate(*engine, tokens, {.choice = &choice});
+    for (const int steps : {1, 4, 16, 64}) {
+      SCOPED_TRACE(steps);
+      const AttentionChoice reusing = WithReuse(choice, steps);
+      KeptBlocks kept;
+      const Outcome outcome =
+          Generate(*engine, tokens, {.choice = &reusing, .kept = &kept});
+      int same = 0;
+      for (int position = kPromptTokens; position < kTokens; ++position) {
+        const bool is_same = Rows(outcome.logits, position, position + 1) ==
+                             Rows(each.logits, position, position + 1);
+        same += is_same;
+        if (position == kPromptTokens || position % steps == 0) {
+          EXPECT_TRUE(is_same) << position;
+        }
+      }
+      if (steps > 1) {
+        EXPECT_LT(same, 100);
+      }
+      // Nothing is kept for a sequence that has nowhere to keep it.
+      EXPECT_EQ(Generate(*engine, tokens, {.choice = &reusing}).logits,
+                each.logits);
+    }
+  }
+}
+
+TEST(EngineDecodeSelectionTest, ReuseVisitsNoMoreThanTheBudget) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 9);
+  const AttentionChoice each = Choice(3);
+  const AttentionChoice reusing = WithReuse(each, 64);
+  KeptBlocks kept;
+  const Outcome outcome =
+      Generate(*engine, tokens, {.choice = &reusing, .kept = &kept});
+  EXPECT_EQ(outcome.output.computed,
+            Generate(*engine, tokens, {.choice = &each}).output.computed);
+}
+
+// A sequence that is set back: rows behind their choice use it again, and
+// others choose.
+TEST(EngineDecodeSelectionTest, RowsThatAreRunAgainAreTheSame) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 10);
+  const AttentionChoice each = Choice(3);
+  const AttentionChoice reusing = WithReuse(each, 16);
+  const Outcome chosen = Generate(*engine, tokens, {.choice = &each});
+  KeptBlocks kept;
+  const Outcome first =
+      Generate(*engine, tokens, {.choice = &reusing, .kept = &kept});
+  Stream stream(tokens, /*first_page=*/0);
+  const auto run = [&](int position) {
+    stream.done = position;
+    std::vector<float> logits;
+    StepSlice slice = NextSlice(stream, 1, logits);
+    slice.attention = &reusing;
+    slice.kept_blocks = &kept;
+    EXPECT_EQ(testing::SliceStatus(*engine, slice), absl::OkStatus());
+    return logits;
+  };
+  // The last choice was that of 448.
+  for (const int position : {459, 455, 459, 448, 451}) {
+    EXPECT_EQ(run(position), Rows(first.logits, position, position + 1))
+        << position;
+  }
+  EXPECT_EQ(run(441), Rows(chosen.logits, 441, 442));
+}
+
+// A prompt that is run again, or that of another sequence.
+TEST(EngineDecodeSelectionTest, NothingKeptOutlivesAPrompt) {
+  const auto engine = MakeEngine(TinyModel());
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 11);
+  const AttentionChoice reusing = WithReuse(Choice(3), 64);
+  KeptBlocks kept;
+  const Outcome first =
+      Generate(*engine, tokens, {.choice = &reusing, .kept = &kept});
+  Generate(*engine, RandomTokens(kPromptTokens + 5, 12),
+           {.choice = &reusing, .kept = &kept});
+  EXPECT_EQ(
+      Generate(*engine, tokens, {.choice = &reusing, .kept = &kept}).logits,
+      first.logits);
+}
+
+TEST(EngineDecodeSelectionTest, KeptChoicesOfSequencesDoNotMix) {
+  const auto engine = MakeEngine(TinyModel());
+  const AttentionChoice slow = WithReuse(Choice(3), 64);
+  const AttentionChoice fast = WithReuse(TopP(0.5f), 4);
+  const std::vector<TokenId> tokens[] = {RandomTokens(kPromptTokens + 8, 13),
+                                         RandomTokens(kPromptTokens + 8, 14)};
+  const AttentionChoice* const choices[] = {&slow, &fast};
+  KeptBlocks kept[2];
+  Outcome alone[2];
+  for (int i = 0; i < 2; ++i) {
+    alone[i] =
+        Generate(*engine, tokens[i],
+                 {.choice = choices[i], .first_page = 8 * i, .kept = &kept[i]});
+    kept[i].Forget();
+  }
+  Stream streams[] = {{tokens[0], 0}, {tokens[1], 8}};
+  for (int position = kPromptTokens; position < kPromptTokens + 8; ++position) {
+    StepPlan plan;
+    std::vector<float> logits[2];
+    for (int i = 0; i < 2; ++i) {
+      streams[i].done = position;
+      plan.slices.push_back(NextSlice(streams[i], 1, logits[i]));
+      plan.slices[i].attention = choices[i];
+      plan.slices[i].kept_blocks = &kept[i];
+    }
+    ASSERT_TRUE(engine->Step(plan).ok());
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_EQ(logits[i], Rows(alone[i].logits, position, position + 1));
+    }
   }
 }
 

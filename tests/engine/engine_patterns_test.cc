@@ -197,6 +197,18 @@ TEST(EnginePatternsTest, MapOfOnePatternIsThePatternToTheBit) {
   }
 }
 
+TEST(EnginePatternsTest, PrunedHeadsVisitNothing) {
+  const TinyModel model;
+  const auto engine = MakeEngine(model);
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 6);
+  const std::vector<PatternSpec> patterns = {DensePattern(), PrunedPattern()};
+  const AttentionChoice choice = {.map = Map(patterns, {0, 1, 1, 0})};
+  const Outcome found = Feed(*engine, tokens, &choice);
+  ExpectEqual(found.logits,
+              ReferenceLogits(model, tokens, patterns, {0, 1, 1, 0}));
+  EXPECT_EQ(2 * found.blocks.computed, found.blocks.allowed);
+}
+
 // A selecting head that keeps every block is dense; one that does not changes
 // nothing for its neighbour's list.
 TEST(EnginePatternsTest, SelectingHeadsStandBesideStaticOnes) {

@@ -37,6 +37,8 @@ std::vector<AttentionChoice> ChoicesOfAll() {
           {VerticalSlashPattern{.columns = kPromptTokens, .dense_layers = 1}},
           {VerticalSlashPattern{.diagonals = kPromptTokens, .dense_layers = 1}},
           {FlexPrefillPattern{.gamma = 1.0f, .dense_layers = 1}},
+          {MobaPattern{.block_tokens = 64, .top_k = 8, .dense_layers = 1}},
+          {MobaPattern{.block_tokens = 512, .top_k = 1, .dense_layers = 1}},
           {SimilarityGatedPattern{.threshold = 1.0f, .dense_layers = 1}}};
 }
 
@@ -50,6 +52,7 @@ std::vector<AttentionChoice> ChoicesOfSome() {
           .gamma = 0.2f, .tau = 0, .min_budget_tokens = 0, .dense_layers = 1}},
       {FlexPrefillPattern{
           .gamma = 0.3f, .tau = 10, .min_budget_tokens = 0, .dense_layers = 1}},
+      {MobaPattern{.block_tokens = 128, .top_k = 1, .dense_layers = 1}},
       {SimilarityGatedPattern{
           .similarity = -1, .threshold = 0.5f, .dense_layers = 1}}};
 }
@@ -190,6 +193,7 @@ TEST(EngineSelectionTest, ASuffixChangesNoRowBeforeItsBlockIfThePatternSaysSo) {
   }
   for (const AttentionChoice& choice :
        {ChoicesOfSome()[0], ChoicesOfSome().back(),
+        AttentionChoice{MobaPattern{64, 2, 1}},
         AttentionChoice{VerticalSlashPattern{
             .columns = 36, .diagonals = 1, .dense_layers = 1}}}) {
     SCOPED_TRACE(PatternName(choice.pattern));
@@ -345,6 +349,7 @@ TEST(EngineSelectionTest, BadChoicesFailTheirSliceByName) {
       {FlexPrefillPattern{.gamma = 0}, "flex_prefill: gamma is 0"},
       {SimilarityGatedPattern{.similarity = 2},
        "similarity_gated: similarity is 2"},
+      {MobaPattern{.block_tokens = 96}, "moba: block_tokens is 96"},
   };
   for (const auto& bad : kCases) {
     const AttentionChoice choice = {bad.pattern};

@@ -29,6 +29,7 @@ StepSlice EngineSequence::Next(Phase phase, absl::Span<const TokenId> tokens) {
   slice.tokens = tokens;
   slice.first_position = position_;
   slice.pages = lease_.pages();
+  slice.kept_blocks = &kept_blocks_;
   position_ += static_cast<int>(tokens.size());
   SPARSESERVE_CHECK(position_ <= lease_.size() * kPageTokens);
   return slice;

@@ -9,6 +9,7 @@
 #include "absl/types/span.h"
 #include "engine/engine.h"
 #include "engine/kv/page_pool.h"
+#include "engine/pattern/kept_blocks.h"
 #include "engine/step.h"
 
 namespace sparseserve {
@@ -35,6 +36,7 @@ class EngineSequence {
  private:
   SequenceId id_;
   PageLease lease_;
+  KeptBlocks kept_blocks_;
   int position_ = 0;
 };
 

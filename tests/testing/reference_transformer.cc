@@ -159,7 +159,8 @@ void ReferenceTransformer::Attend(int layer_index, const Visible& visible,
         for (int d = 0; d < head_dim_; ++d) sum[d] += weight * v[s][kv_at + d];
       }
       for (int d = 0; d < head_dim_; ++d) {
-        attended[at + d] = sum[d] / denominator;
+        // Who sees nothing attends to nothing.
+        attended[at + d] = denominator == 0 ? 0 : sum[d] / denominator;
       }
       if (recall != nullptr) (*recall)[t].push_back(denominator / all);
     }

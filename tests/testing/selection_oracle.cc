@@ -432,4 +432,34 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
   return OracleMass(scores, rule.mass, kept);
 }
 
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const MeanKeyRule& rule) {
+  const OracleRows rows = RowsOf(args.base->tiles[tile]);
+  const int count = BlocksOf(End(rows));
+  const int tokens = rule.block_pages * kBlock;
+  const int own = rows.first_position / tokens;
+  const Vectors keys = Keys(args, rows.slice, kv_head, own * tokens);
+  Vectors means;
+  for (int b = 0; b < own; ++b) {
+    means.push_back(
+        Mean({keys.begin() + b * tokens, keys.begin() + (b + 1) * tokens}));
+  }
+  BoundedSet blocks = Ends(count);
+  for (int b = own * rule.block_pages; b < count; ++b) {
+    blocks.least[b] = blocks.most[b] = true;
+  }
+  for (int h = 0; h < Group(args); ++h) {
+    for (const Vector& query : Queries(args, rows, kv_head * Group(args) + h)) {
+      Vector scores;
+      for (const Vector& mean : means) scores.push_back(Dot(query, mean));
+      const BoundedSet chosen = OracleTop(scores, rule.blocks - 1, 0);
+      for (int b = 0; b < own * rule.block_pages; ++b) {
+        if (chosen.least[b / rule.block_pages]) blocks.least[b] = true;
+        if (chosen.most[b / rule.block_pages]) blocks.most[b] = true;
+      }
+    }
+  }
+  return blocks;
+}
+
 }  // namespace sparseserve::testing

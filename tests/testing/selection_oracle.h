@@ -64,5 +64,7 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
 // REQUIRES: the rule's candidates are no matter of rounding.
 BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
                         const CandidateMassRule& rule);
+BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+                        const MeanKeyRule& rule);
 
 }  // namespace sparseserve::testing

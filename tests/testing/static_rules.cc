@@ -21,6 +21,8 @@ struct Rule {
   bool operator()(const SimilarityGatedPattern&) const { return true; }
   bool operator()(const QuestPattern&) const { return true; }
   bool operator()(const PageTopPPattern&) const { return true; }
+  bool operator()(const MobaPattern&) const { return true; }
+  bool operator()(const PrunedPattern&) const { return false; }
   bool operator()(const SlidingWindowPattern& p) const {
     return j > i - p.window_tokens;
   }

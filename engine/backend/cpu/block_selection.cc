@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "absl/types/span.h"
 #include "engine/base/check.h"
 
 namespace sparseserve::cpu {
@@ -11,6 +12,13 @@ namespace {
 const HeadSelection& SelectionOf(const SelectArgs& args, size_t tile,
                                  int32_t kv_head) {
   return args.selections[tile * args.base->kv_heads + kv_head];
+}
+
+// Empty: the head chooses.
+absl::Span<const BlockRange> KeptOf(const SelectArgs& args, size_t tile,
+                                    int32_t kv_head) {
+  if (args.kept.empty()) return {};
+  return args.kept[tile * args.base->kv_heads + kv_head];
 }
 
 }  // namespace
@@ -27,6 +35,8 @@ void BlockSelection::Run(const SelectArgs& args) {
   SPARSESERVE_CHECK(base.block_tokens == kPageTokens);
   SPARSESERVE_CHECK(base.kv_heads == args.kv.kv_heads);
   SPARSESERVE_CHECK(args.selections.size() == base.list_of.size());
+  SPARSESERVE_CHECK(args.kept.empty() ||
+                    args.kept.size() == base.list_of.size());
   SPARSESERVE_CHECK(args.heads % args.kv.kv_heads == 0);
   FindItems(args);
   Prepare(args);
@@ -38,6 +48,7 @@ void BlockSelection::FindItems(const SelectArgs& args) {
   const std::vector<QueryTile>& tiles = args.base->tiles;
   const int32_t count = static_cast<int32_t>(tiles.size());
   pairs_.clear();
+  preparing_.clear();
   items_.clear();
   for (int32_t first = 0; first < count;) {
     int32_t end = first + 1;
@@ -47,9 +58,13 @@ void BlockSelection::FindItems(const SelectArgs& args) {
       for (int32_t head = 0; head < args.base->kv_heads; ++head) {
         const HeadSelection& selection = SelectionOf(args, t, head);
         if (!selection.IsUsedIn(args.layer)) continue;
+        if (!KeptOf(args, t, head).empty()) continue;
         if (pair_of_[head] < 0) {
           pair_of_[head] = static_cast<int32_t>(pairs_.size());
           pairs_.push_back({first, end - first, head, selection.rule});
+          if (SliceHead::Prepares(args.rules[selection.rule])) {
+            preparing_.push_back(pair_of_[head]);
+          }
         }
         SPARSESERVE_CHECK(pairs_[pair_of_[head]].rule == selection.rule);
         items_.push_back({t, pair_of_[head]});
@@ -64,11 +79,12 @@ void BlockSelection::FindItems(const SelectArgs& args) {
 }
 
 void BlockSelection::Prepare(const SelectArgs& args) {
-  pool_.ParallelFor(static_cast<int64_t>(pairs_.size()), 1,
+  if (preparing_.empty()) return;  // wakes nobody
+  pool_.ParallelFor(static_cast<int64_t>(preparing_.size()), 1,
                     [&](int64_t begin, int64_t end, int worker) {
                       for (int64_t i = begin; i < end; ++i) {
-                        const Pair& pair = pairs_[i];
-                        heads_[i]->Prepare(
+                        const Pair& pair = pairs_[preparing_[i]];
+                        heads_[preparing_[i]]->Prepare(
                             kernels_, args,
                             absl::MakeConstSpan(args.base->tiles)
                                 .subspan(pair.first_tile, pair.tiles),
@@ -105,22 +121,14 @@ void BlockSelection::Choose(const SelectArgs& args) {
 
 void BlockSelection::Assemble(const SelectArgs& args) const {
   const BlockLayout& base = *args.base;
-  LayoutBuilder& selected = *args.selected;
-  selected.Clear();
+  args.selected->ReturnTo(base);
   size_t item = 0;
-  for (size_t t = 0; t < base.tiles.size(); ++t) {
-    selected.AddTile(base.tiles[t]);
-    int32_t copied = -1;  // the base's list that `copy` is of
-    int32_t copy = 0;
+  for (int32_t t = 0; t < static_cast<int32_t>(base.tiles.size()); ++t) {
     for (int32_t head = 0; head < base.kv_heads; ++head) {
-      if (SelectionOf(args, t, head).IsUsedIn(args.layer)) {
-        selected.Assign(head, selected.AddList(ranges_[item++]));
-        continue;
-      }
-      const int32_t list = base.list_of[t * base.kv_heads + head];
-      if (list != copied) copy = selected.AddCopy(base, list);
-      copied = list;
-      selected.Assign(head, copy);
+      if (!SelectionOf(args, t, head).IsUsedIn(args.layer)) continue;
+      const absl::Span<const BlockRange> kept = KeptOf(args, t, head);
+      args.selected->AssignOwn(
+          t, head, kept.empty() ? absl::MakeConstSpan(ranges_[item++]) : kept);
     }
   }
 }

@@ -37,11 +37,11 @@ class BlockSelection {
     int32_t pair = 0;
   };
 
-  // The pairs and items of a layer.
+  // The pairs and items of a layer, and which pairs have what to prepare.
   void FindItems(const SelectArgs& args);
   void Prepare(const SelectArgs& args);
   void Choose(const SelectArgs& args);
-  // Puts the lists in the order of tiles.
+  // Gives the heads that choose, or chose, their lists.
   void Assemble(const SelectArgs& args) const;
 
   const SelectionKernels& kernels_;
@@ -50,6 +50,7 @@ class BlockSelection {
   // Kept between calls for their memory.
   std::vector<Pair> pairs_;
   std::vector<std::unique_ptr<SliceHead>> heads_;  // of pairs_, and more
+  std::vector<int32_t> preparing_;                 // of pairs_
   std::vector<int32_t> pair_of_;                   // [kv_heads] of a slice
   std::vector<Item> items_;                        // by tile, then by KV head
   std::vector<size_t> order_;                      // of items_, costliest first

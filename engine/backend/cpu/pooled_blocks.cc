@@ -53,6 +53,24 @@ void PoolKeys(const SelectionKernels& kernels, const SelectArgs& args,
   }
 }
 
+void JoinBlocks(int32_t count, int64_t depth, PooledBlocks& pooled) {
+  const int64_t joined =
+      static_cast<int64_t>(pooled.similarities.size()) / count;
+  const float share = 1.0f / static_cast<float>(count);
+  for (int64_t block = 0; block < joined; ++block) {
+    // Never behind what it is the mean of.
+    float* const to = pooled.means.data() + block * depth;
+    const float* const from = pooled.means.data() + block * count * depth;
+    for (int64_t i = 0; i < depth; ++i) {
+      float sum = 0;
+      for (int32_t b = 0; b < count; ++b) sum += from[b * depth + i];
+      to[i] = sum * share;
+    }
+  }
+  pooled.means.resize(joined * depth);
+  pooled.similarities.clear();
+}
+
 void PoolQueries(const SelectionKernels& kernels, const SelectArgs& args,
                  const SliceRows& rows, int32_t kv_head,
                  PoolingScratch& scratch) {

@@ -33,6 +33,11 @@ void PoolKeys(const SelectionKernels& kernels, const SelectArgs& args,
               const SliceRows& rows, int32_t kv_head, PoolingScratch& scratch,
               PooledBlocks& pooled);
 
+// Joins every `count` blocks to one: its mean is that of theirs, which is that
+// of its rows if all have as many. Leaves no similarities. REQUIRES: `count`
+// divides the number of blocks.
+void JoinBlocks(int32_t count, int64_t depth, PooledBlocks& pooled);
+
 // Replaces scratch.queries with the KV head's queries at `rows`, by head.
 void PoolQueries(const SelectionKernels& kernels, const SelectArgs& args,
                  const SliceRows& rows, int32_t kv_head,

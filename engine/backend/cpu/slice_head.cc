@@ -60,6 +60,11 @@ struct SliceHead::Preparing {
   void operator()(const PageBoundRule&) const {}
   void operator()(const CandidateMassRule&) const {}
 
+  void operator()(const MeanKeyRule& rule) const {
+    PoolMeanKeys(kernels, args, AllRows(tiles), kv_head, rule, scratch.pooling,
+                 head.keys_);
+  }
+
   void Score(const SliceRows& rows, int32_t blocks) const {
     PoolQueries(kernels, args, rows, kv_head, scratch.pooling);
     PooledScores(kernels, args, head.keys_, blocks, kNoGate, scratch.pooling,
@@ -143,6 +148,11 @@ struct SliceHead::Choosing {
     scratch.choice.TakeMass(scratch.scores, rule.mass, Crossing::kIncluded);
   }
 
+  void operator()(const MeanKeyRule& rule) const {
+    ForceMeanKeyBlocks(kernels, args, RowsOf(tile), kv_head, rule, head.keys_,
+                       scratch.mean_keys, scratch.choice);
+  }
+
   // Block 0 and the tile's own among them.
   void ForceEnds(const PageBoundRule& rule) const {
     const int32_t blocks = QueryBlock(tile, kPageTokens) + 1;
@@ -154,6 +164,12 @@ struct SliceHead::Choosing {
     for (int32_t b = begin; b < end; ++b) scratch.choice.Force(b);
   }
 };
+
+bool SliceHead::Prepares(const SelectionRule& rule) {
+  return !std::holds_alternative<AntidiagonalRule>(rule) &&
+         !std::holds_alternative<PageBoundRule>(rule) &&
+         !std::holds_alternative<CandidateMassRule>(rule);
+}
 
 void SliceHead::Prepare(const SelectionKernels& kernels, const SelectArgs& args,
                         absl::Span<const QueryTile> tiles, int32_t kv_head,

@@ -8,6 +8,7 @@
 #include "engine/backend/cpu/antidiagonal_scores.h"
 #include "engine/backend/cpu/candidate_weights.h"
 #include "engine/backend/cpu/last_row_sums.h"
+#include "engine/backend/cpu/mean_key_choice.h"
 #include "engine/backend/cpu/page_bounds.h"
 #include "engine/backend/cpu/pooled_blocks.h"
 #include "engine/backend/cpu/selection_kernels.h"
@@ -27,6 +28,7 @@ struct SelectionScratch {
   PoolingScratch pooling;
   PageBoundScratch page_bounds;
   CandidateScratch candidates;
+  MeanKeyScratch mean_keys;
   std::vector<float> scores;  // [blocks]
   BlockChoice choice;
 };
@@ -37,6 +39,9 @@ struct SelectionScratch {
 // own scratch.
 class SliceHead {
  public:
+  // Whether there is anything to prepare.
+  static bool Prepares(const SelectionRule& rule);
+
   // `tiles` are all of the slice's, in order. Borrows nothing.
   void Prepare(const SelectionKernels& kernels, const SelectArgs& args,
                absl::Span<const QueryTile> tiles, int32_t kv_head,

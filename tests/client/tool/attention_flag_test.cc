@@ -62,6 +62,8 @@ TEST(ParseAttentionTest, EveryTypeOfParameterArrives) {
   EXPECT_EQ(
       Parsed("page_top_p:threshold=0.5").pattern().page_top_p().threshold(),
       0.5f);
+  EXPECT_EQ(Parsed("moba:top_k=5").pattern().moba().top_k(), 5);
+  EXPECT_EQ(Parsed("quest:reuse_steps=8").pattern().quest().reuse_steps(), 8);
   EXPECT_EQ(Parsed("sliding_window:window_tokens=-5")
                 .pattern()
                 .sliding_window()

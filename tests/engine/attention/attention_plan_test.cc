@@ -1,5 +1,6 @@
 #include "engine/attention/attention_plan.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -168,7 +169,7 @@ TEST(AttentionPlanTest, PromptBlocksBehindTheSecondFollowTheirSlicesRule) {
     selected.Assign(0, selected.AddList({{0, 1}, {block, block + 1}}));
     selected.Assign(1, selected.AddList({{block, block + 1}}));
   }
-  plan.CountSelected(1, selected.layout());
+  plan.TakeSelected(1, selected.layout());
   EXPECT_EQ(plan.blocks(2).computed, before + 2 * (2 + 1));
   // The decode row follows no rule.
   EXPECT_EQ(plan.blocks(0).computed, (7 + 7 + 2 + 7) * 2);
@@ -300,9 +301,67 @@ TEST(AttentionPlanTest, StaticAndSelectingHeadsShareALayer) {
     const int32_t own = selected.AddList({{block, block + 1}});
     for (int head = 0; head < 3; ++head) selected.Assign(head, own);
   }
-  plan.CountSelected(0, selected.layout());
-  plan.CountSelected(1, selected.layout());
+  plan.TakeSelected(0, selected.layout());
+  plan.TakeSelected(1, selected.layout());
   EXPECT_EQ(plan.blocks(0).computed, 2 * window + 10 + 9 + 2 + 2 + 2);
+}
+
+// One of two KV heads chooses, in the second of two layers.
+TEST(AttentionPlanTest, ChoicesOfOutputRowsAreKeptForTheirPeriod) {
+  const PatternMap map =
+      PatternMap::Create(
+          {2, 2},
+          {QuestPattern{.dense_layers = 1, .reuse_steps = 4}, DensePattern()},
+          {0, 1, 0, 1})
+          .value();
+  AttentionPlan plan({.layers = 2, .kv_heads = 2});
+  KeptBlocks kept;
+  const auto build = [&](const Part& part) {
+    StepSlice slice = part.slice;
+    slice.kept_blocks = &kept;
+    const PlannedSlice planned = {&slice, DensePattern(), &map};
+    plan.Build({&planned, 1});
+  };
+  const auto is_kept = [&](int layer) {
+    const auto lists = plan.FindKept(layer);
+    return std::any_of(lists.begin(), lists.end(),
+                       [](const auto& list) { return !list.empty(); });
+  };
+  const Part first(Phase::kDecode, 201, 1, 0);
+  build(first);
+  EXPECT_FALSE(is_kept(1));
+  LayoutBuilder selected(2);
+  selected.AddTile(plan.layout(1).tiles[0]);
+  selected.Assign(0, selected.AddList({{0, 1}, {2, 4}}));
+  selected.Assign(1, selected.AddListOf({}));
+  const int64_t before = plan.blocks(0).computed;
+  plan.TakeSelected(1, selected.layout());
+  EXPECT_EQ(plan.blocks(0).computed, before + 3);
+
+  const Part next(Phase::kDecode, 202, 1, 0);
+  build(next);
+  EXPECT_FALSE(is_kept(0));
+  ASSERT_EQ(plan.FindKept(1).size(), 2);
+  ASSERT_EQ(plan.FindKept(1)[0].size(), 2);
+  EXPECT_EQ(plan.FindKept(1)[0][1].begin, 2);
+  EXPECT_EQ(plan.FindKept(1)[0][1].end, 4);
+  EXPECT_THAT(plan.FindKept(1)[1], ElementsAre());
+  // What was used again is counted too, and not kept anew.
+  plan.TakeSelected(1, selected.layout());
+  EXPECT_EQ(plan.blocks(0).computed, before + 3);
+  build(next);
+  EXPECT_TRUE(is_kept(1));
+
+  // The next period; several rows; a prompt.
+  build(Part(Phase::kDecode, 204, 1, 0));
+  EXPECT_FALSE(is_kept(1));
+  build(Part(Phase::kDecode, 202, 2, 0));
+  EXPECT_FALSE(is_kept(1));
+  build(next);
+  EXPECT_TRUE(is_kept(1));
+  build(Part(Phase::kPrefill, 0, 203, 0));
+  build(Part(Phase::kDecode, 203, 1, 0));
+  EXPECT_FALSE(is_kept(1));
 }
 
 // The prompt's length says where its last blocks are, whatever the chunk.

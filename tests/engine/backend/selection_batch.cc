@@ -33,6 +33,7 @@ SelectionBatch::SelectionBatch(const Shape& shape, std::vector<Slice> slices,
   FillKv();
   FillBounds();
   for (size_t s = 0; s < slices_.size(); ++s) AddTiles(s);
+  selected_.CopyFrom(base_.layout());
   selections_.resize(base_.layout().list_of.size(), {.rule = 0});
   const int64_t width =
       int64_t{shape_.heads + 2 * shape_.kv_heads} * shape_.head_dim;
@@ -75,6 +76,7 @@ void SelectionBatch::OnlyHeadSelects(int selecting,
       if (head != selecting) selection(t, head) = {};
     }
   }
+  selected_.CopyFrom(base_.layout());
 }
 
 void SelectionBatch::AlignKeys(size_t slice, int block) {

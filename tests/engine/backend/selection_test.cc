@@ -151,6 +151,29 @@ TEST_P(SelectionTest, AttentionOverTheChoiceEqualsReferenceOverTheOraclesSets) {
       1e-5);
 }
 
+// A head takes the list that it is given and changes nothing of the others'.
+TEST_P(SelectionTest, KeptListsStandInPlaceOfAChoice) {
+  const AntidiagonalRule rule = {8, 0.6f};
+  Batch batch(kModelShape, {{500, 3}, {448, 128}}, rule, 13);
+  SelectArgs args = batch.args();
+  backend().Select(args);
+  const BlockLayout chosen = batch.selected();
+  const std::vector<BlockRange> list = {{0, 1}, {2, 3}, {7, 8}};
+  std::vector<absl::Span<const BlockRange>> kept(chosen.list_of.size());
+  kept[1] = list;  // of tile 0 in block 7, head 1
+  args.kept = kept;
+  backend().Select(args);
+  EXPECT_EQ(batch.selected().Validate(), absl::OkStatus());
+  for (size_t t = 0; t < chosen.tiles.size(); ++t) {
+    for (int head = 0; head < 3; ++head) {
+      EXPECT_EQ(Batch::Blocks(batch.selected(), t, head),
+                t == 0 && head == 1 ? (std::vector<int32_t>{0, 2, 7})
+                                    : Batch::Blocks(chosen, t, head));
+    }
+  }
+  EXPECT_NE(Batch::Blocks(chosen, 0, 1), (std::vector<int32_t>{0, 2, 7}));
+}
+
 TEST_P(SelectionTest, HeadsWithARuleAndWithoutShareALayer) {
   const AntidiagonalRule rule = {8, 0.6f};
   const KeyPredicate strided = {StridedKeys{100}};

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <variant>
 #include <vector>
 
@@ -11,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "tests/engine/backend/backend_under_test.h"
 #include "tests/engine/backend/selection_batch.h"
+#include "tests/testing/content_rules.h"
 #include "tests/testing/selection_oracle.h"
 
 namespace sparseserve {
@@ -18,6 +20,7 @@ namespace {
 
 using testing::BoundedSet;
 using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 using testing::OracleBlocks;
 using testing::OracleDivergence;
 using testing::OracleSlice;
@@ -187,6 +190,68 @@ TEST_P(SliceSelectionTest, CandidateMassEqualsItsOracle) {
   }
 }
 
+TEST_P(SliceSelectionTest, MeanKeysEqualTheirOracle) {
+  for (const MeanKeyRule& rule :
+       {MeanKeyRule{1, 2}, MeanKeyRule{1, 4}, MeanKeyRule{2, 2},
+        MeanKeyRule{3, 2}, MeanKeyRule{2, 1}}) {
+    SCOPED_TRACE(::testing::Message()
+                 << rule.blocks << " blocks of " << rule.block_pages);
+    Batch batch(kModelShape,
+                {{640, 1}, {641, 1}, {703, 1}, {704, 1}, {500, 3}, {400, 20}},
+                rule, 33);
+    backend().Select(batch.args());
+    const Tally tally = ExpectEqualsOracle(batch);
+    EXPECT_GT(tally.left, 15);
+    EXPECT_LE(tally.open, 2);
+  }
+}
+
+// A tile visits what MoBA's rule shows its rows, the first block, and nothing
+// else.
+TEST_P(SliceSelectionTest, MobaRowsVisitWhatItsRuleShowsThem) {
+  constexpr int kPages = 2;
+  const testing::MobaRule rule = {.block = kPages * kPageTokens,
+                                  .most_blocks = 2};
+  Batch batch(kModelShape, {{640, 1}, {700, 1}, {600, 5}},
+              MeanKeyRule{kPages, 2}, 34);
+  const SelectArgs& args = batch.args();
+  backend().Select(args);
+  const int64_t head_dim = args.kv.head_dim;
+  int left = 0;
+  for (size_t t = 0; t < args.base->tiles.size(); ++t) {
+    const QueryTile& tile = args.base->tiles[t];
+    for (int kv_head = 0; kv_head < args.kv.kv_heads; ++kv_head) {
+      testing::Rows keys = {tile.first_position + tile.rows, head_dim, {}};
+      for (int64_t position = 0; position < keys.count; ++position) {
+        const int64_t page = args.pages[tile.slice][position / kPageTokens];
+        const float* const key =
+            reinterpret_cast<const float*>(args.kv.keys) +
+            ((page * args.kv.kv_heads + kv_head) * kPageTokens +
+             position % kPageTokens) *
+                head_dim;
+        keys.values.insert(keys.values.end(), key, key + head_dim);
+      }
+      std::set<int32_t> shown = {0};
+      for (int r = 0; r < tile.rows; ++r) {
+        for (int h = 3 * kv_head; h < 3 * (kv_head + 1); ++h) {
+          const float* const query =
+              args.queries.row(tile.first_row + r) + h * head_dim;
+          for (const testing::VisibleKey& seen :
+               rule.Keys(tile.first_position + r,
+                         std::vector<double>(query, query + head_dim), keys)) {
+            shown.insert(static_cast<int32_t>(seen.key / kPageTokens));
+          }
+        }
+      }
+      EXPECT_THAT(Batch::Blocks(batch.selected(), t, kv_head),
+                  ElementsAreArray(shown));
+      left +=
+          QueryBlock(tile, kPageTokens) + 1 - static_cast<int>(shown.size());
+    }
+  }
+  EXPECT_GT(left, 10);
+}
+
 TEST_P(SliceSelectionTest, OfEqualBoundsTheFirstAreChosen) {
   Batch batch(kModelShape, {{640, 1}}, PageBoundRule{5, 1, 1}, 30);
   std::fill(batch.queries().begin(), batch.queries().end(), 0.0f);
@@ -243,7 +308,8 @@ TEST_P(SliceSelectionTest, ChoicesEqualTheirOraclesForEveryShape) {
           SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
           SelectionRule(SimilarityRule{-1.0f, 0.4f}),
           SelectionRule(PageBoundRule{3, 1, 1}),
-          SelectionRule(CandidateMassRule{{4, 1, 1}, 0.3f})}) {
+          SelectionRule(CandidateMassRule{{4, 1, 1}, 0.3f}),
+          SelectionRule(MeanKeyRule{1, 1})}) {
       SCOPED_TRACE(::testing::Message()
                    << "rule " << rule.index() << ", " << shape.heads << "/"
                    << shape.kv_heads << "x" << shape.head_dim << " of "
@@ -304,7 +370,8 @@ TEST_P(SliceSelectionTest, SliceChoosesTheSameAloneAndInABatch) {
         SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
         SelectionRule(SimilarityRule{-1.0f, 0.4f}),
         SelectionRule(PageBoundRule{3, 1, 1}),
-        SelectionRule(CandidateMassRule{{4, 1, 1}, 0.4f})}) {
+        SelectionRule(CandidateMassRule{{4, 1, 1}, 0.4f}),
+        SelectionRule(MeanKeyRule{1, 2})}) {
     // The second slice's pages, keys and queries are drawn last, so they differ
     // between two batches; those of this one stay as they are.
     Batch batch(kModelShape, {{500, 500}, {400, 400}}, rule, 27);
@@ -338,7 +405,9 @@ TEST_P(SliceSelectionTest, BoundsOfParametersKeepEverythingOrTheEndsAlone) {
         SelectionRule(PageBoundRule{kMost, kMost, kMost}),
         SelectionRule(PageBoundRule{1, kMost, 0}),
         SelectionRule(PageBoundRule{1, 0, kMost}),
-        SelectionRule(CandidateMassRule{{kMost, 0, 0}, 1.0f})}) {
+        SelectionRule(CandidateMassRule{{kMost, 0, 0}, 1.0f}),
+        SelectionRule(MeanKeyRule{1, kMost}),
+        SelectionRule(MeanKeyRule{kMost / kPageTokens, 1})}) {
     SCOPED_TRACE(rule.index());
     Batch batch(kModelShape, {{333, 333}}, rule, 28);
     backend().Select(batch.args());
@@ -349,7 +418,8 @@ TEST_P(SliceSelectionTest, BoundsOfParametersKeepEverythingOrTheEndsAlone) {
         SelectionRule(FlexPrefillRule{1e-20f, 10.0f, 0}),
         SelectionRule(SimilarityRule{-1.0f, 1e-20f}),
         SelectionRule(PageBoundRule{1, 0, 0}),
-        SelectionRule(CandidateMassRule{{5, 0, 0}, 1e-20f})}) {
+        SelectionRule(CandidateMassRule{{5, 0, 0}, 1e-20f}),
+        SelectionRule(MeanKeyRule{1, 1})}) {
     SCOPED_TRACE(rule.index());
     Batch batch(kModelShape, {{320, 320}}, rule, 28);
     backend().Select(batch.args());
@@ -367,7 +437,8 @@ TEST_P(SliceSelectionTest,
         SelectionRule(SimilarityRule{0.01f, 0.2f}),
         SelectionRule(PageBoundRule{3, 1, 1}),
         SelectionRule(CandidateMassRule{{4, 1, 1}, 0.3f}),
-        SelectionRule(CandidateMassRule{{kEverything, 1, 1}, 0.3f})}) {
+        SelectionRule(CandidateMassRule{{kEverything, 1, 1}, 0.3f}),
+        SelectionRule(MeanKeyRule{1, 2})}) {
     SCOPED_TRACE(rule.index());
     Batch clean(kModelShape, {{320, 64}, {320, 64}}, rule, 9);
     Batch poisoned(kModelShape, {{320, 64}, {320, 64}}, rule, 9);

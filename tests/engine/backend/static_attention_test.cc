@@ -2,6 +2,7 @@
 // precision.
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <string>
 #include <vector>
@@ -93,6 +94,33 @@ TEST_P(StaticAttentionTest, EqualsTheRuleForEveryGroupAndHeadDim) {
   }
 }
 
+// Whatever lies in the output before, and whoever is beside them.
+TEST_P(StaticAttentionTest, PrunedHeadsAreNothingAndLeaveOthersAlone) {
+  const PlannedSequence::Shape shape = {6, 3, 32};
+  PlannedSequence sequence(shape, 1, 10);
+  const PatternMap map =
+      PatternMap::Create({1, 3}, {DensePattern(), PrunedPattern()}, {0, 1, 0})
+          .value();
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const AttentionPlan dense = sequence.Plan(DensePattern());
+    const PlannedSequence::Found all =
+        sequence.Attend(backend(), dense, dense.layout(0), dtype);
+    const AttentionPlan plan = sequence.Plan(DensePattern(), &map);
+    ASSERT_EQ(plan.layout(0).Validate(), absl::OkStatus());
+    EXPECT_EQ(3 * plan.blocks(0).computed, 2 * plan.blocks(0).allowed);
+    const PlannedSequence::Found found =
+        sequence.Attend(backend(), plan, plan.layout(0), dtype);
+    for (size_t i = 0; i < found.output.size(); ++i) {
+      const bool is_pruned = i / 32 % 6 / 2 == 1;
+      ASSERT_EQ(found.output[i], is_pruned ? 0 : all.output[i]) << i;
+    }
+    for (size_t i = 0; i < found.lse.size(); ++i) {
+      const bool is_pruned = i % 6 / 2 == 1;
+      ASSERT_EQ(found.lse[i], is_pruned ? -HUGE_VALF : all.lse[i]) << i;
+    }
+  }
+}
+
 TEST_P(StaticAttentionTest, HeadsOfAMapAndOneThatSelectsEqualTheirRules) {
   const PlannedSequence::Shape shape = {8, 4, 32};
   PlannedSequence sequence(shape, 2, 8);
@@ -108,6 +136,7 @@ TEST_P(StaticAttentionTest, HeadsOfAMapAndOneThatSelectsEqualTheirRules) {
 
   const AttentionArgs attention = sequence.Args(plan);
   LayoutBuilder selected(shape.kv_heads);
+  selected.CopyFrom(plan.layout(0));
   SelectArgs select;
   select.queries = attention.queries;
   select.heads = attention.heads;

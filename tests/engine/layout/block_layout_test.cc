@@ -57,6 +57,15 @@ struct BrokenCase {
 
 class BrokenBlockLayoutTest : public testing::TestWithParam<BrokenCase> {};
 
+TEST(BlockLayoutTest, AListMayBeEmptyIfItsPredicateShowsNothing) {
+  BlockLayout layout = ValidLayout();
+  layout.partial_offsets = {0, 1, 1, 2};
+  layout.partial_blocks = {2, 3};
+  layout.predicates = {{NoKeys()}};
+  layout.predicate_of = {-1, 0, -1};
+  EXPECT_EQ(layout.Validate(), absl::OkStatus());
+}
+
 TEST_P(BrokenBlockLayoutTest, IsNamed) {
   BlockLayout layout = ValidLayout();
   GetParam().breaks(layout);

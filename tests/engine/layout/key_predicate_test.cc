@@ -1,6 +1,7 @@
 #include "engine/layout/key_predicate.h"
 
 #include <random>
+#include <variant>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -30,6 +31,7 @@ TEST(KeyPredicateTest, RulesShowWhatTheirFormulasSay) {
   EXPECT_THAT(KeysOf({ColumnKeys{5, 3, 1, false}}, 12), ElementsAre(3, 8, 12));
   EXPECT_THAT(KeysOf({DilatedKeys{3, 3}}, 10), ElementsAre(4, 7, 10));
   EXPECT_THAT(KeysOf({ChunkKeys{4}}, 10), ElementsAre(8, 9, 10));
+  EXPECT_THAT(KeysOf({NoKeys()}, 10), ElementsAre());
 }
 
 TEST(KeyPredicateTest, WindowNarrowsEveryRule) {
@@ -49,7 +51,7 @@ TEST(KeyPredicateTest, NarrowerOfTwoWindowsCounts) {
 }
 
 std::vector<KeyRule> Rules() {
-  std::vector<KeyRule> rules = {AllKeys()};
+  std::vector<KeyRule> rules = {AllKeys(), NoKeys()};
   for (const int n : {1, 2, 3, 5, 31, 32, 63, 64, 65, 100, 128, 200, 1 << 30}) {
     rules.push_back(StridedKeys{n});
     rules.push_back(ChunkKeys{n});
@@ -88,6 +90,7 @@ TEST(KeyPredicateTest, BitsAreTheDefinitionOf64Keys) {
 
 TEST(KeyPredicateTest, EveryQuerySeesItsOwnKeyAndNoLaterOne) {
   for (const KeyRule& rule : Rules()) {
+    if (std::holds_alternative<NoKeys>(rule)) continue;
     const KeyPredicate predicate = {rule, 1};
     for (const int query : {0, 1, 63, 64, 199}) {
       EXPECT_THAT(KeysOf(predicate, query), ElementsAre(query));

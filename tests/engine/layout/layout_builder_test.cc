@@ -142,22 +142,31 @@ TEST(LayoutBuilderTest, ClearForgetsEverything) {
   EXPECT_TRUE(builder.layout().Validate().ok());
 }
 
-TEST(LayoutBuilderTest, CopiesAListWithItsWindow) {
-  LayoutBuilder from(1);
-  from.AddTile(Tile(200, 10));
-  from.AddList({{0, 4}});
-  from.Assign(0, from.AddListOf(Window(80)));
+TEST(LayoutBuilderTest, ReturnsToWhatItWasACopyOf) {
+  LayoutBuilder from(2);
+  for (const int first : {200, 264}) {
+    from.AddTile(Tile(first, 10));
+    from.Assign(0, from.AddList({{0, 4}}));
+    from.Assign(1, from.AddListOf(Window(80)));
+  }
   LayoutBuilder to(2);
-  to.AddTile(Tile(200, 10));
-  to.Assign(0, to.AddList({{1, 2}, {3, 4}}));
-  const int32_t copy = to.AddCopy(from.layout(), 1);
-  to.Assign(1, copy);
-  EXPECT_EQ(copy, 1);
-  EXPECT_EQ(*to.layout().PredicateOf(copy), Window(80));
-  EXPECT_EQ(to.ListBlocks(copy), from.ListBlocks(1));
-  EXPECT_THAT(to.layout().full_blocks, testing::ElementsAre(1));
-  EXPECT_THAT(to.layout().partial_blocks, testing::ElementsAre(3, 1, 2, 3));
-  EXPECT_TRUE(to.layout().Validate().ok());
+  to.CopyFrom(from.layout());
+  // The second time nothing of the first is left.
+  for (const int block : {0, 2}) {
+    to.ReturnTo(from.layout());
+    to.AssignOwn(0, 0, {{block, block + 1}, {3, 4}});
+    EXPECT_EQ(to.layout().lists(), 5);
+    EXPECT_EQ(to.layout().list_of, (std::vector<int32_t>{4, 1, 2, 3}));
+    EXPECT_EQ(*to.layout().PredicateOf(3), Window(80));
+    EXPECT_EQ(to.layout().PredicateOf(4), nullptr);
+    EXPECT_EQ(to.layout().full_blocks.back(), block);
+    EXPECT_EQ(to.layout().partial_blocks.back(), 3);
+    EXPECT_EQ(to.layout().Validate(), absl::OkStatus());
+  }
+  to.ReturnTo(from.layout());
+  EXPECT_EQ(to.layout().list_of, from.layout().list_of);
+  EXPECT_EQ(to.layout().full_blocks, from.layout().full_blocks);
+  EXPECT_EQ(to.layout().partial_blocks, from.layout().partial_blocks);
 }
 
 TEST(LayoutBuilderTest, RandomTilesAndRangesKeepTheInvariants) {

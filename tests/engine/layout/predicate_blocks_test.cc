@@ -62,7 +62,7 @@ KeyRule RandomRule(std::mt19937& random) {
   };
   const int32_t period = 1 + below(500);
   const int32_t columns = 1 + below(period);
-  switch (below(6)) {
+  switch (below(7)) {
     case 0:
       return AllKeys();
     case 1:
@@ -74,6 +74,8 @@ KeyRule RandomRule(std::mt19937& random) {
                         below(2) == 0};
     case 4:
       return DilatedKeys{1 + below(300), 1 + below(9)};
+    case 5:
+      return NoKeys();
     default:
       return ChunkKeys{1 + below(400)};
   }

@@ -28,6 +28,8 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(SimilarityGatedPattern()), "similarity_gated");
   EXPECT_EQ(PatternName(QuestPattern()), "quest");
   EXPECT_EQ(PatternName(PageTopPPattern()), "page_top_p");
+  EXPECT_EQ(PatternName(MobaPattern()), "moba");
+  EXPECT_EQ(PatternName(PrunedPattern()), "pruned");
 }
 
 TEST(PatternSpecTest, EveryKindIsListedOnce) {
@@ -83,7 +85,9 @@ TEST(PatternSpecTest, DefaultsAndLimitsPass) {
         PatternSpec(QuestPattern{1, 0, 1, 0}),
         PatternSpec(QuestPattern{most, most, most, most}),
         PatternSpec(PageTopPPattern{1, 1e-30f, 0, 1, 0}),
-        PatternSpec(PageTopPPattern{most, 1.0f, most, most, most})}) {
+        PatternSpec(PageTopPPattern{most, 1.0f, most, most, most}),
+        PatternSpec(MobaPattern{64, 1, 0}),
+        PatternSpec(MobaPattern{most - 63, most, most})}) {
     EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
 }
@@ -182,6 +186,20 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
        "page_top_p: window_tokens is 0; allowed: 1 or more"},
       {PageTopPPattern{.dense_layers = -1},
        "page_top_p: dense_layers is -1; allowed: 0 or more"},
+      {QuestPattern{.reuse_steps = 0},
+       "quest: reuse_steps is 0; allowed: 1, 2, 4, 8, 16, 32, 64"},
+      {QuestPattern{.reuse_steps = -2}, "quest: reuse_steps is -2"},
+      {QuestPattern{.reuse_steps = 3}, "quest: reuse_steps is 3"},
+      {QuestPattern{.reuse_steps = 128}, "quest: reuse_steps is 128"},
+      {PageTopPPattern{.reuse_steps = 65}, "page_top_p: reuse_steps is 65"},
+      {MobaPattern{.reuse_steps = 0}, "moba: reuse_steps is 0"},
+      {MobaPattern{.block_tokens = 0},
+       "moba: block_tokens is 0; allowed: a multiple of 64"},
+      {MobaPattern{.block_tokens = -64}, "moba: block_tokens is -64"},
+      {MobaPattern{.block_tokens = 100}, "moba: block_tokens is 100"},
+      {MobaPattern{.top_k = 0}, "moba: top_k is 0; allowed: 1 or more"},
+      {MobaPattern{.dense_layers = -1},
+       "moba: dense_layers is -1; allowed: 0 or more"},
   };
   for (const auto& bad : kCases) {
     const absl::Status status = CheckPattern(bad.pattern);
@@ -198,7 +216,8 @@ TEST(PatternSpecTest, StaticPatternsMayBeCutAnywhere) {
   } kCases[] = {{DensePattern(), false},        {SlidingWindowPattern(), true},
                 {SinkWindowPattern(), false},   {TriShapePattern(), false},
                 {StridedPattern(), true},       {FixedPattern(), true},
-                {DilatedWindowPattern(), true}, {ChunkedLocalPattern(), true}};
+                {DilatedWindowPattern(), true}, {ChunkedLocalPattern(), true},
+                {PrunedPattern(), false}};
   for (const auto& c : kCases) {
     SCOPED_TRACE(PatternName(c.pattern));
     const PatternTraits traits = TraitsOf(c.pattern);
@@ -281,13 +300,14 @@ TEST(PatternSpecTest, PromptsOfPatternsThatChooseByTheirEndCannotBeCut) {
 }
 
 TEST(PatternSpecTest, PageTopPChoosesOfQuestsBlocks) {
-  const PatternSpec pattern = PageTopPPattern{129, 0.5f, 1, 64, 3};
+  const PatternSpec pattern = PageTopPPattern{129, 0.5f, 1, 64, 3, 64};
   const PatternSelection selection = SelectionOf(pattern);
   const auto& rule = std::get<CandidateMassRule>(*selection.rule);
   EXPECT_EQ(rule.candidates.blocks, 3);
   EXPECT_EQ(rule.candidates.first_blocks, 1);
   EXPECT_EQ(rule.candidates.last_blocks, 1);
   EXPECT_EQ(rule.mass, 0.5f);
+  EXPECT_EQ(selection.reuse_steps, 64);
   EXPECT_EQ(selection.phase, Phase::kDecode);
   EXPECT_EQ(selection.first_layer, 3);
   const PatternTraits traits = TraitsOf(pattern);
@@ -297,13 +317,34 @@ TEST(PatternSpecTest, PageTopPChoosesOfQuestsBlocks) {
   EXPECT_TRUE(traits.rules_decode);
 }
 
+TEST(PatternSpecTest, MobaChoosesLargerBlocksInBothPhases) {
+  const PatternSpec pattern = MobaPattern{192, 4, 3, 8};
+  const PatternSelection selection = SelectionOf(pattern);
+  const auto& rule = std::get<MeanKeyRule>(*selection.rule);
+  EXPECT_EQ(rule.block_pages, 3);
+  EXPECT_EQ(rule.blocks, 4);
+  EXPECT_EQ(selection.phase, std::nullopt);
+  EXPECT_EQ(selection.reuse_steps, 8);
+  EXPECT_EQ(selection.first_layer, 3);
+  EXPECT_FALSE(selection.is_last_block_dense);
+  const PatternTraits traits = TraitsOf(pattern);
+  EXPECT_TRUE(traits.is_selection_causal);
+  EXPECT_EQ(traits.chunk_border_tokens, 64);
+  EXPECT_FALSE(traits.is_trained_in);
+  EXPECT_FALSE(traits.is_time_predictable);
+  EXPECT_TRUE(traits.is_superset);
+  EXPECT_TRUE(traits.rules_prefill);
+  EXPECT_TRUE(traits.rules_decode);
+}
+
 TEST(PatternSpecTest, QuestChoosesSoManyBlocksForOutputRows) {
-  const PatternSpec pattern = QuestPattern{129, 1, 64, 3};
+  const PatternSpec pattern = QuestPattern{129, 1, 64, 3, 4};
   const PatternSelection selection = SelectionOf(pattern);
   const auto& rule = std::get<PageBoundRule>(*selection.rule);
   EXPECT_EQ(rule.blocks, 3);
   EXPECT_EQ(rule.first_blocks, 1);
   EXPECT_EQ(rule.last_blocks, 1);
+  EXPECT_EQ(selection.reuse_steps, 4);
   EXPECT_EQ(selection.phase, Phase::kDecode);
   EXPECT_EQ(selection.first_layer, 3);
   EXPECT_FALSE(selection.is_last_block_dense);

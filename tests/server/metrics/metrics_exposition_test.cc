@@ -39,12 +39,15 @@ Metrics::Options ServedModel() {
   return options;
 }
 
-// Every method has ended with every status, and every pattern that one model
-// may run with was sampled.
+// Every method has ended with every status, two have written streams, and every
+// pattern that one model may run with was sampled.
 void CallEverything(Metrics& metrics, const Metrics::Options& options) {
   for (const PatternSpec& pattern : EveryPattern()) {
     if (TraitsOf(pattern).is_trained_in) continue;
     metrics.Recall(static_cast<int>(pattern.index()), {0.5f});
+  }
+  for (const int stream : {0, 1}) {
+    metrics.StreamBlocked(options.grpc_methods[stream], absl::Milliseconds(1));
   }
   std::vector<std::string> methods = options.grpc_methods;
   methods.push_back("unknown");

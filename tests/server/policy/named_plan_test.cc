@@ -73,6 +73,12 @@ TEST(ResolvePlansTest, MoreRulesThanHeadsMayOverruleEachOther) {
               ElementsAre(kNear, kNear, kNear, kNear, kNear, kNear));
 }
 
+TEST(ResolvePlansTest, HeadsOfAMapMayBePruned) {
+  const PatternSpec pruned = PrunedPattern();
+  EXPECT_THAT(Resolved({{kNear}, {pruned, {0, 2}, {1}}}),
+              ElementsAre(kNear, pruned, kNear, kNear, kNear, pruned));
+}
+
 struct BadPlan {
   const char* name;
   PlanRule plan;
@@ -95,6 +101,11 @@ INSTANTIATE_TEST_SUITE_P(
                 "attention_plans[1].pattern is sliding_window, which this "
                 "model cannot have: the checkpoint was not trained with a "
                 "window in every layer"},
+        BadPlan{"pruned",
+                {"p", PrunedPattern()},
+                "attention_plans[1].pattern is pruned, which this model cannot "
+                "have: it is for some heads of a plan's map, not for all of a "
+                "model"},
         BadPlan{"pattern_of_map",
                 {"p", {}, {{kNear}, {StridedPattern()}}},
                 "attention_plans[1].map.rules[1].pattern is strided, which "

@@ -172,11 +172,18 @@ TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
        {PatternSpec(XAttentionPattern()), PatternSpec(VerticalSlashPattern()),
         PatternSpec(FlexPrefillPattern()),
         PatternSpec(SimilarityGatedPattern()), PatternSpec(QuestPattern()),
-        PatternSpec(PageTopPPattern())}) {
+        PatternSpec(PageTopPPattern()), PatternSpec(MobaPattern())}) {
     EXPECT_EQ(WhyUnsupported(pattern, Model()), "");
     EXPECT_EQ(WhyUnsupported(pattern, Gemma()), "");
     EXPECT_THAT(WhyUnsupported(pattern, Mistral()),
                 HasSubstr("window of its own"));
+  }
+}
+
+TEST(WhyUnsupportedTest, NoModelHasNoneButPrunedHeads) {
+  for (const ModelInfo& model : {Model(), Mistral(), Gemma()}) {
+    EXPECT_THAT(WhyUnsupported(PrunedPattern(), model),
+                HasSubstr("some heads of a plan's map"));
   }
 }
 
@@ -199,7 +206,7 @@ TEST(SupportedPatternsTest, FollowTheCheckpoint) {
     EXPECT_THAT(SupportedNames(model),
                 ElementsAre("dense", "sink_window", "tri_shape", "xattention",
                             "vertical_slash", "flex_prefill",
-                            "similarity_gated", "quest", "page_top_p"));
+                            "similarity_gated", "quest", "page_top_p", "moba"));
   }
   EXPECT_THAT(
       SupportedNames(Mistral()),

@@ -154,6 +154,8 @@ TEST_F(SequenceTest, WhatTheRequestAskedForReachesSlicesAndReport) {
             PatternSpec(XAttentionPattern{.stride = 4}));
   sequence.Advance(3, Drawn('x'), At(20));
   EXPECT_EQ(sequence.Slice(1).attention, prompt.attention);
+  ASSERT_NE(prompt.kept_blocks, nullptr);
+  EXPECT_EQ(sequence.Slice(1).kept_blocks, prompt.kept_blocks);
   Draw(kEnd);
   EXPECT_EQ(sequence.Report().plan, "fast");
   EXPECT_EQ(sequence.Report().heads, PatternHeads{2});

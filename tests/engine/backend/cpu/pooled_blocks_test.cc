@@ -14,6 +14,9 @@ namespace {
 
 using Batch = SelectionBatch;
 using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::FloatEq;
+using ::testing::IsEmpty;
 
 constexpr float kNoGate = -std::numeric_limits<float>::infinity();
 
@@ -80,6 +83,19 @@ TEST(PooledBlocksTest, BlocksBelowTheBoundScoreNothingAndOthersAllTheWeight) {
   EXPECT_THAT(scores, Each(::testing::Gt(0)));
   PooledScores(Kernels(), args, keys, 6, 2.0f, scratch, scores);
   EXPECT_THAT(scores, Each(0));
+}
+
+TEST(PooledBlocksTest, JoinedBlocksHaveTheMeanOfAllTheirRows) {
+  PooledBlocks pooled;
+  for (int i = 0; i < 12; ++i) {  // six blocks of two elements
+    pooled.means.push_back(static_cast<float>(i * i));
+  }
+  pooled.similarities.assign(6, 1.0f);
+  JoinBlocks(3, 2, pooled);
+  EXPECT_THAT(pooled.means,
+              ElementsAre(FloatEq(20 / 3.0f), FloatEq(35 / 3.0f),
+                          FloatEq(200 / 3.0f), FloatEq(251 / 3.0f)));
+  EXPECT_THAT(pooled.similarities, IsEmpty());
 }
 
 // A vector of zeros is like no other, and no division by its length.
