@@ -1,6 +1,8 @@
 #include "engine/pattern/pattern_spec.h"
 
 #include <cmath>
+#include <string>
+#include <variant>
 
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
@@ -44,6 +46,7 @@ struct NameOf {
   std::string_view operator()(const PageTopPPattern&) const {
     return "page_top_p";
   }
+  std::string_view operator()(const DeltaPattern&) const { return "delta"; }
 };
 
 template <typename Value>
@@ -156,6 +159,17 @@ struct Check {
         AtLeast(1, "page_top_p: window_tokens", pattern.window_tokens));
     return AtLeast(0, "page_top_p: dense_layers", pattern.dense_layers);
   }
+  absl::Status operator()(const DeltaPattern& pattern) const {
+    const int32_t gamma = pattern.gamma;
+    // Rows that are attended one by one cost more each than those of a tile.
+    if (gamma < 8 || gamma > kPageTokens || (gamma & (gamma - 1)) != 0) {
+      return OutOfRange("delta: gamma", gamma, "8, 16, 32, 64");
+    }
+    const absl::Status base = std::visit(*this, pattern.base);
+    if (base.ok()) return base;
+    return absl::InvalidArgumentError(
+        StrCat("delta.", std::string(base.message())));
+  }
 };
 
 struct Traits {
@@ -211,6 +225,11 @@ struct Traits {
   PatternTraits operator()(const PageTopPPattern&) const {
     return {.is_time_predictable = false, .rules_prefill = false};
   }
+  PatternTraits operator()(const DeltaPattern& pattern) const {
+    PatternTraits traits = std::visit(*this, pattern.base);
+    traits.chunk_border_tokens = kPageTokens;
+    return traits;
+  }
 };
 
 // Rounded up, without a sum that the largest value would overflow.
@@ -261,6 +280,22 @@ struct Selection {
             .phase = Phase::kDecode,
             .first_layer = pattern.dense_layers};
   }
+  PatternSelection operator()(const DeltaPattern& pattern) const {
+    return std::visit(*this, pattern.base);
+  }
+};
+
+struct FirstHiding {
+  int64_t operator()(const TriShapePattern& pattern) const {
+    return int64_t{pattern.sink_tokens} + pattern.window_tokens;
+  }
+  int64_t operator()(const SinkWindowPattern& pattern) const {
+    return int64_t{pattern.sink_tokens} + pattern.window_tokens;
+  }
+  template <typename Selecting>
+  int64_t operator()(const Selecting&) const {
+    return 0;
+  }
 };
 
 }  // namespace
@@ -279,6 +314,13 @@ PatternTraits TraitsOf(const PatternSpec& pattern) {
 
 PatternSelection SelectionOf(const PatternSpec& pattern) {
   return std::visit(Selection{}, pattern);
+}
+
+PatternCorrection CorrectionOf(const PatternSpec& pattern) {
+  const auto* delta = std::get_if<DeltaPattern>(&pattern);
+  if (delta == nullptr) return {};
+  return {.every_rows = delta->gamma,
+          .first_position = std::visit(FirstHiding{}, delta->base)};
 }
 
 }  // namespace sparseserve

@@ -11,18 +11,18 @@
 
 #include "absl/status/status.h"
 #include "engine/layout/selection_rule.h"
+#include "engine/pattern/delta_pattern.h"
 #include "engine/pattern/selecting_patterns.h"
 #include "engine/pattern/static_patterns.h"
 #include "engine/step.h"
 
 namespace sparseserve {
 
-using PatternSpec =
-    std::variant<DensePattern, SlidingWindowPattern, SinkWindowPattern,
-                 TriShapePattern, StridedPattern, FixedPattern,
-                 DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
-                 VerticalSlashPattern, FlexPrefillPattern,
-                 SimilarityGatedPattern, QuestPattern, PageTopPPattern>;
+using PatternSpec = std::variant<
+    DensePattern, SlidingWindowPattern, SinkWindowPattern, TriShapePattern,
+    StridedPattern, FixedPattern, DilatedWindowPattern, ChunkedLocalPattern,
+    XAttentionPattern, VerticalSlashPattern, FlexPrefillPattern,
+    SimilarityGatedPattern, QuestPattern, PageTopPPattern, DeltaPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);
@@ -58,5 +58,14 @@ struct PatternSelection {
   bool is_last_block_dense = false;
 };
 PatternSelection SelectionOf(const PatternSpec& pattern);
+
+// Which prompt rows are attended densely too, to correct those behind them
+// (DeltaPattern).
+struct PatternCorrection {
+  int32_t every_rows = 0;  // those at its multiples; 0: none
+  // Positions alone show every key to the rows before it.
+  int64_t first_position = 0;
+};
+PatternCorrection CorrectionOf(const PatternSpec& pattern);
 
 }  // namespace sparseserve
