@@ -9,9 +9,11 @@
 // vertical_slash,COLUMNS,DIAGONALS[,DENSE_LAYERS],
 // flex_prefill,GAMMA,TAU,MIN_BUDGET_TOKENS[,DENSE_LAYERS],
 // similarity_gated,SIMILARITY,THRESHOLD[,DENSE_LAYERS] or
-// quest,BUDGET_TOKENS[,DENSE_LAYERS] or
-// page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS]. Every plan's rows are
-// teacher-forced and compared with the dense run's; columns are in
+// quest,BUDGET_TOKENS[,DENSE_LAYERS],
+// page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS] or delta,GAMMA,PATTERN:
+// "delta,64,xattention,8,0.9"; or triangle_mix,DENSE_LAYERS,SINK,WINDOW,
+// DENSE_BLOCKS: the first layers dense, the others tri_shape. Every plan's rows
+// are teacher-forced and compared with the dense run's; columns are in
 // tests/README.md. A plan whose prompt must come whole runs in one step, which
 // holds the logits of every row. With --decode_from the rows from there on run
 // one by one, as output does, and they alone are counted.
@@ -24,6 +26,8 @@
 #include <numeric>
 #include <string>
 #include <type_traits>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -58,6 +62,7 @@ constexpr int kRecallStride = 16;
 struct Plan {
   std::string name;
   AttentionChoice choice;
+  int first_layer = 0;  // that leaves something out
   // Of the comparison, a value per row or per (row, layer, head).
   std::vector<double> divergences;
   std::vector<float> recalls;
@@ -67,6 +72,20 @@ struct Plan {
   double seconds = 0;  // of the fastest prefill
   double attention_seconds = 0;
 };
+
+// False if the pattern is none that can be corrected.
+bool SetBase(const PatternSpec& pattern, DeltaBase& base) {
+  return std::visit(
+      [&base](const auto& own) {
+        if constexpr (std::is_constructible_v<DeltaBase, decltype(own)>) {
+          base = own;
+          return true;
+        } else {
+          return false;
+        }
+      },
+      pattern);
+}
 
 // The pattern whose text a plan is; false if it is none.
 bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
@@ -119,7 +138,25 @@ bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
     return number(1, own.candidate_tokens) && number(2, own.threshold) &&
            (count == 3 || number(3, own.dense_layers));
   }
+  if (parts[0] == "delta" && count > 2) {
+    auto& own = pattern.emplace<DeltaPattern>();
+    PatternSpec base;
+    return number(1, own.gamma) &&
+           ParsePattern({parts.begin() + 2, parts.end()}, base) &&
+           SetBase(base, own.base);
+  }
   return false;
+}
+
+// The map of a model's layers that a plan is: dense ones, then a pattern.
+absl::StatusOr<PatternMap> DenseThen(const PatternSpec& pattern,
+                                     int dense_layers, const ModelInfo& info) {
+  std::vector<int32_t> pattern_of(info.layers * info.kv_heads, 0);
+  for (int layer = dense_layers; layer < info.layers; ++layer) {
+    std::fill_n(pattern_of.begin() + layer * info.kv_heads, info.kv_heads, 1);
+  }
+  return PatternMap::Create({info.layers, info.kv_heads},
+                            {DensePattern(), pattern}, pattern_of);
 }
 
 // Whether the token at a position is output.
@@ -138,13 +175,29 @@ bool Counts(size_t position) {
   return absl::GetFlag(FLAGS_decode_from) == 0 || IsOutput(position);
 }
 
-absl::StatusOr<Plan> ParsePlan(const std::string& text) {
+absl::StatusOr<Plan> ParsePlan(const std::string& text, const ModelInfo& info) {
   Plan plan;
   plan.name = text;
-  if (!ParsePattern(absl::StrSplit(text, ','), plan.choice.pattern)) {
+  std::vector<std::string> parts = absl::StrSplit(text, ',');
+  const bool is_mix = parts[0] == "triangle_mix" && parts.size() == 5;
+  if (is_mix) {
+    if (!absl::SimpleAtoi(parts[1], &plan.first_layer) ||
+        plan.first_layer < 0) {
+      return absl::InvalidArgumentError(absl::StrCat("unknown plan ", text));
+    }
+    parts = {"tri_shape", parts[2], parts[3], parts[4]};
+  }
+  if (!ParsePattern(parts, plan.choice.pattern)) {
     return absl::InvalidArgumentError(absl::StrCat("unknown plan ", text));
   }
   RETURN_IF_ERROR(CheckPattern(plan.choice.pattern));
+  if (is_mix) {
+    ASSIGN_OR_RETURN(PatternMap map,
+                     DenseThen(plan.choice.pattern, plan.first_layer, info));
+    plan.choice.map = std::make_shared<const PatternMap>(std::move(map));
+  } else {
+    plan.first_layer = SelectionOf(plan.choice.pattern).first_layer;
+  }
   if (absl::GetFlag(FLAGS_decode_from) > 0 &&
       !TraitsOf(plan.choice).is_selection_causal) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -200,10 +253,9 @@ std::vector<int32_t> RecallRows(int first, int count) {
 // only flatter it.
 void AddRecalls(const ModelInfo& info, const std::vector<float>& recalls,
                 Plan& plan) {
-  const int first_layer = SelectionOf(plan.choice.pattern).first_layer;
   for (size_t i = 0; i < recalls.size(); ++i) {
     const int layer = static_cast<int>(i) / info.heads % info.layers;
-    if (layer >= first_layer) plan.recalls.push_back(recalls[i]);
+    if (layer >= plan.first_layer) plan.recalls.push_back(recalls[i]);
   }
 }
 
@@ -420,13 +472,6 @@ absl::StatusOr<std::unique_ptr<Engine>> Load() {
 }
 
 absl::Status RunBench() {
-  std::vector<Plan> plans(1);
-  plans[0].name = "dense";
-  for (const auto text :
-       absl::StrSplit(absl::GetFlag(FLAGS_plans), ' ', absl::SkipEmpty())) {
-    ASSIGN_OR_RETURN(Plan plan, ParsePlan(std::string(text)));
-    plans.push_back(std::move(plan));
-  }
   ASSIGN_OR_RETURN(const GoldenLogits golden,
                    ReadGoldenLogits("tests/golden/logits"));
   std::vector<TokenId> tokens;
@@ -446,6 +491,13 @@ absl::Status RunBench() {
   }
   tokens.resize(wanted);
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, Load());
+  std::vector<Plan> plans(1);
+  plans[0].name = "dense";
+  for (const auto text :
+       absl::StrSplit(absl::GetFlag(FLAGS_plans), ' ', absl::SkipEmpty())) {
+    ASSIGN_OR_RETURN(Plan plan, ParsePlan(std::string(text), engine->info()));
+    plans.push_back(std::move(plan));
+  }
   std::printf("%d tokens of prose, %s\n", wanted,
               engine->DeviceSummary().c_str());
   for (int repeat = 0; repeat < absl::GetFlag(FLAGS_repeats); ++repeat) {
