@@ -1,6 +1,5 @@
 #include "client/tool/attention_flag.h"
 
-#include <utility>
 #include <vector>
 
 #include "absl/strings/ascii.h"
@@ -77,6 +76,13 @@ std::string Placeholder(const FieldDescriptor& parameter) {
   }
 }
 
+// How a parameter is given, in help and errors.
+std::string Form(const FieldDescriptor& parameter) {
+  return parameter.message_type() != nullptr
+             ? absl::StrCat(parameter.name(), "[.PARAMETER=VALUE]")
+             : absl::StrCat(parameter.name(), "=", Placeholder(parameter));
+}
+
 // False if `text` is no value of the parameter's type.
 bool SetParameter(const FieldDescriptor& parameter, absl::string_view text,
                   Message& pattern) {
@@ -126,22 +132,51 @@ std::string ParameterNames(const Descriptor& pattern) {
   return names.empty() ? "none" : absl::StrJoin(names, ", ");
 }
 
-absl::Status SetParameters(absl::string_view text, Message& pattern) {
+// What `parameter` would put out: another of which only one can be given. Null
+// if there is none.
+const FieldDescriptor* FindRival(const FieldDescriptor& parameter,
+                                 const Message& pattern) {
+  const OneofDescriptor* const group = parameter.real_containing_oneof();
+  if (group == nullptr) return nullptr;
+  const FieldDescriptor* const given =
+      pattern.GetReflection()->GetOneofFieldDescriptor(pattern, group);
+  return given == &parameter ? nullptr : given;
+}
+
+// Sets what `part` says: NAME=VALUE or, where the parameter is a pattern
+// itself, NAME or NAME.PARAMETER=VALUE.
+absl::Status SetPart(absl::string_view part, Message& pattern) {
+  const absl::string_view name = part.substr(0, part.find_first_of(".="));
   const Descriptor& type = *pattern.GetDescriptor();
+  const FieldDescriptor* const parameter =
+      type.FindFieldByName(std::string(name));
+  if (parameter == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "no parameter \"", name, "\"; it has ", ParameterNames(type)));
+  }
+  const FieldDescriptor* const rival = FindRival(*parameter, pattern);
+  if (rival != nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, " beside ", rival->name()));
+  }
+  absl::string_view rest = part.substr(name.size());
+  if (parameter->message_type() != nullptr) {
+    Message& inner =
+        *pattern.GetReflection()->MutableMessage(&pattern, parameter);
+    if (rest.empty()) return absl::OkStatus();
+    if (absl::ConsumePrefix(&rest, ".")) return SetPart(rest, inner);
+  } else if (absl::ConsumePrefix(&rest, "=") &&
+             SetParameter(*parameter, rest, pattern)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", part, "\" is not ", Form(*parameter)));
+}
+
+absl::Status SetParameters(absl::string_view text, Message& pattern) {
   for (const absl::string_view part : absl::StrSplit(text, ',')) {
-    const std::pair<absl::string_view, absl::string_view> split =
-        absl::StrSplit(part, absl::MaxSplits('=', 1));
-    const auto [name, value] = split;
-    const FieldDescriptor* const parameter =
-        type.FindFieldByName(std::string(name));
-    if (parameter == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "no parameter \"", name, "\"; it has ", ParameterNames(type)));
-    }
-    if (!SetParameter(*parameter, value, pattern)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "\"", part, "\" is not ", name, "=", Placeholder(*parameter)));
-    }
+    const absl::Status status = SetPart(part, pattern);
+    if (!status.ok()) return status;
   }
   return absl::OkStatus();
 }
@@ -181,8 +216,7 @@ std::string DescribePatterns() {
     lines.push_back(arm.name());
     for (int p = 0; p < type.field_count(); ++p) {
       lines.back() += p == 0 ? ':' : ',';
-      const std::string parameter =
-          absl::StrCat(type.field(p)->name(), "=", Placeholder(*type.field(p)));
+      const std::string parameter = Form(*type.field(p));
       if (lines.back().size() + parameter.size() > kHelpWidth) {
         lines.push_back("  ");
       }

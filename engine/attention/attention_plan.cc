@@ -30,16 +30,12 @@ AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
   for (int32_t layer = 0; layer < shape_.layers; ++layer) {
     const int32_t tokens =
         shape_.layer_windows.empty() ? 0 : shape_.layer_windows[layer];
-    auto window =
-        std::find_if(windows_.begin(), windows_.end(),
-                     [&](const Window& w) { return w.tokens == tokens; });
-    if (window == windows_.end()) {
-      window =
-          windows_.insert(window, {tokens, LayoutBuilder(shape_.kv_heads)});
-    }
+    auto window = std::find(windows_.begin(), windows_.end(), tokens);
+    if (window == windows_.end()) window = windows_.insert(window, tokens);
     window_of_.push_back(static_cast<int32_t>(window - windows_.begin()));
   }
   same_pattern_.assign(shape_.kv_heads, 0);
+  head_corrections_.resize(shape_.kv_heads);
 }
 
 void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
@@ -54,7 +50,6 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   keepers_.assign(slices.size(), nullptr);
   samples_.clear();
   profiled_.clear();
-  for (Window& window : windows_) window.sampled.Clear();
   GroupLayers(slices);
 
   for (const Phase phase : {Phase::kDecode, Phase::kPrefill}) {
@@ -89,6 +84,7 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   }
   for (LayerGroup& group : layer_groups_) {
     SPARSESERVE_DCHECK(group.builder.layout().Validate().ok());
+    SPARSESERVE_DCHECK(group.dense_rows.layout().Validate().ok());
     if (std::any_of(group.layers.begin(), group.layers.end(),
                     [this](int32_t layer) { return Selects(layer); })) {
       group.selected.CopyFrom(group.builder.layout());
@@ -122,16 +118,19 @@ void AttentionPlan::GroupLayers(absl::Span<const PlannedSlice> slices) {
   }
   while (static_cast<int32_t>(layer_groups_.size()) < count) {
     layer_groups_.push_back({.builder = LayoutBuilder(shape_.kv_heads),
-                             .selected = LayoutBuilder(shape_.kv_heads)});
+                             .selected = LayoutBuilder(shape_.kv_heads),
+                             .dense_rows = LayoutBuilder(shape_.kv_heads)});
   }
   for (LayerGroup& group : layer_groups_) {
     group.layers.clear();
     group.builder.Clear();
     group.selections.clear();
+    group.dense_rows.Clear();
+    group.corrections.clear();
   }
   for (int32_t layer = 0; layer < shape_.layers; ++layer) {
     LayerGroup& group = layer_groups_[groups[layer]];
-    group.window_tokens = windows_[window_of_[layer]].tokens;
+    group.window_tokens = windows_[window_of_[layer]];
     group.layers.push_back(layer);
   }
   group_of_ = std::move(groups);
@@ -181,16 +180,26 @@ void AttentionPlan::AddSamples(int32_t index, const StepSlice& slice) {
     tile.first_position = slice.first_position + row;
     samples_.push_back({tile.first_row, recall});
     recall += width;
-    for (Window& window : windows_) {
-      window.sampled.AddTile(tile);
-      const int32_t list =
-          window.sampled.AddList({{0, QueryBlock(tile, kPageTokens) + 1}},
-                                 {.window_tokens = window.tokens});
-      for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-        window.sampled.Assign(head, list);
-      }
+    for (LayerGroup& group : layer_groups_) {
+      const auto& tiles = group.dense_rows.layout().tiles;
+      const bool is_added =
+          std::any_of(tiles.begin(), tiles.end(), [&](const QueryTile& added) {
+            return added.first_row == tile.first_row;
+          });
+      if (!group.layers.empty() && !is_added) AddDenseRow(tile, group);
     }
   }
+}
+
+int32_t AttentionPlan::AddDenseRow(const QueryTile& row,
+                                   LayerGroup& group) const {
+  group.dense_rows.AddTile(row);
+  const int32_t list =
+      group.dense_rows.AddListOf({.window_tokens = group.window_tokens});
+  for (int32_t head = 0; head < shape_.kv_heads; ++head) {
+    group.dense_rows.Assign(head, list);
+  }
+  return list;
 }
 
 void AttentionPlan::SetPatterns(const PlannedSlice& planned) {
@@ -219,19 +228,23 @@ void AttentionPlan::AddLists(const PlannedSlice& planned, const QueryTile& tile,
       .last_prompt_block = LastPromptBlock(*planned.slice)};
   const int64_t layers = static_cast<int64_t>(group.layers.size());
   patterns_.lists.assign(patterns_.specs.size(), -1);
+  patterns_.corrections.assign(patterns_.specs.size(), {});
   group.builder.AddTile(tile);
   for (int32_t head = 0; head < shape_.kv_heads; ++head) {
     const int32_t spec = spec_of[head];
-    int32_t& list = patterns_.lists[spec];
-    if (list < 0) {
-      list = group.builder.AddListOf(
-          StaticKeys(patterns_.specs[spec], place).Within(group.window_tokens));
-    }
-    group.builder.Assign(head, list);
     HeadSelection selection;
     if (group.window_tokens == 0) {
       selection = SelectionOfTile(*planned.slice, spec, tile);
     }
+    int32_t& list = patterns_.lists[spec];
+    if (list < 0) {
+      const KeyPredicate keys = StaticKeys(patterns_.specs[spec], place);
+      list = group.builder.AddListOf(keys.Within(group.window_tokens));
+      patterns_.corrections[spec] =
+          CorrectionOfTile(place.phase, spec, tile, selection, keys);
+    }
+    group.builder.Assign(head, list);
+    head_corrections_[head] = patterns_.corrections[spec];
     group.selections.push_back(selection);
     const int64_t selecting =
         std::count_if(group.layers.begin(), group.layers.end(),
@@ -239,6 +252,7 @@ void AttentionPlan::AddLists(const PlannedSlice& planned, const QueryTile& tile,
     blocks.computed += group.builder.ListBlocks(list) * (layers - selecting);
     blocks.allowed += (place.query_block + 1) * layers;
   }
+  AddCorrections(tile, group, blocks);
 }
 
 HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
@@ -260,6 +274,66 @@ HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
   return {.rule = patterns_.rules[spec],
           .first_layer = selection.first_layer,
           .reuse_steps = selection.reuse_steps};
+}
+
+AttentionPlan::HeadCorrection AttentionPlan::CorrectionOfTile(
+    Phase phase, int32_t spec, const QueryTile& tile,
+    const HeadSelection& selection, const KeyPredicate& keys) const {
+  const PatternCorrection correction = CorrectionOf(patterns_.specs[spec]);
+  const int32_t last_position = tile.first_position + tile.rows - 1;
+  // Where nothing is left out there is nothing to correct.
+  const bool leaves_out =
+      patterns_.rules[spec] >= 0 ? selection.rule >= 0 : !keys.IsCausality();
+  if (phase != Phase::kPrefill || !leaves_out ||
+      last_position < correction.first_position) {
+    return {};
+  }
+  return {correction.every_rows, selection.first_layer};
+}
+
+void AttentionPlan::AddCorrections(const QueryTile& tile, LayerGroup& group,
+                                   AttentionBlocks& blocks) {
+  int32_t first_layer = shape_.layers;
+  for (const HeadCorrection& correction : head_corrections_) {
+    if (correction.every_rows == 0) continue;
+    first_layer = std::min(first_layer, correction.first_layer);
+  }
+  const int64_t layers =
+      std::count_if(group.layers.begin(), group.layers.end(),
+                    [=](int32_t layer) { return layer >= first_layer; });
+  if (layers == 0) return;
+  int64_t visits = 0;  // of a block, by a row
+  for (int32_t r = 0; r < tile.rows; ++r) {
+    const QueryTile row = {.slice = tile.slice,
+                           .first_row = tile.first_row + r,
+                           .rows = 1,
+                           .first_position = tile.first_position + r};
+    int32_t list = -1;
+    for (int32_t head = 0; head < shape_.kv_heads; ++head) {
+      const HeadCorrection& correction = head_corrections_[head];
+      if (correction.every_rows == 0) continue;
+      // The first row stands in for one that an earlier step had.
+      const int32_t behind = row.first_position % correction.every_rows;
+      if (r > 0 && behind > 0) continue;
+      if (list < 0) list = AddDenseRow(row, group);
+      group.corrections.push_back(
+          {.row = row.first_row,
+           .rows = std::min(correction.every_rows - behind, tile.rows - r),
+           .kv_head = head,
+           .first_layer = correction.first_layer});
+    }
+    if (list >= 0) visits += group.dense_rows.ListBlocks(list);
+  }
+  visits *= layers * shape_.kv_heads;
+  blocks.computed += (visits + kPageTokens - 1) / kPageTokens;
+}
+
+bool AttentionPlan::Corrects(int32_t layer) const {
+  const absl::Span<const RowCorrection> corrections = this->corrections(layer);
+  return std::any_of(corrections.begin(), corrections.end(),
+                     [layer](const RowCorrection& correction) {
+                       return correction.IsUsedIn(layer);
+                     });
 }
 
 bool AttentionPlan::Selects(int32_t layer) const {

@@ -82,15 +82,22 @@ class AttentionPlan {
   // it.
   void TakeSelected(int32_t layer, const BlockLayout& selected);
 
-  // Rows whose recall somebody wants. Sample i is tile i of sampled_layout(),
-  // which visits all that a dense slice would.
+  // Rows whose recall somebody wants.
   struct Sample {
     int32_t row = 0;
     float* recall = nullptr;  // [layers, heads]
   };
   absl::Span<const Sample> samples() const { return samples_; }
-  const BlockLayout& sampled_layout(int32_t layer) const {
-    return windows_[window_of_[layer]].sampled.layout();
+  // Rows that correct others, in ascending order of rows.
+  absl::Span<const RowCorrection> corrections(int32_t layer) const {
+    return layer_groups_[group_of_[layer]].corrections;
+  }
+  // Whether some head of the layer is corrected.
+  bool Corrects(int32_t layer) const;
+  // Both of these once more, a tile each, which visits all that a dense slice
+  // would.
+  const BlockLayout& dense_rows(int32_t layer) const {
+    return layer_groups_[group_of_[layer]].dense_rows.layout();
   }
 
   // Slices that have a profile.
@@ -105,19 +112,15 @@ class AttentionPlan {
   absl::Span<const Profiled> profiled() const { return profiled_; }
   // Latest keys that a query of the layer sees, 0 for all.
   int32_t window_tokens(int32_t layer) const {
-    return windows_[window_of_[layer]].tokens;
+    return windows_[window_of_[layer]];
   }
 
   // Over all layers and KV heads, layers that select once they are counted.
-  // Causality alone says what is allowed.
+  // Causality alone says what is allowed. Visits of rows that correct others
+  // count as the share of a block's rows that they are, rounded up for a tile.
   const AttentionBlocks& blocks(int slice) const { return blocks_[slice]; }
 
  private:
-  // What layers with one window share.
-  struct Window {
-    int32_t tokens = 0;
-    LayoutBuilder sampled;
-  };
   // What layers with one window and the same patterns share.
   struct LayerGroup {
     int32_t window_tokens = 0;
@@ -125,6 +128,13 @@ class AttentionPlan {
     LayoutBuilder builder;
     std::vector<HeadSelection> selections;  // [tiles, kv_heads]
     LayoutBuilder selected;                 // of the layer at hand
+    LayoutBuilder dense_rows;
+    std::vector<RowCorrection> corrections;
+  };
+  // How a head of the tile at hand is corrected.
+  struct HeadCorrection {
+    int32_t every_rows = 0;  // 0: not at all
+    int32_t first_layer = 0;
   };
   // A slice's patterns while its tiles are added.
   struct Patterns {
@@ -132,6 +142,7 @@ class AttentionPlan {
     std::vector<PatternSelection> selections;  // [specs]
     std::vector<int32_t> rules;                // [specs]: -1 if none
     std::vector<int32_t> lists;                // [specs] of the tile at hand
+    std::vector<HeadCorrection> corrections;   // likewise
   };
 
   void GroupLayers(absl::Span<const PlannedSlice> slices);
@@ -153,9 +164,20 @@ class AttentionPlan {
   // Which rule a head with a pattern follows.
   HeadSelection SelectionOfTile(const StepSlice& slice, int32_t spec,
                                 const QueryTile& tile) const;
+  // How a head with a pattern is corrected that selects like this, or to which
+  // positions show `keys`.
+  HeadCorrection CorrectionOfTile(Phase phase, int32_t spec,
+                                  const QueryTile& tile,
+                                  const HeadSelection& selection,
+                                  const KeyPredicate& keys) const;
+  // The rows that head_corrections_ ask for.
+  void AddCorrections(const QueryTile& tile, LayerGroup& group,
+                      AttentionBlocks& blocks);
+  // Adds a row to those that are attended densely; returns its list.
+  int32_t AddDenseRow(const QueryTile& row, LayerGroup& group) const;
 
   Shape shape_;
-  std::vector<Window> windows_;     // distinct ones
+  std::vector<int32_t> windows_;    // distinct ones
   std::vector<int32_t> window_of_;  // [layers]: index into windows_
   // Of this step those that have layers; others are kept for their memory.
   std::vector<LayerGroup> layer_groups_;
@@ -175,6 +197,7 @@ class AttentionPlan {
   // [kv_heads]: 0, for slices whose heads have one pattern.
   std::vector<int32_t> same_pattern_;
   Patterns patterns_;
+  std::vector<HeadCorrection> head_corrections_;  // [kv_heads]
 };
 
 }  // namespace sparseserve

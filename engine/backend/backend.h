@@ -130,6 +130,27 @@ struct AttentionArgs {
   float* lse = nullptr;
 };
 
+// A row that was attended twice, by its list and by more keys, whose difference
+// goes to it and to rows behind it.
+struct RowCorrection {
+  int32_t row = 0;          // of the batch
+  int32_t rows = 0;         // it and those that follow it; 1 or more
+  int32_t kv_head = 0;      // whose query heads are corrected
+  int32_t first_layer = 0;  // layers before it do without
+
+  bool IsUsedIn(int32_t layer) const { return layer >= first_layer; }
+};
+
+struct CorrectArgs {
+  absl::Span<const RowCorrection> corrections;
+  int32_t layer = 0;  // what RowCorrection looks at
+  int32_t kv_heads = 0;
+  // [rows, heads * head_dim]: the second attention of the corrections' rows.
+  ConstMatrixView attended;
+  // Likewise, the first attention of all rows, which is corrected.
+  MatrixView output;
+};
+
 struct SelectArgs {
   // As in AttentionArgs.
   ConstMatrixView queries;
@@ -213,6 +234,10 @@ class Backend {
   // REQUIRES: `kv` keeps bounds of keys if a rule asks for them.
   virtual void Select(const SelectArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
+  // In the columns of a correction's heads, attended[row] - output[row] is
+  // added to output[row], output[row + 1], ... REQUIRES: no row has two
+  // corrections of a head.
+  virtual void Correct(const CorrectArgs& args) = 0;
   // Computes the weights of the tiles' rows once more, a block of keys at a
   // time, and adds them up.
   virtual void Profile(const ProfileArgs& args) = 0;

@@ -44,8 +44,10 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
   ASSIGN_OR_RETURN(a.qkv, AllocateRows(backend, rows, config.qkv_columns()));
   ASSIGN_OR_RETURN(a.attention_output,
                    AllocateRows(backend, rows, config.q_columns()));
-  ASSIGN_OR_RETURN(a.gate_up,
-                   AllocateRows(backend, rows, 2 * int64_t{config.mlp_hidden}));
+  ASSIGN_OR_RETURN(
+      a.gate_up, AllocateRows(backend, rows,
+                              std::max<int64_t>(2 * int64_t{config.mlp_hidden},
+                                                config.q_columns())));
   ASSIGN_OR_RETURN(a.mlp, AllocateRows(backend, rows, config.mlp_hidden));
   ASSIGN_OR_RETURN(a.head_input,
                    AllocateRows(backend, logit_rows, config.hidden));
@@ -54,8 +56,6 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
   if (limits.measures_recall) {
     ASSIGN_OR_RETURN(a.lse, AllocateRows(backend, rows, config.heads));
     ASSIGN_OR_RETURN(a.dense_lse, AllocateRows(backend, rows, config.heads));
-    ASSIGN_OR_RETURN(a.dense_output,
-                     AllocateRows(backend, rows, config.q_columns()));
   }
   return made;
 }
@@ -144,7 +144,9 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
     attention.lse = activations_.lse.as<float>();
   }
   backend_.Attention(attention);
-  if (!plan.samples().empty()) MeasureRecall(layer, plan, attention);
+  if (!plan.samples().empty() || plan.Corrects(layer)) {
+    AttendDensely(layer, plan, attention);
+  }
   if (!plan.profiled().empty()) MeasureProfiles(layer, plan, attention);
   clock.Lap(times.attention);
 
@@ -152,19 +154,34 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
           plan);
 }
 
-void Transformer::MeasureRecall(int32_t layer, const AttentionPlan& plan,
+MatrixView Transformer::DenseOutput() const {
+  return View(activations_.gate_up, rows_, config_.q_columns());
+}
+
+void Transformer::AttendDensely(int32_t layer, const AttentionPlan& plan,
                                 const AttentionArgs& attention) {
   AttentionArgs dense = attention;
-  dense.layout = &plan.sampled_layout(layer);
-  dense.output = View(activations_.dense_output, rows_, config_.q_columns());
+  dense.layout = &plan.dense_rows(layer);
+  dense.output = DenseOutput();
   dense.lse = activations_.dense_lse.as<float>();
   backend_.Attention(dense);
+  MeasureRecall(layer, plan, attention.lse, dense.lse);
+  if (!plan.Corrects(layer)) return;
+  backend_.Correct({.corrections = plan.corrections(layer),
+                    .layer = layer,
+                    .kv_heads = config_.kv_heads,
+                    .attended = dense.output,
+                    .output = attention.output});
+}
+
+void Transformer::MeasureRecall(int32_t layer, const AttentionPlan& plan,
+                                const float* lse,
+                                const float* dense_lse) const {
   for (const AttentionPlan::Sample& sample : plan.samples()) {
     const int64_t first = int64_t{sample.row} * config_.heads;
     float* recall = sample.recall + int64_t{layer} * config_.heads;
     for (int32_t head = 0; head < config_.heads; ++head) {
-      recall[head] =
-          std::exp(attention.lse[first + head] - dense.lse[first + head]);
+      recall[head] = std::exp(lse[first + head] - dense_lse[first + head]);
     }
   }
 }
@@ -173,7 +190,7 @@ void Transformer::MeasureProfiles(int32_t layer, const AttentionPlan& plan,
                                   const AttentionArgs& attention) {
   AttentionArgs dense = attention;
   dense.layout = nullptr;  // the profiler's
-  dense.output = View(activations_.dense_output, rows_, config_.q_columns());
+  dense.output = DenseOutput();
   dense.lse = activations_.dense_lse.as<float>();
   profiler_.Measure(layer, plan, attention, dense);
 }
@@ -289,7 +306,7 @@ int64_t Transformer::activations_bytes() const {
   return a.hidden.bytes() + a.normed.bytes() + a.qkv.bytes() +
          a.attention_output.bytes() + a.gate_up.bytes() + a.mlp.bytes() +
          a.head_input.bytes() + a.logits.bytes() + a.lse.bytes() +
-         a.dense_lse.bytes() + a.dense_output.bytes();
+         a.dense_lse.bytes();
 }
 
 }  // namespace sparseserve

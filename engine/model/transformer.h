@@ -66,28 +66,34 @@ class Transformer {
                               // is normed before it is added
     Buffer qkv;               // [max_rows, qkv_columns]
     Buffer attention_output;  // [max_rows, q_columns]
-    Buffer gate_up;           // [max_rows, 2 * mlp_hidden]
+    Buffer gate_up;           // [max_rows, 2 * mlp_hidden]; before, of rows
+                              // attended densely once more, [q_columns]
     Buffer mlp;               // [max_rows, mlp_hidden]
     Buffer head_input;        // [max_logit_rows, hidden]
     Buffer logits;            // [max_logit_rows, vocab_size]
     // Where recall is measured. [max_rows, heads]: log-sum-exp of what rows
-    // visited, and of all keys; [max_rows, q_columns]: thrown away.
+    // visited, and of all keys.
     Buffer lse;
     Buffer dense_lse;
-    Buffer dense_output;
   };
 
   Transformer(Backend& backend, const ModelConfig& config, ModelWeights weights,
               const Limits& limits);
 
   absl::Status BuildRopeTables();
+  // Where a second attention of this step's rows goes.
+  MatrixView DenseOutput() const;
   void AttentionHalf(int32_t layer, AttentionPlan& plan, KvLayerView kv,
                      StageClock& clock, StepTimes& times);
   void RotateAndStore(int32_t layer, const AttentionPlan& plan, KvLayerView kv,
                       MatrixView qkv);
-  // Fills the samples' recall of one layer. `attention` has run, with lse.
-  void MeasureRecall(int32_t layer, const AttentionPlan& plan,
+  // Attends the plan's dense rows; the samples' recall of the layer and the
+  // corrections follow. `attention` has run, with lse if there are samples.
+  void AttendDensely(int32_t layer, const AttentionPlan& plan,
                      const AttentionArgs& attention);
+  // `dense_lse` is [rows, heads].
+  void MeasureRecall(int32_t layer, const AttentionPlan& plan, const float* lse,
+                     const float* dense_lse) const;
   // Likewise for the slices' profiles.
   void MeasureProfiles(int32_t layer, const AttentionPlan& plan,
                        const AttentionArgs& attention);

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <string>
+#include <variant>
 
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
@@ -47,6 +48,7 @@ struct NameOf {
   }
   std::string_view operator()(const MobaPattern&) const { return "moba"; }
   std::string_view operator()(const PrunedPattern&) const { return "pruned"; }
+  std::string_view operator()(const DeltaPattern&) const { return "delta"; }
 };
 
 template <typename Value>
@@ -182,6 +184,17 @@ struct Check {
   absl::Status operator()(const PrunedPattern&) const {
     return absl::OkStatus();
   }
+  absl::Status operator()(const DeltaPattern& pattern) const {
+    const int32_t gamma = pattern.gamma;
+    // Rows that are attended one by one cost more each than those of a tile.
+    if (gamma < 8 || gamma > kPageTokens || (gamma & (gamma - 1)) != 0) {
+      return OutOfRange("delta: gamma", gamma, "8, 16, 32, 64");
+    }
+    const absl::Status base = std::visit(*this, pattern.base);
+    if (base.ok()) return base;
+    return absl::InvalidArgumentError(
+        StrCat("delta.", std::string(base.message())));
+  }
 };
 
 struct Traits {
@@ -244,6 +257,11 @@ struct Traits {
             .is_superset = true};
   }
   PatternTraits operator()(const PrunedPattern&) const { return {}; }
+  PatternTraits operator()(const DeltaPattern& pattern) const {
+    PatternTraits traits = std::visit(*this, pattern.base);
+    traits.chunk_border_tokens = kPageTokens;
+    return traits;
+  }
 };
 
 // Rounded up, without a sum that the largest value would overflow.
@@ -302,6 +320,22 @@ struct Selection {
         .phase = std::nullopt,
         .first_layer = pattern.dense_layers};
   }
+  PatternSelection operator()(const DeltaPattern& pattern) const {
+    return std::visit(*this, pattern.base);
+  }
+};
+
+struct FirstHiding {
+  int64_t operator()(const TriShapePattern& pattern) const {
+    return int64_t{pattern.sink_tokens} + pattern.window_tokens;
+  }
+  int64_t operator()(const SinkWindowPattern& pattern) const {
+    return int64_t{pattern.sink_tokens} + pattern.window_tokens;
+  }
+  template <typename Selecting>
+  int64_t operator()(const Selecting&) const {
+    return 0;
+  }
 };
 
 }  // namespace
@@ -320,6 +354,13 @@ PatternTraits TraitsOf(const PatternSpec& pattern) {
 
 PatternSelection SelectionOf(const PatternSpec& pattern) {
   return std::visit(Selection{}, pattern);
+}
+
+PatternCorrection CorrectionOf(const PatternSpec& pattern) {
+  const auto* delta = std::get_if<DeltaPattern>(&pattern);
+  if (delta == nullptr) return {};
+  return {.every_rows = delta->gamma,
+          .first_position = std::visit(FirstHiding{}, delta->base)};
 }
 
 }  // namespace sparseserve

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "engine/layout/selection_rule.h"
+#include "engine/pattern/delta_pattern.h"
 #include "engine/pattern/selecting_patterns.h"
 #include "engine/pattern/static_patterns.h"
 #include "engine/step.h"
@@ -23,7 +24,7 @@ using PatternSpec =
                  DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
                  VerticalSlashPattern, FlexPrefillPattern,
                  SimilarityGatedPattern, QuestPattern, PageTopPPattern,
-                 MobaPattern, PrunedPattern>;
+                 MobaPattern, PrunedPattern, DeltaPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);
@@ -60,5 +61,14 @@ struct PatternSelection {
   int32_t reuse_steps = 1;
 };
 PatternSelection SelectionOf(const PatternSpec& pattern);
+
+// Which prompt rows are attended densely too, to correct those behind them
+// (DeltaPattern).
+struct PatternCorrection {
+  int32_t every_rows = 0;  // those at its multiples; 0: none
+  // Positions alone show every key to the rows before it.
+  int64_t first_position = 0;
+};
+PatternCorrection CorrectionOf(const PatternSpec& pattern);
 
 }  // namespace sparseserve

@@ -1,6 +1,7 @@
 #include "engine/pattern/static_keys.h"
 
 #include <limits>
+#include <variant>
 
 namespace sparseserve {
 namespace {
@@ -20,6 +21,9 @@ struct KeysOf {
   KeyPredicate operator()(const PageTopPPattern&) const { return {}; }
   KeyPredicate operator()(const MobaPattern&) const { return {}; }
   KeyPredicate operator()(const PrunedPattern&) const { return {NoKeys()}; }
+  KeyPredicate operator()(const DeltaPattern& pattern) const {
+    return std::visit(*this, pattern.base);
+  }
   KeyPredicate operator()(const SlidingWindowPattern& pattern) const {
     return {.window_tokens = pattern.window_tokens};
   }

@@ -5,6 +5,7 @@
 #include <string>
 #include <variant>
 
+#include "absl/types/span.h"
 #include "engine/base/str_cat.h"
 #include "server/rpc/status_details.h"
 
@@ -166,6 +167,33 @@ MobaPattern ToSpec(const v1::MobaPattern& proto) {
   return pattern;
 }
 
+// A base that is not there is CheckBase()'s to refuse.
+DeltaBase ToBase(const v1::DeltaPattern& proto) {
+  switch (proto.base_case()) {
+    case v1::DeltaPattern::kTriShape:
+      return ToSpec(proto.tri_shape());
+    case v1::DeltaPattern::kSinkWindow:
+      return ToSpec(proto.sink_window());
+    case v1::DeltaPattern::kXattention:
+      return ToSpec(proto.xattention());
+    case v1::DeltaPattern::kVerticalSlash:
+      return ToSpec(proto.vertical_slash());
+    case v1::DeltaPattern::kFlexPrefill:
+      return ToSpec(proto.flex_prefill());
+    case v1::DeltaPattern::kSimilarityGated:
+      return ToSpec(proto.similarity_gated());
+    case v1::DeltaPattern::BASE_NOT_SET:
+      return {};
+  }
+  return {};
+}
+
+DeltaPattern ToSpec(const v1::DeltaPattern& proto) {
+  DeltaPattern pattern = {.base = ToBase(proto)};
+  if (proto.has_gamma()) pattern.gamma = proto.gamma();
+  return pattern;
+}
+
 // None if no arm is set.
 std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
   switch (proto.pattern_case()) {
@@ -201,6 +229,8 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return ToSpec(proto.moba());
     case v1::AttentionPattern::kPruned:
       return PrunedPattern();
+    case v1::AttentionPattern::kDelta:
+      return ToSpec(proto.delta());
     case v1::AttentionPattern::PATTERN_NOT_SET:
       return std::nullopt;
   }
@@ -219,12 +249,26 @@ void CheckPart(std::string_view field, const v1::AttentionPattern& proto,
 }
 
 // "dense, sliding_window, ...".
-std::string ArmNames() {
+std::string NamesOf(absl::Span<const PatternSpec> patterns) {
   std::string names;
-  for (const PatternSpec& pattern : EveryPattern()) {
+  for (const PatternSpec& pattern : patterns) {
     names = StrCat(names, names.empty() ? "" : ", ", PatternName(pattern));
   }
   return names;
+}
+
+// Of the pattern that corrects another: whether that is there.
+void CheckBase(std::string_view field, const v1::AttentionPattern& proto,
+               FieldErrors& errors) {
+  if (!proto.has_delta() ||
+      proto.delta().base_case() != v1::DeltaPattern::BASE_NOT_SET) {
+    return;
+  }
+  errors.Add(StrCat(field, ".delta.base"), "",
+             StrCat("one of ",
+                    NamesOf({TriShapePattern(), SinkWindowPattern(),
+                             XAttentionPattern(), VerticalSlashPattern(),
+                             FlexPrefillPattern(), SimilarityGatedPattern()})));
 }
 
 // The part of `text` up to `mark`, which leaves both.
@@ -281,11 +325,12 @@ std::optional<PatternSpec> ConvertPattern(std::string_view field,
                                           FieldErrors& errors) {
   std::optional<PatternSpec> pattern = ToSpec(proto);
   if (!pattern.has_value()) {
-    errors.Add(field, "", StrCat("one of ", ArmNames()));
+    errors.Add(field, "", StrCat("one of ", NamesOf(EveryPattern())));
     return std::nullopt;
   }
   const int found = errors.found();
   CheckPart(field, proto, errors);
+  CheckBase(field, proto, errors);
   const absl::Status status = CheckPattern(*pattern);
   if (!status.ok()) AddParameterError(field, status, errors);
   if (errors.found() != found) return std::nullopt;

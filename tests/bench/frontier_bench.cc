@@ -10,9 +10,11 @@
 // flex_prefill,GAMMA,TAU,MIN_BUDGET_TOKENS[,DENSE_LAYERS],
 // similarity_gated,SIMILARITY,THRESHOLD[,DENSE_LAYERS],
 // quest,BUDGET_TOKENS[,DENSE_LAYERS[,REUSE_STEPS]],
-// page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS[,REUSE_STEPS]] or
-// moba,BLOCK_TOKENS,TOP_K[,DENSE_LAYERS[,REUSE_STEPS]]. Every plan's rows are
-// teacher-forced and compared with the dense run's; columns are in
+// page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS[,REUSE_STEPS]],
+// moba,BLOCK_TOKENS,TOP_K[,DENSE_LAYERS[,REUSE_STEPS]] or delta,GAMMA,PATTERN:
+// "delta,64,xattention,8,0.9"; or triangle_mix,DENSE_LAYERS,SINK,WINDOW,
+// DENSE_BLOCKS: the first layers dense, the others tri_shape. Every plan's rows
+// are teacher-forced and compared with the dense run's; columns are in
 // tests/README.md. A plan whose prompt must come whole runs in one step, which
 // holds the logits of every row. With --decode_from the rows from there on run
 // one by one, as output does, and they alone are counted.
@@ -34,6 +36,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -76,6 +79,7 @@ constexpr int kChoosingTokens = 2048;
 struct Plan {
   std::string name;
   AttentionChoice choice;
+  int first_layer = 0;  // that leaves something out
   // Of the comparison, a value per row or per (row, layer, head).
   std::vector<double> divergences;
   std::vector<float> recalls;
@@ -85,6 +89,20 @@ struct Plan {
   double seconds = 0;  // of the fastest prefill
   double attention_seconds = 0;
 };
+
+// False if the pattern is none that can be corrected.
+bool SetBase(const PatternSpec& pattern, DeltaBase& base) {
+  return std::visit(
+      [&base](const auto& own) {
+        if constexpr (std::is_constructible_v<DeltaBase, decltype(own)>) {
+          base = own;
+          return true;
+        } else {
+          return false;
+        }
+      },
+      pattern);
+}
 
 // The pattern whose text a plan is; false if it is none.
 bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
@@ -145,7 +163,25 @@ bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
            (count < 4 || number(3, own.dense_layers)) &&
            (count < 5 || number(4, own.reuse_steps));
   }
+  if (parts[0] == "delta" && count > 2) {
+    auto& own = pattern.emplace<DeltaPattern>();
+    PatternSpec base;
+    return number(1, own.gamma) &&
+           ParsePattern({parts.begin() + 2, parts.end()}, base) &&
+           SetBase(base, own.base);
+  }
   return false;
+}
+
+// The map of a model's layers that a plan is: dense ones, then a pattern.
+absl::StatusOr<PatternMap> DenseThen(const PatternSpec& pattern,
+                                     int dense_layers, const ModelInfo& info) {
+  std::vector<int32_t> pattern_of(info.layers * info.kv_heads, 0);
+  for (int layer = dense_layers; layer < info.layers; ++layer) {
+    std::fill_n(pattern_of.begin() + layer * info.kv_heads, info.kv_heads, 1);
+  }
+  return PatternMap::Create({info.layers, info.kv_heads},
+                            {DensePattern(), pattern}, pattern_of);
 }
 
 // Whether the token at a position is output.
@@ -242,13 +278,29 @@ absl::StatusOr<Plan> StreamingPlan(Engine& engine, const std::string& text,
   return plan;
 }
 
-absl::StatusOr<Plan> ParsePlan(const std::string& text) {
+absl::StatusOr<Plan> ParsePlan(const std::string& text, const ModelInfo& info) {
   Plan plan;
   plan.name = text;
-  if (!ParsePattern(absl::StrSplit(text, ','), plan.choice.pattern)) {
+  std::vector<std::string> parts = absl::StrSplit(text, ',');
+  const bool is_mix = parts[0] == "triangle_mix" && parts.size() == 5;
+  if (is_mix) {
+    if (!absl::SimpleAtoi(parts[1], &plan.first_layer) ||
+        plan.first_layer < 0) {
+      return absl::InvalidArgumentError(absl::StrCat("unknown plan ", text));
+    }
+    parts = {"tri_shape", parts[2], parts[3], parts[4]};
+  }
+  if (!ParsePattern(parts, plan.choice.pattern)) {
     return absl::InvalidArgumentError(absl::StrCat("unknown plan ", text));
   }
   RETURN_IF_ERROR(CheckPattern(plan.choice.pattern));
+  if (is_mix) {
+    ASSIGN_OR_RETURN(PatternMap map,
+                     DenseThen(plan.choice.pattern, plan.first_layer, info));
+    plan.choice.map = std::make_shared<const PatternMap>(std::move(map));
+  } else {
+    plan.first_layer = SelectionOf(plan.choice.pattern).first_layer;
+  }
   if (absl::GetFlag(FLAGS_decode_from) > 0 &&
       !TraitsOf(plan.choice).is_selection_causal) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -304,10 +356,9 @@ std::vector<int32_t> RecallRows(int first, int count) {
 // only flatter it.
 void AddRecalls(const ModelInfo& info, const std::vector<float>& recalls,
                 Plan& plan) {
-  const int first_layer = SelectionOf(plan.choice.pattern).first_layer;
   for (size_t i = 0; i < recalls.size(); ++i) {
     const int layer = static_cast<int>(i) / info.heads % info.layers;
-    if (layer >= first_layer) plan.recalls.push_back(recalls[i]);
+    if (layer >= plan.first_layer) plan.recalls.push_back(recalls[i]);
   }
 }
 
@@ -545,7 +596,7 @@ absl::StatusOr<std::vector<Plan>> ReadPlans(Engine& engine,
                                                 prose.last(kChoosingTokens)));
       plans.push_back(std::move(plan));
     } else {
-      ASSIGN_OR_RETURN(Plan plan, ParsePlan(text));
+      ASSIGN_OR_RETURN(Plan plan, ParsePlan(text, engine.info()));
       plans.push_back(std::move(plan));
     }
   }

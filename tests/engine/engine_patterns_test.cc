@@ -182,6 +182,24 @@ TEST(EnginePatternsTest, MapOfDifferentHeadsEqualsTheReference) {
   EXPECT_EQ(Feed(*engine, tokens, &choice).logits, found.logits);
 }
 
+// TriangleMix: dense layers, and behind them those of tri-shape.
+TEST(EnginePatternsTest, DenseLayersBeforeThoseOfAPatternAreAMap) {
+  TinyModel model;
+  model.layers = 3;
+  const auto engine = MakeEngine(model);
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 7);
+  const std::vector<PatternSpec> patterns = {DensePattern(),
+                                             TriShapePattern{4, 40, 1}};
+  const std::vector<int> pattern_of = {0, 0, 1, 1, 1, 1};
+  const AttentionChoice choice = {
+      .map = std::make_shared<const PatternMap>(
+          PatternMap::Create({3, 2}, patterns, pattern_of).value())};
+  const Outcome found = Feed(*engine, tokens, &choice, 100);
+  ExpectEqual(found.logits,
+              ReferenceLogits(model, tokens, patterns, pattern_of));
+  EXPECT_EQ(Feed(*engine, tokens, &choice).logits, found.logits);
+}
+
 TEST(EnginePatternsTest, MapOfOnePatternIsThePatternToTheBit) {
   const auto engine = MakeEngine(TinyModel());
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 5);

@@ -58,9 +58,10 @@ ReferenceTransformer::ReferenceTransformer(const GgufFile& file) {
 }
 
 std::vector<std::vector<double>> ReferenceTransformer::Logits(
-    absl::Span<const TokenId> tokens, const Visible& visible) const {
+    absl::Span<const TokenId> tokens, const Visible& visible,
+    const CorrectedBy& corrected) const {
   std::vector<std::vector<double>> logits;
-  for (const Vector& state : Run(tokens, visible, nullptr)) {
+  for (const Vector& state : Run(tokens, {visible, corrected})) {
     logits.push_back(head_.Times(Norm(state, output_norm_)));
   }
   return logits;
@@ -69,20 +70,19 @@ std::vector<std::vector<double>> ReferenceTransformer::Logits(
 std::vector<std::vector<double>> ReferenceTransformer::Recall(
     absl::Span<const TokenId> tokens, const Visible& visible) const {
   std::vector<Vector> recall(tokens.size());
-  Run(tokens, visible, &recall);
+  Run(tokens, {visible, {}, &recall});
   return recall;
 }
 
 std::vector<ReferenceTransformer::Vector> ReferenceTransformer::Run(
-    absl::Span<const TokenId> tokens, const Visible& visible,
-    std::vector<Vector>* recall) const {
+    absl::Span<const TokenId> tokens, const Pass& pass) const {
   std::vector<Vector> states;
   for (const TokenId token : tokens) {
     const auto row = embedding_.values.begin() + token * embedding_.columns;
     states.emplace_back(row, row + embedding_.columns);
   }
   for (size_t layer = 0; layer < layers_.size(); ++layer) {
-    Attend(static_cast<int>(layer), visible, states, recall);
+    Attend(static_cast<int>(layer), pass, states);
     for (Vector& state : states) AddMlp(layers_[layer], state);
   }
   return states;
@@ -122,9 +122,8 @@ void ReferenceTransformer::Rotate(Vector& heads, int position) const {
   }
 }
 
-void ReferenceTransformer::Attend(int layer_index, const Visible& visible,
-                                  std::vector<Vector>& states,
-                                  std::vector<Vector>* recall) const {
+void ReferenceTransformer::Attend(int layer_index, const Pass& pass,
+                                  std::vector<Vector>& states) const {
   const Layer& layer = layers_[layer_index];
   const int count = static_cast<int>(states.size());
   std::vector<Vector> q(count), k(count), v(count);
@@ -136,33 +135,50 @@ void ReferenceTransformer::Attend(int layer_index, const Visible& visible,
     Rotate(q[t], t);
     Rotate(k[t], t);
   }
+  // Output of a row's head over keys at or before it, and the sum of their
+  // weights.
+  const auto attend_head = [&](int t, int head, const auto& sees, Vector& sum) {
+    const int at = head * head_dim_;
+    const int kv_at = head / (heads_ / kv_heads_) * head_dim_;
+    double denominator = 0;
+    sum.assign(head_dim_, 0);
+    for (int s = 0; s <= t; ++s) {
+      if (!sees(t, s)) continue;
+      double score = 0;
+      for (int d = 0; d < head_dim_; ++d) {
+        score += q[t][at + d] * k[s][kv_at + d];
+      }
+      const double weight = std::exp(score / std::sqrt(head_dim_));
+      denominator += weight;
+      for (int d = 0; d < head_dim_; ++d) sum[d] += weight * v[s][kv_at + d];
+    }
+    // Who sees nothing attends to nothing.
+    for (double& value : sum) value /= denominator == 0 ? 1 : denominator;
+    return denominator;
+  };
+  const auto sees_all = [](int, int) { return true; };
   for (int t = 0; t < count; ++t) {
     Vector attended(heads_ * head_dim_);
     for (int head = 0; head < heads_; ++head) {
-      const int at = head * head_dim_;
       const int kv_head = head / (heads_ / kv_heads_);
-      const int kv_at = kv_head * head_dim_;
-      double denominator = 0;
-      double all = 0;  // likewise, of the keys that are not seen too
-      Vector sum(head_dim_);
-      for (int s = 0; s <= t; ++s) {
-        const bool sees = !visible || visible(layer_index, kv_head, t, s);
-        if (!sees && recall == nullptr) continue;
-        double score = 0;
-        for (int d = 0; d < head_dim_; ++d) {
-          score += q[t][at + d] * k[s][kv_at + d];
-        }
-        const double weight = std::exp(score / std::sqrt(head_dim_));
-        all += weight;
-        if (!sees) continue;
-        denominator += weight;
-        for (int d = 0; d < head_dim_; ++d) sum[d] += weight * v[s][kv_at + d];
+      const auto sees = [&](int row, int column) {
+        return !pass.visible || pass.visible(layer_index, kv_head, row, column);
+      };
+      Vector output, dense, listed;
+      const double weight = attend_head(t, head, sees, output);
+      const int corrector =
+          pass.corrected ? pass.corrected(layer_index, kv_head, t) : -1;
+      if (corrector >= 0) {
+        attend_head(corrector, head, sees_all, dense);
+        attend_head(corrector, head, sees, listed);
+        for (int d = 0; d < head_dim_; ++d) output[d] += dense[d] - listed[d];
       }
-      for (int d = 0; d < head_dim_; ++d) {
-        // Who sees nothing attends to nothing.
-        attended[at + d] = denominator == 0 ? 0 : sum[d] / denominator;
+      std::copy(output.begin(), output.end(),
+                attended.begin() + head * head_dim_);
+      if (pass.recall != nullptr) {
+        const double all = attend_head(t, head, sees_all, dense);
+        (*pass.recall)[t].push_back(weight / all);
       }
-      if (recall != nullptr) (*recall)[t].push_back(denominator / all);
     }
     const Vector output = layer.attention_output.Times(attended);
     for (size_t i = 0; i < output.size(); ++i) states[t][i] += output[i];

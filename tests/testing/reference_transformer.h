@@ -21,12 +21,18 @@ class ReferenceTransformer {
   using Visible =
       std::function<bool(int layer, int kv_head, int row, int column)>;
 
+  // The row from whose attention, over all keys at or before it less over those
+  // that it sees, this KV head's attention at position `row` is corrected: the
+  // difference is added (Willette et al., arXiv 2505.11254). -1: it is not.
+  using CorrectedBy = std::function<int(int layer, int kv_head, int row)>;
+
   // REQUIRES: a complete llama file, such as TinyModel's.
   explicit ReferenceTransformer(const GgufFile& file);
 
   // Logits of every position, [tokens][vocab].
-  std::vector<std::vector<double>> Logits(absl::Span<const TokenId> tokens,
-                                          const Visible& visible = {}) const;
+  std::vector<std::vector<double>> Logits(
+      absl::Span<const TokenId> tokens, const Visible& visible = {},
+      const CorrectedBy& corrected = {}) const;
 
   // Of every position, [tokens][layers * heads]: the share of the softmax over
   // all keys at or before it that falls on the visible ones.
@@ -49,13 +55,18 @@ class ReferenceTransformer {
 
   Vector Norm(const Vector& input, const Vector& gain) const;
   void Rotate(Vector& heads, int position) const;
-  // States behind the last layer; adds to `recall`, where it is not null.
+  // What a forward pass does otherwise than dense attention, if anything.
+  struct Pass {
+    const Visible& visible;
+    const CorrectedBy& corrected;
+    std::vector<Vector>* recall = nullptr;  // what is added to
+  };
+  // States behind the last layer.
   std::vector<Vector> Run(absl::Span<const TokenId> tokens,
-                          const Visible& visible,
-                          std::vector<Vector>* recall) const;
+                          const Pass& pass) const;
   // Adds the attention half of a layer to every position's state.
-  void Attend(int layer_index, const Visible& visible,
-              std::vector<Vector>& states, std::vector<Vector>* recall) const;
+  void Attend(int layer_index, const Pass& pass,
+              std::vector<Vector>& states) const;
   void AddMlp(const Layer& layer, Vector& state) const;
 
   int heads_, kv_heads_, head_dim_;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <variant>
 
 namespace sparseserve::testing {
 namespace {
@@ -23,6 +24,10 @@ struct Rule {
   bool operator()(const PageTopPPattern&) const { return true; }
   bool operator()(const MobaPattern&) const { return true; }
   bool operator()(const PrunedPattern&) const { return false; }
+  // Rows are corrected; what they see stays.
+  bool operator()(const DeltaPattern& p) const {
+    return std::visit(*this, p.base);
+  }
   bool operator()(const SlidingWindowPattern& p) const {
     return j > i - p.window_tokens;
   }

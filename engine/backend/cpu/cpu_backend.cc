@@ -172,6 +172,14 @@ class CpuBackend : public Backend {
 
   void Attention(const AttentionArgs& args) override { attention_.Run(args); }
 
+  void Correct(const CorrectArgs& args) override {
+    const int64_t count = static_cast<int64_t>(args.corrections.size());
+    ForRows(count, [&](int64_t i) {
+      const RowCorrection& correction = args.corrections[i];
+      if (correction.IsUsedIn(args.layer)) CorrectRows(args, correction);
+    });
+  }
+
   void Profile(const ProfileArgs& args) override { profiling_.Run(args); }
 
   void SwiGlu(ConstMatrixView gate_up, MatrixView output) override {
@@ -195,6 +203,19 @@ class CpuBackend : public Backend {
   }
 
  private:
+  void CorrectRows(const CorrectArgs& args, const RowCorrection& correction) {
+    const int64_t columns = args.output.columns / args.kv_heads;
+    const int64_t first_column = correction.kv_head * columns;
+    const float* attended = args.attended.row(correction.row) + first_column;
+    const float* listed = args.output.row(correction.row) + first_column;
+    // Its own row last: until then it has what its list gave.
+    for (int32_t r = correction.rows - 1; r >= 0; --r) {
+      elementwise_.add_difference(
+          attended, listed, columns,
+          args.output.row(correction.row + r) + first_column);
+    }
+  }
+
   absl::Status PackIntegers(absl::Span<const StoredMatrix> stacked,
                             CpuWeight& weight) {
     const int64_t bytes = integer_->PackedBytes(stacked);

@@ -134,6 +134,15 @@ void Add(const float* addend, int64_t count, float* values) {
   });
 }
 
+void AddDifference(const float* minuend, const float* subtrahend, int64_t count,
+                   float* values) {
+  ForEachVector(count, [&](auto d, int64_t i) HWY_ATTR {
+    const auto difference =
+        hn::Sub(hn::LoadU(d, minuend + i), hn::LoadU(d, subtrahend + i));
+    hn::StoreU(hn::Add(hn::LoadU(d, values + i), difference), d, values + i);
+  });
+}
+
 void Scale(float factor, int64_t count, float* values) {
   ForEachVector(count, [&](auto d, int64_t i) HWY_ATTR {
     hn::StoreU(hn::Mul(hn::LoadU(d, values + i), hn::Set(d, factor)), d,
@@ -168,8 +177,9 @@ void ToBfloat16(const float* input, int64_t count, uint16_t* output) {
 
 const ElementwiseKernels& TargetElementwiseKernels() {
   static constexpr ElementwiseKernels kKernels = {
-      &RmsNorm,      &AddRmsNorm, &Swiglu, &Geglu,     &RotatePairs,
-      &RotateHalves, &Add,        &Scale,  &CapSoftly, &ToBfloat16};
+      &RmsNorm,     &AddRmsNorm,   &Swiglu,    &Geglu,
+      &RotatePairs, &RotateHalves, &Add,       &AddDifference,
+      &Scale,       &CapSoftly,    &ToBfloat16};
   return kKernels;
 }
 

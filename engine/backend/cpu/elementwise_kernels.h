@@ -31,6 +31,9 @@ struct ElementwiseKernels {
                         const float* sines, int64_t pairs, float* output);
   // values[i] += addend[i]
   void (*add)(const float* addend, int64_t count, float* values);
+  // values[i] += minuend[i] - subtrahend[i]; `values` may be either.
+  void (*add_difference)(const float* minuend, const float* subtrahend,
+                         int64_t count, float* values);
   // values[i] *= factor
   void (*scale)(float factor, int64_t count, float* values);
   // values[i] = cap * tanh(values[i] / cap)

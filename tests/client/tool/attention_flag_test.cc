@@ -82,6 +82,34 @@ TEST(ParseAttentionTest, ValuesOfEnumsAreGivenByTheirOwnPart) {
   }
 }
 
+TEST(ParseAttentionTest, ParametersOfAPatternWithinAnotherArrive) {
+  const v1::DeltaPattern pattern =
+      Parsed("delta:gamma=32,xattention.stride=16,xattention.threshold=0.5")
+          .pattern()
+          .delta();
+  EXPECT_EQ(pattern.gamma(), 32);
+  EXPECT_EQ(pattern.xattention().stride(), 16);
+  EXPECT_EQ(pattern.xattention().threshold(), 0.5f);
+  const v1::DeltaPattern alone = Parsed("delta:sink_window").pattern().delta();
+  EXPECT_TRUE(alone.has_sink_window());
+  EXPECT_FALSE(alone.has_gamma());
+}
+
+TEST(ParseAttentionTest, OfPatternsWithinAnotherOneIsGiven) {
+  EXPECT_EQ(ErrorOf("delta:xattention,sink_window"),
+            "flag --attention=delta:xattention,sink_window: sink_window beside "
+            "xattention");
+  EXPECT_THAT(ErrorOf("delta:xattention.strid=8"),
+              HasSubstr("no parameter \"strid\"; it has stride, threshold"));
+  EXPECT_THAT(ErrorOf("delta:dense"), HasSubstr("no parameter \"dense\""));
+  EXPECT_THAT(ErrorOf("delta:xattention=8"),
+              HasSubstr("\"xattention=8\" is not "
+                        "xattention[.PARAMETER=VALUE]"));
+  EXPECT_THAT(ErrorOf("delta:gamma.stride=8"),
+              HasSubstr("\"gamma.stride=8\" is not gamma=N"));
+  EXPECT_THAT(ErrorOf("delta:xattention."), HasSubstr("no parameter \"\""));
+}
+
 TEST(ParseAttentionTest, AnyOtherNameIsAPlans) {
   EXPECT_EQ(Parsed("fast").plan(), "fast");
   EXPECT_EQ(Parsed("pattern").plan(), "pattern");
@@ -115,9 +143,11 @@ TEST(ParseAttentionTest, EveryParameterOfEveryPatternCanBeGiven) {
   for (int i = 0; i < arms.field_count(); ++i) {
     const auto& type = *arms.field(i)->message_type();
     for (int p = 0; p < type.field_count(); ++p) {
-      const std::string text = arms.field(i)->name() + ":" +
-                               type.field(p)->name() +
-                               (type.field(p)->enum_type() ? "=both" : "=1");
+      const auto& parameter = *type.field(p);
+      const std::string text = arms.field(i)->name() + ":" + parameter.name() +
+                               (parameter.message_type() ? ""
+                                : parameter.enum_type()  ? "=both"
+                                                         : "=1");
       EXPECT_TRUE(ParseAttention(text).ok()) << text;
     }
   }

@@ -405,7 +405,7 @@ TEST(AttentionPlanTest, SampledRowsVisitWhatDenseOnesWould) {
   EXPECT_EQ(plan.samples()[0].recall, recall.data());
   EXPECT_EQ(plan.samples()[1].row, 3 + 40);
   EXPECT_EQ(plan.samples()[1].recall, recall.data() + 2 * 4);
-  const BlockLayout& dense = plan.sampled_layout(0);
+  const BlockLayout& dense = plan.dense_rows(0);
   EXPECT_EQ(dense.Validate(), absl::OkStatus());
   ASSERT_EQ(dense.tiles.size(), 2);
   EXPECT_EQ(dense.tiles[1].slice, 1);
@@ -415,7 +415,131 @@ TEST(AttentionPlanTest, SampledRowsVisitWhatDenseOnesWould) {
   EXPECT_THAT(dense.full_blocks, ElementsAre(0, 0, 1));
   EXPECT_THAT(dense.partial_blocks, ElementsAre(1, 2));
   // The checkpoint's window is part of what dense means.
-  EXPECT_EQ(plan.sampled_layout(1).PredicateOf(1)->window_tokens, 30);
+  EXPECT_EQ(plan.dense_rows(1).PredicateOf(1)->window_tokens, 30);
+}
+
+// first row, rows, KV head and first layer of each correction
+std::vector<std::vector<int>> Corrections(const AttentionPlan& plan,
+                                          int layer) {
+  std::vector<std::vector<int>> found;
+  for (const RowCorrection& c : plan.corrections(layer)) {
+    found.push_back({c.row, c.rows, c.kv_head, c.first_layer});
+  }
+  return found;
+}
+
+// Positions of the rows that are attended densely.
+std::vector<int> DensePositions(const AttentionPlan& plan, int layer) {
+  std::vector<int> found;
+  for (const QueryTile& tile : plan.dense_rows(layer).tiles) {
+    EXPECT_EQ(tile.rows, 1);
+    found.push_back(tile.first_position);
+  }
+  return found;
+}
+
+TEST(AttentionPlanTest, RowsOnTheGridCorrectThoseUpToTheNext) {
+  const Part part(Phase::kPrefill, 0, 200, 0);
+  AttentionPlan plan({.layers = 3, .kv_heads = 2});
+  const PlannedSlice planned = {&part.slice,
+                                DeltaPattern{SinkWindowPattern{4, 64}, 32}};
+  plan.Build({&planned, 1});
+  // Row 68 is the first that sees less than all: no row of block 0 does.
+  EXPECT_THAT(
+      Corrections(plan, 1),
+      ElementsAre(ElementsAre(64, 32, 0, 0), ElementsAre(64, 32, 1, 0),
+                  ElementsAre(96, 32, 0, 0), ElementsAre(96, 32, 1, 0),
+                  ElementsAre(128, 32, 0, 0), ElementsAre(128, 32, 1, 0),
+                  ElementsAre(160, 32, 0, 0), ElementsAre(160, 32, 1, 0),
+                  ElementsAre(192, 8, 0, 0), ElementsAre(192, 8, 1, 0)));
+  EXPECT_TRUE(plan.Corrects(0));
+  EXPECT_THAT(DensePositions(plan, 1), ElementsAre(64, 96, 128, 160, 192));
+  const BlockLayout& dense = plan.dense_rows(1);
+  EXPECT_EQ(dense.Validate(), absl::OkStatus());
+  EXPECT_EQ(dense.ListBlocks(dense.list_of[2 * 2]), 3);
+  // Lists of 1, 2, 3 and 3 blocks, and of each later tile a block for its rows'
+  // visits: 24, 36 and 24 of the 64 that a block's rows would make.
+  EXPECT_EQ(plan.blocks(0).computed, (1 + 2 + 3 + 3) * 3 * 2 + 3);
+  EXPECT_EQ(plan.blocks(0).allowed, (1 + 2 + 3 + 4) * 3 * 2);
+}
+
+TEST(AttentionPlanTest, AChunkThatBeginsInABlockCorrectsByItsFirstRow) {
+  const Part part(Phase::kPrefill, 330, 60, 0);
+  AttentionPlan plan({.layers = 1, .kv_heads = 1});
+  const PlannedSlice planned = {&part.slice,
+                                DeltaPattern{SinkWindowPattern{4, 64}, 32}};
+  plan.Build({&planned, 1});
+  EXPECT_THAT(DensePositions(plan, 0), ElementsAre(330, 352, 384));
+  EXPECT_THAT(Corrections(plan, 0),
+              ElementsAre(ElementsAre(0, 22, 0, 0), ElementsAre(22, 32, 0, 0),
+                          ElementsAre(54, 6, 0, 0)));
+}
+
+TEST(AttentionPlanTest, NothingIsCorrectedWhereThePatternLeavesNothingOut) {
+  Part prompt(Phase::kPrefill, 0, 256, 0);
+  const Part decode(Phase::kDecode, 300, 1, 20);
+  prompt.slice.wants_token = true;
+  const auto corrected = [&](const DeltaBase& base, int layer) {
+    AttentionPlan plan({.layers = 3, .kv_heads = 1});
+    const PlannedSlice planned[] = {{&prompt.slice, DeltaPattern{base}},
+                                    {&decode.slice, DeltaPattern{base}}};
+    plan.Build(planned);
+    EXPECT_EQ(plan.Corrects(layer),
+              !plan.corrections(layer).empty() &&
+                  layer >= SelectionOf(planned[0].pattern).first_layer);
+    return DensePositions(plan, layer);
+  };
+  EXPECT_THAT(corrected(SinkWindowPattern{4, 100}, 0),
+              ElementsAre(64, 128, 192));
+  // The prompt's end, and all that a window shows.
+  EXPECT_THAT(corrected(TriShapePattern{4, 64, 1}, 0), ElementsAre(64, 128));
+  EXPECT_THAT(corrected(SinkWindowPattern{100, 156}, 0), ElementsAre());
+  EXPECT_THAT(corrected(SinkWindowPattern{100, 155}, 0), ElementsAre(192));
+  // Rules choose from the third block on.
+  const XAttentionPattern chosen = {.dense_layers = 1};
+  EXPECT_THAT(corrected(chosen, 1), ElementsAre(128));
+  EXPECT_THAT(corrected(chosen, 2), ElementsAre(128));
+  corrected(chosen, 0);
+}
+
+TEST(AttentionPlanTest, HeadsOfAMapAreCorrectedApart) {
+  const Part part(Phase::kPrefill, 128, 64, 0);
+  AttentionPlan plan(
+      {.layers = 3, .kv_heads = 3, .layer_windows = {0, 0, 100}});
+  const PatternMap map =
+      Map(3, 3,
+          {DeltaPattern{SinkWindowPattern{1, 10}, 64}, SinkWindowPattern{1, 10},
+           DeltaPattern{XAttentionPattern{.dense_layers = 1}, 32}},
+          {0, 1, 2, 0, 1, 2, 0, 1, 2});
+  const PlannedSlice planned = {.slice = &part.slice, .map = &map};
+  plan.Build({&planned, 1});
+  const auto both =
+      ElementsAre(ElementsAre(0, 64, 0, 0), ElementsAre(0, 32, 2, 1),
+                  ElementsAre(32, 32, 2, 1));
+  EXPECT_THAT(Corrections(plan, 0), both);
+  EXPECT_THAT(Corrections(plan, 1), both);
+  EXPECT_THAT(DensePositions(plan, 1), ElementsAre(128, 160));
+  // Scores do not choose where the checkpoint has a window, which is then what
+  // dense means.
+  EXPECT_THAT(Corrections(plan, 2), ElementsAre(ElementsAre(0, 64, 0, 0)));
+  EXPECT_EQ(plan.dense_rows(2).PredicateOf(0)->window_tokens, 100);
+}
+
+TEST(AttentionPlanTest, ARowIsAttendedDenselyOnce) {
+  Part part(Phase::kPrefill, 128, 64, 0);
+  const std::vector<int32_t> rows = {0, 5, 32};
+  std::vector<float> recall(3 * 2 * 2);
+  part.slice.recall_rows = rows;
+  part.slice.recall = absl::MakeSpan(recall);
+  AttentionPlan plan({.layers = 2, .heads = 2, .kv_heads = 1});
+  const PlannedSlice planned = {&part.slice,
+                                DeltaPattern{SinkWindowPattern{1, 10}, 32}};
+  plan.Build({&planned, 1});
+  EXPECT_THAT(DensePositions(plan, 0), ElementsAre(128, 160, 133));
+  EXPECT_EQ(plan.samples().size(), 3);
+  EXPECT_EQ(plan.corrections(0).size(), 2);
+  // Only those who correct count.
+  EXPECT_EQ(plan.blocks(0).computed, 3 * 2 + 1);
 }
 
 TEST(AttentionPlanTest, BuildingAgainForgetsTheStepBefore) {

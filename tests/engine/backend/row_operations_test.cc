@@ -70,6 +70,45 @@ TEST_P(RowOperationsTest, AddRmsNormAddsWhatRmsNormWrites) {
   }
 }
 
+TEST_P(RowOperationsTest, CorrectAddsDifferencesToTheRowsOfEachHead) {
+  constexpr int64_t kRows = 21;
+  for (const int32_t columns : {8, 24, 37}) {  // of a KV head
+    const int64_t width = int64_t{3} * columns;
+    const std::vector<float> before = RandomFloats(kRows * width, 1, 1.0f);
+    const std::vector<float> attended = RandomFloats(kRows * width, 2, 1.0f);
+    // Two heads side by side with borders of their own, one row, and one that
+    // the layer is too early for.
+    const std::vector<RowCorrection> corrections = {
+        {.row = 0, .rows = 8, .kv_head = 0, .first_layer = 3},
+        {.row = 2, .rows = 7, .kv_head = 2, .first_layer = 0},
+        {.row = 8, .rows = 1, .kv_head = 0, .first_layer = 2},
+        {.row = 10, .rows = 11, .kv_head = 2, .first_layer = 4}};
+    std::vector<float> output = before;
+    backend().Correct(
+        {.corrections = corrections,
+         .layer = 3,
+         .kv_heads = 3,
+         .attended = ConstMatrixView(attended.data(), kRows, width),
+         .output = {output.data(), kRows, width}});
+    const auto corrector = [](int64_t row, int64_t head) -> int64_t {
+      if (head == 0 && row <= 8) return row < 8 ? 0 : 8;
+      return head == 2 && row >= 2 && row < 9 ? 2 : -1;
+    };
+    for (int64_t row = 0; row < kRows; ++row) {
+      for (int64_t c = 0; c < width; ++c) {
+        const int64_t from = corrector(row, c / columns);
+        const double wanted = from < 0
+                                  ? before[row * width + c]
+                                  : before[row * width + c] +
+                                        (double{attended[from * width + c]} -
+                                         before[from * width + c]);
+        ASSERT_NEAR(output[row * width + c], wanted, 1e-6)
+            << "row " << row << ", column " << c;
+      }
+    }
+  }
+}
+
 TEST_P(RowOperationsTest, GeGluEqualsDoublePrecision) {
   for (const int64_t columns : {1, 15, 96}) {
     constexpr int64_t kRows = 9;

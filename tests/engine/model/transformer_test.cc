@@ -74,6 +74,7 @@ class SparseListsBackend : public Backend {
   }
   void Select(const SelectArgs& args) override { real_->Select(args); }
   void Profile(const ProfileArgs& args) override { real_->Profile(args); }
+  void Correct(const CorrectArgs& args) override { real_->Correct(args); }
   void Attention(const AttentionArgs& args) override {
     LayoutBuilder builder(args.kv.kv_heads);
     for (const QueryTile& tile : args.layout->tiles) {

@@ -30,6 +30,7 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(PageTopPPattern()), "page_top_p");
   EXPECT_EQ(PatternName(MobaPattern()), "moba");
   EXPECT_EQ(PatternName(PrunedPattern()), "pruned");
+  EXPECT_EQ(PatternName(DeltaPattern()), "delta");
 }
 
 TEST(PatternSpecTest, EveryKindIsListedOnce) {
@@ -87,7 +88,9 @@ TEST(PatternSpecTest, DefaultsAndLimitsPass) {
         PatternSpec(PageTopPPattern{1, 1e-30f, 0, 1, 0}),
         PatternSpec(PageTopPPattern{most, 1.0f, most, most, most}),
         PatternSpec(MobaPattern{64, 1, 0}),
-        PatternSpec(MobaPattern{most - 63, most, most})}) {
+        PatternSpec(MobaPattern{most - 63, most, most}),
+        PatternSpec(DeltaPattern{XAttentionPattern(), 8}),
+        PatternSpec(DeltaPattern{SinkWindowPattern{most, most}, 64})}) {
     EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
 }
@@ -200,6 +203,16 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
       {MobaPattern{.top_k = 0}, "moba: top_k is 0; allowed: 1 or more"},
       {MobaPattern{.dense_layers = -1},
        "moba: dense_layers is -1; allowed: 0 or more"},
+      {DeltaPattern{.gamma = 0}, "delta: gamma is 0; allowed: 8, 16, 32, 64"},
+      {DeltaPattern{.gamma = 4}, "delta: gamma is 4"},
+      {DeltaPattern{.gamma = 48}, "delta: gamma is 48"},
+      {DeltaPattern{.gamma = 128}, "delta: gamma is 128"},
+      {DeltaPattern{.gamma = std::numeric_limits<int32_t>::min()},
+       "delta: gamma is -2147483648"},
+      {DeltaPattern{SinkWindowPattern{4, 0}},
+       "delta.sink_window: window_tokens is 0; allowed: 1 or more"},
+      {DeltaPattern{XAttentionPattern{.threshold = nan}},
+       "delta.xattention: threshold is nan"},
   };
   for (const auto& bad : kCases) {
     const absl::Status status = CheckPattern(bad.pattern);
@@ -296,6 +309,44 @@ TEST(PatternSpecTest, PromptsOfPatternsThatChooseByTheirEndCannotBeCut) {
     EXPECT_FALSE(traits.is_time_predictable);
     EXPECT_TRUE(traits.rules_prefill);
     EXPECT_FALSE(traits.rules_decode);
+  }
+}
+
+TEST(PatternSpecTest, DeltaIsItsBaseButForBordersAndCorrection) {
+  const XAttentionPattern chosen = {16, 0.8f, 3, false};
+  const PatternSpec pattern = DeltaPattern{chosen, 32};
+  const PatternSelection selection = SelectionOf(pattern);
+  ASSERT_TRUE(selection.rule.has_value());
+  EXPECT_EQ(std::get<AntidiagonalRule>(*selection.rule).stride, 16);
+  EXPECT_EQ(selection.first_layer, 3);
+  EXPECT_FALSE(selection.is_last_block_dense);
+  EXPECT_EQ(CorrectionOf(pattern).every_rows, 32);
+  EXPECT_EQ(CorrectionOf(pattern).first_position, 0);
+  EXPECT_EQ(CorrectionOf(chosen).every_rows, 0);
+  EXPECT_FALSE(TraitsOf(pattern).is_time_predictable);
+  EXPECT_FALSE(TraitsOf(pattern).rules_decode);
+
+  const int32_t most = std::numeric_limits<int32_t>::max();
+  EXPECT_EQ(CorrectionOf(DeltaPattern{SinkWindowPattern{4, 70}}).first_position,
+            74);
+  EXPECT_EQ(
+      CorrectionOf(DeltaPattern{TriShapePattern{most, most}}).first_position,
+      2 * int64_t{most});
+  for (const DeltaBase& base :
+       {DeltaBase(TriShapePattern()), DeltaBase(SinkWindowPattern()),
+        DeltaBase(XAttentionPattern()), DeltaBase(SimilarityGatedPattern())}) {
+    const PatternTraits traits = TraitsOf(DeltaPattern{base});
+    EXPECT_TRUE(traits.is_selection_causal);
+    EXPECT_EQ(traits.chunk_border_tokens, 64);
+    EXPECT_FALSE(traits.is_trained_in);
+    EXPECT_TRUE(traits.rules_prefill);
+  }
+  EXPECT_TRUE(TraitsOf(DeltaPattern{SinkWindowPattern()}).rules_decode);
+  EXPECT_FALSE(TraitsOf(DeltaPattern{TriShapePattern()}).rules_decode);
+  for (const DeltaBase& base :
+       {DeltaBase(VerticalSlashPattern()), DeltaBase(FlexPrefillPattern())}) {
+    EXPECT_FALSE(TraitsOf(DeltaPattern{base}).is_selection_causal);
+    EXPECT_TRUE(TraitsOf(DeltaPattern{base}).is_superset);
   }
 }
 

@@ -163,6 +163,14 @@ TEST(StaticKeysTest, BlocksThatNoRowSeesAreNotListed) {
   }
 }
 
+TEST(StaticKeysTest, DeltaShowsWhatItsBaseShows) {
+  const TriShapePattern base = {4, 100, 2};
+  for (const int block : {3, 9}) {
+    const TilePlace place = {.query_block = block, .last_prompt_block = 10};
+    EXPECT_EQ(StaticKeys(DeltaPattern{base}, place), StaticKeys(base, place));
+  }
+}
+
 TEST(StaticKeysTest, TriShapeIsNotDenseWhereTheEndIsUnknown) {
   const PatternSpec pattern = TriShapePattern{4, 100, 2};
   EXPECT_FALSE(StaticKeys(pattern, {.query_block = 9}).IsCausality());

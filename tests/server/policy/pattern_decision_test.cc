@@ -84,6 +84,17 @@ TEST(DecideTest, OutputAfterATriShapedPromptIsDense) {
   EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 15);
 }
 
+TEST(DecideTest, ACorrectedPatternRulesWhatItsBaseRules) {
+  const PatternSpec chosen = DeltaPattern{XAttentionPattern{.dense_layers = 1}};
+  const PatternDecision decision = Decide("", chosen, Model());
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, chosen), 12);
+  EXPECT_EQ(Heads(decision, Phase::kPrefill, DensePattern()), 3);
+  EXPECT_EQ(Heads(decision, Phase::kDecode, DensePattern()), 15);
+  EXPECT_EQ(decision.traits.chunk_border_tokens, 64);
+  const PatternSpec near = DeltaPattern{SinkWindowPattern()};
+  EXPECT_EQ(Heads(Decide("", near, Model()), Phase::kDecode, near), 15);
+}
+
 TEST(DecideTest, APatternOfOutputAloneIsReportedByItsOutput) {
   const PatternSpec pattern = QuestPattern{.dense_layers = 1};
   const PatternDecision decision = Decide("", pattern, Model());
@@ -172,7 +183,8 @@ TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
        {PatternSpec(XAttentionPattern()), PatternSpec(VerticalSlashPattern()),
         PatternSpec(FlexPrefillPattern()),
         PatternSpec(SimilarityGatedPattern()), PatternSpec(QuestPattern()),
-        PatternSpec(PageTopPPattern()), PatternSpec(MobaPattern())}) {
+        PatternSpec(PageTopPPattern()), PatternSpec(MobaPattern()),
+        PatternSpec(DeltaPattern{XAttentionPattern()})}) {
     EXPECT_EQ(WhyUnsupported(pattern, Model()), "");
     EXPECT_EQ(WhyUnsupported(pattern, Gemma()), "");
     EXPECT_THAT(WhyUnsupported(pattern, Mistral()),
@@ -203,14 +215,15 @@ std::vector<std::string_view> SupportedNames(const ModelInfo& model) {
 
 TEST(SupportedPatternsTest, FollowTheCheckpoint) {
   for (const ModelInfo& model : {Model(), Gemma()}) {
-    EXPECT_THAT(SupportedNames(model),
-                ElementsAre("dense", "sink_window", "tri_shape", "xattention",
-                            "vertical_slash", "flex_prefill",
-                            "similarity_gated", "quest", "page_top_p", "moba"));
+    EXPECT_THAT(
+        SupportedNames(model),
+        ElementsAre("dense", "sink_window", "tri_shape", "xattention",
+                    "vertical_slash", "flex_prefill", "similarity_gated",
+                    "quest", "page_top_p", "moba", "delta"));
   }
-  EXPECT_THAT(
-      SupportedNames(Mistral()),
-      ElementsAre("dense", "sliding_window", "sink_window", "tri_shape"));
+  EXPECT_THAT(SupportedNames(Mistral()),
+              ElementsAre("dense", "sliding_window", "sink_window", "tri_shape",
+                          "delta"));
   EXPECT_EQ(SupportedPatterns(Mistral())[1],
             PatternSpec(SlidingWindowPattern{128}));
 }

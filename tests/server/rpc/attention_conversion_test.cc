@@ -1,7 +1,9 @@
 #include "server/rpc/attention_conversion.h"
 
+#include <iterator>
 #include <set>
 #include <string>
+#include <variant>
 
 #include "gmock/gmock.h"
 #include "google/protobuf/descriptor.h"
@@ -55,6 +57,8 @@ TEST(ConvertPatternTest, AbsentParametersTakeTheirDefaults) {
             PatternSpec(DilatedWindowPattern{2, 512}));
   EXPECT_EQ(Converted("chunked_local { }"),
             PatternSpec(ChunkedLocalPattern{8192}));
+  EXPECT_EQ(Converted("delta { tri_shape { } }"),
+            PatternSpec(DeltaPattern{TriShapePattern{8, 512, 2}, 64}));
 }
 
 TEST(ConvertPatternTest, EveryParameterArrives) {
@@ -99,6 +103,28 @@ TEST(ConvertPatternTest, EveryParameterArrives) {
             PatternSpec(ChunkedLocalPattern{9}));
 }
 
+TEST(ConvertPatternTest, EveryBaseArrivesWithItsParameters) {
+  const struct {
+    const char* text;
+    DeltaBase base;
+  } kBases[] = {
+      {"tri_shape { window_tokens: 9 }", TriShapePattern{8, 9, 2}},
+      {"sink_window { window_tokens: 9 }", SinkWindowPattern{4, 9}},
+      {"xattention { stride: 4 }", XAttentionPattern{.stride = 4}},
+      {"vertical_slash { columns: 9 }", VerticalSlashPattern{.columns = 9}},
+      {"flex_prefill { tau: 0.5 }", FlexPrefillPattern{.tau = 0.5f}},
+      {"similarity_gated { similarity: 0.5 }",
+       SimilarityGatedPattern{.similarity = 0.5f}}};
+  EXPECT_EQ(std::size(kBases), std::variant_size_v<DeltaBase>);
+  EXPECT_EQ(
+      v1::DeltaPattern::descriptor()->FindOneofByName("base")->field_count(),
+      std::variant_size_v<DeltaBase>);
+  for (const auto& base : kBases) {
+    EXPECT_EQ(Converted(std::string("delta { gamma: 32 ") + base.text + " }"),
+              PatternSpec(DeltaPattern{base.base, 32}));
+  }
+}
+
 TEST(ConvertPatternTest, BoundsAreInclusive) {
   for (const char* text :
        {"sliding_window { window_tokens: 1 }",
@@ -120,7 +146,8 @@ constexpr BadPattern kBadPatterns[] = {
     {"", "p",
      "must be one of dense, sliding_window, sink_window, tri_shape, strided, "
      "fixed, dilated_window, chunked_local, xattention, vertical_slash, "
-     "flex_prefill, similarity_gated, quest, page_top_p, moba, pruned"},
+     "flex_prefill, similarity_gated, quest, page_top_p, moba, pruned, "
+     "delta"},
     {"sink_window { window_tokens: 0 }", "p.sink_window.window_tokens",
      "is 0, must be 1 or more"},
     {"tri_shape { dense_blocks: -1 }", "p.tri_shape.dense_blocks",
@@ -172,6 +199,13 @@ constexpr BadPattern kBadPatterns[] = {
     {"quest { reuse_steps: 3 }", "p.quest.reuse_steps",
      "is 3, must be 1, 2, 4, 8, 16, 32, 64"},
     {"moba { top_k: 0 }", "p.moba.top_k", "is 0, must be 1 or more"},
+    {"delta { }", "p.delta.base",
+     "must be one of tri_shape, sink_window, xattention, vertical_slash, "
+     "flex_prefill, similarity_gated"},
+    {"delta { gamma: 12 tri_shape { } }", "p.delta.gamma",
+     "is 12, must be 8, 16, 32, 64"},
+    {"delta { xattention { stride: 3 } }", "p.delta.xattention.stride",
+     "is 3, must be 2, 4, 8, 16, 32, 64"},
 };
 
 class BadPatternTest : public ::testing::TestWithParam<BadPattern> {};

@@ -194,7 +194,7 @@ TEST(ModelTest, DescribesTheModelAndItsLimits) {
   EXPECT_THAT(patterns,
               ElementsAre("dense", "sink_window", "tri_shape", "xattention",
                           "vertical_slash", "flex_prefill", "similarity_gated",
-                          "quest", "page_top_p", "moba"));
+                          "quest", "page_top_p", "moba", "delta"));
   EXPECT_EQ(model.limits().max_prompt_tokens(), 99);
   EXPECT_EQ(model.limits().default_max_output_tokens(), 16);
   EXPECT_EQ(model.limits().max_stop_strings(), 16);
