@@ -11,6 +11,8 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/layout/masked_layout_builder.h"
+#include "engine/pattern/passes_size.h"
+#include "engine/step.h"
 
 namespace sparseserve {
 namespace {
@@ -48,6 +50,31 @@ class BigBirdRows {
           "big_bird: drawn block ", drawn, "; allowed: 0 to ", blocks_ - 1));
     }
     return absl::OkStatus();
+  }
+
+  // As if all heads drew otherwise.
+  PassesSize Size() const {
+    const auto count = static_cast<int64_t>(tokens_.is_real.size());
+    const int64_t all = BlocksOfAligned(count);
+    const int64_t block = pattern_.block_tokens;
+    const bool is_aligned = block % kPageTokens == 0;
+    const int64_t of_block =
+        is_aligned ? block / kPageTokens : MostBlocksOf(block);
+    const int64_t rows_of_tile =
+        is_aligned ? 1 : std::min(blocks_, (kPageTokens - 1) / block + 2);
+    const auto of_tile = [&](int64_t seen_of_row) {
+      return std::min(all, rows_of_tile * seen_of_row * of_block);
+    };
+    const int64_t random = pattern_.random_blocks;
+    const int64_t heads = tokens_.heads;
+    PassesSize size = {.slots = heads * count,
+                       // Tiles of the first and of the last row list all.
+                       .blocks = heads * (all * of_tile(5 + random) +
+                                          std::min(all, 2 * of_block) * all),
+                       .bias_tiles = heads * all * of_tile(random)};
+    // A bias is then one number for a whole tile.
+    if (is_aligned) size.bias_tiles = std::min(size.bias_tiles, random + 1);
+    return size;
   }
 
   // The tile's list of every head.
@@ -126,6 +153,7 @@ absl::StatusOr<AttentionPasses> BigBirdPasses(const BigBirdPattern& pattern,
       pattern, static_cast<int64_t>(tokens.is_real.size()), tokens.heads));
   const BigBirdRows rows(pattern, tokens);
   RETURN_IF_ERROR(rows.Check());
+  RETURN_IF_ERROR(CheckPassesSize("big_bird", rows.Size()));
   AttentionPass pass;
   pass.heads.resize(tokens.heads);
   std::iota(pass.heads.begin(), pass.heads.end(), 0);
