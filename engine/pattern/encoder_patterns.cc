@@ -22,6 +22,10 @@ struct NameOf {
   std::string_view operator()(const ReformerLshPattern&) const {
     return "reformer_lsh";
   }
+  std::string_view operator()(const AxialPattern&) const { return "axial"; }
+  std::string_view operator()(const TokenGraphPattern&) const {
+    return "token_graph";
+  }
 };
 
 absl::Status Within(std::string_view parameter, int32_t value, int32_t least,
@@ -58,6 +62,16 @@ struct Check {
                            0, kMaxNeighbours));
     return Within("reformer_lsh: chunks_after", pattern.chunks_after, 0,
                   kMaxNeighbours);
+  }
+  absl::Status operator()(const AxialPattern& pattern) const {
+    return Within("axial: axis", pattern.axis, 0, kMaxEncoderAxes - 1);
+  }
+  absl::Status operator()(const TokenGraphPattern& pattern) const {
+    for (const int32_t degree : pattern.degrees) {
+      RETURN_IF_ERROR(
+          Within("token_graph: degree", degree, 0, kMaxEncoderTokens));
+    }
+    return absl::OkStatus();
   }
 };
 

@@ -58,10 +58,29 @@ struct ReformerLshPattern {
                          const ReformerLshPattern&) = default;
 };
 
-using EncoderPattern = std::variant<LongformerPattern, BigBirdPattern,
-                                    SwinPattern, ReformerLshPattern>;
+// Lines of a grid along one of its axes (axial attention, Ho et al., arXiv
+// 1912.12180): a place sees those that differ from it on the axis alone.
+struct AxialPattern {
+  int32_t axis = 0;        // of the grid
+  bool is_causal = false;  // only places at or before it on the axis
+  friend bool operator==(const AxialPattern&, const AxialPattern&) = default;
+};
 
-// "longformer", "big_bird", "swin", "reformer_lsh".
+// A graph over tokens that comes with the sequence, and the neighbours of each
+// token (Brahma et al., "Breaking BERT", arXiv 2210.03841). A token sees itself
+// and whom its arcs and its degree join it with.
+struct TokenGraphPattern {
+  // [heads]: neighbours so far to either side, 0 or more; empty: 0 in all.
+  std::vector<int32_t> degrees;
+  friend bool operator==(const TokenGraphPattern&,
+                         const TokenGraphPattern&) = default;
+};
+
+using EncoderPattern =
+    std::variant<LongformerPattern, BigBirdPattern, SwinPattern,
+                 ReformerLshPattern, AxialPattern, TokenGraphPattern>;
+
+// "longformer", "big_bird", "swin", "reformer_lsh", "axial", "token_graph".
 std::string_view EncoderPatternName(const EncoderPattern& pattern);
 
 // INVALID_ARGUMENT "PATTERN: PARAMETER is VALUE; allowed: RANGE" for the first
@@ -72,6 +91,8 @@ absl::Status CheckEncoderPattern(const EncoderPattern& pattern);
 // few enough that no number of slots overflows.
 inline constexpr int32_t kMaxEncoderTokens = 1 << 20;
 inline constexpr int32_t kMaxEncoderHeads = 1024;
+// Of a grid.
+inline constexpr int32_t kMaxEncoderAxes = 8;
 
 // The same for a pattern and what it is applied to.
 absl::Status CheckSequence(const EncoderPattern& pattern, int64_t tokens,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
+#include <utility>
 
 namespace sparseserve {
 namespace {
@@ -20,6 +22,24 @@ std::vector<float> Interleaved(const std::vector<testing::Rows>& heads) {
 }
 
 }  // namespace
+
+HeadRows DrawHeads(int heads, int tokens, int head_dim, double query_scale,
+                   uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  HeadRows drawn;
+  for (auto* rows : {&drawn.q, &drawn.k, &drawn.v}) {
+    for (int h = 0; h < heads; ++h) {
+      testing::Rows matrix{tokens, head_dim, {}};
+      for (int i = 0; i < tokens * head_dim; ++i) {
+        matrix.values.push_back(normal(random) *
+                                (rows == &drawn.q ? query_scale : 1));
+      }
+      rows->push_back(std::move(matrix));
+    }
+  }
+  return drawn;
+}
 
 AttendedPasses Attend(Backend& backend, const AttentionPasses& passes,
                       const std::vector<HeadRows>& projections, double scale,

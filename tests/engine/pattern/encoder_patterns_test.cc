@@ -25,6 +25,8 @@ TEST(EncoderPatternsTest, HaveNames) {
   EXPECT_EQ(EncoderPatternName(BigBirdPattern()), "big_bird");
   EXPECT_EQ(EncoderPatternName(SwinPattern()), "swin");
   EXPECT_EQ(EncoderPatternName(ReformerLshPattern()), "reformer_lsh");
+  EXPECT_EQ(EncoderPatternName(AxialPattern()), "axial");
+  EXPECT_EQ(EncoderPatternName(TokenGraphPattern()), "token_graph");
 }
 
 TEST(EncoderPatternsTest, AcceptTheirDefaults) {
@@ -32,6 +34,8 @@ TEST(EncoderPatternsTest, AcceptTheirDefaults) {
   EXPECT_EQ(ErrorOf(BigBirdPattern()), "");
   EXPECT_EQ(ErrorOf(SwinPattern()), "");
   EXPECT_EQ(ErrorOf(ReformerLshPattern()), "");
+  EXPECT_EQ(ErrorOf(AxialPattern()), "");
+  EXPECT_EQ(ErrorOf(TokenGraphPattern()), "");
 }
 
 TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
@@ -53,6 +57,10 @@ TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
             "reformer_lsh: chunks_before is -1; allowed: 0 to 64");
   EXPECT_EQ(ErrorOf(ReformerLshPattern{.chunks_after = 65}),
             "reformer_lsh: chunks_after is 65; allowed: 0 to 64");
+  EXPECT_EQ(ErrorOf(AxialPattern{.axis = 8}),
+            "axial: axis is 8; allowed: 0 to 7");
+  EXPECT_EQ(ErrorOf(TokenGraphPattern{.degrees = {3, -1}}),
+            "token_graph: degree is -1; allowed: 0 to 1048576");
 }
 
 TEST(EncoderPatternsTest, RefuseSequencesThatBigBirdDoesNotFit) {

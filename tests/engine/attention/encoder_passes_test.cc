@@ -1,0 +1,118 @@
+// Passes of systems that no module at hand computes, on every path, against
+// their rules in double precision.
+
+#include <cmath>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "engine/pattern/axial_passes.h"
+#include "engine/pattern/token_graph_passes.h"
+#include "gtest/gtest.h"
+#include "tests/engine/attention/rule_comparison.h"
+#include "tests/testing/encoder_rules.h"
+
+namespace sparseserve {
+namespace {
+
+using testing::AttendedRow;
+using testing::AttendRow;
+using testing::VisibleKeys;
+
+constexpr int kHeads = 2;
+
+double ScaleOf(int head_dim) { return 1 / std::sqrt(head_dim); }
+
+// What a row of a head sees attends; rows of padding see nothing.
+AttendedRow AttendReal(const HeadRows& from, int32_t head, int64_t row,
+                       const std::vector<bool>& real,
+                       const VisibleKeys& visible) {
+  return AttendRow(from.q[head][row], from.k[head], from.v[head],
+                   ScaleOf(static_cast<int>(from.q[head].columns)),
+                   real[row] ? visible : VisibleKeys());
+}
+
+struct Length {
+  int tokens = 0;
+  int left = 0;  // of padding
+  int right = 0;
+  double query_scale = 1;  // peaked where it is large
+};
+
+// One token, odd numbers, padding on either side, peaked weights.
+std::vector<Length> Lengths() {
+  return {{1},           {5, 4},          {63},           {65, 0, 9},
+          {64, 0, 0, 8}, {131, 17, 0, 8}, {150, 0, 70, 8}};
+}
+
+std::string NameOf(const Length& length) {
+  return absl::StrCat(length.tokens, " tokens, ", length.left, " and ",
+                      length.right, " of padding, queries * ",
+                      length.query_scale);
+}
+
+TEST(EncoderPassesTest, AxialAttentionIsThatOfItsRule) {
+  RuleComparison comparison("axial");
+  const std::vector<std::vector<int32_t>> shapes = {
+      {1}, {9, 7}, {3, 67}, {67, 2}, {4, 5, 7}};
+  for (const std::vector<int32_t>& shape : shapes) {
+    int places = 1;
+    for (const int32_t extent : shape) places *= extent;
+    for (size_t axis = 0; axis < shape.size(); ++axis) {
+      for (const bool is_causal : {false, true}) {
+        const int left = axis == 1 ? places / 5 : 0;
+        const int right = axis == 0 ? places / 7 : 0;
+        testing::AxialRule rule;
+        rule.shape.assign(shape.begin(), shape.end());
+        rule.axis = static_cast<int>(axis);
+        rule.causal = is_causal;
+        rule.real = RealTokens(places, left, right);
+        const HeadRows rows = DrawHeads(kHeads, places, 12, is_causal ? 8 : 1,
+                                        static_cast<uint32_t>(places));
+        comparison.Compare(
+            absl::StrCat(places, " places, axis ", axis),
+            AxialPasses({rule.axis, is_causal}, {kHeads, shape, rule.real})
+                .value(),
+            {rows}, ScaleOf(12), [&](int32_t head, int64_t row) {
+              return AttendReal(rows, head, row, rule.real, rule.Keys(row));
+            });
+      }
+    }
+  }
+}
+
+TEST(EncoderPassesTest, TokenGraphsAreThatOfTheirRule) {
+  RuleComparison comparison("token_graph");
+  for (const Length& length : Lengths()) {
+    std::mt19937 random(length.tokens);
+    testing::TokenGraphRule rules[kHeads];
+    TokenGraphPattern pattern;
+    TokenGraph graph = {
+        .heads = kHeads,
+        .is_real = RealTokens(length.tokens, length.left, length.right)};
+    for (int head = 0; head < kHeads; ++head) {
+      pattern.degrees.push_back(head == 0 ? 1 : 9);
+      rules[head].tokens = length.tokens;
+      rules[head].degree = pattern.degrees[head];
+      rules[head].real = graph.is_real;
+      graph.arcs.emplace_back();
+      for (int token = 1; token < length.tokens; ++token) {
+        const auto other = static_cast<int32_t>(
+            random() % (head == 0 ? token : length.tokens));
+        graph.arcs[head].push_back({token, other});
+        rules[head].arcs.emplace_back(token, other);
+      }
+    }
+    const HeadRows rows =
+        DrawHeads(kHeads, length.tokens, 20, length.query_scale, 3);
+    comparison.Compare(NameOf(length), TokenGraphPasses(pattern, graph).value(),
+                       {rows}, ScaleOf(20), [&](int32_t head, int64_t row) {
+                         return AttendReal(rows, head, row, graph.is_real,
+                                           rules[head].Keys(row));
+                       });
+  }
+}
+
+}  // namespace
+}  // namespace sparseserve
