@@ -26,6 +26,7 @@ struct NameOf {
   std::string_view operator()(const TokenGraphPattern&) const {
     return "token_graph";
   }
+  std::string_view operator()(const RoutingPattern&) const { return "routing"; }
 };
 
 absl::Status Within(std::string_view parameter, int32_t value, int32_t least,
@@ -72,6 +73,9 @@ struct Check {
           Within("token_graph: degree", degree, 0, kMaxEncoderTokens));
     }
     return absl::OkStatus();
+  }
+  absl::Status operator()(const RoutingPattern& pattern) const {
+    return Within("routing: capacity", pattern.capacity, 1, kMaxEncoderTokens);
   }
 };
 

@@ -76,11 +76,23 @@ struct TokenGraphPattern {
                          const TokenGraphPattern&) = default;
 };
 
+// Clusters by content (Routing Transformer, Roy et al., arXiv 2003.05997): each
+// takes the queries and the keys that lie nearest to its centroid, which see
+// one another.
+struct RoutingPattern {
+  int32_t capacity = 256;  // of a cluster, in queries and in keys; at least 1
+  bool is_causal = true;   // only keys at or before the query
+  friend bool operator==(const RoutingPattern&,
+                         const RoutingPattern&) = default;
+};
+
 using EncoderPattern =
     std::variant<LongformerPattern, BigBirdPattern, SwinPattern,
-                 ReformerLshPattern, AxialPattern, TokenGraphPattern>;
+                 ReformerLshPattern, AxialPattern, TokenGraphPattern,
+                 RoutingPattern>;
 
-// "longformer", "big_bird", "swin", "reformer_lsh", "axial", "token_graph".
+// "longformer", "big_bird", "swin", "reformer_lsh", "axial", "token_graph",
+// "routing".
 std::string_view EncoderPatternName(const EncoderPattern& pattern);
 
 // INVALID_ARGUMENT "PATTERN: PARAMETER is VALUE; allowed: RANGE" for the first

@@ -6,9 +6,7 @@
 #include <utility>
 
 namespace sparseserve {
-namespace {
 
-// [heads][tokens, head_dim] to [tokens, heads * head_dim].
 std::vector<float> Interleaved(const std::vector<testing::Rows>& heads) {
   const int64_t width = heads[0].columns;
   std::vector<float> values(heads.size() * heads[0].values.size());
@@ -20,8 +18,6 @@ std::vector<float> Interleaved(const std::vector<testing::Rows>& heads) {
   }
   return values;
 }
-
-}  // namespace
 
 HeadRows DrawHeads(int heads, int tokens, int head_dim, double query_scale,
                    uint32_t seed) {

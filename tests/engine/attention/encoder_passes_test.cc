@@ -8,9 +8,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/pattern/axial_passes.h"
+#include "engine/pattern/routing_passes.h"
 #include "engine/pattern/token_graph_passes.h"
 #include "gtest/gtest.h"
 #include "tests/engine/attention/rule_comparison.h"
+#include "tests/testing/content_rules.h"
 #include "tests/testing/encoder_rules.h"
 
 namespace sparseserve {
@@ -31,6 +33,35 @@ AttendedRow AttendReal(const HeadRows& from, int32_t head, int64_t row,
   return AttendRow(from.q[head][row], from.k[head], from.v[head],
                    ScaleOf(static_cast<int>(from.q[head].columns)),
                    real[row] ? visible : VisibleKeys());
+}
+
+// The products of centroids and vectors of length 1, [clusters][tokens].
+std::vector<std::vector<double>> NearnessTo(const std::vector<float>& centroids,
+                                            int head, int clusters,
+                                            const testing::Rows& rows) {
+  std::vector<std::vector<double>> scores(clusters);
+  for (int cluster = 0; cluster < clusters; ++cluster) {
+    const float* centroid =
+        centroids.data() + (head * clusters + cluster) * rows.columns;
+    for (int64_t row = 0; row < rows.count; ++row) {
+      double dot = 0, squares = 0;
+      for (int64_t c = 0; c < rows.columns; ++c) {
+        dot += centroid[c] * rows[row][c];
+        squares += rows[row][c] * rows[row][c];
+      }
+      scores[cluster].push_back(dot / std::sqrt(squares));
+    }
+  }
+  return scores;
+}
+
+// [heads][rows, columns] one after another.
+std::vector<float> Flat(const std::vector<testing::Rows>& heads) {
+  std::vector<float> flat;
+  for (const testing::Rows& rows : heads) {
+    flat.insert(flat.end(), rows.values.begin(), rows.values.end());
+  }
+  return flat;
 }
 
 struct Length {
@@ -111,6 +142,68 @@ TEST(EncoderPassesTest, TokenGraphsAreThatOfTheirRule) {
                          return AttendReal(rows, head, row, graph.is_real,
                                            rules[head].Keys(row));
                        });
+  }
+}
+
+// The mean of what clusters make of a row, those that show it nothing too.
+AttendedRow AttendRouting(const testing::RoutingRule& rule,
+                          const HeadRows& from, int32_t head, int64_t row) {
+  AttendedRow mean = AttendReal(from, head, row, rule.real, {});
+  const std::vector<int64_t> clusters =
+      rule.real[row] ? rule.ClustersOf(row) : std::vector<int64_t>();
+  for (const int64_t cluster : clusters) {
+    const AttendedRow attended =
+        AttendReal(from, head, row, rule.real, rule.Keys(cluster, row));
+    for (size_t c = 0; c < mean.output.size(); ++c) {
+      mean.output[c] +=
+          attended.output[c] / static_cast<double>(clusters.size());
+    }
+  }
+  return mean;
+}
+
+TEST(EncoderPassesTest, RoutingIsThatOfItsRule) {
+  RuleComparison comparison("routing", /*keeps_lse=*/false);
+  for (const Length& length : Lengths()) {
+    for (const bool is_causal : {true, false}) {
+      // A few clusters leave tokens out, many take all.
+      for (const int clusters : {3, 12}) {
+        const RoutingPattern pattern = {.capacity = 1 + length.tokens / 4,
+                                        .is_causal = is_causal};
+        const int head_dim = 8;
+        const HeadRows rows = DrawHeads(kHeads, length.tokens, head_dim,
+                                        length.query_scale, clusters);
+        const std::vector<float> centroids =
+            Flat(DrawHeads(kHeads, clusters, head_dim, 1, 77).k);
+        const std::vector<float> queries = Interleaved(rows.q);
+        const std::vector<float> keys = Interleaved(rows.k);
+        RoutingVectors vectors = {
+            .heads = kHeads,
+            .head_dim = head_dim,
+            .is_real = RealTokens(length.tokens, length.left, length.right),
+            .queries = {queries.data(), length.tokens, kHeads * head_dim},
+            .keys = {keys.data(), length.tokens, kHeads * head_dim},
+            .centroids = centroids};
+        testing::RoutingRule rules[kHeads];
+        for (int head = 0; head < kHeads; ++head) {
+          rules[head] = {
+              .capacity = pattern.capacity,
+              .causal = is_causal,
+              .query_scores =
+                  NearnessTo(centroids, head, clusters, rows.q[head]),
+              .key_scores = NearnessTo(centroids, head, clusters, rows.k[head]),
+              .real = vectors.is_real};
+        }
+        const RoutingClusters chosen =
+            ChooseRoutingClusters(pattern, vectors).value();
+        comparison.Compare(
+            absl::StrCat(NameOf(length), ", ", clusters, " clusters"),
+            RoutingPasses(pattern, chosen).value(), {rows}, ScaleOf(head_dim),
+            [&](int32_t head, int64_t row) {
+              return AttendRouting(rules[head], rows, head, row);
+            });
+      }
+    }
   }
 }
 

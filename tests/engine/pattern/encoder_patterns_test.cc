@@ -27,6 +27,7 @@ TEST(EncoderPatternsTest, HaveNames) {
   EXPECT_EQ(EncoderPatternName(ReformerLshPattern()), "reformer_lsh");
   EXPECT_EQ(EncoderPatternName(AxialPattern()), "axial");
   EXPECT_EQ(EncoderPatternName(TokenGraphPattern()), "token_graph");
+  EXPECT_EQ(EncoderPatternName(RoutingPattern()), "routing");
 }
 
 TEST(EncoderPatternsTest, AcceptTheirDefaults) {
@@ -36,6 +37,7 @@ TEST(EncoderPatternsTest, AcceptTheirDefaults) {
   EXPECT_EQ(ErrorOf(ReformerLshPattern()), "");
   EXPECT_EQ(ErrorOf(AxialPattern()), "");
   EXPECT_EQ(ErrorOf(TokenGraphPattern()), "");
+  EXPECT_EQ(ErrorOf(RoutingPattern()), "");
 }
 
 TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
@@ -61,6 +63,8 @@ TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
             "axial: axis is 8; allowed: 0 to 7");
   EXPECT_EQ(ErrorOf(TokenGraphPattern{.degrees = {3, -1}}),
             "token_graph: degree is -1; allowed: 0 to 1048576");
+  EXPECT_EQ(ErrorOf(RoutingPattern{.capacity = 0}),
+            "routing: capacity is 0; allowed: 1 to 1048576");
 }
 
 TEST(EncoderPatternsTest, RefuseSequencesThatBigBirdDoesNotFit) {
