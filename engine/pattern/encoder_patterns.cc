@@ -27,6 +27,7 @@ struct NameOf {
     return "token_graph";
   }
   std::string_view operator()(const RoutingPattern&) const { return "routing"; }
+  std::string_view operator()(const EtcPattern&) const { return "etc"; }
 };
 
 absl::Status Within(std::string_view parameter, int32_t value, int32_t least,
@@ -49,7 +50,9 @@ struct Check {
   absl::Status operator()(const BigBirdPattern& pattern) const {
     RETURN_IF_ERROR(Within("big_bird: block_tokens", pattern.block_tokens, 1,
                            kMaxEncoderTokens));
-    return Within("big_bird: random_blocks", pattern.random_blocks, 0,
+    RETURN_IF_ERROR(Within("big_bird: random_blocks", pattern.random_blocks, 0,
+                           kMaxEncoderTokens));
+    return Within("big_bird: extra_tokens", pattern.extra_tokens, 0,
                   kMaxEncoderTokens);
   }
   absl::Status operator()(const SwinPattern& pattern) const {
@@ -76,6 +79,12 @@ struct Check {
   }
   absl::Status operator()(const RoutingPattern& pattern) const {
     return Within("routing: capacity", pattern.capacity, 1, kMaxEncoderTokens);
+  }
+  absl::Status operator()(const EtcPattern& pattern) const {
+    RETURN_IF_ERROR(
+        Within("etc: radius", pattern.radius, 0, kMaxEncoderTokens));
+    return Within("etc: max_distance", pattern.max_distance, 0,
+                  (kMaxEtcLabels - 1) / 2);
   }
 };
 

@@ -28,12 +28,15 @@ struct LongformerPattern {
                          const LongformerPattern&) = default;
 };
 
-// BigBird (Zaheer et al., arXiv 2007.14062) as built into transformers ("ITC"):
-// tokens are cut into blocks; the first and the last see all and are seen by
-// all, every other sees itself, its two neighbours, and blocks that were drawn.
+// BigBird (Zaheer et al., arXiv 2007.14062): tokens are cut into blocks; the
+// first and the last see all and are seen by all, every other sees itself, its
+// two neighbours, and blocks that were drawn. That is "ITC", as built into
+// transformers; "ETC" has extra tokens before those of the blocks, which see
+// all and are seen by all too.
 struct BigBirdPattern {
   int32_t block_tokens = 64;  // at least 1
   int32_t random_blocks = 3;  // of a row of blocks, 0 or more
+  int32_t extra_tokens = 0;   // 0 or more
   friend bool operator==(const BigBirdPattern&,
                          const BigBirdPattern&) = default;
 };
@@ -86,13 +89,25 @@ struct RoutingPattern {
                          const RoutingPattern&) = default;
 };
 
+// A long and a global sequence (ETC, Ainslie et al., arXiv 2004.08483): long
+// tokens see those of their segment nearby, global tokens each other, and what
+// is structure says which of the others. Pairs have labels that add to their
+// scores.
+struct EtcPattern {
+  int32_t radius = 84;  // of long tokens among themselves, 0 or more
+  // Pairs of one sequence that lie further apart have the label of this
+  // distance; 0 or more.
+  int32_t max_distance = 12;
+  friend bool operator==(const EtcPattern&, const EtcPattern&) = default;
+};
+
 using EncoderPattern =
     std::variant<LongformerPattern, BigBirdPattern, SwinPattern,
                  ReformerLshPattern, AxialPattern, TokenGraphPattern,
-                 RoutingPattern>;
+                 RoutingPattern, EtcPattern>;
 
 // "longformer", "big_bird", "swin", "reformer_lsh", "axial", "token_graph",
-// "routing".
+// "routing", "etc".
 std::string_view EncoderPatternName(const EncoderPattern& pattern);
 
 // INVALID_ARGUMENT "PATTERN: PARAMETER is VALUE; allowed: RANGE" for the first
@@ -105,6 +120,8 @@ inline constexpr int32_t kMaxEncoderTokens = 1 << 20;
 inline constexpr int32_t kMaxEncoderHeads = 1024;
 // Of a grid.
 inline constexpr int32_t kMaxEncoderAxes = 8;
+// In a table of ETC.
+inline constexpr int32_t kMaxEtcLabels = 1 << 12;
 
 // The same for a pattern and what it is applied to.
 absl::Status CheckSequence(const EncoderPattern& pattern, int64_t tokens,

@@ -8,12 +8,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/pattern/axial_passes.h"
+#include "engine/pattern/big_bird_passes.h"
+#include "engine/pattern/etc_passes.h"
 #include "engine/pattern/routing_passes.h"
 #include "engine/pattern/token_graph_passes.h"
 #include "gtest/gtest.h"
 #include "tests/engine/attention/rule_comparison.h"
 #include "tests/testing/content_rules.h"
 #include "tests/testing/encoder_rules.h"
+#include "tests/testing/etc_rule.h"
 
 namespace sparseserve {
 namespace {
@@ -203,6 +206,176 @@ TEST(EncoderPassesTest, RoutingIsThatOfItsRule) {
               return AttendRouting(rules[head], rows, head, row);
             });
       }
+    }
+  }
+}
+
+TEST(EncoderPassesTest, BigBirdWithExtraTokensIsThatOfItsRule) {
+  RuleComparison comparison("big_bird_etc");
+  std::mt19937 random(9);
+  struct Case {
+    int block, blocks, random, extra, left, right;
+    double query_scale;
+  };
+  for (const Case& given : {Case{1, 3, 0, 1, 0, 0, 1},
+                            {5, 13, 2, 3, 7, 0, 8},
+                            {16, 8, 1, 65, 0, 20, 1},
+                            {64, 4, 2, 10, 0, 5, 8},
+                            {7, 20, 3, 64, 30, 0, 8}}) {
+    const int count = given.block * given.blocks;
+    const BigBirdPattern pattern = {.block_tokens = given.block,
+                                    .random_blocks = given.random,
+                                    .extra_tokens = given.extra};
+    BigBirdTokens tokens = {
+        .heads = kHeads, .is_real = RealTokens(count, given.left, given.right)};
+    std::vector<bool> real(given.extra, true);
+    real.insert(real.end(), tokens.is_real.begin(), tokens.is_real.end());
+    testing::BigBirdEtcRule rules[kHeads];
+    for (auto& rule : rules) {
+      rule.extra = given.extra;
+      rule.rest = {.block = given.block, .real = tokens.is_real};
+      for (int row = 1; row < given.blocks - 1; ++row) {
+        rule.rest.random_blocks.emplace_back();
+        for (int i = 0; i < given.random; ++i) {
+          tokens.drawn.push_back(static_cast<int32_t>(random() % given.blocks));
+          rule.rest.random_blocks.back().push_back(tokens.drawn.back());
+        }
+      }
+    }
+    const HeadRows rows =
+        DrawHeads(kHeads, given.extra + count, 16, given.query_scale, 8);
+    comparison.Compare(absl::StrCat(given.extra, " + ", count, " tokens"),
+                       BigBirdPasses(pattern, tokens).value(), {rows},
+                       ScaleOf(16), [&](int32_t head, int64_t row) {
+                         return AttendReal(rows, head, row, real,
+                                           rules[head].Keys(row));
+                       });
+  }
+}
+
+// A global and a long sequence with labels, and what ETC makes of them.
+class EtcCase {
+ public:
+  EtcCase(const Length& length, int global, uint32_t seed)
+      : random_(seed), global_(global) {
+    const int count = length.tokens;
+    rule_.radius = pattern_.radius;
+    rule_.max_distance = pattern_.max_distance;
+    rule_.global_tokens = global;
+    real_ = RealTokens(count, length.left, length.right);
+    for (int token = 0; token < count; ++token) {
+      rule_.segments.push_back(real_[token] ? token / 50 : -1);
+    }
+    rule_.long_to_global = DrawLabels(count, global);
+    rule_.global_to_long = DrawLabels(global, count);
+    for (auto& labels : rule_.global_to_long) {
+      for (int token = 0; token < count; ++token) {
+        if (!real_[token]) labels[token] = -1;
+      }
+    }
+    for (int piece = 0; piece < 4; ++piece) {
+      rows_.push_back(DrawHeads(kHeads, global + count, kHeadDim,
+                                length.query_scale, random_()));
+    }
+    // Rows have one query for both of their pieces.
+    rows_[1].q = rows_[0].q;
+    rows_[3].q = rows_[2].q;
+    for (HeadRows& labels : labels_) {
+      labels = DrawHeads(kHeads, kLabels, kHeadDim, 1, random_());
+    }
+  }
+
+  AttentionPasses Passes() const {
+    EtcTokens tokens = {.heads = kHeads, .global_tokens = global_};
+    tokens.segments.assign(rule_.segments.begin(), rule_.segments.end());
+    for (const auto& row : rule_.long_to_global) {
+      tokens.long_to_global.insert(tokens.long_to_global.end(), row.begin(),
+                                   row.end());
+    }
+    for (const auto& row : rule_.global_to_long) {
+      tokens.global_to_long.insert(tokens.global_to_long.end(), row.begin(),
+                                   row.end());
+    }
+    const auto count = static_cast<int64_t>(rule_.segments.size());
+    tokens.long_labels = Scores(0, global_, count);
+    if (global_ > 0) tokens.global_labels = Scores(1, 0, global_);
+    return EtcPasses(pattern_, tokens).value();
+  }
+
+  AttendedRow Attend(int32_t head, int64_t row) const {
+    const bool is_long = row >= global_;
+    const int64_t own = is_long ? row - global_ : row;
+    if (is_long && !real_[own])
+      return {std::vector<double>(kHeadDim), -INFINITY};
+    const int first = is_long ? 0 : 2;
+    auto to_own = is_long ? rule_.LongToLong(own) : rule_.GlobalToGlobal(own);
+    auto to_other = is_long ? rule_.LongToGlobal(own) : rule_.GlobalToLong(own);
+    // Long tokens stand behind the global ones.
+    for (auto& seen : is_long ? to_own : to_other) seen.key += global_;
+    const HeadRows& labels = labels_[is_long ? 0 : 1];
+    testing::EtcLabels table = {labels.k[head], {}};
+    for (int label = 0; label < kLabels; ++label) {
+      table.biases.push_back(labels.v[head][label][0]);
+    }
+    return testing::AttendEtcRow(
+        rows_[first].q[head][row],
+        {{rows_[first].k[head], rows_[first].v[head], to_own},
+         {rows_[first + 1].k[head], rows_[first + 1].v[head], to_other}},
+        table);
+  }
+
+  const std::vector<HeadRows>& rows() const { return rows_; }
+  static constexpr int kHeadDim = 16;
+
+ private:
+  static constexpr int kLabels = 13;
+
+  std::vector<std::vector<int64_t>> DrawLabels(int rows, int keys) {
+    std::vector<std::vector<int64_t>> labels(rows);
+    for (auto& row : labels) {
+      for (int key = 0; key < keys; ++key) {
+        row.push_back(static_cast<int64_t>(random_() % (kLabels + 1)) - 1);
+      }
+    }
+    return labels;
+  }
+
+  // Of rows [first, first + count).
+  EtcLabelScores Scores(int table, int64_t first, int64_t count) const {
+    const std::vector<float> queries = Interleaved(rows_[table * 2].q);
+    const std::vector<float> keys = Interleaved(labels_[table].k);
+    const std::vector<float> values = Interleaved(labels_[table].v);
+    std::vector<float> biases;
+    for (int i = 0; i < kLabels * kHeads; ++i) {
+      biases.push_back(values[i * kHeadDim]);
+    }
+    const int64_t width = kHeads * kHeadDim;
+    return ScoreEtcLabels({queries.data() + first * width, count, width},
+                          {{keys.data(), kLabels, width}, biases}, kHeads,
+                          static_cast<float>(ScaleOf(kHeadDim)))
+        .value();
+  }
+
+  std::mt19937 random_;
+  const EtcPattern pattern_ = {.radius = 9, .max_distance = 4};
+  const int global_;
+  std::vector<bool> real_;
+  testing::EtcRule rule_;
+  std::vector<HeadRows> rows_;  // [pieces]
+  // Of long rows, and of global ones: keys, and in the first column of values
+  // biases.
+  HeadRows labels_[2];
+};
+
+TEST(EncoderPassesTest, EtcIsThatOfItsRule) {
+  RuleComparison comparison("etc");
+  for (const Length& length : Lengths()) {
+    for (const int global : {0, 1, 7, 70}) {
+      const EtcCase given(length, global, length.tokens + global);
+      comparison.Compare(
+          absl::StrCat(global, " global, ", NameOf(length)), given.Passes(),
+          given.rows(), ScaleOf(EtcCase::kHeadDim),
+          [&](int32_t head, int64_t row) { return given.Attend(head, row); });
     }
   }
 }

@@ -28,6 +28,7 @@ TEST(EncoderPatternsTest, HaveNames) {
   EXPECT_EQ(EncoderPatternName(AxialPattern()), "axial");
   EXPECT_EQ(EncoderPatternName(TokenGraphPattern()), "token_graph");
   EXPECT_EQ(EncoderPatternName(RoutingPattern()), "routing");
+  EXPECT_EQ(EncoderPatternName(EtcPattern()), "etc");
 }
 
 TEST(EncoderPatternsTest, AcceptTheirDefaults) {
@@ -38,6 +39,7 @@ TEST(EncoderPatternsTest, AcceptTheirDefaults) {
   EXPECT_EQ(ErrorOf(AxialPattern()), "");
   EXPECT_EQ(ErrorOf(TokenGraphPattern()), "");
   EXPECT_EQ(ErrorOf(RoutingPattern()), "");
+  EXPECT_EQ(ErrorOf(EtcPattern()), "");
 }
 
 TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
@@ -49,6 +51,8 @@ TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
             "big_bird: block_tokens is 0; allowed: 1 to 1048576");
   EXPECT_EQ(ErrorOf(BigBirdPattern{.random_blocks = -1}),
             "big_bird: random_blocks is -1; allowed: 0 to 1048576");
+  EXPECT_EQ(ErrorOf(BigBirdPattern{.extra_tokens = -1}),
+            "big_bird: extra_tokens is -1; allowed: 0 to 1048576");
   EXPECT_EQ(ErrorOf(SwinPattern{.window = 33}),
             "swin: window is 33; allowed: 1 to 32");
   EXPECT_EQ(ErrorOf(SwinPattern{.window = 7, .shift = 7}),
@@ -65,6 +69,10 @@ TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
             "token_graph: degree is -1; allowed: 0 to 1048576");
   EXPECT_EQ(ErrorOf(RoutingPattern{.capacity = 0}),
             "routing: capacity is 0; allowed: 1 to 1048576");
+  EXPECT_EQ(ErrorOf(EtcPattern{.radius = -1}),
+            "etc: radius is -1; allowed: 0 to 1048576");
+  EXPECT_EQ(ErrorOf(EtcPattern{.max_distance = 2048}),
+            "etc: max_distance is 2048; allowed: 0 to 2047");
 }
 
 TEST(EncoderPatternsTest, RefuseSequencesThatBigBirdDoesNotFit) {
