@@ -28,6 +28,9 @@ struct NameOf {
   }
   std::string_view operator()(const RoutingPattern&) const { return "routing"; }
   std::string_view operator()(const EtcPattern&) const { return "etc"; }
+  std::string_view operator()(const HTransformerPattern&) const {
+    return "h_transformer";
+  }
 };
 
 absl::Status Within(std::string_view parameter, int32_t value, int32_t least,
@@ -85,6 +88,10 @@ struct Check {
         Within("etc: radius", pattern.radius, 0, kMaxEncoderTokens));
     return Within("etc: max_distance", pattern.max_distance, 0,
                   (kMaxEtcLabels - 1) / 2);
+  }
+  absl::Status operator()(const HTransformerPattern& pattern) const {
+    return Within("h_transformer: block_tokens", pattern.block_tokens, 1,
+                  kMaxEncoderTokens);
   }
 };
 

@@ -101,13 +101,25 @@ struct EtcPattern {
   friend bool operator==(const EtcPattern&, const EtcPattern&) = default;
 };
 
+// A binary tree over blocks (H-Transformer-1D, Zhu and Soricut, arXiv
+// 2107.11906): a token sees its own block and the one that shares its parent
+// token by token, and the sibling of each larger ancestor by means over as many
+// tokens as the ancestor has blocks. Its query is a mean there too, also of a
+// causal pattern: tokens behind it that share the mean show in it.
+struct HTransformerPattern {
+  int32_t block_tokens = 16;  // at least 1
+  bool is_causal = false;     // only siblings before it, and tokens
+  friend bool operator==(const HTransformerPattern&,
+                         const HTransformerPattern&) = default;
+};
+
 using EncoderPattern =
     std::variant<LongformerPattern, BigBirdPattern, SwinPattern,
                  ReformerLshPattern, AxialPattern, TokenGraphPattern,
-                 RoutingPattern, EtcPattern>;
+                 RoutingPattern, EtcPattern, HTransformerPattern>;
 
 // "longformer", "big_bird", "swin", "reformer_lsh", "axial", "token_graph",
-// "routing", "etc".
+// "routing", "etc", "h_transformer".
 std::string_view EncoderPatternName(const EncoderPattern& pattern);
 
 // INVALID_ARGUMENT "PATTERN: PARAMETER is VALUE; allowed: RANGE" for the first

@@ -10,6 +10,7 @@
 #include "engine/pattern/axial_passes.h"
 #include "engine/pattern/big_bird_passes.h"
 #include "engine/pattern/etc_passes.h"
+#include "engine/pattern/h_transformer_passes.h"
 #include "engine/pattern/routing_passes.h"
 #include "engine/pattern/token_graph_passes.h"
 #include "gtest/gtest.h"
@@ -17,6 +18,7 @@
 #include "tests/testing/content_rules.h"
 #include "tests/testing/encoder_rules.h"
 #include "tests/testing/etc_rule.h"
+#include "tests/testing/pooled_rules.h"
 
 namespace sparseserve {
 namespace {
@@ -376,6 +378,30 @@ TEST(EncoderPassesTest, EtcIsThatOfItsRule) {
           absl::StrCat(global, " global, ", NameOf(length)), given.Passes(),
           given.rows(), ScaleOf(EtcCase::kHeadDim),
           [&](int32_t head, int64_t row) { return given.Attend(head, row); });
+    }
+  }
+}
+
+TEST(EncoderPassesTest, HTransformerIsThatOfItsRule) {
+  RuleComparison comparison("h_transformer");
+  for (const Length& length : Lengths()) {
+    for (const int block : {1, 4, 16, 70}) {
+      const bool is_causal = block == 4 || length.tokens % 2 == 0;
+      const testing::HTransformerRule rule = {
+          .block = block,
+          .causal = is_causal,
+          .real = RealTokens(length.tokens, length.left, length.right)};
+      const HeadRows rows =
+          DrawHeads(kHeads, length.tokens, 12, length.query_scale, block);
+      comparison.Compare(
+          absl::StrCat("blocks of ", block, ", ", NameOf(length)),
+          HTransformerPasses({block, is_causal}, {kHeads, rule.real}).value(),
+          {rows}, ScaleOf(12), [&](int32_t head, int64_t row) {
+            if (!rule.real[row])
+              return AttendReal(rows, head, row, rule.real, {});
+            return rule.Attend(row, rows.q[head], rows.k[head], rows.v[head],
+                               ScaleOf(12));
+          });
     }
   }
 }

@@ -29,6 +29,7 @@ TEST(EncoderPatternsTest, HaveNames) {
   EXPECT_EQ(EncoderPatternName(TokenGraphPattern()), "token_graph");
   EXPECT_EQ(EncoderPatternName(RoutingPattern()), "routing");
   EXPECT_EQ(EncoderPatternName(EtcPattern()), "etc");
+  EXPECT_EQ(EncoderPatternName(HTransformerPattern()), "h_transformer");
 }
 
 TEST(EncoderPatternsTest, AcceptTheirDefaults) {
@@ -40,6 +41,7 @@ TEST(EncoderPatternsTest, AcceptTheirDefaults) {
   EXPECT_EQ(ErrorOf(TokenGraphPattern()), "");
   EXPECT_EQ(ErrorOf(RoutingPattern()), "");
   EXPECT_EQ(ErrorOf(EtcPattern()), "");
+  EXPECT_EQ(ErrorOf(HTransformerPattern()), "");
 }
 
 TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
@@ -73,6 +75,8 @@ TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
             "etc: radius is -1; allowed: 0 to 1048576");
   EXPECT_EQ(ErrorOf(EtcPattern{.max_distance = 2048}),
             "etc: max_distance is 2048; allowed: 0 to 2047");
+  EXPECT_EQ(ErrorOf(HTransformerPattern{.block_tokens = 0}),
+            "h_transformer: block_tokens is 0; allowed: 1 to 1048576");
 }
 
 TEST(EncoderPatternsTest, RefuseSequencesThatBigBirdDoesNotFit) {
