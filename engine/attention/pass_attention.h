@@ -34,7 +34,7 @@ class PassAttention {
     float scale = 1.0f;    // multiplies q . k before the softmax
     MatrixView output;     // [tokens, heads * head_dim]
     // [tokens, heads]: natural log of the softmax's denominator, minus infinity
-    // where nothing is seen. May be null.
+    // where nothing is seen; of kMean the denominators' sum. May be null.
     float* lse = nullptr;
   };
   // REQUIRES: passes.Validate() is OK, and what they name is there.
@@ -44,7 +44,11 @@ class PassAttention {
   void Gather(const AttentionPass& pass, const Args& args);
   void GatherKeysAndValues(const AttentionPass& pass, const Args& args);
   void Attend(const AttentionPass& pass, const Args& args);
-  void Combine(const AttentionPass& pass, int32_t heads, const Args& args);
+  void Combine(const AttentionPass& pass, const AttentionPasses& passes,
+               const Args& args);
+  // The share that a slot whose LSE is `added` has in the output of a token's
+  // head so far, [tokens, heads] at `at`.
+  float TakeIn(int64_t at, float added, PassCombiner combiner);
 
   Backend& backend_;
   const DType kv_dtype_;
@@ -58,7 +62,9 @@ class PassAttention {
   // stands.
   std::vector<std::byte> keys_;
   std::vector<std::byte> values_;
-  std::vector<float> token_lse_;  // [tokens, heads] of what is combined
+  // [tokens, heads] of what is combined: its LSE, and with kMean its slots.
+  std::vector<float> token_lse_;
+  std::vector<int32_t> token_slots_;
 };
 
 }  // namespace sparseserve

@@ -24,6 +24,18 @@ absl::Status ValidateSlots(const char* name, const std::vector<int32_t>& slots,
   return absl::OkStatus();
 }
 
+absl::Status ValidateGroups(const TokenGroups& groups, int32_t tokens) {
+  if (groups.begins.empty() || groups.begins.front() != 0 ||
+      groups.begins.back() != static_cast<int64_t>(groups.tokens.size())) {
+    return Broken("groups do not hold their ", groups.tokens.size(), " tokens");
+  }
+  for (int32_t group = 0; group < groups.size(); ++group) {
+    if (groups.begins[group] < groups.begins[group + 1]) continue;
+    return Broken("group ", group, " is empty");
+  }
+  return ValidateSlots("group", groups.tokens, tokens);
+}
+
 absl::Status ValidateTiles(const AttentionPass& pass) {
   const int64_t queries = static_cast<int64_t>(pass.query_tokens.size());
   for (const QueryTile& tile : pass.layout.tiles) {
@@ -89,8 +101,10 @@ absl::Status AttentionPasses::Validate() const {
   // [heads, tokens]
   std::vector<bool> has_slot(int64_t{heads} * tokens);
   for (const AttentionPass& pass : passes) {
-    RETURN_IF_ERROR(ValidateSlots("query", pass.query_tokens, tokens));
-    RETURN_IF_ERROR(ValidateSlots("key", pass.key_tokens, tokens));
+    RETURN_IF_ERROR(ValidateGroups(pass.groups, tokens));
+    const int32_t names = pass.groups.size() > 0 ? pass.groups.size() : tokens;
+    RETURN_IF_ERROR(ValidateSlots("query", pass.query_tokens, names));
+    RETURN_IF_ERROR(ValidateSlots("key", pass.key_tokens, names));
     RETURN_IF_ERROR(pass.layout.Validate());
     RETURN_IF_ERROR(ValidateTiles(pass));
     if (!pass.layout.has_masks) return Broken("a layout without masks");
@@ -103,13 +117,14 @@ absl::Status AttentionPasses::Validate() const {
       if (head < 0 || head >= heads || (h > 0 && head <= pass.heads[h - 1])) {
         return Broken("head ", head, " of ", heads, " does not ascend");
       }
-      for (const int32_t token : pass.query_tokens) {
-        if (token < 0) continue;
-        auto has = has_slot[int64_t{head} * tokens + token];
-        if (has && combiner == PassCombiner::kOnly) {
-          return Broken("token ", token, " has two slots in head ", head);
+      for (size_t slot = 0; slot < pass.query_tokens.size(); ++slot) {
+        for (const int32_t token : pass.QueriesIn(static_cast<int64_t>(slot))) {
+          auto has = has_slot[int64_t{head} * tokens + token];
+          if (has && combiner == PassCombiner::kOnly) {
+            return Broken("token ", token, " has two slots in head ", head);
+          }
+          has = true;
         }
-        has = true;
       }
     }
   }

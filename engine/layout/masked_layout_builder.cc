@@ -1,7 +1,9 @@
 #include "engine/layout/masked_layout_builder.h"
 
 #include <algorithm>
+#include <functional>
 #include <iterator>
+#include <string_view>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -26,11 +28,19 @@ uint64_t BitsOf(int32_t block, int64_t begin, int64_t end) {
   return (kAllKeys >> (kBlockKeys - (end - begin))) << begin;
 }
 
+size_t HashOf(absl::Span<const float> values) {
+  return std::hash<std::string_view>()(
+      {reinterpret_cast<const char*>(values.data()),
+       values.size() * sizeof(float)});
+}
+
 }  // namespace
 
 MaskedLayoutBuilder::MaskedLayoutBuilder(int32_t heads,
                                          const std::vector<bool>& has_key)
-    : has_key_((has_key.size() + kBlockKeys - 1) / kBlockKeys) {
+    : has_key_((has_key.size() + kBlockKeys - 1) / kBlockKeys),
+      masked_at_(has_key_.size(), -1),
+      biased_at_(has_key_.size(), -1) {
   SPARSESERVE_CHECK(heads >= 1);
   layout_.kv_heads = heads;
   layout_.has_masks = true;
@@ -43,6 +53,8 @@ MaskedLayoutBuilder::MaskedLayoutBuilder(int32_t heads,
 void MaskedLayoutBuilder::BeginList(int32_t rows) {
   SPARSESERVE_CHECK(rows >= 1 && rows <= kBlockKeys);
   rows_ = rows;
+  for (const MaskedBlock& masked : masked_) masked_at_[masked.block] = -1;
+  for (const BiasedBlock& biased : biased_) biased_at_[biased.block] = -1;
   whole_.clear();
   masked_.clear();
   biased_.clear();
@@ -159,16 +171,19 @@ int32_t MaskedLayoutBuilder::AddBiasTile(absl::Span<const float> values) {
   constexpr int64_t kSize = kBlockKeys * kBlockKeys;
   SPARSESERVE_CHECK(values.size() == kSize);
   std::vector<float>& tiles = layout_.bias_tiles;
-  const int64_t known = static_cast<int64_t>(tiles.size()) / kSize;
-  // Neighbouring lists mostly have the same.
-  for (int64_t tile = known - 1; tile >= 0; --tile) {
+  const size_t hash = HashOf(values);
+  const auto [first, end] = bias_tile_of_.equal_range(hash);
+  for (auto known = first; known != end; ++known) {
     if (std::equal(values.begin(), values.end(),
-                   tiles.begin() + tile * kSize)) {
-      return static_cast<int32_t>(tile);
+                   tiles.begin() + known->second * kSize)) {
+      return known->second;
     }
   }
+  const auto added =
+      static_cast<int32_t>(static_cast<int64_t>(tiles.size()) / kSize);
   tiles.insert(tiles.end(), values.begin(), values.end());
-  return static_cast<int32_t>(known);
+  bias_tile_of_.emplace(hash, added);
+  return added;
 }
 
 BlockLayout MaskedLayoutBuilder::TakeLayout() {
@@ -176,6 +191,7 @@ BlockLayout MaskedLayoutBuilder::TakeLayout() {
   layout_ = {};
   layout_.kv_heads = taken.kv_heads;
   layout_.has_masks = true;
+  bias_tile_of_.clear();
   if (taken.bias_tiles.empty()) {
     taken.full_bias_of.clear();
     taken.partial_bias_of.clear();
@@ -187,22 +203,21 @@ BlockLayout MaskedLayoutBuilder::TakeLayout() {
 MaskedLayoutBuilder::Mask& MaskedLayoutBuilder::MaskOf(int32_t block) {
   SPARSESERVE_CHECK(block >= 0 &&
                     block < static_cast<int32_t>(has_key_.size()));
-  // Rows that follow each other show the same blocks, most often the latest.
-  const auto found =
-      std::find_if(masked_.rbegin(), masked_.rend(),
-                   [&](const MaskedBlock& m) { return m.block == block; });
-  if (found != masked_.rend()) return found->mask;
-  masked_.push_back({.block = block});
-  return masked_.back().mask;
+  if (masked_at_[block] < 0) {
+    masked_at_[block] = static_cast<int32_t>(masked_.size());
+    masked_.push_back({.block = block});
+  }
+  return masked_[masked_at_[block]].mask;
 }
 
 MaskedLayoutBuilder::BiasedBlock& MaskedLayoutBuilder::BiasOf(int32_t block) {
-  const auto found =
-      std::find_if(biased_.begin(), biased_.end(),
-                   [&](const BiasedBlock& b) { return b.block == block; });
-  if (found != biased_.end()) return *found;
-  biased_.push_back({.block = block});
-  return biased_.back();
+  SPARSESERVE_CHECK(block >= 0 &&
+                    block < static_cast<int32_t>(has_key_.size()));
+  if (biased_at_[block] < 0) {
+    biased_at_[block] = static_cast<int32_t>(biased_.size());
+    biased_.push_back({.block = block});
+  }
+  return biased_[biased_at_[block]];
 }
 
 void MaskedLayoutBuilder::Emit(int32_t block, Mask mask) {
@@ -215,8 +230,8 @@ void MaskedLayoutBuilder::Emit(int32_t block, Mask mask) {
   }
   if (any == 0) return;
   int32_t bias = -1;
-  for (const BiasedBlock& biased : biased_) {
-    if (biased.block != block) continue;
+  if (biased_at_[block] >= 0) {
+    const BiasedBlock& biased = biased_[biased_at_[block]];
     bias =
         biased.values.empty() ? biased.bias_tile : AddBiasTile(biased.values);
   }

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <unordered_map>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -80,6 +82,11 @@ class MaskedLayoutBuilder {
   std::vector<BlockRange> whole_;  // every row sees these
   std::vector<MaskedBlock> masked_;
   std::vector<BiasedBlock> biased_;
+  // [blocks]: where in `masked_` and in `biased_` a block is; -1: nowhere.
+  std::vector<int32_t> masked_at_;
+  std::vector<int32_t> biased_at_;
+  // The layout's bias tiles by a hash of their values.
+  std::unordered_multimap<size_t, int32_t> bias_tile_of_;
 };
 
 }  // namespace sparseserve

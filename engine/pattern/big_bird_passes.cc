@@ -11,6 +11,8 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/layout/masked_layout_builder.h"
+#include "engine/pattern/passes_size.h"
+#include "engine/step.h"
 
 namespace sparseserve {
 namespace {
@@ -50,12 +52,40 @@ class BigBirdRows {
     return absl::OkStatus();
   }
 
+  // As if all heads drew otherwise.
+  PassesSize Size() const {
+    const auto count = static_cast<int64_t>(tokens_.is_real.size());
+    const int64_t all = BlocksOfAligned(count);
+    const int64_t block = pattern_.block_tokens;
+    const bool is_aligned = block % kPageTokens == 0;
+    const int64_t of_block =
+        is_aligned ? block / kPageTokens : MostBlocksOf(block);
+    const int64_t rows_of_tile =
+        is_aligned ? 1 : std::min(blocks_, (kPageTokens - 1) / block + 2);
+    const auto of_tile = [&](int64_t seen_of_row) {
+      return std::min(all, rows_of_tile * seen_of_row * of_block);
+    };
+    const int64_t random = pattern_.random_blocks;
+    const int64_t heads = tokens_.heads;
+    const int64_t extra = BlocksOfAligned(pattern_.extra_tokens);
+    PassesSize size = {.slots = heads * (count + pattern_.extra_tokens),
+                       // Tiles of the first and of the last row list all.
+                       .blocks = heads * (all * (of_tile(5 + random) + extra) +
+                                          std::min(all, 2 * of_block) * all) +
+                                 extra * (all + extra),
+                       .bias_tiles = heads * all * of_tile(random)};
+    // A bias is then one number for a whole tile.
+    if (is_aligned) size.bias_tiles = std::min(size.bias_tiles, random + 1);
+    return size;
+  }
+
   // The tile's list of every head.
   std::vector<int32_t> AddLists(const QueryTile& tile,
                                 MaskedLayoutBuilder& builder) const {
     const int64_t begin = tile.first_row / pattern_.block_tokens;
-    const int64_t end =
-        (tile.first_row + tile.rows - 1) / pattern_.block_tokens + 1;
+    // The last tile may reach to the border behind which extra tokens stand.
+    const int64_t end = std::min<int64_t>(
+        blocks_, (tile.first_row + tile.rows - 1) / pattern_.block_tokens + 1);
     std::map<std::vector<int32_t>, int32_t> known;
     std::vector<int32_t> lists;
     for (int32_t head = 0; head < tokens_.heads; ++head) {
@@ -70,6 +100,8 @@ class BigBirdRows {
         for (int64_t row = begin; row < end; ++row) {
           ShowRow(tile, row, DrawnBy(head, row), builder);
         }
+        const int64_t extra = AlignedSlots(blocks_ * pattern_.block_tokens);
+        builder.Show({0, tile.rows}, {extra, extra + pattern_.extra_tokens});
         list->second = builder.EndList();
       }
       lists.push_back(list->second);
@@ -122,24 +154,40 @@ class BigBirdRows {
 absl::StatusOr<AttentionPasses> BigBirdPasses(const BigBirdPattern& pattern,
                                               const BigBirdTokens& tokens) {
   const auto count = static_cast<int32_t>(tokens.is_real.size());
+  const int32_t extra = pattern.extra_tokens;
   RETURN_IF_ERROR(CheckSequence(
-      pattern, static_cast<int64_t>(tokens.is_real.size()), tokens.heads));
+      pattern, static_cast<int64_t>(tokens.is_real.size()) + extra,
+      tokens.heads));
   const BigBirdRows rows(pattern, tokens);
   RETURN_IF_ERROR(rows.Check());
+  RETURN_IF_ERROR(CheckPassesSize("big_bird", rows.Size()));
   AttentionPass pass;
   pass.heads.resize(tokens.heads);
   std::iota(pass.heads.begin(), pass.heads.end(), 0);
   for (int32_t token = 0; token < count; ++token) {
-    pass.key_tokens.push_back(tokens.is_real[token] ? token : -1);
+    pass.key_tokens.push_back(tokens.is_real[token] ? extra + token : -1);
+  }
+  const int64_t first_extra = AlignedSlots(count);
+  if (extra > 0) pass.key_tokens.resize(first_extra, -1);
+  for (int32_t token = 0; token < extra; ++token) {
+    pass.key_tokens.push_back(token);
   }
   pass.query_tokens = pass.key_tokens;
-  MaskedLayoutBuilder builder(tokens.heads, tokens.is_real);
+  MaskedLayoutBuilder builder(tokens.heads, HasToken(pass.key_tokens));
   for (const QueryTile& tile : TilesOf(pass.query_tokens)) {
-    // Every row of blocks sees its own, where the tile has a token.
-    builder.AddTile(tile, rows.AddLists(tile, builder));
+    if (tile.first_row < first_extra) {
+      // Every row of blocks sees its own, where the tile has a token.
+      builder.AddTile(tile, rows.AddLists(tile, builder));
+      continue;
+    }
+    builder.BeginList(tile.rows);
+    builder.Show({0, tile.rows},
+                 {0, static_cast<int64_t>(pass.key_tokens.size())});
+    builder.AddTile(tile,
+                    std::vector<int32_t>(tokens.heads, builder.EndList()));
   }
   pass.layout = builder.TakeLayout();
-  AttentionPasses passes = {.tokens = count, .heads = tokens.heads};
+  AttentionPasses passes = {.tokens = extra + count, .heads = tokens.heads};
   passes.passes.push_back(std::move(pass));
   SPARSESERVE_DCHECK(passes.Validate().ok());
   return passes;

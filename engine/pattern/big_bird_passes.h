@@ -12,7 +12,7 @@ namespace sparseserve {
 // What a pattern of BigBird is applied to.
 struct BigBirdTokens {
   int32_t heads = 0;
-  // [tokens], three blocks or more; false for padding.
+  // [tokens in blocks], three blocks or more; false for padding.
   std::vector<bool> is_real;
   // [heads, blocks - 2, random_blocks]: what every row of blocks but the first
   // and last draws. All 0 is what transformers does outside of training since
@@ -20,7 +20,8 @@ struct BigBirdTokens {
   std::vector<int32_t> drawn;
 };
 
-// One pass in the order of positions; heads that draw alike share their lists.
+// One pass in the order of positions, extra tokens behind the others, whose
+// numbers follow theirs; heads that draw alike share their lists.
 // A block that a row has several times, drawn twice or drawn and seen anyhow,
 // counts as often: log(times) is the bias of its scores. INVALID_ARGUMENT names
 // what does not fit.

@@ -22,6 +22,15 @@ struct NameOf {
   std::string_view operator()(const ReformerLshPattern&) const {
     return "reformer_lsh";
   }
+  std::string_view operator()(const AxialPattern&) const { return "axial"; }
+  std::string_view operator()(const TokenGraphPattern&) const {
+    return "token_graph";
+  }
+  std::string_view operator()(const RoutingPattern&) const { return "routing"; }
+  std::string_view operator()(const EtcPattern&) const { return "etc"; }
+  std::string_view operator()(const HTransformerPattern&) const {
+    return "h_transformer";
+  }
 };
 
 absl::Status Within(std::string_view parameter, int32_t value, int32_t least,
@@ -44,7 +53,9 @@ struct Check {
   absl::Status operator()(const BigBirdPattern& pattern) const {
     RETURN_IF_ERROR(Within("big_bird: block_tokens", pattern.block_tokens, 1,
                            kMaxEncoderTokens));
-    return Within("big_bird: random_blocks", pattern.random_blocks, 0,
+    RETURN_IF_ERROR(Within("big_bird: random_blocks", pattern.random_blocks, 0,
+                           kMaxEncoderTokens));
+    return Within("big_bird: extra_tokens", pattern.extra_tokens, 0,
                   kMaxEncoderTokens);
   }
   absl::Status operator()(const SwinPattern& pattern) const {
@@ -58,6 +69,29 @@ struct Check {
                            0, kMaxNeighbours));
     return Within("reformer_lsh: chunks_after", pattern.chunks_after, 0,
                   kMaxNeighbours);
+  }
+  absl::Status operator()(const AxialPattern& pattern) const {
+    return Within("axial: axis", pattern.axis, 0, kMaxEncoderAxes - 1);
+  }
+  absl::Status operator()(const TokenGraphPattern& pattern) const {
+    for (const int32_t degree : pattern.degrees) {
+      RETURN_IF_ERROR(
+          Within("token_graph: degree", degree, 0, kMaxEncoderTokens));
+    }
+    return absl::OkStatus();
+  }
+  absl::Status operator()(const RoutingPattern& pattern) const {
+    return Within("routing: capacity", pattern.capacity, 1, kMaxEncoderTokens);
+  }
+  absl::Status operator()(const EtcPattern& pattern) const {
+    RETURN_IF_ERROR(
+        Within("etc: radius", pattern.radius, 0, kMaxEncoderTokens));
+    return Within("etc: max_distance", pattern.max_distance, 0,
+                  (kMaxEtcLabels - 1) / 2);
+  }
+  absl::Status operator()(const HTransformerPattern& pattern) const {
+    return Within("h_transformer: block_tokens", pattern.block_tokens, 1,
+                  kMaxEncoderTokens);
   }
 };
 

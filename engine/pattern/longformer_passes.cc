@@ -9,6 +9,8 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/layout/masked_layout_builder.h"
+#include "engine/pattern/passes_size.h"
+#include "engine/step.h"
 
 namespace sparseserve {
 namespace {
@@ -40,6 +42,19 @@ absl::Status CheckTokens(const LongformerPattern& pattern,
     before = token;
   }
   return absl::OkStatus();
+}
+
+PassesSize SizeOf(const LongformerPattern& pattern,
+                  const LongformerTokens& tokens, int64_t dilations) {
+  const auto count = static_cast<int64_t>(tokens.is_real.size());
+  const auto global = static_cast<int64_t>(tokens.global.size());
+  const int64_t windows = kPageTokens + 2 * int64_t{pattern.one_sided_window};
+  const int64_t of_tile =
+      std::min(BlocksOfAligned(count), MostBlocksOf(windows)) +
+      BlocksOfAligned(global);
+  return {.slots = tokens.heads * (count + global),
+          .blocks = dilations * BlocksOfAligned(count) * of_tile +
+                    BlocksOfAligned(global) * BlocksOfAligned(count)};
 }
 
 // One pass of tokens that are not global, in classes of one remainder each.
@@ -163,15 +178,18 @@ AttentionPass GlobalPass(const LongformerPattern& pattern,
 absl::StatusOr<AttentionPasses> LongformerPasses(
     const LongformerPattern& pattern, const LongformerTokens& tokens) {
   RETURN_IF_ERROR(CheckTokens(pattern, tokens));
-  AttentionPasses passes = {
-      .tokens = static_cast<int32_t>(tokens.is_real.size()),
-      .heads = tokens.heads};
   std::map<int32_t, std::vector<int32_t>> heads_of;
   for (int32_t head = 0; head < tokens.heads; ++head) {
     const int32_t dilation =
         pattern.dilations.empty() ? 1 : pattern.dilations[head];
     heads_of[dilation].push_back(head);
   }
+  RETURN_IF_ERROR(CheckPassesSize(
+      "longformer",
+      SizeOf(pattern, tokens, static_cast<int64_t>(heads_of.size()))));
+  AttentionPasses passes = {
+      .tokens = static_cast<int32_t>(tokens.is_real.size()),
+      .heads = tokens.heads};
   for (const auto& [dilation, heads] : heads_of) {
     passes.passes.push_back(
         LocalPass(pattern, tokens, heads, dilation).Build());

@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/layout/masked_layout_builder.h"
+#include "engine/pattern/passes_size.h"
 #include "engine/step.h"
 
 namespace sparseserve {
@@ -21,11 +22,32 @@ bool HasOneChunk(const ReformerLshPattern& pattern,
   return static_cast<int64_t>(tokens.is_real.size()) <= pattern.chunk_tokens;
 }
 
+PassesSize SizeOf(const ReformerLshPattern& pattern,
+                  const ReformerTokens& tokens) {
+  const auto count = static_cast<int64_t>(tokens.is_real.size());
+  const bool sorts = !HasOneChunk(pattern, tokens);
+  const int64_t slots = sorts ? tokens.rounds * count : count;
+  const int64_t chunk = sorts ? pattern.chunk_tokens : count;
+  const int64_t seen =
+      sorts ? int64_t{pattern.chunks_before} + 1 + pattern.chunks_after : 1;
+  // A tile's slots lie in one chunk more than they fill. The ring's end may cut
+  // what they see in two.
+  const int64_t of_tile = std::min(
+      BlocksOfAligned(slots), 2 + MostBlocksOf(kBlock + (seen + 1) * chunk));
+  const int64_t listed = tokens.heads * BlocksOfAligned(slots) * of_tile;
+  const bool sees_twice = slots / chunk < seen;
+  return {.slots = tokens.heads * slots,
+          .blocks = listed,
+          .bias_tiles = sees_twice ? listed : 0};
+}
+
 absl::Status CheckTokens(const ReformerLshPattern& pattern,
                          const ReformerTokens& tokens) {
   const auto count = static_cast<int64_t>(tokens.is_real.size());
   RETURN_IF_ERROR(CheckSequence(pattern, count, tokens.heads));
-  if (HasOneChunk(pattern, tokens)) return absl::OkStatus();
+  if (HasOneChunk(pattern, tokens)) {
+    return CheckPassesSize("reformer_lsh", SizeOf(pattern, tokens));
+  }
   if (count % pattern.chunk_tokens != 0) {
     return absl::InvalidArgumentError(
         StrCat("reformer_lsh: a sequence of ", count,
@@ -42,7 +64,7 @@ absl::Status CheckTokens(const ReformerLshPattern& pattern,
     return absl::InvalidArgumentError(StrCat(
         "reformer_lsh: ", tokens.buckets.size(), " buckets, not ", wanted));
   }
-  return absl::OkStatus();
+  return CheckPassesSize("reformer_lsh", SizeOf(pattern, tokens));
 }
 
 // One head's pass.

@@ -16,7 +16,8 @@ struct ReformerTokens {
   // [tokens], a multiple of chunk_tokens if they are more than one chunk; false
   // for padding.
   std::vector<bool> is_real;
-  // [heads, rounds, tokens]; not read if there is only one chunk.
+  // [heads, rounds, tokens], as of ReformerBuckets(); not read if there is only
+  // one chunk.
   std::vector<int32_t> buckets;
 };
 

@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/layout/masked_layout_builder.h"
+#include "engine/pattern/passes_size.h"
 #include "engine/step.h"
 
 namespace sparseserve {
@@ -77,6 +78,16 @@ class WindowBias {
   const int32_t blocks_;
 };
 
+PassesSize SizeOf(const SwinWindows& windows, int32_t heads) {
+  const int64_t places = int64_t{windows.window} * windows.window;
+  const int64_t count = int64_t{windows.height} * windows.width / places;
+  const int64_t blocks = BlocksOfAligned(places);
+  const int64_t borders = windows.shift > 0 ? 4 : 1;
+  return {.slots = heads * count * blocks * kBlock,
+          .blocks = heads * count * blocks * blocks,
+          .bias_tiles = heads * borders * blocks * blocks};
+}
+
 absl::Status CheckGrid(const SwinPattern& pattern, const SwinGrid& grid) {
   RETURN_IF_ERROR(CheckEncoderPattern(pattern));
   for (const int32_t side : {grid.height, grid.width}) {
@@ -93,6 +104,7 @@ absl::Status CheckGrid(const SwinPattern& pattern, const SwinGrid& grid) {
         StrCat("swin: a grid of ", grid.height, " x ", grid.width,
                " is smaller than a window of ", pattern.window));
   }
+  RETURN_IF_ERROR(CheckPassesSize("swin", SizeOf(windows, grid.heads)));
   const int64_t side = 2 * int64_t{pattern.window} - 1;
   const int64_t wanted = side * side * grid.heads;
   if (static_cast<int64_t>(grid.bias_table.size()) == wanted) {

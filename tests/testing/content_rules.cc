@@ -21,10 +21,13 @@ std::vector<int64_t> PlacesAround(int64_t place, int64_t places, int64_t chunk,
   return around;
 }
 
-// The indices of the `count` largest, ascending.
-std::vector<int64_t> Largest(const std::vector<double>& scores, int64_t count) {
+// The indices of the `count` largest, ascending, of those that are real.
+std::vector<int64_t> Largest(const std::vector<double>& scores, int64_t count,
+                             const std::vector<bool>& real = {}) {
   std::vector<int64_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
+  std::erase_if(order,
+                [&](int64_t index) { return !real.empty() && !real[index]; });
   std::stable_sort(order.begin(), order.end(),
                    [&](int64_t a, int64_t b) { return scores[a] > scores[b]; });
   order.resize(std::min<size_t>(order.size(), count));
@@ -93,7 +96,7 @@ VisibleKeys ReformerLocalRule::Keys(int64_t row) const {
 std::vector<int64_t> RoutingRule::ClustersOf(int64_t row) const {
   std::vector<int64_t> clusters;
   for (size_t c = 0; c < query_scores.size(); ++c) {
-    const std::vector<int64_t> taken = Largest(query_scores[c], capacity);
+    const std::vector<int64_t> taken = Largest(query_scores[c], capacity, real);
     if (std::find(taken.begin(), taken.end(), row) != taken.end()) {
       clusters.push_back(static_cast<int64_t>(c));
     }
@@ -103,7 +106,7 @@ std::vector<int64_t> RoutingRule::ClustersOf(int64_t row) const {
 
 VisibleKeys RoutingRule::Keys(int64_t cluster, int64_t row) const {
   VisibleKeys keys;
-  for (const int64_t key : Largest(key_scores[cluster], capacity)) {
+  for (const int64_t key : Largest(key_scores[cluster], capacity, real)) {
     if (!causal || key <= row) keys.push_back({.key = key});
   }
   return keys;

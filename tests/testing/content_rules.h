@@ -54,6 +54,7 @@ struct RoutingRule {
   bool causal = true;
   // [clusters][tokens]: a centroid's product with each query or key.
   std::vector<std::vector<double>> query_scores, key_scores;
+  std::vector<bool> real;  // [tokens]; empty: all. No cluster takes others.
 
   std::vector<int64_t> ClustersOf(int64_t row) const;
   // REQUIRES: `cluster` is one of ClustersOf(row).

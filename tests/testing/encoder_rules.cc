@@ -108,7 +108,8 @@ VisibleKeys AxialRule::Keys(int64_t row) const {
   const int64_t place = row / stride % shape[axis];
   VisibleKeys keys;
   for (int64_t at = 0; at < (causal ? place + 1 : shape[axis]); ++at) {
-    keys.push_back({.key = row + (at - place) * stride});
+    const int64_t key = row + (at - place) * stride;
+    if (real.empty() || real[key]) keys.push_back({.key = key});
   }
   return keys;
 }
@@ -116,6 +117,7 @@ VisibleKeys AxialRule::Keys(int64_t row) const {
 VisibleKeys TokenGraphRule::Keys(int64_t row) const {
   VisibleKeys keys;
   for (int64_t key = 0; key < tokens; ++key) {
+    if (!real.empty() && !real[key]) continue;
     const bool joined =
         std::any_of(arcs.begin(), arcs.end(), [&](const auto& arc) {
           return arc == std::pair(row, key) || arc == std::pair(key, row);

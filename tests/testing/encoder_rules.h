@@ -74,7 +74,8 @@ struct SwinRule {
 struct AxialRule {
   std::vector<int64_t> shape;
   int axis = 0;
-  bool causal = false;  // only keys at or before the query on the axis
+  bool causal = false;     // only keys at or before the query on the axis
+  std::vector<bool> real;  // [places]; empty: all
 
   VisibleKeys Keys(int64_t row) const;
 };
@@ -86,6 +87,7 @@ struct TokenGraphRule {
   std::vector<std::pair<int64_t, int64_t>> arcs;
   // Brahma et al. 2022, arXiv 2210.03841: neighbours up to this far.
   int64_t degree = 0;
+  std::vector<bool> real;  // [tokens]; empty: all
 
   VisibleKeys Keys(int64_t row) const;
 };

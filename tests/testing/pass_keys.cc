@@ -102,4 +102,24 @@ std::string Difference(const VisibleKeys& found, const VisibleKeys& wanted,
   return "";
 }
 
+std::string DifferenceFromRule(
+    const AttentionPasses& passes, int32_t head, const std::vector<bool>& real,
+    const std::function<VisibleKeys(int64_t row)>& rule) {
+  std::vector<bool> missing = real;
+  for (const SlotKeys& slot : KeysOf(passes, head)) {
+    if (!missing[slot.token]) {
+      return absl::StrCat("a slot too many for row ", slot.token);
+    }
+    missing[slot.token] = false;
+    const std::string difference = Difference(slot.keys, rule(slot.token));
+    if (!difference.empty()) {
+      return absl::StrCat("row ", slot.token, ": ", difference);
+    }
+  }
+  for (size_t row = 0; row < missing.size(); ++row) {
+    if (missing[row]) return absl::StrCat("no slot for row ", row);
+  }
+  return "";
+}
+
 }  // namespace sparseserve::testing

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,11 @@ std::vector<SlotKeys> KeysOf(const AttentionPasses& passes, int32_t head);
 // score, log(count) + bias, up to `tolerance`; else what differs.
 std::string Difference(const VisibleKeys& found, const VisibleKeys& wanted,
                        double tolerance = 1e-6);
+
+// Empty if in a head every real token has one slot, and sees there what the
+// rule says of its row, and no other token has any; else the first difference.
+std::string DifferenceFromRule(
+    const AttentionPasses& passes, int32_t head, const std::vector<bool>& real,
+    const std::function<VisibleKeys(int64_t row)>& rule);
 
 }  // namespace sparseserve::testing

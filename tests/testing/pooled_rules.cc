@@ -6,12 +6,12 @@
 namespace sparseserve::testing {
 namespace {
 
-// The mean over tokens [first, first + count).
-std::vector<double> Mean(const Rows& rows, int64_t first, int64_t count) {
+// The mean of some rows.
+std::vector<double> Mean(const Rows& rows, const std::vector<int64_t>& some) {
   std::vector<double> mean(rows.columns);
-  for (int64_t row = first; row < first + count; ++row) {
+  for (const int64_t row : some) {
     for (int64_t c = 0; c < rows.columns; ++c) {
-      mean[c] += rows[row][c] / static_cast<double>(count);
+      mean[c] += rows[row][c] / static_cast<double>(some.size());
     }
   }
   return mean;
@@ -22,10 +22,17 @@ std::vector<double> Mean(const Rows& rows, int64_t first, int64_t count) {
 AttendedRow HTransformerRule::Attend(int64_t row, const Rows& queries,
                                      const Rows& keys, const Rows& values,
                                      double scale) const {
+  const auto real_of = [&](int64_t first, int64_t count) {
+    std::vector<int64_t> some;
+    for (int64_t key = first; key < std::min(first + count, keys.count);
+         ++key) {
+      if (real.empty() || real[key]) some.push_back(key);
+    }
+    return some;
+  };
   VisibleKeys near;
-  const int64_t parent = row / (2 * block) * (2 * block);
-  for (int64_t key = parent; key < std::min(parent + 2 * block, keys.count);
-       ++key) {
+  for (const int64_t key :
+       real_of(row / (2 * block) * (2 * block), 2 * block)) {
     if (!causal || key <= row) near.push_back({.key = key});
   }
   std::vector<AttendedRow> levels = {
@@ -34,20 +41,24 @@ AttendedRow HTransformerRule::Attend(int64_t row, const Rows& queries,
     const int64_t ancestor = row / (tokens * block);
     const int64_t sibling = ancestor % 2 == 0 ? ancestor + 1 : ancestor - 1;
     if (causal && sibling > ancestor) continue;
-    Rows mean_keys{block, keys.columns, {}};
-    Rows mean_values{block, values.columns, {}};
+    Rows mean_keys{0, keys.columns, {}};
+    Rows mean_values{0, values.columns, {}};
     VisibleKeys all;
     for (int64_t i = 0; i < block; ++i) {
-      const int64_t first = sibling * tokens * block + i * tokens;
-      const std::vector<double> key = Mean(keys, first, tokens);
-      const std::vector<double> value = Mean(values, first, tokens);
+      const std::vector<int64_t> some =
+          real_of(sibling * tokens * block + i * tokens, tokens);
+      if (some.empty()) continue;
+      const std::vector<double> key = Mean(keys, some);
+      const std::vector<double> value = Mean(values, some);
       mean_keys.values.insert(mean_keys.values.end(), key.begin(), key.end());
       mean_values.values.insert(mean_values.values.end(), value.begin(),
                                 value.end());
-      all.push_back({.key = i, .count = static_cast<double>(tokens)});
+      all.push_back({.key = mean_keys.count++,
+                     .count = static_cast<double>(some.size())});
     }
+    mean_values.count = mean_keys.count;
     const std::vector<double> query =
-        Mean(queries, row / tokens * tokens, tokens);
+        Mean(queries, real_of(row / tokens * tokens, tokens));
     levels.push_back(AttendRow(query, mean_keys, mean_values, scale, all));
   }
   return MergeByLse(levels);

@@ -13,12 +13,14 @@ namespace sparseserve::testing {
 // sees its own block and the one that shares its parent token by token, and the
 // sibling of each larger ancestor by means over as many tokens as the ancestor
 // has blocks; queries are means too there. All levels share one softmax, a mean
-// counting for each of its tokens.
+// counting for each of its tokens. Means are of real tokens; behind the last
+// there is padding up to a power of two of blocks.
 struct HTransformerRule {
   int64_t block = 16;
   bool causal = false;
+  std::vector<bool> real = {};  // [tokens]; empty: all
 
-  // REQUIRES: the number of blocks is a power of two.
+  // REQUIRES: the row is real.
   AttendedRow Attend(int64_t row, const Rows& queries, const Rows& keys,
                      const Rows& values, double scale) const;
 };

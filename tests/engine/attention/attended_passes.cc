@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
+#include <utility>
 
 namespace sparseserve {
-namespace {
 
-// [heads][tokens, head_dim] to [tokens, heads * head_dim].
 std::vector<float> Interleaved(const std::vector<testing::Rows>& heads) {
   const int64_t width = heads[0].columns;
   std::vector<float> values(heads.size() * heads[0].values.size());
@@ -19,7 +19,23 @@ std::vector<float> Interleaved(const std::vector<testing::Rows>& heads) {
   return values;
 }
 
-}  // namespace
+HeadRows DrawHeads(int heads, int tokens, int head_dim, double query_scale,
+                   uint32_t seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  HeadRows drawn;
+  for (auto* rows : {&drawn.q, &drawn.k, &drawn.v}) {
+    for (int h = 0; h < heads; ++h) {
+      testing::Rows matrix{tokens, head_dim, {}};
+      for (int i = 0; i < tokens * head_dim; ++i) {
+        matrix.values.push_back(normal(random) *
+                                (rows == &drawn.q ? query_scale : 1));
+      }
+      rows->push_back(std::move(matrix));
+    }
+  }
+  return drawn;
+}
 
 AttendedPasses Attend(Backend& backend, const AttentionPasses& passes,
                       const std::vector<HeadRows>& projections, double scale,

@@ -14,6 +14,14 @@ struct HeadRows {
   std::vector<testing::Rows> q, k, v;
 };
 
+// [heads][tokens, head_dim] as [tokens, heads * head_dim].
+std::vector<float> Interleaved(const std::vector<testing::Rows>& heads);
+
+// Random ones whose elements are floats; queries that are `query_scale` times
+// as long.
+HeadRows DrawHeads(int heads, int tokens, int head_dim, double query_scale,
+                   uint32_t seed);
+
 struct AttendedPasses {
   std::vector<testing::Rows> output;     // [heads]
   std::vector<std::vector<double>> lse;  // [heads][tokens]

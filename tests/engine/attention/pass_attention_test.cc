@@ -20,29 +20,9 @@ namespace {
 using testing::AttendedRow;
 using testing::AttendRow;
 using testing::LongformerRule;
-using testing::Rows;
 using testing::VisibleKeys;
 
 using PassAttentionTest = BackendTest;
-
-// Random projections whose elements are floats.
-HeadRows Draw(int heads, int tokens, int head_dim, double query_scale,
-              uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  HeadRows drawn;
-  for (auto* rows : {&drawn.q, &drawn.k, &drawn.v}) {
-    for (int h = 0; h < heads; ++h) {
-      Rows matrix{tokens, head_dim, {}};
-      for (int i = 0; i < tokens * head_dim; ++i) {
-        matrix.values.push_back(normal(random) *
-                                (rows == &drawn.q ? query_scale : 1));
-      }
-      rows->push_back(std::move(matrix));
-    }
-  }
-  return drawn;
-}
 
 // Every key of some tokens, in one pass for each span of keys.
 AttentionPasses PassesOver(
@@ -86,8 +66,8 @@ TEST_P(PassAttentionTest, EqualsTheRuleOfDilatedAndCausalWindows) {
                                          .is_causal = is_causal};
       rule.causal = is_causal;
       const std::vector<HeadRows> projections = {
-          Draw(kHeads, kTokens, head_dim, is_causal ? 8 : 1, 1),
-          Draw(kHeads, kTokens, head_dim, 1, 2)};
+          DrawHeads(kHeads, kTokens, head_dim, is_causal ? 8 : 1, 1),
+          DrawHeads(kHeads, kTokens, head_dim, 1, 2)};
       const double scale = 1 / std::sqrt(head_dim);
       const AttendedPasses found =
           Attend(backend(), LongformerPasses(pattern, tokens).value(),
@@ -118,7 +98,7 @@ TEST_P(PassAttentionTest, EqualsTheRuleOfDilatedAndCausalWindows) {
 // count twice.
 TEST_P(PassAttentionTest, MergesTheSlotsOfATokenByTheirLse) {
   constexpr int kTokens = 150;
-  const std::vector<HeadRows> projections = {Draw(1, kTokens, 16, 3, 5)};
+  const std::vector<HeadRows> projections = {DrawHeads(1, kTokens, 16, 3, 5)};
   const HeadRows& from = projections[0];
   const auto expect = [&](const AttentionPasses& passes,
                           const VisibleKeys& keys) {
@@ -143,7 +123,7 @@ TEST_P(PassAttentionTest, MergesTheSlotsOfATokenByTheirLse) {
 // A bias belongs to the scaled score, in every kernel and in any block.
 TEST_P(PassAttentionTest, AddsBiasesToScaledScores) {
   constexpr int kTokens = 150;
-  const std::vector<HeadRows> projections = {Draw(1, kTokens, 16, 1, 6)};
+  const std::vector<HeadRows> projections = {DrawHeads(1, kTokens, 16, 1, 6)};
   const HeadRows& from = projections[0];
   AttentionPasses passes = PassesOver(kTokens, {{0, kTokens}});
   BlockLayout& layout = passes.passes[0].layout;

@@ -1,22 +1,20 @@
 #include "tests/engine/backend/backend_under_test.h"
 
 namespace sparseserve {
-namespace {
 
-std::unique_ptr<Backend> Create(const std::string& simd) {
-  if (simd == kAmxPath) {
+std::unique_ptr<Backend> CreateBackendUnderTest(const std::string& path) {
+  if (path == kAmxPath) {
     return CreateBackend({.threads = 2, .compute_dtype = "bf16"}).value();
   }
-  return CreateBackend({.threads = 2, .compute_dtype = "f32", .simd = simd})
+  return CreateBackend({.threads = 2, .compute_dtype = "f32", .simd = path})
       .value();
 }
-
-}  // namespace
 
 std::vector<std::string> AvailableSimdPaths() {
   std::vector<std::string> paths;
   for (const char* path : {"scalar", "sse4", "avx2", "avx512"}) {
-    if (Create(path)->device().simd == path) paths.push_back(path);
+    if (CreateBackendUnderTest(path)->device().simd == path)
+      paths.push_back(path);
   }
   return paths;
 }
@@ -32,10 +30,11 @@ std::vector<std::string> SimdPathsToTest() {
 
 std::vector<std::string> AttentionPathsToTest() {
   std::vector<std::string> paths = SimdPathsToTest();
-  if (Create(kAmxPath)->device().simd == kAmxPath) paths.push_back(kAmxPath);
+  if (CreateBackendUnderTest(kAmxPath)->device().simd == kAmxPath)
+    paths.push_back(kAmxPath);
   return paths;
 }
 
-BackendTest::BackendTest() : backend_(Create(GetParam())) {}
+BackendTest::BackendTest() : backend_(CreateBackendUnderTest(GetParam())) {}
 
 }  // namespace sparseserve

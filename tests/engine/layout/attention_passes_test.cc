@@ -53,6 +53,22 @@ TEST(AttentionPassesTest, NameWhatIsBroken) {
               HasSubstr("query slot 0 names token 3 of 3"));
   EXPECT_THAT(ErrorOf([](auto& p) { p.passes[1].key_tokens[2] = -2; }),
               HasSubstr("key slot 2 names token -2 of 3"));
+  EXPECT_THAT(ErrorOf([](auto& p) {
+                p.passes[0].groups = {{0, 2, 3}, {0, 1, 3}};
+              }),
+              HasSubstr("group slot 2 names token 3 of 3"));
+  EXPECT_THAT(ErrorOf([](auto& p) {
+                p.passes[0].groups = {{0, 2, 2, 3}, {0, 1, 2}};
+              }),
+              HasSubstr("group 1 is empty"));
+  EXPECT_THAT(ErrorOf([](auto& p) {
+                p.passes[0].groups = {{0, 2}, {0, 1, 2}};
+              }),
+              HasSubstr("groups do not hold their 3 tokens"));
+  EXPECT_THAT(ErrorOf([](auto& p) {
+                p.passes[0].groups = {{0, 1, 3}, {0, 1, 2}};
+              }),
+              HasSubstr("query slot 0 names token 2 of 2"));
   EXPECT_THAT(ErrorOf([](auto& p) { p.combiner = PassCombiner::kOnly; }),
               HasSubstr("token 1 has two slots in head 0"));
   EXPECT_THAT(ErrorOf([](auto& p) {

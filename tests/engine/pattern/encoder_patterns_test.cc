@@ -5,6 +5,7 @@
 
 #include "engine/pattern/big_bird_draw.h"
 #include "engine/pattern/big_bird_passes.h"
+#include "engine/pattern/longformer_passes.h"
 #include "engine/pattern/reformer_passes.h"
 #include "engine/pattern/swin_passes.h"
 #include "gmock/gmock.h"
@@ -24,6 +25,11 @@ TEST(EncoderPatternsTest, HaveNames) {
   EXPECT_EQ(EncoderPatternName(BigBirdPattern()), "big_bird");
   EXPECT_EQ(EncoderPatternName(SwinPattern()), "swin");
   EXPECT_EQ(EncoderPatternName(ReformerLshPattern()), "reformer_lsh");
+  EXPECT_EQ(EncoderPatternName(AxialPattern()), "axial");
+  EXPECT_EQ(EncoderPatternName(TokenGraphPattern()), "token_graph");
+  EXPECT_EQ(EncoderPatternName(RoutingPattern()), "routing");
+  EXPECT_EQ(EncoderPatternName(EtcPattern()), "etc");
+  EXPECT_EQ(EncoderPatternName(HTransformerPattern()), "h_transformer");
 }
 
 TEST(EncoderPatternsTest, AcceptTheirDefaults) {
@@ -31,6 +37,11 @@ TEST(EncoderPatternsTest, AcceptTheirDefaults) {
   EXPECT_EQ(ErrorOf(BigBirdPattern()), "");
   EXPECT_EQ(ErrorOf(SwinPattern()), "");
   EXPECT_EQ(ErrorOf(ReformerLshPattern()), "");
+  EXPECT_EQ(ErrorOf(AxialPattern()), "");
+  EXPECT_EQ(ErrorOf(TokenGraphPattern()), "");
+  EXPECT_EQ(ErrorOf(RoutingPattern()), "");
+  EXPECT_EQ(ErrorOf(EtcPattern()), "");
+  EXPECT_EQ(ErrorOf(HTransformerPattern()), "");
 }
 
 TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
@@ -42,6 +53,8 @@ TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
             "big_bird: block_tokens is 0; allowed: 1 to 1048576");
   EXPECT_EQ(ErrorOf(BigBirdPattern{.random_blocks = -1}),
             "big_bird: random_blocks is -1; allowed: 0 to 1048576");
+  EXPECT_EQ(ErrorOf(BigBirdPattern{.extra_tokens = -1}),
+            "big_bird: extra_tokens is -1; allowed: 0 to 1048576");
   EXPECT_EQ(ErrorOf(SwinPattern{.window = 33}),
             "swin: window is 33; allowed: 1 to 32");
   EXPECT_EQ(ErrorOf(SwinPattern{.window = 7, .shift = 7}),
@@ -52,6 +65,18 @@ TEST(EncoderPatternsTest, NameTheParameterThatIsOutOfRange) {
             "reformer_lsh: chunks_before is -1; allowed: 0 to 64");
   EXPECT_EQ(ErrorOf(ReformerLshPattern{.chunks_after = 65}),
             "reformer_lsh: chunks_after is 65; allowed: 0 to 64");
+  EXPECT_EQ(ErrorOf(AxialPattern{.axis = 8}),
+            "axial: axis is 8; allowed: 0 to 7");
+  EXPECT_EQ(ErrorOf(TokenGraphPattern{.degrees = {3, -1}}),
+            "token_graph: degree is -1; allowed: 0 to 1048576");
+  EXPECT_EQ(ErrorOf(RoutingPattern{.capacity = 0}),
+            "routing: capacity is 0; allowed: 1 to 1048576");
+  EXPECT_EQ(ErrorOf(EtcPattern{.radius = -1}),
+            "etc: radius is -1; allowed: 0 to 1048576");
+  EXPECT_EQ(ErrorOf(EtcPattern{.max_distance = 2048}),
+            "etc: max_distance is 2048; allowed: 0 to 2047");
+  EXPECT_EQ(ErrorOf(HTransformerPattern{.block_tokens = 0}),
+            "h_transformer: block_tokens is 0; allowed: 1 to 1048576");
 }
 
 TEST(EncoderPatternsTest, RefuseSequencesThatBigBirdDoesNotFit) {
@@ -130,6 +155,56 @@ TEST(EncoderPatternsTest, RefuseSequencesThatReformerDoesNotFit) {
               HasSubstr("0 rounds; allowed: 1 to 131072 of 8 tokens"));
   EXPECT_THAT(error({.heads = 1, .rounds = 2, .is_real = real}),
               HasSubstr("0 buckets, not 16"));
+}
+
+// Each number within its range, and the memory of their product is not there to
+// be had.
+TEST(EncoderPatternsTest, RefusePassesThatTakeFarTooMuchMemory) {
+  const auto error = [](const auto& passes) {
+    return std::string(passes.status().message());
+  };
+  const auto real = [](int64_t tokens) {
+    return std::vector<bool>(tokens, true);
+  };
+  EXPECT_EQ(error(LongformerPasses({.one_sided_window = 1 << 20},
+                                   {.heads = 1, .is_real = real(1 << 17)})),
+            "longformer: 4194304 blocks to list, over all tiles; allowed: "
+            "1048576");
+  EXPECT_EQ(
+      error(LongformerPasses({}, {.heads = 1024, .is_real = real(1 << 15)})),
+      "longformer: 33554432 slots of queries, over all heads; allowed: "
+      "16777216");
+  EXPECT_THAT(error(BigBirdPasses({.block_tokens = 1 << 15, .random_blocks = 0},
+                                  {.heads = 1, .is_real = real(1 << 17)})),
+              HasSubstr("blocks to list, over all tiles; allowed: 1048576"));
+  EXPECT_EQ(error(SwinPasses({.window = 1}, {.heads = 1,
+                                             .height = 1 << 10,
+                                             .width = 1 << 10,
+                                             .bias_table = {0}})),
+            "swin: 67108864 slots of queries, over all heads; allowed: "
+            "16777216");
+  EXPECT_EQ(error(SwinPasses({.window = 32, .shift = 1},
+                             {.heads = 33,
+                              .height = 64,
+                              .width = 64,
+                              .bias_table = std::vector<float>(63 * 63 * 33)})),
+            "swin: 33792 blocks of biases, over all heads; allowed: 32768");
+  EXPECT_EQ(
+      error(ReformerLshPasses({.chunk_tokens = 1 << 19},
+                              {.heads = 1,
+                               .is_real = real(1 << 20),
+                               .buckets = std::vector<int32_t>(1 << 20)})),
+      "reformer_lsh: 268435456 blocks to list, over all tiles; allowed: "
+      "1048576");
+  EXPECT_THAT(error(ReformerLshPasses({.chunk_tokens = 1 << 20},
+                                      {.heads = 1, .is_real = real(1 << 20)})),
+              HasSubstr("268435456 blocks to list"));
+  EXPECT_EQ(
+      error(ReformerLshPasses({.chunk_tokens = 1 << 13, .chunks_after = 1},
+                              {.heads = 1,
+                               .is_real = real(1 << 14),
+                               .buckets = std::vector<int32_t>(1 << 14)})),
+      "reformer_lsh: 65536 blocks of biases, over all heads; allowed: 32768");
 }
 
 }  // namespace

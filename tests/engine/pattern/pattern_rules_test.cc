@@ -233,6 +233,20 @@ TEST(PatternRulesTest, HTransformerWeighsTokensAlikeWhenScoresAre) {
               1023.0 / 10, 1e-12);
 }
 
+TEST(PatternRulesTest, HTransformerCountsRealTokensAlone) {
+  // Seven tokens in blocks of one, of which four are real: the means of level
+  // 1 are of (0, 1), (2), (4) and none.
+  HTransformerRule rule{.block = 1};
+  rule.real = {true, true, true, false, true, false, false};
+  const Rows zero = Column(std::vector<double>(7));
+  const Rows powers = Column({1, 2, 4, 8, 16, 32, 64});
+  for (const int64_t row : {0, 1, 2, 4}) {
+    const AttendedRow attended = rule.Attend(row, zero, zero, powers, 1);
+    EXPECT_NEAR(attended.output[0], (1 + 2 + 4 + 16) / 4.0, 1e-14);
+    EXPECT_NEAR(attended.lse, std::log(4.0), 1e-14);
+  }
+}
+
 TEST(PatternRulesTest, HTransformerIsDenseWhereMeansLoseNothing) {
   // Keys and queries that are equal in each group of four, blocks of two.
   std::vector<double> queries, keys, values;

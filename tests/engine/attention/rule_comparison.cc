@@ -1,0 +1,102 @@
+#include "tests/engine/attention/rule_comparison.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iomanip>
+#include <iostream>
+#include <utility>
+
+#include "gtest/gtest.h"
+#include "tests/engine/backend/backend_under_test.h"
+
+namespace sparseserve {
+namespace {
+
+using testing::AttendedRow;
+
+bool IsZero(absl::Span<const double> row) {
+  return std::all_of(row.begin(), row.end(),
+                     [](double value) { return value == 0; });
+}
+
+}  // namespace
+
+RuleComparison::RuleComparison(std::string system, bool keeps_lse)
+    : system_(std::move(system)), keeps_lse_(keeps_lse) {
+  for (const std::string& path : AttentionPathsToTest()) {
+    paths_.push_back({path, CreateBackendUnderTest(path)});
+  }
+}
+
+RuleComparison::~RuleComparison() {
+  std::cout << "| " << std::left << std::setw(14) << system_ << std::right
+            << " | " << std::setw(3) << cases_ << " cases | " << std::setw(5)
+            << rows_ << " rows | " << paths_.size() << " paths | f32 "
+            << std::setw(11) << worst_ << " | bf16 " << std::setw(10)
+            << worst_rounded_ << " |" << std::endl;
+  EXPECT_GT(rows_, 0);
+}
+
+void RuleComparison::Compare(const std::string& name,
+                             const AttentionPasses& passes,
+                             const std::vector<HeadRows>& projections,
+                             double scale, const Rule& rule) {
+  ASSERT_EQ(passes.Validate(), absl::OkStatus()) << name;
+  Wanted wanted(passes.heads);
+  for (int32_t head = 0; head < passes.heads; ++head) {
+    for (int64_t row = 0; row < passes.tokens; ++row) {
+      wanted[head].push_back(rule(head, row));
+      rows_ += IsZero(wanted[head].back().output) ? 0 : 1;
+    }
+  }
+  ++cases_;
+  for (const Path& path : paths_) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      SCOPED_TRACE(system_ + ", " + name + ", " + path.name);
+      CompareRows(Attend(*path.backend, passes, projections, scale, dtype),
+                  wanted, dtype);
+    }
+  }
+}
+
+void RuleComparison::CompareRows(const AttendedPasses& found,
+                                 const Wanted& wanted, DType dtype) {
+  double difference = 0, size = 0;
+  for (size_t h = 0; h < wanted.size(); ++h) {
+    for (size_t r = 0; r < wanted[h].size(); ++r) {
+      const AttendedRow& row = wanted[h][r];
+      const absl::Span<const double> output = found.output[h][r];
+      if (IsZero(row.output)) {
+        EXPECT_TRUE(IsZero(output)) << "head " << h << " row " << r;
+      } else if (dtype == DType::kF32) {
+        const double error = RowError(output, row.output);
+        EXPECT_LE(error, 1e-5) << "head " << h << " row " << r;
+        worst_ = std::max(worst_, error);
+      }
+      if (dtype == DType::kF32 && keeps_lse_ && row.lse == -INFINITY) {
+        EXPECT_EQ(found.lse[h][r], row.lse) << "head " << h << " row " << r;
+      } else if (dtype == DType::kF32 && keeps_lse_) {
+        EXPECT_NEAR(found.lse[h][r], row.lse,
+                    1e-5 * std::max(1.0, std::abs(row.lse)))
+            << "head " << h << " row " << r;
+      }
+      for (size_t c = 0; c < row.output.size(); ++c) {
+        difference += std::pow(output[c] - row.output[c], 2);
+        size += std::pow(row.output[c], 2);
+      }
+    }
+  }
+  if (dtype == DType::kF32 || size == 0) return;
+  const double rounded = std::sqrt(difference / size);
+  EXPECT_LE(rounded, 2e-2);
+  worst_rounded_ = std::max(worst_rounded_, rounded);
+}
+
+std::vector<bool> RealTokens(int64_t tokens, int64_t left, int64_t right) {
+  std::vector<bool> real(tokens, true);
+  std::fill_n(real.begin(), left, false);
+  std::fill_n(real.rbegin(), right, false);
+  return real;
+}
+
+}  // namespace sparseserve

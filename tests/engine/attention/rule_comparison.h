@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/engine/attention/attended_passes.h"
+
+namespace sparseserve {
+
+// Compares what backends make of a system's passes, on every path of this
+// machine and with keys and values in either dtype, with its rule in double
+// precision: to 1e-5 of each row's length in floats, to 2e-2 over all rows of a
+// case in bf16, since rounding shows in a row as it lies. Prints the worst.
+class RuleComparison {
+ public:
+  // `keeps_lse`: whether the rule's LSE is the passes' too.
+  explicit RuleComparison(std::string system, bool keeps_lse = true);
+  ~RuleComparison();
+
+  // What is wanted of a head's row; zeros and an LSE of minus infinity where
+  // nothing is.
+  using Rule = std::function<testing::AttendedRow(int32_t head, int64_t row)>;
+  void Compare(const std::string& name, const AttentionPasses& passes,
+               const std::vector<HeadRows>& projections, double scale,
+               const Rule& rule);
+
+ private:
+  struct Path {
+    std::string name;
+    std::unique_ptr<Backend> backend;
+  };
+  using Wanted = std::vector<std::vector<testing::AttendedRow>>;
+
+  void CompareRows(const AttendedPasses& found, const Wanted& wanted,
+                   DType dtype);
+
+  const std::string system_;
+  const bool keeps_lse_;
+  std::vector<Path> paths_;
+  int64_t cases_ = 0;
+  int64_t rows_ = 0;
+  double worst_ = 0;
+  double worst_rounded_ = 0;
+};
+
+// Whether a token is real: all but so many before and behind the others.
+std::vector<bool> RealTokens(int64_t tokens, int64_t left, int64_t right);
+
+}  // namespace sparseserve
