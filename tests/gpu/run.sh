@@ -78,7 +78,7 @@ if [ "$failed" = 0 ]; then
 fi
 for name in hopper_primitives_test hopper_prefill_pace_test \
   prefill_attention_test; do
-  report "memcheck_$name" compute-sanitizer --tool=memcheck --error-exitcode=9 \
+  LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck --error-exitcode=9 \
     "$build/$name"
 done
 exit "$failed"

@@ -134,7 +134,12 @@ LaunchStatus PrefillAttention::Create(
   }
   created->reset(new PrefillAttention(kernel, device.multiprocessors,
                                       static_cast<std::int32_t*>(counters)));
-  return StatusOf(cudaMemset(counters, 0, 8), "clearing device memory");
+  if (auto status = StatusOf(cudaMemset(counters, 0, 8), "clearing counters");
+      !status.ok()) {
+    return status;
+  }
+  // Run() may use a stream that does not wait for this one.
+  return StatusOf(cudaStreamSynchronize(nullptr), "clearing counters");
 }
 
 PrefillAttention::~PrefillAttention() { cudaFree(counters_); }
