@@ -215,6 +215,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   auto& shared = *reinterpret_cast<PrefillShared<kHeadDim>*>(
       memory + (1024 - SharedAddress(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
+    for (const CUtensorMap* map : {&queries, &keys, &values}) PrefetchMap(map);
     shared.InitBarriers();
     PublishBarriers();
   }
