@@ -1,0 +1,318 @@
+// Prefill attention of one sequence on a GPU: dense and over random lists, at
+// the head shape of an 8B model. Prints a table; --csv=FILE writes it down.
+//
+// "tiles": TFLOP/s over listed blocks of 64 rows x 64 keys, also where half of
+// a block is masked, so that dense and lists are counted alike. "causal":
+// TFLOP/s over tokens^2 / 2, what others quote for dense. A result is checked
+// on sampled rows before it is timed.
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/backend/cuda/prefill_attention.h"
+#include "tests/engine/backend/cuda/attention_batch.h"
+#include "tests/engine/backend/cuda/bfloat16_bits.h"
+#include "tests/engine/backend/cuda/list_kinds.h"
+
+namespace sparseserve::cuda {
+namespace {
+
+constexpr int kWarmUps = 10;
+constexpr int kRepetitions = 31;
+
+// Lists of blocks of `block_tokens`, `density` of what causality shows, each KV
+// head's own; the diagonal and the first block always. 1: dense.
+struct ListShape {
+  const char* name;
+  int block_tokens;
+  double density;
+};
+
+struct Figures {
+  double median_ms = 0, fastest_ms = 0;
+  double blocks_a_row = 0;  // listed blocks of 128 keys, on average
+  double tile_tflops = 0;
+  double causal_tflops = 0;
+};
+
+// Blocks before `diagonal` that a row of blocks visits, ascending.
+std::vector<int> ChooseBlocks(int diagonal, double density,
+                              std::mt19937& random) {
+  std::vector<int> others;
+  for (int block = 1; block < diagonal; ++block) others.push_back(block);
+  std::shuffle(others.begin(), others.end(), random);
+  const int forced = diagonal > 0 ? 2 : 1;
+  const int wanted =
+      static_cast<int>(std::lround(density * (diagonal + 1))) - forced;
+  others.resize(std::clamp(wanted, 0, std::max(0, diagonal - 1)));
+  if (diagonal > 0) others.push_back(0);
+  std::sort(others.begin(), others.end());
+  return others;
+}
+
+// Of the tile at `diagonal` (in blocks of 64): the row's blocks, and of its
+// diagonal block what is not behind the tile.
+void AddList(const std::vector<int>& blocks, int block_pages, int diagonal,
+             HostLists& lists) {
+  for (int block : blocks) {
+    for (int i = 0; i < block_pages; ++i) {
+      lists.full_blocks.push_back(block * block_pages + i);
+    }
+  }
+  for (int page = diagonal / block_pages * block_pages; page < diagonal;
+       ++page) {
+    lists.full_blocks.push_back(page);
+  }
+  lists.partial_blocks.push_back(diagonal);
+}
+
+void FillRandomLists(const ListShape& shape, std::mt19937& random,
+                     HostBatch& batch) {
+  const int block_pages = shape.block_tokens / 64;
+  const int kv_heads = batch.shape.kv_heads;
+  std::vector<std::vector<int>> chosen(kv_heads);
+  HostLists& lists = batch.lists;
+  for (int tile = 0; tile < lists.tiles(); ++tile) {
+    for (int head = 0; head < kv_heads; ++head) {
+      if (tile % block_pages == 0) {
+        chosen[head] = ChooseBlocks(tile / block_pages, shape.density, random);
+      }
+      AddList(chosen[head], block_pages, tile, lists);
+      lists.list_of.push_back(lists.EndList());
+    }
+  }
+  OrderByLength(batch);
+}
+
+std::int64_t ListedBlocks(const HostBatch& batch) {
+  const HostLists& lists = batch.lists;
+  std::int64_t blocks = 0;
+  for (int list : lists.list_of) {
+    blocks += lists.full_offsets[list + 1] - lists.full_offsets[list] +
+              lists.partial_offsets[list + 1] - lists.partial_offsets[list];
+  }
+  return blocks;
+}
+
+// Whether sampled rows are near the reference.
+bool IsRight(const DeviceBatch& device, std::mt19937& random) {
+  const HostBatch& batch = *device.host;
+  const int width = batch.shape.head_dim;
+  for (int sample = 0; sample < 12; ++sample) {
+    const int tile =
+        sample == 0 ? batch.lists.tiles() - 1 : random() % batch.lists.tiles();
+    const int tile_row = random() % batch.lists.tile_fields[tile * 4 + 2];
+    const int head = random() % batch.heads();
+    const std::int64_t at = (batch.lists.tile_fields[tile * 4 + 1] + tile_row) *
+                                std::int64_t{batch.heads()} +
+                            head;
+    std::vector<std::uint16_t> output(width);
+    float lse;
+    cudaMemcpy(output.data(), device.output.data() + at * width, width * 2,
+               cudaMemcpyDeviceToHost);
+    cudaMemcpy(&lse, device.lse.data() + at, 4, cudaMemcpyDeviceToHost);
+    const ReferenceRow expected =
+        ReferenceAttention(batch, tile, tile_row, head);
+    bool near = std::abs(lse - expected.lse) <= LseTolerance(expected.lse);
+    for (int i = 0; i < width; ++i) {
+      near = near &&
+             std::abs(FromBfloat16(output[i]) - expected.output[i]) <=
+                 OutputTolerance(expected.output[i], expected.magnitude[i]);
+    }
+    if (!near) {
+      std::printf("wrong: tile %d, row %d, head %d\n", tile, tile_row, head);
+      return false;
+    }
+  }
+  return true;
+}
+
+// Milliseconds of each repetition, ascending; empty if a launch failed.
+std::vector<float> Time(const PrefillAttention& attention,
+                        const PrefillAttentionArgs& args) {
+  cudaEvent_t begin, end;
+  cudaEventCreate(&begin);
+  cudaEventCreate(&end);
+  std::vector<float> times;
+  for (int i = 0; i < kWarmUps + kRepetitions; ++i) {
+    cudaEventRecord(begin);
+    if (!attention.Run(args, nullptr).ok()) return {};
+    cudaEventRecord(end);
+    if (cudaEventSynchronize(end) != cudaSuccess) return {};
+    float time = 0;
+    cudaEventElapsedTime(&time, begin, end);
+    if (i >= kWarmUps) times.push_back(time);
+  }
+  cudaEventDestroy(begin);
+  cudaEventDestroy(end);
+  std::sort(times.begin(), times.end());
+  return times;
+}
+
+// SM clock in MHz, power in W and temperature in C while `args` keeps the
+// device busy, as nvidia-smi prints them.
+std::string ClocksUnder(const PrefillAttention& attention,
+                        const PrefillAttentionArgs& args, double ms) {
+  const int launches = std::clamp(static_cast<int>(200 / ms), 1, 2000);
+  for (int i = 0; i < launches; ++i) {
+    if (!attention.Run(args, nullptr).ok()) return "unknown";
+  }
+  std::string line = "unknown";
+  if (FILE* pipe =
+          popen("nvidia-smi --query-gpu=clocks.sm,power.draw,temperature.gpu "
+                "--format=csv,noheader,nounits -i 0",
+                "r")) {
+    char buffer[256] = "";
+    if (std::fgets(buffer, sizeof buffer, pipe) != nullptr) {
+      line = std::string(buffer, std::strcspn(buffer, "\n"));
+    }
+    pclose(pipe);
+  }
+  cudaDeviceSynchronize();
+  return line;
+}
+
+Figures FiguresOf(const HostBatch& batch, const std::vector<float>& times) {
+  Figures figures;
+  figures.median_ms = times[times.size() / 2];
+  figures.fastest_ms = times.front();
+  const double blocks = ListedBlocks(batch);
+  const double flop_a_key = 4.0 * batch.shape.head_dim;
+  const double tokens = batch.shape.slices[0].rows;
+  figures.blocks_a_row = blocks / batch.lists.list_of.size() / 2;
+  figures.tile_tflops = flop_a_key * blocks * batch.shape.group * 64 * 64 /
+                        figures.median_ms / 1e9;
+  figures.causal_tflops = flop_a_key * batch.heads() * tokens * tokens / 2 /
+                          figures.median_ms / 1e9;
+  return figures;
+}
+
+class PrefillAttentionBench {
+ public:
+  PrefillAttentionBench(const PrefillAttention& attention, std::string device,
+                        FILE* csv)
+      : attention_(attention), device_(std::move(device)), csv_(csv) {
+    std::printf("%-5s %-7s %-22s %8s %10s %10s %8s %8s %9s  %s\n", "dim",
+                "tokens", "lists", "blocks", "median ms", "fastest ms", "tiles",
+                "causal", "of dense", "MHz, W, C");
+    if (csv_ != nullptr) {
+      std::fprintf(csv_,
+                   "device,head_dim,heads,kv_heads,tokens,lists,"
+                   "blocks_of_128_a_row,median_ms,fastest_ms,repetitions,"
+                   "tile_tflops,causal_tflops,of_dense,sm_mhz,watt,celsius\n");
+    }
+  }
+
+  // False if a result is wrong or a launch fails.
+  bool Run(int head_dim, int tokens, const std::vector<ListShape>& shapes) {
+    std::mt19937 random(1);
+    HostBatch batch = MakeBatch({head_dim, 8, 4, {{0, tokens}}}, random);
+    const HostLists tiles_alone = batch.lists;
+    double dense_tflops = 0;
+    for (const ListShape& shape : shapes) {
+      batch.lists = tiles_alone;
+      if (shape.density == 1.0) {
+        FillLists(ListKind::kDense, random, batch);
+      } else {
+        FillRandomLists(shape, random, batch);
+      }
+      const DeviceBatch device(batch);
+      const PrefillAttentionArgs args = device.Args();
+      const LaunchStatus status = attention_.Run(args, nullptr);
+      const cudaError_t error = cudaDeviceSynchronize();
+      if (!status.ok() || error != cudaSuccess) {
+        std::printf("failed: %s %s\n", status.message().c_str(),
+                    cudaGetErrorString(error));
+        return false;
+      }
+      if (!IsRight(device, random)) return false;
+      const std::vector<float> times = Time(attention_, args);
+      if (times.empty()) return false;
+      const Figures figures = FiguresOf(batch, times);
+      if (shape.density == 1.0) dense_tflops = figures.tile_tflops;
+      Print(batch, tokens, shape, figures, figures.tile_tflops / dense_tflops,
+            ClocksUnder(attention_, args, figures.median_ms));
+    }
+    return true;
+  }
+
+ private:
+  void Print(const HostBatch& batch, int tokens, const ListShape& shape,
+             const Figures& f, double of_dense, const std::string& clocks) {
+    const double causal = shape.density == 1.0 ? f.causal_tflops : 0;
+    std::printf("%-5d %-7d %-22s %8.1f %10.4f %10.4f %8.1f %8.1f %9.3f  %s\n",
+                batch.shape.head_dim, tokens, shape.name, f.blocks_a_row,
+                f.median_ms, f.fastest_ms, f.tile_tflops, causal, of_dense,
+                clocks.c_str());
+    std::fflush(stdout);
+    if (csv_ == nullptr) return;
+    std::fprintf(csv_,
+                 "%s,%d,%d,%d,%d,%s,%.2f,%.5f,%.5f,%d,%.2f,%.2f,%.4f,%s\n",
+                 device_.c_str(), batch.shape.head_dim, batch.heads(),
+                 batch.shape.kv_heads, tokens, shape.name, f.blocks_a_row,
+                 f.median_ms, f.fastest_ms, kRepetitions, f.tile_tflops, causal,
+                 of_dense, clocks.c_str());
+    std::fflush(csv_);
+  }
+
+  const PrefillAttention& attention_;
+  const std::string device_;
+  FILE* const csv_;
+};
+
+int RunAll(FILE* csv) {
+  cudaDeviceProp properties;
+  if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess) {
+    std::printf("no CUDA device\n");
+    return 1;
+  }
+  std::unique_ptr<PrefillAttention> attention;
+  if (const auto status = PrefillAttention::Create(&attention); !status.ok()) {
+    std::printf("%s\n", status.message().c_str());
+    return 1;
+  }
+  std::printf("%s, %d multiprocessors\n", properties.name,
+              properties.multiProcessorCount);
+  PrefillAttentionBench bench(*attention, properties.name, csv);
+  bool right = true;
+  for (int head_dim : {128, 64}) {
+    // Densities by which a row of 128 tokens visits 8, 16 or 32 blocks of 128
+    // on average.
+    right = right && bench.Run(head_dim, 8192,
+                               {{"dense", 64, 1.0},
+                                {"128 mean 8", 128, 16.0 / 65},
+                                {"128 mean 16", 128, 32.0 / 65}});
+    right = right && bench.Run(head_dim, 32768,
+                               {{"dense", 64, 1.0},
+                                {"128 mean 8", 128, 16.0 / 257},
+                                {"128 mean 16", 128, 32.0 / 257},
+                                {"128 mean 32", 128, 64.0 / 257},
+                                {"64 at 10 %", 64, 0.1}});
+  }
+  return right ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace sparseserve::cuda
+
+int main(int argc, char** argv) {
+  FILE* csv = nullptr;
+  if (argc == 2 && std::strncmp(argv[1], "--csv=", 6) == 0) {
+    csv = std::fopen(argv[1] + 6, "w");
+  }
+  if (argc > 2 || (argc == 2 && csv == nullptr)) {
+    std::fprintf(stderr, "usage: prefill_attention_bench [--csv=FILE]\n");
+    return 2;
+  }
+  const int code = sparseserve::cuda::RunAll(csv);
+  if (csv != nullptr) std::fclose(csv);
+  return code;
+}

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Compiles the CUDA kernels, their tests and benchmarks with nothing but nvcc
+# and runs them all on this machine's GPU, in about three minutes. Results and
+# logs go to $OUT (default: out/gpu). With "compile" as the only argument it stops after compiling, for
+# which no GPU is needed.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+out="${OUT:-$PWD/out/gpu}"
+build="${BUILD:-/tmp/sparseserve-gpu}"
+nvcc="${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}"
+mkdir -p "$out" "$build"
+
+compile() {  # object, source
+  local code=(-gencode=arch=compute_80,code=sm_80
+    -gencode=arch=compute_80,code=compute_80)
+  [[ "$1" != hopper_* ]] || code=(-gencode=arch=compute_90a,code=sm_90a)
+  engine/backend/cuda/compile_strictly.sh "$nvcc" -c "$2" -o "$build/$1.o" \
+    -std=c++20 -O3 -I. -lineinfo -Xptxas -v "${code[@]}" \
+    > "$build/$1.log" 2>&1 || {
+    cat "$build/$1.log"
+    return 1
+  }
+}
+
+pids=()
+objects=()
+for source in engine/backend/cuda/*.cu tests/engine/backend/cuda/*.c[cu] \
+  tests/bench/cuda/*.cc; do
+  name="$(basename "${source%.*}")"
+  objects+=("$name")
+  compile "$name" "$source" &
+  pids+=($!)
+  # On small machines one after another.
+  [ "$(nproc)" -ge 8 ] || wait "${pids[-1]}" || exit 1
+done
+for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
+cat "$build"/*.log > "$out/compile.log"
+
+kernels=()
+shared=()
+programs=()
+for name in "${objects[@]}"; do
+  case "$name" in
+    *_test | *_bench) programs+=("$name") ;;
+    *) shared+=("$build/$name.o") ;;
+  esac
+done
+for name in "${programs[@]}"; do
+  "$nvcc" -o "$build/$name" "$build/$name.o" "${shared[@]}" -ldl || exit 1
+done
+[ "${1:-}" = compile ] && exit 0
+
+failed=0
+report() {  # name, command...
+  local name="$1" begin=$SECONDS
+  shift
+  timeout "${LIMIT:-45}" "$@" > "$build/$name.out" 2>&1
+  local code=$?
+  tail -n "${LINES_SHOWN:-4}" "$build/$name.out"
+  echo "=== $name: exit code $code, $((SECONDS - begin)) s" |
+    tee -a "$build/$name.out"
+  cat "$build/$name.out" >> "$out/run.log"
+  [ "$code" = 0 ] || failed=1
+}
+
+: > "$out/run.log"
+nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit \
+  --format=csv | tee "$out/device.csv"
+"$nvcc" --version | tail -n 2 | tee -a "$out/device.csv"
+for name in hopper_primitives_test prefill_attention_test \
+  hopper_prefill_pace_test; do
+  LINES_SHOWN=25 report "$name" "$build/$name"
+done
+if [ "$failed" = 0 ]; then
+  LINES_SHOWN=60 LIMIT=100 report attention_peers python3 \
+    tests/bench/cuda/attention_peers.py \
+    --bench="$build/prefill_attention_bench" --out="$out"
+fi
+for name in hopper_primitives_test hopper_prefill_pace_test \
+  prefill_attention_test; do
+  LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck --error-exitcode=9 \
+    "$build/$name"
+done
+exit "$failed"
