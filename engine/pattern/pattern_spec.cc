@@ -318,7 +318,8 @@ struct Selection {
     return {
         .rule = MeanKeyRule{pattern.block_tokens / kPageTokens, pattern.top_k},
         .phase = std::nullopt,
-        .first_layer = pattern.dense_layers};
+        .first_layer = pattern.dense_layers,
+        .reuse_steps = pattern.reuse_steps};
   }
   PatternSelection operator()(const DeltaPattern& pattern) const {
     return std::visit(*this, pattern.base);
