@@ -165,9 +165,10 @@ def flex_step(compiled, head_dim, tokens, lists):
 
 
 def refusal(head_dim, tokens, error):
-    lines = str(error).strip().splitlines() or [""]
+    """What to print; compilers say why a few lines down."""
+    lines = "\n".join(str(error).strip().splitlines()[:8])
     return (f"FlexAttention refuses head_dim {head_dim}, {tokens} tokens: "
-            f"{type(error).__name__}: {lines[0]}")
+            f"{type(error).__name__}: {lines}")
 
 
 def compile_flex():
