@@ -1,14 +1,30 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels, their tests and benchmarks with nothing but nvcc
-# and runs them all on this machine's GPU, in about three minutes. Results and
-# logs go to $OUT (default: out/gpu). With "compile" as the only argument it stops after compiling, for
-# which no GPU is needed.
+# and runs them all on this machine's GPU, in about five minutes. Results and
+# logs go to $OUT (default: out/gpu). An argument says what else:
+#   compile  stops after compiling, for which no GPU is needed
+#   flex     only prefill over lists of given densities and up to 128K tokens,
+#            beside cuDNN and FlexAttention
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+what="${1:-all}"
+case "$what" in
+  all | compile | flex) ;;
+  *) echo "unknown: $what; all, compile and flex are known" >&2; exit 2 ;;
+esac
 out="${OUT:-$PWD/out/gpu}"
 build="${BUILD:-/tmp/sparseserve-gpu}"
 nvcc="${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}"
 mkdir -p "$out" "$build"
+
+# FlexAttention is compiled while nvcc works; what it leaves in torch's cache is
+# found later.
+flex_compiler=""
+if [ "$what" = flex ]; then
+  timeout 80 python3 tests/bench/cuda/attention_peers.py --compile_only \
+    > "$out/flex_compile.log" 2>&1 &
+  flex_compiler=$!
+fi
 
 compile() {  # object, source
   local code=(-gencode=arch=compute_80,code=sm_80
@@ -27,6 +43,7 @@ objects=()
 for source in engine/backend/cuda/*.cu tests/engine/backend/cuda/*.c[cu] \
   tests/bench/cuda/*.cc; do
   name="$(basename "${source%.*}")"
+  [[ "$what" != flex || "$name" != *_test ]] || continue
   objects+=("$name")
   compile "$name" "$source" &
   pids+=($!)
@@ -48,7 +65,7 @@ done
 for name in "${programs[@]}"; do
   "$nvcc" -o "$build/$name" "$build/$name.o" "${shared[@]}" -ldl || exit 1
 done
-[ "${1:-}" = compile ] && exit 0
+[ "$what" = compile ] && exit 0
 
 failed=0
 report() {  # name, command...
@@ -67,18 +84,35 @@ report() {  # name, command...
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit \
   --format=csv | tee "$out/device.csv"
 "$nvcc" --version | tail -n 2 | tee -a "$out/device.csv"
-for name in hopper_primitives_test prefill_attention_test \
-  hopper_prefill_pace_test; do
-  LINES_SHOWN=25 report "$name" "$build/$name"
-done
-if [ "$failed" = 0 ]; then
-  LINES_SHOWN=60 LIMIT=100 report attention_peers python3 \
+
+attention_peers() {  # seconds, arguments...
+  LIMIT="$1" LINES_SHOWN=80 report attention_peers python3 \
     tests/bench/cuda/attention_peers.py \
-    --bench="$build/prefill_attention_bench" --out="$out"
-fi
-for name in hopper_primitives_test hopper_prefill_pace_test \
-  prefill_attention_test; do
-  LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck --error-exitcode=9 \
-    "$build/$name"
-done
+    --bench="$build/prefill_attention_bench" --out="$out" "${@:2}"
+}
+
+run_all() {
+  for name in hopper_primitives_test prefill_attention_test \
+    hopper_prefill_pace_test; do
+    LINES_SHOWN=25 report "$name" "$build/$name"
+  done
+  [ "$failed" != 0 ] || attention_peers 240
+  for name in hopper_primitives_test hopper_prefill_pace_test \
+    prefill_attention_test; do
+    LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck \
+      --error-exitcode=9 "$build/$name"
+  done
+}
+
+run_flex() {
+  # It says itself what it did not compile; the peers then try once more.
+  wait "$flex_compiler"
+  cat "$out/flex_compile.log"
+  attention_peers 200 --cases=densities
+}
+
+case "$what" in
+  all) run_all ;;
+  flex) run_flex ;;
+esac
 exit "$failed"
