@@ -79,9 +79,9 @@ struct StepSlice {
   // Which keys its rows may see; null: all. Borrowed like the spans.
   const AttentionChoice* attention = nullptr;
   // Of the sequence alone: what its output rows chose, which a pattern with
-  // reuse_steps lets later ones use. A prompt's slice empties it; one of a
-  // single output token uses it and adds to it, another leaves it alone. Null:
-  // every row chooses.
+  // reuse_steps lets later ones use. A prompt's slice empties it, any other
+  // drops what its own positions and those behind chose before; one of a single
+  // output token then uses it and adds to it. Null: every row chooses.
   KeptBlocks* kept_blocks = nullptr;
 
   // Sample one token from the last row.

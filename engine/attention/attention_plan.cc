@@ -61,15 +61,9 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
       first_rows_[i] = static_cast<int32_t>(tokens_.size());
       pages_[i] = slice.pages;
       group_rows += static_cast<int64_t>(slice.tokens.size());
-      if (slice.kept_blocks != nullptr) {
-        if (phase == Phase::kPrefill) {
-          slice.kept_blocks->Forget();
-        } else if (slice.tokens.size() == 1) {
-          keepers_[i] = slice.kept_blocks;
-        }
-      }
       AddRows(slice);
       AddTiles(i, slices[i]);
+      SetKeeper(i, slice);
       AddSamples(i, slice);
       if (slice.profile == nullptr) continue;
       profiled_.push_back(
@@ -215,6 +209,21 @@ void AttentionPlan::SetPatterns(const PlannedSlice& planned) {
         rule.has_value() ? static_cast<int32_t>(rules_.size()) : -1);
     if (rule.has_value()) rules_.push_back(*rule);
   }
+}
+
+void AttentionPlan::SetKeeper(int32_t index, const StepSlice& slice) {
+  if (slice.kept_blocks == nullptr) return;
+  if (slice.phase == Phase::kPrefill) {
+    slice.kept_blocks->Forget();
+    return;
+  }
+  slice.kept_blocks->ForgetFrom(slice.first_position);
+  const bool reuses =
+      std::any_of(patterns_.selections.begin(), patterns_.selections.end(),
+                  [](const PatternSelection& selection) {
+                    return selection.reuse_steps > 1;
+                  });
+  if (reuses && slice.tokens.size() == 1) keepers_[index] = slice.kept_blocks;
 }
 
 void AttentionPlan::AddLists(const PlannedSlice& planned, const QueryTile& tile,

@@ -150,6 +150,9 @@ class AttentionPlan {
   void AddTiles(int32_t index, const PlannedSlice& planned);
   void AddSamples(int32_t index, const StepSlice& slice);
   void SetPatterns(const PlannedSlice& planned);
+  // Drops choices that no longer stand, and says where the slice's are kept if
+  // its patterns, those that SetPatterns() saw last, use any again.
+  void SetKeeper(int32_t index, const StepSlice& slice);
   // The tile's lists in one group of layers.
   void AddLists(const PlannedSlice& planned, const QueryTile& tile,
                 LayerGroup& group, AttentionBlocks& blocks);

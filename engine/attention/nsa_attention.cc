@@ -12,7 +12,8 @@ NsaAttention::NsaAttention(Backend& backend, DType kv_dtype)
     : pass_attention_(backend, kv_dtype) {}
 
 absl::Status NsaAttention::Run(const NsaPattern& pattern, const Args& args) {
-  RETURN_IF_ERROR(CheckNsaPattern(pattern));
+  RETURN_IF_ERROR(CheckNsaCounts(pattern, args.projection.queries.rows,
+                                 args.heads, args.kv_heads));
   NsaTokens tokens = {
       .tokens = static_cast<int32_t>(args.projection.queries.rows),
       .heads = args.heads,

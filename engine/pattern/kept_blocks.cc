@@ -40,4 +40,10 @@ void KeptBlocks::Keep(int64_t head, int32_t position, const SelectionRule& rule,
   }
 }
 
+void KeptBlocks::ForgetFrom(int32_t position) {
+  for (Choice& choice : choices_) {
+    if (choice.position >= position) choice.position = -1;
+  }
+}
+
 }  // namespace sparseserve

@@ -21,7 +21,7 @@ namespace sparseserve {
 // and its list fits as it is. What a row visits follows from the sequence's
 // tokens and from the position of that choice alone: its period's first, or the
 // first that the sequence ran of the period since its prompt, or since it was
-// set back to where it had not chosen yet.
+// set back to its choice or before it.
 class KeptBlocks {
  public:
   // What stands for a row at `position`; empty if it must choose. `head` is
@@ -32,6 +32,9 @@ class KeptBlocks {
   // A row at `position` chose a layout's list.
   void Keep(int64_t head, int32_t position, const SelectionRule& rule,
             const BlockLayout& layout, int32_t list);
+  // Rows at `position` and behind it run, perhaps again and with other tokens:
+  // what they chose before no longer stands, however they run now.
+  void ForgetFrom(int32_t position);
   // Prompt rows run, again or for the first time.
   void Forget() { choices_.clear(); }
 

@@ -1,6 +1,8 @@
 #include "engine/pattern/nsa_passes.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -31,15 +33,8 @@ absl::Status MultipleOf(int32_t stride, std::string_view parameter,
 }
 
 absl::Status CheckTokens(const NsaPattern& pattern, const NsaTokens& tokens) {
-  RETURN_IF_ERROR(CheckNsaPattern(pattern));
-  RETURN_IF_ERROR(Within("tokens", tokens.tokens, 1, kMaxEncoderTokens));
-  RETURN_IF_ERROR(Within("heads", tokens.heads, 1, kMaxEncoderHeads));
-  RETURN_IF_ERROR(Within("kv_heads", tokens.kv_heads, 1, tokens.heads));
-  if (tokens.heads % tokens.kv_heads != 0) {
-    return absl::InvalidArgumentError(
-        StrCat("nsa: kv_heads is ", tokens.kv_heads, "; allowed: divisors of ",
-               tokens.heads, " heads"));
-  }
+  RETURN_IF_ERROR(
+      CheckNsaCounts(pattern, tokens.tokens, tokens.heads, tokens.kv_heads));
   const int64_t lists = int64_t{tokens.tokens} * tokens.kv_heads;
   if (static_cast<int64_t>(tokens.blocks.size()) != lists) {
     return absl::InvalidArgumentError(
@@ -116,6 +111,18 @@ absl::Status CheckNsaPattern(const NsaPattern& pattern) {
   return Within("window_tokens", pattern.window_tokens, 1, kMaxEncoderTokens);
 }
 
+absl::Status CheckNsaCounts(const NsaPattern& pattern, int64_t tokens,
+                            int64_t heads, int64_t kv_heads) {
+  RETURN_IF_ERROR(CheckNsaPattern(pattern));
+  RETURN_IF_ERROR(Within("tokens", tokens, 1, kMaxEncoderTokens));
+  RETURN_IF_ERROR(Within("heads", heads, 1, kMaxEncoderHeads));
+  RETURN_IF_ERROR(Within("kv_heads", kv_heads, 1, heads));
+  if (heads % kv_heads == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("nsa: kv_heads is ", kv_heads,
+                                           "; allowed: divisors of ", heads,
+                                           " heads"));
+}
+
 int32_t NsaCompressedKeys(const NsaPattern& pattern, int64_t tokens) {
   if (tokens < pattern.compressed_tokens) return 0;
   return static_cast<int32_t>((tokens - pattern.compressed_tokens) /
@@ -134,6 +141,10 @@ std::vector<int32_t> SelectNsaBlocks(const NsaPattern& pattern, int32_t row,
          at += pattern.stride) {
       scores[at / pattern.block_tokens] += weights[i];
     }
+  }
+  // A NaN has no place in an order.
+  for (double& score : scores) {
+    if (std::isnan(score)) score = std::numeric_limits<double>::infinity();
   }
   std::vector<int32_t> order(own + 1);
   std::iota(order.begin(), order.end(), 0);

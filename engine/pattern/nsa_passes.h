@@ -32,11 +32,18 @@ absl::Status CheckNsaPattern(const NsaPattern& pattern);
 // sees.
 int32_t NsaCompressedKeys(const NsaPattern& pattern, int64_t tokens);
 
+// Whether a sequence can be so large: INVALID_ARGUMENT names the pattern's
+// parameter or the count that does not fit. To be asked before scores are taken
+// of all its rows.
+absl::Status CheckNsaCounts(const NsaPattern& pattern, int64_t tokens,
+                            int64_t heads, int64_t kv_heads);
+
 // The blocks that a row selects, ascending. `weights`, [query heads of a KV
 // head, NsaCompressedKeys(row + 1)], are those of its softmax over compressed
 // keys; a block scores their sum, each once for each stride that the compressed
-// key shares with the block, ties to the earlier block. REQUIRES: the pattern
-// passes its check.
+// key shares with the block, ties to the earlier block. Scores that are no
+// number are above all others: garbage must come to light. REQUIRES: the
+// pattern passes its check.
 std::vector<int32_t> SelectNsaBlocks(const NsaPattern& pattern, int32_t row,
                                      absl::Span<const double> weights);
 

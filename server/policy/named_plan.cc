@@ -1,5 +1,6 @@
 #include "server/policy/named_plan.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <numeric>
@@ -73,6 +74,13 @@ absl::StatusOr<PatternMap> ResolveMap(std::string_view field,
       used.push_back(patterns[pattern]);
     }
     pattern = place[pattern];
+  }
+  if (std::all_of(used.begin(), used.end(), [](const PatternSpec& pattern) {
+        return std::holds_alternative<PrunedPattern>(pattern);
+      })) {
+    return absl::InvalidArgumentError(
+        StrCat(field, " is pruned in all ", pattern_of.size(),
+               " heads of this model; at least 1 must have another pattern"));
   }
   return PatternMap::Create({model.layers, model.kv_heads}, std::move(used),
                             pattern_of);

@@ -34,8 +34,8 @@ struct PlanRule {
 
 // The plans that the rules are for this model. INVALID_ARGUMENT names, as
 // server_config.proto has it, the first pattern that the model may not run
-// with, and why, or the first layer or head that it has not. REQUIRES: the
-// patterns pass CheckPattern().
+// with, and why, or the first layer or head that it has not, or the map of
+// which every head is pruned. REQUIRES: the patterns pass CheckPattern().
 absl::StatusOr<std::vector<NamedPlan>> ResolvePlans(
     const std::vector<PlanRule>& rules, const ModelInfo& model);
 

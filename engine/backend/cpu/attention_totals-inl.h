@@ -74,18 +74,22 @@ void EndStretch(int rows, int head_dim, AttentionScratch& scratch) {
   }
 }
 
+// Where the sum is 0 the total is what another sequence's row left there: a
+// NaN, perhaps, of which a factor of 0 makes no zero.
 float FinishRow(int row, int head_dim, const AttentionScratch& scratch,
                 float* output) {
+  const float sum = scratch.total_sum[row];
+  if (sum == 0.0f) {
+    std::fill(output, output + head_dim, 0.0f);
+    return kMinusInfinity;
+  }
   const hn::CappedTag<float, 8> d;
   const float* from = scratch.total_output + row * RowStride(head_dim);
-  const float sum = scratch.total_sum[row];
-  const auto factor = hn::Set(d, sum == 0.0f ? 0.0f : 1.0f / sum);
+  const auto factor = hn::Set(d, 1.0f / sum);
   for (int i = 0; i < head_dim; i += static_cast<int>(hn::Lanes(d))) {
     hn::StoreU(hn::Mul(hn::LoadU(d, from + i), factor), d, output + i);
   }
-  return sum == 0.0f
-             ? kMinusInfinity
-             : scratch.scale * scratch.total_maximum[row] + std::log(sum);
+  return scratch.scale * scratch.total_maximum[row] + std::log(sum);
 }
 
 }  // namespace HWY_NAMESPACE

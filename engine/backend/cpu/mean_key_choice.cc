@@ -30,7 +30,7 @@ void PoolMeanKeys(const SelectionKernels& kernels, const SelectArgs& args,
                   const MeanKeyRule& rule, PoolingScratch& scratch,
                   PooledBlocks& keys) {
   const int32_t own = OwnBlock(rows, rule);
-  if (own < rule.blocks) return;
+  if (rule.blocks == 1 || own < rule.blocks) return;
   SliceRows before = {.slice = rows.slice};
   before.rows = own * rule.block_pages * kPageTokens;
   PoolKeys(kernels, args, before, kv_head, scratch, keys);

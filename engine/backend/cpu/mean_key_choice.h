@@ -23,7 +23,8 @@ struct MeanKeyScratch {
 
 // Replaces `keys` with a KV head's keys, by block of the rule, as far as rows
 // choose among them: blocks before the last row's own. Reads every key of
-// these, or none if the last row sees all of them.
+// these. Where nothing is chosen among them, since the last row sees all or
+// every row its own alone, reads none and leaves `keys` as they are.
 void PoolMeanKeys(const SelectionKernels& kernels, const SelectArgs& args,
                   const SliceRows& rows, int32_t kv_head,
                   const MeanKeyRule& rule, PoolingScratch& scratch,

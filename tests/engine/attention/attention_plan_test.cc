@@ -364,6 +364,65 @@ TEST(AttentionPlanTest, ChoicesOfOutputRowsAreKeptForTheirPeriod) {
   EXPECT_FALSE(is_kept(1));
 }
 
+// A sequence chooses at 130 and is set back to before it: however its rows run
+// again, the choice was that of tokens that are gone.
+TEST(AttentionPlanTest, ChoicesOfRowsThatRunAgainAreDropped) {
+  const PatternSpec quest = QuestPattern{.dense_layers = 0, .reuse_steps = 64};
+  AttentionPlan plan({.layers = 1, .kv_heads = 1});
+  KeptBlocks kept;
+  const auto build = [&](int position, int rows, const PatternSpec& pattern) {
+    const Part part(Phase::kDecode, position, rows, 0);
+    StepSlice slice = part.slice;
+    slice.kept_blocks = &kept;
+    const PlannedSlice planned = {&slice, pattern};
+    plan.Build({&planned, 1});
+    const auto lists = plan.FindKept(0);
+    return !lists.empty() && !lists[0].empty();
+  };
+  const auto choose = [&] {
+    EXPECT_FALSE(build(130, 1, quest));
+    LayoutBuilder selected(1);
+    selected.AddTile(plan.layout(0).tiles[0]);
+    selected.Assign(0, selected.AddList({{0, 1}, {2, 3}}));
+    plan.TakeSelected(0, selected.layout());
+    EXPECT_TRUE(build(132, 1, quest));
+  };
+  choose();
+  build(129, 3, quest);
+  EXPECT_FALSE(build(132, 1, quest));
+
+  for (const PatternSpec& other :
+       {PatternSpec(DensePattern()),
+        PatternSpec(QuestPattern{.sink_tokens = 200, .reuse_steps = 64}),
+        PatternSpec(PageTopPPattern())}) {
+    SCOPED_TRACE(PatternName(other));
+    choose();
+    for (const int position : {129, 130, 131}) build(position, 1, other);
+    EXPECT_FALSE(build(132, 1, quest));
+  }
+
+  // What was chosen before the rows that run again stands.
+  choose();
+  build(131, 3, DensePattern());
+  EXPECT_TRUE(build(134, 1, quest));
+}
+
+// Where no pattern uses a choice again nothing is looked up, in any layer.
+TEST(AttentionPlanTest, SlicesWithoutReuseKeepNothing) {
+  AttentionPlan plan({.layers = 1, .kv_heads = 1});
+  KeptBlocks kept;
+  const Part part(Phase::kDecode, 201, 1, 0);
+  StepSlice slice = part.slice;
+  slice.kept_blocks = &kept;
+  for (const int reuse_steps : {1, 2}) {
+    const PlannedSlice planned = {
+        &slice, QuestPattern{.dense_layers = 0, .reuse_steps = reuse_steps}};
+    plan.Build({&planned, 1});
+    ASSERT_TRUE(plan.Selects(0));
+    EXPECT_EQ(plan.FindKept(0).size(), reuse_steps == 1 ? 0 : 1);
+  }
+}
+
 // The prompt's length says where its last blocks are, whatever the chunk.
 TEST(AttentionPlanTest, ChunksOfTriShapeAreTheWholePrompts) {
   Part whole(Phase::kPrefill, 0, 700, 0);

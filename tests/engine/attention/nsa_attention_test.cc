@@ -226,6 +226,22 @@ TEST_P(NsaAttentionTest, ABranchWithoutAGateDoesNotShow) {
   }
 }
 
+// Before it looks at a row: there is nothing behind these views.
+TEST_P(NsaAttentionTest, RefusesCountsBeforeItScoresRows) {
+  const NsaPattern pattern = {8, 4, 16, 4, 20};
+  constexpr int64_t kWidth = kHeads * kHeadDim;
+  NsaInput input(pattern, 40, 7);
+  NsaAttention::Args large = input.Args();
+  large.projection.queries = ConstMatrixView(nullptr, (1 << 20) + 1, kWidth);
+  EXPECT_EQ(NsaAttention(backend(), DType::kF32).Run(pattern, large).message(),
+            "nsa: tokens is 1048577; allowed: 1 to 1048576");
+  NsaAttention::Args uneven = input.Args();
+  uneven.projection.queries = ConstMatrixView(nullptr, 40, kWidth);
+  uneven.kv_heads = 3;
+  EXPECT_EQ(NsaAttention(backend(), DType::kF32).Run(pattern, uneven).message(),
+            "nsa: kv_heads is 3; allowed: divisors of 4 heads");
+}
+
 INSTANTIATE_TEST_SUITE_P(Paths, NsaAttentionTest,
                          ::testing::ValuesIn(SimdPathsToTest()),
                          [](const auto& path) { return path.param; });

@@ -2,11 +2,13 @@
 
 namespace sparseserve {
 
-std::unique_ptr<Backend> CreateBackendUnderTest(const std::string& path) {
+std::unique_ptr<Backend> CreateBackendUnderTest(const std::string& path,
+                                                int threads) {
   if (path == kAmxPath) {
-    return CreateBackend({.threads = 2, .compute_dtype = "bf16"}).value();
+    return CreateBackend({.threads = threads, .compute_dtype = "bf16"}).value();
   }
-  return CreateBackend({.threads = 2, .compute_dtype = "f32", .simd = path})
+  return CreateBackend(
+             {.threads = threads, .compute_dtype = "f32", .simd = path})
       .value();
 }
 

@@ -23,8 +23,9 @@ inline constexpr char kAmxPath[] = "avx512_amx";
 // SimdPathsToTest(), with that one where this machine has it.
 std::vector<std::string> AttentionPathsToTest();
 
-// A backend of two threads on one of these paths.
-std::unique_ptr<Backend> CreateBackendUnderTest(const std::string& path);
+// A backend on one of these paths.
+std::unique_ptr<Backend> CreateBackendUnderTest(const std::string& path,
+                                                int threads = 2);
 
 // The same on the path that the parameter names.
 class BackendTest : public ::testing::TestWithParam<std::string> {

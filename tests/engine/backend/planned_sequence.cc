@@ -135,6 +135,11 @@ void PlannedSequence::Overwrite(
   }
 }
 
+void PlannedSequence::PoisonQueries(int64_t row) {
+  std::fill_n(queries_.begin() + row * width(), width(),
+              std::numeric_limits<float>::quiet_NaN());
+}
+
 float PlannedSequence::scale() const {
   return 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
 }

@@ -70,6 +70,8 @@ class PlannedSequence {
 
   // Draws other, larger keys and values where `chosen` says so.
   void Overwrite(const std::function<bool(int position)>& chosen);
+  // Makes NaN of a row's queries.
+  void PoisonQueries(int64_t row);
 
  private:
   using KeysAndValues = std::pair<testing::Rows, testing::Rows>;

@@ -262,6 +262,30 @@ TEST_P(SliceSelectionTest, OfEqualBoundsTheFirstAreChosen) {
   }
 }
 
+TEST_P(SliceSelectionTest, OfEqualMeansTheFirstAreChosen) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Batch batch({9, 3, 24, dtype}, {{640, 1}}, MeanKeyRule{2, 3}, 30);
+    std::fill(batch.queries().begin(), batch.queries().end(), 0.0f);
+    backend().Select(batch.args());
+    for (int head = 0; head < 3; ++head) {
+      EXPECT_THAT(Batch::Blocks(batch.selected(), 0, head),
+                  ElementsAre(0, 1, 2, 3, 8, 9));
+    }
+  }
+}
+
+// With no block but its own a row has nothing to choose among: pages before it
+// may lie anywhere.
+TEST_P(SliceSelectionTest, RowsThatChooseNoBlockReadNoMeans) {
+  Batch batch(kModelShape, {{640, 1}}, MeanKeyRule{1, 1}, 35);
+  SelectArgs args = batch.args();
+  args.kv.keys = nullptr;
+  backend().Select(args);
+  for (int head = 0; head < 3; ++head) {
+    EXPECT_THAT(Batch::Blocks(batch.selected(), 0, head), ElementsAre(0, 9));
+  }
+}
+
 // The rest of the context may be anything: neither it nor what its pages held
 // before is read.
 TEST_P(SliceSelectionTest, OutputRowsReadChosenPagesAndBoundsAlone) {
@@ -309,12 +333,13 @@ TEST_P(SliceSelectionTest, ChoicesEqualTheirOraclesForEveryShape) {
           SelectionRule(SimilarityRule{-1.0f, 0.4f}),
           SelectionRule(PageBoundRule{3, 1, 1}),
           SelectionRule(CandidateMassRule{{4, 1, 1}, 0.3f}),
-          SelectionRule(MeanKeyRule{1, 1})}) {
+          SelectionRule(MeanKeyRule{1, 2}), SelectionRule(MeanKeyRule{2, 2})}) {
       SCOPED_TRACE(::testing::Message()
                    << "rule " << rule.index() << ", " << shape.heads << "/"
                    << shape.kv_heads << "x" << shape.head_dim << " of "
                    << DTypeName(shape.kv_dtype));
-      Batch batch(shape, {{333, 333}, {301, 70}}, rule, 25);
+      // The last are short enough for means of blocks to leave some out.
+      Batch batch(shape, {{333, 333}, {301, 70}, {640, 1}, {450, 2}}, rule, 25);
       batch.SoftCap(shape.heads == 4 ? 0.6f : 0.0f);
       backend().Select(batch.args());
       const Tally tally = ExpectEqualsOracle(batch);

@@ -121,6 +121,34 @@ TEST_P(StaticAttentionTest, PrunedHeadsAreNothingAndLeaveOthersAlone) {
   }
 }
 
+// One worker attends the longer row first, then the poisoned one, then the
+// heads that see nothing: in memory that the poisoned row left.
+TEST_P(StaticAttentionTest, PrunedHeadsAreNothingBehindAPoisonedSequence) {
+  const PlannedSequence::Shape shape = {4, 2, 32};
+  PlannedSequence sequence(
+      shape, 1, 11, {{Phase::kDecode, 10, 1, 5}, {Phase::kDecode, 300, 1, 5}});
+  sequence.PoisonQueries(0);
+  const PatternMap map =
+      PatternMap::Create({1, 2}, {DensePattern(), PrunedPattern()}, {0, 1})
+          .value();
+  const AttentionPlan plan = sequence.Plan(DensePattern(), &map);
+  const auto worker = CreateBackendUnderTest(GetParam(), /*threads=*/1);
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const PlannedSequence::Found found =
+        sequence.Attend(*worker, plan, plan.layout(0), dtype);
+    for (size_t i = 0; i < found.output.size(); ++i) {
+      const int head = static_cast<int>(i / 32 % 4);
+      const bool is_poisoned = i / 32 / 4 == 0;
+      if (head >= 2) {
+        ASSERT_EQ(found.output[i], 0) << i;
+      } else {
+        ASSERT_EQ(std::isnan(found.output[i]), is_poisoned) << i;
+      }
+    }
+    for (const size_t i : {2, 3, 6, 7}) EXPECT_EQ(found.lse[i], -HUGE_VALF);
+  }
+}
+
 TEST_P(StaticAttentionTest, HeadsOfAMapAndOneThatSelectsEqualTheirRules) {
   const PlannedSequence::Shape shape = {8, 4, 32};
   PlannedSequence sequence(shape, 2, 8);

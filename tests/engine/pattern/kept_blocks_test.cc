@@ -55,6 +55,17 @@ TEST(KeptBlocksTest, ARowThatWasSetBackToItsChoiceChooses) {
   EXPECT_THAT(kept.Find(0, 579, 64, kRule), IsEmpty());
 }
 
+TEST(KeptBlocksTest, RowsThatRunAgainDropWhatTheyChose) {
+  KeptBlocks kept;
+  kept.Keep(0, 580, kRule, Chosen(), 0);
+  kept.Keep(1, 583, kRule, Chosen(), 0);
+  kept.ForgetFrom(581);
+  EXPECT_THAT(kept.Find(0, 585, 64, kRule), Not(IsEmpty()));
+  EXPECT_THAT(kept.Find(1, 585, 64, kRule), IsEmpty());
+  kept.ForgetFrom(580);
+  EXPECT_THAT(kept.Find(0, 585, 64, kRule), IsEmpty());
+}
+
 TEST(KeptBlocksTest, HeadsAndRulesHaveChoicesOfTheirOwn) {
   KeptBlocks kept;
   kept.Keep(3, 580, kRule, Chosen(), 0);

@@ -1,5 +1,6 @@
 #include "engine/pattern/nsa_passes.h"
 
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -68,6 +69,27 @@ TEST(NsaPassesTest, SelectTheBlocksOfTheRule) {
     EXPECT_EQ(SelectNsaBlocks(pattern, row, flat),
               std::vector<int32_t>(wanted.begin(), wanted.end()));
   }
+}
+
+// Here each of both keys shares its strides with a single block.
+TEST(NsaPassesTest, SelectBlocksWhoseScoreIsNotANumber) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  const NsaPattern pattern = {8, 4, 16, 5, 1};
+  const int row = 1023;
+  std::mt19937 random(4);
+  std::uniform_real_distribution<double> weight;
+  std::vector<double> weights(NsaCompressedKeys(pattern, row + 1));
+  for (double& value : weights) value = weight(random);
+  const std::vector<int32_t> clean = SelectNsaBlocks(pattern, row, weights);
+  weights[4 * 30] = kNan;
+  weights[4 * 50] = kNan;
+  EXPECT_EQ(SelectNsaBlocks(pattern, row, weights),
+            (std::vector<int32_t>{0, 30, 50, 62, 63}));
+  // Without an order a sort may go astray among many.
+  for (size_t i = 0; i < weights.size(); i += 2) weights[i] = kNan;
+  EXPECT_EQ(SelectNsaBlocks(pattern, row, weights),
+            (std::vector<int32_t>{0, 1, 2, 62, 63}));
+  EXPECT_NE(clean, (std::vector<int32_t>{0, 1, 2, 62, 63}));
 }
 
 // Rows of each branch's tiles that see nothing are in none, or have a mask of

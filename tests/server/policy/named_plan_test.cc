@@ -106,6 +106,18 @@ INSTANTIATE_TEST_SUITE_P(
                 "attention_plans[1].pattern is pruned, which this model cannot "
                 "have: it is for some heads of a plan's map, not for all of a "
                 "model"},
+        BadPlan{"pruned_map",
+                {"p", {}, {{PrunedPattern()}}},
+                "attention_plans[1].map is pruned in all 6 heads of this "
+                "model; at least 1 must have another pattern"},
+        BadPlan{"pruned_map_of_several_rules",
+                {"p",
+                 {},
+                 {{kNear, {0}, {}},
+                  {PrunedPattern(), {0, 1}, {}},
+                  {PrunedPattern(), {2}, {}}}},
+                "attention_plans[1].map is pruned in all 6 heads of this "
+                "model; at least 1 must have another pattern"},
         BadPlan{"pattern_of_map",
                 {"p", {}, {{kNear}, {StridedPattern()}}},
                 "attention_plans[1].map.rules[1].pattern is strided, which "
