@@ -21,6 +21,26 @@ int32_t LastPromptBlock(const StepSlice& slice) {
   return static_cast<int32_t>((end - 1) / kPageTokens);
 }
 
+// Whether some row may see less than a layer's window shows; 0: every key.
+bool HidesWithin(int32_t window_tokens, const KeyPredicate& keys) {
+  if (keys.IsCausality()) return false;
+  if (window_tokens == 0) return true;
+  const auto* rule = std::get_if<SinkWindowKeys>(&keys.rule);
+  const bool is_window = std::holds_alternative<AllKeys>(keys.rule);
+  if (rule == nullptr && !is_window) return true;
+  return (is_window ? keys.window_tokens : rule->window_tokens) < window_tokens;
+}
+
+// Whether a row corrects others in some layer of the group.
+bool HasCorrectionBy(int32_t row, absl::Span<const RowCorrection> ascending) {
+  const auto found =
+      std::lower_bound(ascending.begin(), ascending.end(), row,
+                       [](const RowCorrection& correction, int32_t wanted) {
+                         return correction.row < wanted;
+                       });
+  return found != ascending.end() && found->row == row;
+}
+
 }  // namespace
 
 AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
@@ -175,12 +195,11 @@ void AttentionPlan::AddSamples(int32_t index, const StepSlice& slice) {
     samples_.push_back({tile.first_row, recall});
     recall += width;
     for (LayerGroup& group : layer_groups_) {
-      const auto& tiles = group.dense_rows.layout().tiles;
-      const bool is_added =
-          std::any_of(tiles.begin(), tiles.end(), [&](const QueryTile& added) {
-            return added.first_row == tile.first_row;
-          });
-      if (!group.layers.empty() && !is_added) AddDenseRow(tile, group);
+      if (group.layers.empty() ||
+          HasCorrectionBy(tile.first_row, group.corrections)) {
+        continue;
+      }
+      AddDenseRow(tile, group);
     }
   }
 }
@@ -250,7 +269,8 @@ void AttentionPlan::AddLists(const PlannedSlice& planned, const QueryTile& tile,
       const KeyPredicate keys = StaticKeys(patterns_.specs[spec], place);
       list = group.builder.AddListOf(keys.Within(group.window_tokens));
       patterns_.corrections[spec] =
-          CorrectionOfTile(place.phase, spec, tile, selection, keys);
+          CorrectionOfTile(place.phase, spec, tile, selection,
+                           HidesWithin(group.window_tokens, keys));
     }
     group.builder.Assign(head, list);
     head_corrections_[head] = patterns_.corrections[spec];
@@ -287,17 +307,16 @@ HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
 
 AttentionPlan::HeadCorrection AttentionPlan::CorrectionOfTile(
     Phase phase, int32_t spec, const QueryTile& tile,
-    const HeadSelection& selection, const KeyPredicate& keys) const {
-  const PatternCorrection correction = CorrectionOf(patterns_.specs[spec]);
-  const int32_t last_position = tile.first_position + tile.rows - 1;
+    const HeadSelection& selection, bool positions_hide) const {
   // Where nothing is left out there is nothing to correct.
   const bool leaves_out =
-      patterns_.rules[spec] >= 0 ? selection.rule >= 0 : !keys.IsCausality();
-  if (phase != Phase::kPrefill || !leaves_out ||
-      last_position < correction.first_position) {
-    return {};
-  }
-  return {correction.every_rows, selection.first_layer};
+      patterns_.rules[spec] >= 0 ? selection.rule >= 0 : positions_hide;
+  if (phase != Phase::kPrefill || !leaves_out) return {};
+  const PatternCorrection correction = CorrectionOf(patterns_.specs[spec]);
+  const int32_t last_position = tile.first_position + tile.rows - 1;
+  if (last_position < correction.first_position) return {};
+  return {correction.every_rows, selection.first_layer,
+          correction.first_position};
 }
 
 void AttentionPlan::AddCorrections(const QueryTile& tile, LayerGroup& group,
@@ -320,7 +339,10 @@ void AttentionPlan::AddCorrections(const QueryTile& tile, LayerGroup& group,
     int32_t list = -1;
     for (int32_t head = 0; head < shape_.kv_heads; ++head) {
       const HeadCorrection& correction = head_corrections_[head];
-      if (correction.every_rows == 0) continue;
+      if (correction.every_rows == 0 ||
+          row.first_position < correction.first_position) {
+        continue;
+      }
       // The first row stands in for one that an earlier step had.
       const int32_t behind = row.first_position % correction.every_rows;
       if (r > 0 && behind > 0) continue;

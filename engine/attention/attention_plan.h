@@ -116,8 +116,9 @@ class AttentionPlan {
   }
 
   // Over all layers and KV heads, layers that select once they are counted.
-  // Causality alone says what is allowed. Visits of rows that correct others
-  // count as the share of a block's rows that they are, rounded up for a tile.
+  // Causality alone says what is allowed. A visit by a row that corrects others
+  // counts 1 / kPageTokens more, rounded up for a tile, so `computed` exceeds
+  // `allowed` where a pattern leaves out less than that.
   const AttentionBlocks& blocks(int slice) const { return blocks_[slice]; }
 
  private:
@@ -135,6 +136,7 @@ class AttentionPlan {
   struct HeadCorrection {
     int32_t every_rows = 0;  // 0: not at all
     int32_t first_layer = 0;
+    int64_t first_position = 0;  // rows before it see every key
   };
   // A slice's patterns while its tiles are added.
   struct Patterns {
@@ -167,12 +169,12 @@ class AttentionPlan {
   // Which rule a head with a pattern follows.
   HeadSelection SelectionOfTile(const StepSlice& slice, int32_t spec,
                                 const QueryTile& tile) const;
-  // How a head with a pattern is corrected that selects like this, or to which
-  // positions show `keys`.
+  // How a head with a pattern is corrected that selects like this, or from
+  // which positions alone hide what its layer shows, or not.
   HeadCorrection CorrectionOfTile(Phase phase, int32_t spec,
                                   const QueryTile& tile,
                                   const HeadSelection& selection,
-                                  const KeyPredicate& keys) const;
+                                  bool positions_hide) const;
   // The rows that head_corrections_ ask for.
   void AddCorrections(const QueryTile& tile, LayerGroup& group,
                       AttentionBlocks& blocks);

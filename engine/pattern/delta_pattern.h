@@ -20,9 +20,9 @@ using DeltaBase = std::variant<TriShapePattern, SinkWindowPattern,
 //   o[i] + d[a] - o[a],  a = i / gamma * gamma,
 //
 // head by head. Where the base leaves nothing out, nothing changes. So row a
-// becomes d[a] up to rounding, and no row depends on one behind it. A chunk
-// that begins behind a takes its own first row for a until the next multiple of
-// gamma.
+// becomes d[a] up to rounding, and the correction adds no dependence on later
+// rows. A chunk that begins behind a takes its own first row for a until the
+// next multiple of gamma.
 struct DeltaPattern {
   DeltaBase base;
   int32_t gamma = 64;  // 8, 16, 32 or 64: it divides blocks

@@ -13,12 +13,20 @@ namespace sparseserve {
 inline constexpr int kPatternKinds =
     static_cast<int>(std::variant_size_v<PatternSpec>);
 
-// One of each kind with its default parameters, by index.
-inline std::vector<PatternSpec> EveryPattern() {
+// One of each kind that a variant of patterns has, with its default parameters,
+// by the variant's index.
+template <typename Variant>
+std::vector<PatternSpec> EveryKindOf() {
   return []<size_t... kKind>(std::index_sequence<kKind...>) {
-    return std::vector<PatternSpec>{PatternSpec(std::in_place_index<kKind>)...};
+    return std::vector<PatternSpec>{
+        PatternSpec(std::variant_alternative_t<kKind, Variant>())...};
   }
-  (std::make_index_sequence<kPatternKinds>());
+  (std::make_index_sequence<std::variant_size_v<Variant>>());
+}
+
+// One of each kind, by PatternSpec::index().
+inline std::vector<PatternSpec> EveryPattern() {
+  return EveryKindOf<PatternSpec>();
 }
 
 }  // namespace sparseserve

@@ -161,8 +161,8 @@ void Metrics::Finished(const RequestSample& sample) {
     const double allowed = series_->Count(blocks[p].allowed);
     const double computed = series_->Count(blocks[p].computed);
     if (allowed == 0) continue;
-    if (computed > allowed) series_->state.clamped->Increment();
-    series_->work.density[p]->Observe(std::min(computed / allowed, 1.0));
+    // Above 1 where correcting a pattern visits more than it leaves out.
+    series_->work.density[p]->Observe(computed / allowed);
     if (sample.fallback == FallbackReason::kNone) continue;
     static_assert(kFallbackReasons.size() ==
                   Index(FallbackReason::kRequestOverride));
@@ -214,9 +214,10 @@ void Metrics::Step(const StepSample& sample) {
     for (int kind = 0; kind < kPatternKinds; ++kind) {
       steps.heads[p][kind]->Increment(series_->Count(sample.heads[p][kind]));
     }
-    steps.blocks[p][0]->Increment(series_->Count(blocks[p].computed));
-    steps.blocks[p][1]->Increment(
-        series_->Count(blocks[p].allowed - blocks[p].computed));
+    const double computed = series_->Count(blocks[p].computed);
+    const double allowed = series_->Count(blocks[p].allowed);
+    steps.blocks[p][0]->Increment(computed);
+    steps.blocks[p][1]->Increment(std::max(allowed - computed, 0.0));
   }
 
   std::vector<double> gaps;

@@ -170,7 +170,8 @@ WorkSeries::WorkSeries(const SeriesFactory& make)
                         .One({{"cause", "cancelled"}})),
       density(make.Histogram("attention_density_ratio",
                              "KV blocks visited over KV blocks that the mask "
-                             "allows, of one request.",
+                             "allows, of one request. Corrected patterns can "
+                             "exceed 1.",
                              DensityBuckets())
                   .Each("phase", kPhaseNames)),
       fallbacks(make.Counter("sparse_fallbacks_total",
@@ -216,8 +217,9 @@ StepSeries::StepSeries(const SeriesFactory& make)
                                   BatchTokensBuckets())
                        .Each("phase", kPhaseNames)),
       blocks(make.Counter("attention_blocks_total",
-                          "KV blocks that the mask allows, by whether "
-                          "attention visited them.")
+                          "KV blocks that attention visited, those of "
+                          "corrections too, and those that the mask allows "
+                          "beyond them.")
                  .Grid("phase", kPhaseNames, "outcome", kBlockOutcomes)) {
   const auto by_pattern = make.Counter(
       "attention_heads_total",

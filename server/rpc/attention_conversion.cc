@@ -7,6 +7,7 @@
 
 #include "absl/types/span.h"
 #include "engine/base/str_cat.h"
+#include "engine/pattern/every_pattern.h"
 #include "server/rpc/status_details.h"
 
 namespace sparseserve {
@@ -265,10 +266,7 @@ void CheckBase(std::string_view field, const v1::AttentionPattern& proto,
     return;
   }
   errors.Add(StrCat(field, ".delta.base"), "",
-             StrCat("one of ",
-                    NamesOf({TriShapePattern(), SinkWindowPattern(),
-                             XAttentionPattern(), VerticalSlashPattern(),
-                             FlexPrefillPattern(), SimilarityGatedPattern()})));
+             StrCat("one of ", NamesOf(EveryKindOf<DeltaBase>())));
 }
 
 // The part of `text` up to `mark`, which leaves both.

@@ -11,6 +11,8 @@
 
 #include "engine/model/gguf_file.h"
 #include "engine/pattern/attention_choice.h"
+#include "engine/profile/attention_profile.h"
+#include "engine/profile/head_measures.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/reference_transformer.h"
@@ -176,6 +178,21 @@ TEST(EngineDeltaTest, AChunkThatBeginsInABlockCorrectsByItsFirstRow) {
                               }));
 }
 
+// Largest distances of a prompt's logits from a dense run's.
+struct GridErrors {
+  double on_grid = 0;  // of rows that gamma divides
+  double between = 0;
+};
+GridErrors ErrorsOf(const std::vector<float>& logits,
+                    const std::vector<float>& dense, int gamma) {
+  GridErrors errors;
+  for (int i = 0; i < kPrompt * kVocab; ++i) {
+    double& worst = i / kVocab % gamma == 0 ? errors.on_grid : errors.between;
+    worst = std::max(worst, std::abs(double{logits[i]} - dense[i]));
+  }
+  return errors;
+}
+
 // Rows on the grid see the first layer as a dense run does, and so have its
 // logits where there is no other layer.
 TEST(EngineDeltaTest, RowsOnTheGridAreDenseUpToRounding) {
@@ -183,26 +200,43 @@ TEST(EngineDeltaTest, RowsOnTheGridAreDenseUpToRounding) {
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 4);
   const std::vector<float> dense =
       Feed(*engine, tokens, {DensePattern()}).logits;
-  const auto error_of = [&](const std::vector<float>& logits, int row) {
-    double error = 0;
-    for (int i = row * kVocab; i < (row + 1) * kVocab; ++i) {
-      error = std::max(error, std::abs(double{logits[i]} - dense[i]));
-    }
-    return error;
-  };
   for (const DeltaBase& base :
        {DeltaBase(Chosen(0.3f)), DeltaBase(VerticalSlashPattern{1, 1, 64, 0}),
         DeltaBase(SinkWindowPattern{1, 20})}) {
-    const std::vector<float> corrected =
-        Feed(*engine, tokens, {DeltaPattern{base, 16}}).logits;
-    double worst = 0;
-    double between = 0;
-    for (int row = 0; row < kPrompt; ++row) {
-      (row % 16 == 0 ? worst : between) =
-          std::max(row % 16 == 0 ? worst : between, error_of(corrected, row));
-    }
-    EXPECT_LT(worst, 1e-5);
-    EXPECT_GT(between, 1e-3);
+    const GridErrors errors =
+        ErrorsOf(Feed(*engine, tokens, {DeltaPattern{base, 16}}).logits, dense,
+                 /*gamma=*/16);
+    EXPECT_LT(errors.on_grid, 1e-5);
+    EXPECT_GT(errors.between, 1e-3);
+  }
+}
+
+PatternSpec Uncorrected(const DeltaPattern& pattern) {
+  return std::visit([](const auto& base) { return PatternSpec(base); },
+                    pattern.base);
+}
+
+TEST(EngineDeltaTest, WithinAWindowOfTheCheckpointDenseIsWhatThatShows) {
+  TinyModel model = {.layers = 1};
+  model.overrides["llama.attention.sliding_window"] = uint32_t{70};
+  const auto engine = MakeEngine(model);
+  const std::vector<TokenId> tokens = RandomTokens(kTokens, 13);
+  const std::vector<float> dense =
+      Feed(*engine, tokens, {DensePattern()}).logits;
+  const GridErrors errors = ErrorsOf(
+      Feed(*engine, tokens, {DeltaPattern{SinkWindowPattern{4, 20}, 16}})
+          .logits,
+      dense, /*gamma=*/16);
+  EXPECT_LT(errors.on_grid, 1e-5);
+  EXPECT_GT(errors.between, 1e-3);
+  // Bases that show as much: there is nothing to correct, and no visit more.
+  for (const DeltaBase& base : {DeltaBase(SinkWindowPattern{4, 70}),
+                                DeltaBase(SinkWindowPattern{0, 100}),
+                                DeltaBase(TriShapePattern{4, 70, 1})}) {
+    const Outcome found = Feed(*engine, tokens, {DeltaPattern{base, 16}});
+    const Outcome plain = Feed(*engine, tokens, {Uncorrected({base})});
+    EXPECT_EQ(found.logits, plain.logits);
+    EXPECT_EQ(found.blocks.computed, plain.blocks.computed);
   }
 }
 
@@ -304,6 +338,117 @@ TEST_P(DeltaOfDtypeTest, RowsAreTheSameBesideOthersAndMeasured) {
   }
 }
 
+// The first layer's queries and keys are those of the base alone.
+TEST_P(DeltaOfDtypeTest, RecallOfTheFirstLayerIsTheBases) {
+  const auto engine = Make(/*measure_recall=*/true);
+  const std::vector<TokenId> tokens = RandomTokens(250, 14);
+  const std::vector<int32_t> rows = {70, 128, 131, 192, 249};
+  const int width = TinyModel().layers * TinyModel().heads;
+  const auto recall_of = [&](const AttentionChoice& choice) {
+    const Stream stream(tokens, /*first_page=*/0);
+    std::vector<float> logits;
+    StepSlice slice = NextSlice(stream, 250, logits);
+    slice.attention = &choice;
+    std::vector<float> recall(rows.size() * width, -1.0f);
+    slice.recall_rows = rows;
+    slice.recall = absl::MakeSpan(recall);
+    EXPECT_EQ(testing::SliceStatus(*engine, slice), absl::OkStatus());
+    return recall;
+  };
+  for (const DeltaPattern& pattern : {Corrected()[0], Corrected()[3]}) {
+    const std::vector<float> corrected = recall_of({pattern});
+    const std::vector<float> base = recall_of({Uncorrected(pattern)});
+    EXPECT_NE(corrected, base);
+    for (size_t row = 0; row < rows.size(); ++row) {
+      for (int head = 0; head < TinyModel().heads; ++head) {
+        EXPECT_EQ(corrected[row * width + head], base[row * width + head]);
+      }
+    }
+  }
+}
+
+// Token 255 is poisoned; streams of others do not have it.
+std::vector<TokenId> TokensBut255(int count, uint32_t seed) {
+  std::vector<TokenId> tokens = RandomTokens(count, seed);
+  std::replace(tokens.begin(), tokens.end(), 255, 254);
+  return tokens;
+}
+
+std::unique_ptr<AttentionProfile> ProfileFor(const TinyModel& model,
+                                             int tokens) {
+  return std::make_unique<AttentionProfile>(
+      AttentionProfile::Shape{model.layers, model.heads, model.kv_heads,
+                              tokens},
+      AttentionProfile::Options{});
+}
+
+TEST_P(DeltaOfDtypeTest, AProfileAnOutputRowAndNaNShareItsStep) {
+  TinyModel model;
+  model.tied = false;  // the head has no part in the poison
+  model.poisoned_token = 255;
+  Engine::Options options = testing::ExactOptions();
+  options.compute_dtype = GetParam();
+  options.measure_recall = true;
+  const auto engine = MakeEngine(model, options);
+  const AttentionChoice choice = {Corrected()[0]};
+
+  const Stream prompt(TokensBut255(250, 15), /*first_page=*/0);
+  const auto slice_of = [&](const AttentionChoice& attention,
+                            std::vector<float>& logits,
+                            AttentionProfile* profile) {
+    StepSlice slice = NextSlice(prompt, 250, logits);
+    slice.attention = &attention;
+    slice.profile = profile;
+    return slice;
+  };
+  std::vector<float> alone, measured, logits;
+  const auto base_profile = ProfileFor(model, 250);
+  const auto profile = ProfileFor(model, 250);
+  const AttentionChoice base = {Uncorrected(Corrected()[0])};
+  ASSERT_EQ(
+      testing::SliceStatus(*engine, slice_of(base, logits, base_profile.get())),
+      absl::OkStatus());
+  ASSERT_EQ(testing::SliceStatus(*engine, slice_of(choice, alone, nullptr)),
+            absl::OkStatus());
+
+  Stream output(TokensBut255(101, 16), /*first_page=*/8);
+  testing::RunAlone(*engine, output, 100);
+  std::vector<float> next_alone, next, poisoned_logits;
+  const auto next_of = [&](std::vector<float>& into) {
+    StepSlice slice = NextSlice(output, 1, into);
+    slice.phase = Phase::kDecode;
+    slice.attention = &choice;
+    return slice;
+  };
+  ASSERT_EQ(testing::SliceStatus(*engine, next_of(next_alone)),
+            absl::OkStatus());
+
+  std::vector<TokenId> poisoned_tokens = TokensBut255(200, 17);
+  poisoned_tokens[100] = 255;
+  const Stream poisoned(poisoned_tokens, /*first_page=*/16);
+  StepPlan plan;
+  plan.slices = {next_of(next), NextSlice(poisoned, 200, poisoned_logits),
+                 slice_of(choice, measured, profile.get())};
+  plan.slices[1].attention = &choice;
+  const StepResult result = engine->Step(plan).value();
+  EXPECT_EQ(result.slices[0].status, absl::OkStatus());
+  EXPECT_EQ(next, next_alone);
+  EXPECT_TRUE(absl::IsInternal(result.slices[1].status));
+  EXPECT_EQ(result.slices[2].status, absl::OkStatus());
+  EXPECT_EQ(measured, alone);
+  // Profiles are the base's, whose queries and keys the first layer has.
+  for (int head = 0; head < model.heads; ++head) {
+    const HeadMeasures found = MeasuresOf(*profile, 0, head);
+    const HeadMeasures wanted = MeasuresOf(*base_profile, 0, head);
+    EXPECT_LT(found.recall, 0.999);
+    EXPECT_DOUBLE_EQ(found.recall, wanted.recall);
+    EXPECT_EQ(found.density, wanted.density);
+    EXPECT_DOUBLE_EQ(found.entropy, wanted.entropy);
+  }
+  EXPECT_NE(MeasuresOf(*profile, 1, 0).recall,
+            MeasuresOf(*base_profile, 1, 0).recall);
+}
+
 TEST(EngineDeltaTest, VisitsOfDenseRowsAreCounted) {
   const auto engine = MakeEngine(TinyModel());
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 10);
@@ -313,8 +458,9 @@ TEST(EngineDeltaTest, VisitsOfDenseRowsAreCounted) {
     return Feed(*engine, tokens, {DeltaPattern{base, gamma}}).blocks.computed -
            plain.blocks.computed;
   };
-  // Blocks 1 to 4 of 64 rows and block 5 of 10, in two layers of two heads.
-  EXPECT_EQ(extra(64), 5);
+  // Blocks 1 to 4 of 64 rows and block 5 of 10, in two layers of two heads; of
+  // block 1 the rows from 74 on, which see less than all.
+  EXPECT_EQ(extra(64), 4);
   EXPECT_EQ(extra(8), 1 + 2 + 2 + 3 + 1);
 }
 

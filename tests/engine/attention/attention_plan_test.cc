@@ -503,21 +503,21 @@ TEST(AttentionPlanTest, RowsOnTheGridCorrectThoseUpToTheNext) {
   const PlannedSlice planned = {&part.slice,
                                 DeltaPattern{SinkWindowPattern{4, 64}, 32}};
   plan.Build({&planned, 1});
-  // Row 68 is the first that sees less than all: no row of block 0 does.
+  // Row 68 is the first that sees less than all: row 64 has nothing to correct
+  // by.
   EXPECT_THAT(
       Corrections(plan, 1),
-      ElementsAre(ElementsAre(64, 32, 0, 0), ElementsAre(64, 32, 1, 0),
-                  ElementsAre(96, 32, 0, 0), ElementsAre(96, 32, 1, 0),
+      ElementsAre(ElementsAre(96, 32, 0, 0), ElementsAre(96, 32, 1, 0),
                   ElementsAre(128, 32, 0, 0), ElementsAre(128, 32, 1, 0),
                   ElementsAre(160, 32, 0, 0), ElementsAre(160, 32, 1, 0),
                   ElementsAre(192, 8, 0, 0), ElementsAre(192, 8, 1, 0)));
   EXPECT_TRUE(plan.Corrects(0));
-  EXPECT_THAT(DensePositions(plan, 1), ElementsAre(64, 96, 128, 160, 192));
+  EXPECT_THAT(DensePositions(plan, 1), ElementsAre(96, 128, 160, 192));
   const BlockLayout& dense = plan.dense_rows(1);
   EXPECT_EQ(dense.Validate(), absl::OkStatus());
   EXPECT_EQ(dense.ListBlocks(dense.list_of[2 * 2]), 3);
   // Lists of 1, 2, 3 and 3 blocks, and of each later tile a block for its rows'
-  // visits: 24, 36 and 24 of the 64 that a block's rows would make.
+  // visits: 12, 36 and 24 of the 64 that a block's rows would make.
   EXPECT_EQ(plan.blocks(0).computed, (1 + 2 + 3 + 3) * 3 * 2 + 3);
   EXPECT_EQ(plan.blocks(0).allowed, (1 + 2 + 3 + 4) * 3 * 2);
 }
@@ -532,6 +532,17 @@ TEST(AttentionPlanTest, AChunkThatBeginsInABlockCorrectsByItsFirstRow) {
   EXPECT_THAT(Corrections(plan, 0),
               ElementsAre(ElementsAre(0, 22, 0, 0), ElementsAre(22, 32, 0, 0),
                           ElementsAre(54, 6, 0, 0)));
+  // Row 67 sees all and so stands in for nothing, row 68 does not.
+  for (const int first : {67, 68}) {
+    const Part early(Phase::kPrefill, first, 40, 0);
+    const PlannedSlice replanned = {&early.slice, planned.pattern};
+    plan.Build({&replanned, 1});
+    if (first == 67) {
+      EXPECT_THAT(DensePositions(plan, 0), ElementsAre(96));
+    } else {
+      EXPECT_THAT(DensePositions(plan, 0), ElementsAre(68, 96));
+    }
+  }
 }
 
 TEST(AttentionPlanTest, NothingIsCorrectedWhereThePatternLeavesNothingOut) {
@@ -548,17 +559,42 @@ TEST(AttentionPlanTest, NothingIsCorrectedWhereThePatternLeavesNothingOut) {
                   layer >= SelectionOf(planned[0].pattern).first_layer);
     return DensePositions(plan, layer);
   };
-  EXPECT_THAT(corrected(SinkWindowPattern{4, 100}, 0),
+  EXPECT_THAT(corrected(SinkWindowPattern{4, 60}, 0),
               ElementsAre(64, 128, 192));
   // The prompt's end, and all that a window shows.
-  EXPECT_THAT(corrected(TriShapePattern{4, 64, 1}, 0), ElementsAre(64, 128));
-  EXPECT_THAT(corrected(SinkWindowPattern{100, 156}, 0), ElementsAre());
-  EXPECT_THAT(corrected(SinkWindowPattern{100, 155}, 0), ElementsAre(192));
+  EXPECT_THAT(corrected(TriShapePattern{4, 60, 1}, 0), ElementsAre(64, 128));
+  EXPECT_THAT(corrected(SinkWindowPattern{100, 93}, 0), ElementsAre());
+  EXPECT_THAT(corrected(SinkWindowPattern{100, 92}, 0), ElementsAre(192));
   // Rules choose from the third block on.
   const XAttentionPattern chosen = {.dense_layers = 1};
   EXPECT_THAT(corrected(chosen, 1), ElementsAre(128));
   EXPECT_THAT(corrected(chosen, 2), ElementsAre(128));
   corrected(chosen, 0);
+}
+
+TEST(AttentionPlanTest, LayersWhoseWindowHidesAsMuchAreNotCorrected) {
+  const Part part(Phase::kPrefill, 128, 128, 0);
+  AttentionPlan plan(
+      {.layers = 4, .kv_heads = 1, .layer_windows = {0, 69, 70, 71}});
+  for (const DeltaBase& base : {DeltaBase(SinkWindowPattern{4, 70}),
+                                DeltaBase(SinkWindowPattern{0, 70}),
+                                DeltaBase(TriShapePattern{4, 70, 0})}) {
+    const auto computed = [&](const PatternSpec& pattern) {
+      const PlannedSlice planned = {&part.slice, pattern};
+      plan.Build({&planned, 1});
+      return plan.blocks(0).computed;
+    };
+    const int64_t plain = computed(std::visit(
+        [](const auto& pattern) { return PatternSpec(pattern); }, base));
+    // Two tiles, in layers 0 and 3: a block for each.
+    EXPECT_EQ(computed(DeltaPattern{base}), plain + 4);
+    EXPECT_THAT(DensePositions(plan, 0), ElementsAre(128, 192));
+    EXPECT_THAT(DensePositions(plan, 3), ElementsAre(128, 192));
+    for (const int layer : {1, 2}) {
+      EXPECT_FALSE(plan.Corrects(layer));
+      EXPECT_THAT(DensePositions(plan, layer), ElementsAre());
+    }
+  }
 }
 
 TEST(AttentionPlanTest, HeadsOfAMapAreCorrectedApart) {
@@ -599,6 +635,41 @@ TEST(AttentionPlanTest, ARowIsAttendedDenselyOnce) {
   EXPECT_EQ(plan.corrections(0).size(), 2);
   // Only those who correct count.
   EXPECT_EQ(plan.blocks(0).computed, 3 * 2 + 1);
+}
+
+TEST(AttentionPlanTest, SampledRowsOfEverySliceAndWindowAreAttendedOnce) {
+  Part parts[] = {Part(Phase::kPrefill, 128, 64, 0),
+                  Part(Phase::kPrefill, 192, 64, 10)};
+  const std::vector<int32_t> rows = {0, 5, 32};
+  std::vector<float> recall(3 * 2);
+  std::vector<PlannedSlice> planned;
+  for (Part& part : parts) {
+    part.slice.recall_rows = rows;
+    part.slice.recall = absl::MakeSpan(recall);
+    planned.push_back(
+        {&part.slice, DeltaPattern{SinkWindowPattern{1, 10}, 32}});
+  }
+  // The second layer's window leaves nothing to correct.
+  AttentionPlan plan(
+      {.layers = 2, .heads = 1, .kv_heads = 1, .layer_windows = {0, 10}});
+  plan.Build(planned);
+  EXPECT_THAT(DensePositions(plan, 0),
+              ElementsAre(128, 160, 133, 192, 224, 197));
+  EXPECT_THAT(DensePositions(plan, 1),
+              ElementsAre(128, 133, 160, 192, 197, 224));
+}
+
+TEST(AttentionPlanTest, CorrectionsCanVisitMoreThanCausalityAllows) {
+  Part part(Phase::kPrefill, 0, 704, 0);
+  part.slice.wants_token = true;
+  AttentionPlan plan({.layers = 2, .kv_heads = 1});
+  const PlannedSlice planned = {&part.slice,
+                                DeltaPattern{TriShapePattern(), 8}};
+  plan.Build({&planned, 1});
+  // Keys 8 and 9 ... are hidden from rows 520 ... 575, but no block is: their
+  // tile visits all 9, and so do 7 of its rows again, in both layers.
+  EXPECT_EQ(plan.blocks(0).allowed, 66 * 2);
+  EXPECT_EQ(plan.blocks(0).computed, 66 * 2 + 2);
 }
 
 TEST(AttentionPlanTest, BuildingAgainForgetsTheStepBefore) {

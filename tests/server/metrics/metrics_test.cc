@@ -337,14 +337,31 @@ TEST(MetricsTest, ImpossibleValuesAreClampedAndCounted) {
   sample.generated_tokens = -2;
   metrics.Step(sample);
   EXPECT_EQ(Clamped(metrics), 7);
+}
+
+TEST(MetricsTest, CorrectionsMayVisitMoreBlocksThanTheMaskAllows) {
+  Metrics metrics(SmallModel());
   RequestSample request = Answer();
-  request.prefill_blocks = {.computed = 9, .allowed = 4};
+  request.prefill_blocks = {.computed = 9, .allowed = 8};
   metrics.Finished(request);
-  EXPECT_EQ(Clamped(metrics), 8);
-  EXPECT_EQ(Value(metrics,
-                  "attention_density_ratio_sum{model_name=\"small\",phase="
-                  "\"prefill\"}"),
-            1);
+  const std::string density = "attention_density_ratio_";
+  const std::string labels = "{model_name=\"small\",phase=\"prefill\"";
+  EXPECT_EQ(Value(metrics, density + "sum" + labels + "}"), 1.125);
+  EXPECT_EQ(Value(metrics, density + "bucket" + labels + ",le=\"1\"}"), 0);
+  EXPECT_EQ(Value(metrics, density + "bucket" + labels + ",le=\"+Inf\"}"), 1);
+  StepSample sample;
+  sample.prefill_requests = 1;
+  sample.prefill_blocks = {.computed = 9, .allowed = 8};
+  metrics.Step(sample);
+  const auto blocks = [&](const std::string& outcome) {
+    return Value(metrics,
+                 "attention_blocks_total{model_name=\"small\",outcome="
+                 "\"" +
+                     outcome + "\",phase=\"prefill\"}");
+  };
+  EXPECT_EQ(blocks("computed"), 9);
+  EXPECT_EQ(blocks("skipped"), 0);
+  EXPECT_EQ(Clamped(metrics), 0);
 }
 
 TEST(MetricsTest, ThreadsMayReportAndScrapeAtOnce) {

@@ -116,9 +116,17 @@ TEST(ConvertPatternTest, EveryBaseArrivesWithItsParameters) {
       {"similarity_gated { similarity: 0.5 }",
        SimilarityGatedPattern{.similarity = 0.5f}}};
   EXPECT_EQ(std::size(kBases), std::variant_size_v<DeltaBase>);
-  EXPECT_EQ(
-      v1::DeltaPattern::descriptor()->FindOneofByName("base")->field_count(),
-      std::variant_size_v<DeltaBase>);
+  const google::protobuf::OneofDescriptor& arms =
+      *v1::DeltaPattern::descriptor()->FindOneofByName("base");
+  std::set<std::string> names;
+  for (int i = 0; i < arms.field_count(); ++i) {
+    names.insert(arms.field(i)->name());
+  }
+  std::set<std::string> kinds;
+  for (const PatternSpec& pattern : EveryKindOf<DeltaBase>()) {
+    kinds.insert(std::string(PatternName(pattern)));
+  }
+  EXPECT_EQ(names, kinds);
   for (const auto& base : kBases) {
     EXPECT_EQ(Converted(std::string("delta { gamma: 32 ") + base.text + " }"),
               PatternSpec(DeltaPattern{base.base, 32}));
