@@ -1,17 +1,30 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels, their tests and benchmarks with nothing but nvcc
-# and runs them all on this machine's GPU, in about three minutes. Results and
-# logs go to $OUT (default: out/gpu). With "compile" as the only argument it stops after compiling, for
-# which no GPU is needed.
+# and runs them on this machine's GPU: all of them, in about four minutes, or
+# with "decode" or "prefill" as the only argument what is about that, decode in
+# about one. Results and logs go to $OUT (default: out/gpu). With "compile" as
+# the only argument it stops after compiling all, for which no GPU is needed.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out="${OUT:-$PWD/out/gpu}"
 build="${BUILD:-/tmp/sparseserve-gpu}"
+what="${1:-all}"
+case "$what" in
+  all | compile) filter=. ;;
+  decode | prefill) filter="$what" ;;
+  *)
+    echo "usage: run.sh [decode|prefill|compile]" >&2
+    exit 2
+    ;;
+esac
+# Whether a test or benchmark is asked for.
+wanted() { [[ "$1" =~ $filter || ("$what" = prefill && "$1" = hopper_primitives*) ]]; }
 nvcc="${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}"
 mkdir -p "$out" "$build"
 
 compile() {  # object, source
   local code=(-gencode=arch=compute_80,code=sm_80
+    -gencode=arch=compute_90,code=sm_90
     -gencode=arch=compute_80,code=compute_80)
   [[ "$1" != hopper_* ]] || code=(-gencode=arch=compute_90a,code=sm_90a)
   engine/backend/cuda/compile_strictly.sh "$nvcc" -c "$2" -o "$build/$1.o" \
@@ -27,6 +40,7 @@ objects=()
 for source in engine/backend/cuda/*.cu tests/engine/backend/cuda/*.c[cu] \
   tests/bench/cuda/*.cc; do
   name="$(basename "${source%.*}")"
+  [[ ! "$name" =~ _(test|bench)$ ]] || wanted "$name" || continue
   objects+=("$name")
   compile "$name" "$source" &
   pids+=($!)
@@ -48,7 +62,7 @@ done
 for name in "${programs[@]}"; do
   "$nvcc" -o "$build/$name" "$build/$name.o" "${shared[@]}" -ldl || exit 1
 done
-[ "${1:-}" = compile ] && exit 0
+[ "$what" = compile ] && exit 0
 
 failed=0
 report() {  # name, command...
@@ -67,18 +81,25 @@ report() {  # name, command...
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit \
   --format=csv | tee "$out/device.csv"
 "$nvcc" --version | tail -n 2 | tee -a "$out/device.csv"
-for name in hopper_primitives_test prefill_attention_test \
-  hopper_prefill_pace_test; do
+for name in decode_attention_test hopper_primitives_test \
+  prefill_attention_test hopper_prefill_pace_test; do
+  wanted "$name" || continue
   LINES_SHOWN=25 report "$name" "$build/$name"
 done
-if [ "$failed" = 0 ]; then
-  LINES_SHOWN=60 LIMIT=100 report attention_peers python3 \
-    tests/bench/cuda/attention_peers.py \
-    --bench="$build/prefill_attention_bench" --out="$out"
-fi
-for name in hopper_primitives_test hopper_prefill_pace_test \
-  prefill_attention_test; do
-  LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck --error-exitcode=9 \
-    "$build/$name"
+peers() {  # script, benchmark
+  wanted "$2" && [ "$failed" = 0 ] || return 0
+  LINES_SHOWN=60 LIMIT=100 report "$1" python3 "tests/bench/cuda/$1.py" \
+    --bench="$build/$2" --out="$out"
+}
+peers decode_peers decode_attention_bench
+peers attention_peers prefill_attention_bench
+for name in decode_attention_test hopper_primitives_test \
+  hopper_prefill_pace_test prefill_attention_test; do
+  wanted "$name" || continue
+  arguments=()
+  # Under memcheck a launch takes many times as long.
+  [ "$name" != decode_attention_test ] || arguments=(--short)
+  LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck \
+    --error-exitcode=9 "$build/$name" "${arguments[@]}"
 done
 exit "$failed"
