@@ -9,16 +9,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 out="${OUT:-$PWD/out/gpu}"
 build="${BUILD:-/tmp/sparseserve-gpu}"
 what="${1:-all}"
-case "$what" in
-  all | compile) filter=. ;;
-  decode | prefill) filter="$what" ;;
+case "$what" in  # and which files are not for it
+  all | compile) skipped='^$' ;;
+  decode) skipped='prefill|hopper' ;;
+  prefill) skipped='decode' ;;
   *)
     echo "usage: run.sh [decode|prefill|compile]" >&2
     exit 2
     ;;
 esac
-# Whether a test or benchmark is asked for.
-wanted() { [[ "$1" =~ $filter || ("$what" = prefill && "$1" = hopper_primitives*) ]]; }
+wanted() { [[ ! "$1" =~ $skipped ]]; }
 nvcc="${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}"
 mkdir -p "$out" "$build"
 
@@ -40,7 +40,7 @@ objects=()
 for source in engine/backend/cuda/*.cu tests/engine/backend/cuda/*.c[cu] \
   tests/bench/cuda/*.cc; do
   name="$(basename "${source%.*}")"
-  [[ ! "$name" =~ _(test|bench)$ ]] || wanted "$name" || continue
+  wanted "$name" || continue
   objects+=("$name")
   compile "$name" "$source" &
   pids+=($!)

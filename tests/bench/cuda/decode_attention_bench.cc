@@ -32,8 +32,7 @@ namespace {
 constexpr int kWarmUps = 10;
 constexpr int kRepetitions = 31;
 constexpr int kPoolBlocks = 4096;  // of each KV head: 1 GB in all
-constexpr int kLaunches = 8;       // of one graph, at least
-constexpr int kSparseLaunches = 32;
+constexpr int kLaunches = 32;      // of one graph
 
 struct Workload {
   int sequences = 1;
@@ -60,7 +59,7 @@ HostDecodeBatch LayOut(const Workload& workload, std::mt19937& random) {
   HostDecodeBatch batch;
   const int held = kPoolBlocks / blocks;
   const int sequences =
-      workload.density == 1.0 ? held : kSparseLaunches * workload.sequences;
+      workload.density == 1.0 ? held : kLaunches * workload.sequences;
   batch.shape = {128, 8, 4, std::vector<int>(sequences, workload.tokens)};
   batch.scale = 1.0f / std::sqrt(128.0f);
   batch.pages = kPoolBlocks;
@@ -248,7 +247,7 @@ class DecodeAttentionBench {
     const DeviceDecodeBatch device(batch);
     const int distinct = batch.sequences() / workload.sequences;
     std::vector<DecodeAttentionArgs> launches;
-    for (int i = 0; i < std::max(distinct, kLaunches); ++i) {
+    for (int i = 0; i < kLaunches; ++i) {
       launches.push_back(ArgsFrom(device, pool_.keys, pool_.values,
                                   i % distinct * workload.sequences,
                                   workload.sequences));
