@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "engine/backend/cuda/argument_checks.h"
 #include "engine/backend/cuda/cuda_error.h"
