@@ -1,26 +1,39 @@
 #!/usr/bin/env bash
 # Compiles the CUDA kernels, their tests and benchmarks with nothing but nvcc
-# and runs them on this machine's GPU: all of them, in about four minutes, or
-# with "decode" or "prefill" as the only argument what is about that, decode in
-# about one. Results and logs go to $OUT (default: out/gpu). With "compile" as
-# the only argument it stops after compiling all, for which no GPU is needed.
+# and runs them all on this machine's GPU, in about six minutes. Results and
+# logs go to $OUT (default: out/gpu). An argument says what else:
+#   compile  stops after compiling, for which no GPU is needed
+#   prefill  only what is about prefill attention
+#   decode   only what is about decode attention, in about one minute
+#   flex     only prefill over lists of given densities and up to 128K tokens,
+#            beside cuDNN and FlexAttention
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-out="${OUT:-$PWD/out/gpu}"
-build="${BUILD:-/tmp/sparseserve-gpu}"
 what="${1:-all}"
 case "$what" in  # and which files are not for it
   all | compile) skipped='^$' ;;
-  decode) skipped='prefill|hopper' ;;
   prefill) skipped='decode' ;;
+  decode) skipped='prefill|hopper' ;;
+  flex) skipped='decode|_test$' ;;
   *)
-    echo "usage: run.sh [decode|prefill|compile]" >&2
+    echo "unknown: $what; all, compile, prefill, decode, flex are known" >&2
     exit 2
     ;;
 esac
 wanted() { [[ ! "$1" =~ $skipped ]]; }
+out="${OUT:-$PWD/out/gpu}"
+build="${BUILD:-/tmp/sparseserve-gpu}"
 nvcc="${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}"
 mkdir -p "$out" "$build"
+
+# FlexAttention is compiled while nvcc works; what it leaves in torch's cache is
+# found later.
+flex_compiler=""
+if [ "$what" = flex ]; then
+  timeout 80 python3 tests/bench/cuda/attention_peers.py --compile_only \
+    > "$out/flex_compile.log" 2>&1 &
+  flex_compiler=$!
+fi
 
 compile() {  # object, source
   local code=(-gencode=arch=compute_80,code=sm_80
@@ -81,25 +94,48 @@ report() {  # name, command...
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit \
   --format=csv | tee "$out/device.csv"
 "$nvcc" --version | tail -n 2 | tee -a "$out/device.csv"
-for name in decode_attention_test hopper_primitives_test \
-  prefill_attention_test hopper_prefill_pace_test; do
-  wanted "$name" || continue
-  LINES_SHOWN=25 report "$name" "$build/$name"
-done
-peers() {  # script, benchmark
-  wanted "$2" && [ "$failed" = 0 ] || return 0
-  LINES_SHOWN=60 LIMIT=100 report "$1" python3 "tests/bench/cuda/$1.py" \
-    --bench="$build/$2" --out="$out"
+tests() {  # names...
+  for name in "$@"; do
+    wanted "$name" || continue
+    LINES_SHOWN=25 report "$name" "$build/$name"
+  done
 }
-peers decode_peers decode_attention_bench
-peers attention_peers prefill_attention_bench
-for name in decode_attention_test hopper_primitives_test \
-  hopper_prefill_pace_test prefill_attention_test; do
-  wanted "$name" || continue
-  arguments=()
-  # Under memcheck a launch takes many times as long.
-  [ "$name" != decode_attention_test ] || arguments=(--short)
-  LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck \
-    --error-exitcode=9 "$build/$name" "${arguments[@]}"
-done
+
+peers() {  # seconds, script, benchmark, arguments...
+  wanted "$3" && [ "$failed" = 0 ] || return 0
+  LIMIT="$1" LINES_SHOWN=80 report "$2" python3 "tests/bench/cuda/$2.py" \
+    --bench="$build/$3" --out="$out" "${@:4}"
+}
+
+memchecks() {  # names...
+  for name in "$@"; do
+    wanted "$name" || continue
+    arguments=()
+    # Under memcheck a launch takes many times as long.
+    [ "$name" != decode_attention_test ] || arguments=(--short)
+    LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck \
+      --error-exitcode=9 "$build/$name" "${arguments[@]}"
+  done
+}
+
+run_all() {
+  local names=(decode_attention_test hopper_primitives_test
+    hopper_prefill_pace_test prefill_attention_test)
+  tests "${names[@]}"
+  peers 100 decode_peers decode_attention_bench
+  peers 240 attention_peers prefill_attention_bench
+  memchecks "${names[@]}"
+}
+
+run_flex() {
+  # It says itself what it did not compile; the peers then try once more.
+  wait "$flex_compiler"
+  cat "$out/flex_compile.log"
+  peers 200 attention_peers prefill_attention_bench --cases=densities
+}
+
+case "$what" in
+  flex) run_flex ;;
+  *) run_all ;;
+esac
 exit "$failed"

@@ -1,5 +1,9 @@
 // Prefill attention of one sequence on a GPU: dense and over random lists, at
 // the head shape of an 8B model. Prints a table; --csv=FILE writes it down.
+// --cases=means: lists that visit a given number of blocks on average;
+// --cases=densities: shares of what causality shows, up to 128K tokens; both
+// by default. --write_lists=FOLDER: the lists of 128-blocks for others to
+// attend over, see WriteLists.
 //
 // "tiles": TFLOP/s over listed blocks of 64 rows x 64 keys, also where half of
 // a block is masked, so that dense and lists are counted alike. "causal":
@@ -9,6 +13,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -25,8 +30,14 @@
 namespace sparseserve::cuda {
 namespace {
 
-constexpr int kWarmUps = 10;
-constexpr int kRepetitions = 31;
+struct Repetitions {
+  int warm_ups, timed;
+};
+
+// Dense attention over 128K tokens takes a fifth of a second.
+Repetitions RepetitionsFor(int tokens) {
+  return tokens > 65536 ? Repetitions{3, 9} : Repetitions{10, 31};
+}
 
 // Lists of blocks of `block_tokens`, `density` of what causality shows, each KV
 // head's own; the diagonal and the first block always. 1: dense.
@@ -38,6 +49,7 @@ struct ListShape {
 
 struct Figures {
   double median_ms = 0, fastest_ms = 0;
+  int repetitions = 0;
   double blocks_a_row = 0;  // listed blocks of 128 keys, on average
   double tile_tflops = 0;
   double causal_tflops = 0;
@@ -92,6 +104,50 @@ void FillRandomLists(const ListShape& shape, std::mt19937& random,
   OrderByLength(batch);
 }
 
+// Writes 32-bit integers: tokens of a block, KV heads, rows of blocks; then
+// [KV heads, rows]: how many blocks before the diagonal a row visits; then
+// those, ascending, in the same order. The diagonal block is visited always
+// and not written. REQUIRES: lists by FillRandomLists for `block_tokens`.
+// False if the file cannot be written.
+bool WriteLists(const HostBatch& batch, int block_tokens,
+                const std::string& path) {
+  const HostLists& lists = batch.lists;
+  const int block_pages = block_tokens / 64, kv_heads = batch.shape.kv_heads;
+  const int rows = lists.tiles() / block_pages;
+  std::vector<std::int32_t> counts, blocks;
+  for (int head = 0; head < kv_heads; ++head) {
+    for (int row = 0; row < rows; ++row) {
+      // Of the row's first tile: it lists no part of the diagonal block as
+      // full.
+      const int list = lists.list_of[row * block_pages * kv_heads + head];
+      const std::int64_t begin = lists.full_offsets[list];
+      const std::int64_t end = lists.full_offsets[list + 1];
+      counts.push_back(static_cast<std::int32_t>((end - begin) / block_pages));
+      for (std::int64_t i = begin; i < end; i += block_pages) {
+        blocks.push_back(lists.full_blocks[i] / block_pages);
+      }
+    }
+  }
+  std::vector<std::int32_t> words = {block_tokens, kv_heads, rows};
+  words.insert(words.end(), counts.begin(), counts.end());
+  words.insert(words.end(), blocks.begin(), blocks.end());
+  FILE* file = std::fopen(path.c_str(), "wb");
+  if (file == nullptr) return false;
+  const bool written = std::fwrite(words.data(), sizeof words[0], words.size(),
+                                   file) == words.size();
+  return std::fclose(file) == 0 && written;
+}
+
+// HEAD_DIM_TOKENS_LISTS.bin, with _ for whatever is no letter or digit.
+std::string ListsFileName(int head_dim, int tokens, const ListShape& shape) {
+  std::string name = std::to_string(head_dim) + "_" + std::to_string(tokens) +
+                     "_" + shape.name;
+  for (char& character : name) {
+    if (!std::isalnum(static_cast<unsigned char>(character))) character = '_';
+  }
+  return name + ".bin";
+}
+
 std::int64_t ListedBlocks(const HostBatch& batch) {
   const HostLists& lists = batch.lists;
   std::int64_t blocks = 0;
@@ -137,19 +193,20 @@ bool IsRight(const DeviceBatch& device, std::mt19937& random) {
 
 // Milliseconds of each repetition, ascending; empty if a launch failed.
 std::vector<float> Time(const PrefillAttention& attention,
-                        const PrefillAttentionArgs& args) {
+                        const PrefillAttentionArgs& args,
+                        Repetitions repetitions) {
   cudaEvent_t begin, end;
   cudaEventCreate(&begin);
   cudaEventCreate(&end);
   std::vector<float> times;
-  for (int i = 0; i < kWarmUps + kRepetitions; ++i) {
+  for (int i = 0; i < repetitions.warm_ups + repetitions.timed; ++i) {
     cudaEventRecord(begin);
     if (!attention.Run(args, nullptr).ok()) return {};
     cudaEventRecord(end);
     if (cudaEventSynchronize(end) != cudaSuccess) return {};
     float time = 0;
     cudaEventElapsedTime(&time, begin, end);
-    if (i >= kWarmUps) times.push_back(time);
+    if (i >= repetitions.warm_ups) times.push_back(time);
   }
   cudaEventDestroy(begin);
   cudaEventDestroy(end);
@@ -184,6 +241,7 @@ Figures FiguresOf(const HostBatch& batch, const std::vector<float>& times) {
   Figures figures;
   figures.median_ms = times[times.size() / 2];
   figures.fastest_ms = times.front();
+  figures.repetitions = static_cast<int>(times.size());
   const double blocks = ListedBlocks(batch);
   const double flop_a_key = 4.0 * batch.shape.head_dim;
   const double tokens = batch.shape.slices[0].rows;
@@ -195,11 +253,20 @@ Figures FiguresOf(const HostBatch& batch, const std::vector<float>& times) {
   return figures;
 }
 
+struct Options {
+  FILE* csv = nullptr;       // may be null
+  std::string lists_folder;  // empty: lists are not written
+  bool means = true, densities = true;
+};
+
 class PrefillAttentionBench {
  public:
   PrefillAttentionBench(const PrefillAttention& attention, std::string device,
-                        FILE* csv)
-      : attention_(attention), device_(std::move(device)), csv_(csv) {
+                        const Options& options)
+      : attention_(attention),
+        device_(std::move(device)),
+        csv_(options.csv),
+        lists_folder_(options.lists_folder) {
     std::printf("%-5s %-7s %-22s %8s %10s %10s %8s %8s %9s  %s\n", "dim",
                 "tokens", "lists", "blocks", "median ms", "fastest ms", "tiles",
                 "causal", "of dense", "MHz, W, C");
@@ -211,7 +278,7 @@ class PrefillAttentionBench {
     }
   }
 
-  // False if a result is wrong or a launch fails.
+  // False if a result is wrong, a launch fails or lists cannot be written.
   bool Run(int head_dim, int tokens, const std::vector<ListShape>& shapes) {
     std::mt19937 random(1);
     HostBatch batch = MakeBatch({head_dim, 8, 4, {{0, tokens}}}, random);
@@ -223,6 +290,7 @@ class PrefillAttentionBench {
         FillLists(ListKind::kDense, random, batch);
       } else {
         FillRandomLists(shape, random, batch);
+        if (!MayWriteLists(batch, tokens, shape)) return false;
       }
       const DeviceBatch device(batch);
       const PrefillAttentionArgs args = device.Args();
@@ -234,7 +302,8 @@ class PrefillAttentionBench {
         return false;
       }
       if (!IsRight(device, random)) return false;
-      const std::vector<float> times = Time(attention_, args);
+      const std::vector<float> times =
+          Time(attention_, args, RepetitionsFor(tokens));
       if (times.empty()) return false;
       const Figures figures = FiguresOf(batch, times);
       if (shape.density == 1.0) dense_tflops = figures.tile_tflops;
@@ -245,6 +314,17 @@ class PrefillAttentionBench {
   }
 
  private:
+  // False if they should be written and cannot.
+  bool MayWriteLists(const HostBatch& batch, int tokens,
+                     const ListShape& shape) const {
+    if (lists_folder_.empty() || shape.block_tokens != 128) return true;
+    const std::string path = lists_folder_ + "/" +
+                             ListsFileName(batch.shape.head_dim, tokens, shape);
+    if (WriteLists(batch, shape.block_tokens, path)) return true;
+    std::printf("cannot write %s\n", path.c_str());
+    return false;
+  }
+
   void Print(const HostBatch& batch, int tokens, const ListShape& shape,
              const Figures& f, double of_dense, const std::string& clocks) {
     const double causal = shape.density == 1.0 ? f.causal_tflops : 0;
@@ -258,17 +338,44 @@ class PrefillAttentionBench {
                  "%s,%d,%d,%d,%d,%s,%.2f,%.5f,%.5f,%d,%.2f,%.2f,%.4f,%s\n",
                  device_.c_str(), batch.shape.head_dim, batch.heads(),
                  batch.shape.kv_heads, tokens, shape.name, f.blocks_a_row,
-                 f.median_ms, f.fastest_ms, kRepetitions, f.tile_tflops, causal,
-                 of_dense, clocks.c_str());
+                 f.median_ms, f.fastest_ms, f.repetitions, f.tile_tflops,
+                 causal, of_dense, clocks.c_str());
     std::fflush(csv_);
   }
 
   const PrefillAttention& attention_;
   const std::string device_;
   FILE* const csv_;
+  const std::string lists_folder_;
 };
 
-int RunAll(FILE* csv) {
+// Densities by which a row of 128 tokens visits 8, 16 or 32 blocks of 128 on
+// average.
+bool RunMeans(PrefillAttentionBench& bench, int head_dim) {
+  return bench.Run(head_dim, 8192,
+                   {{"dense", 64, 1.0},
+                    {"128 mean 8", 128, 16.0 / 65},
+                    {"128 mean 16", 128, 32.0 / 65}}) &&
+         bench.Run(head_dim, 32768,
+                   {{"dense", 64, 1.0},
+                    {"128 mean 8", 128, 16.0 / 257},
+                    {"128 mean 16", 128, 32.0 / 257},
+                    {"128 mean 32", 128, 64.0 / 257},
+                    {"64 at 10 %", 64, 0.1}});
+}
+
+bool RunDensities(PrefillAttentionBench& bench) {
+  return bench.Run(128, 32768,
+                   {{"dense", 64, 1.0},
+                    {"128 at 5 %", 128, 0.05},
+                    {"128 at 10 %", 128, 0.1},
+                    {"128 at 25 %", 128, 0.25}}) &&
+         bench.Run(128, 131072,
+                   {{"dense", 64, 1.0}, {"128 at 10 %", 128, 0.1}}) &&
+         bench.Run(64, 131072, {{"dense", 64, 1.0}});
+}
+
+int RunAll(const Options& options) {
   cudaDeviceProp properties;
   if (cudaGetDeviceProperties(&properties, 0) != cudaSuccess) {
     std::printf("no CUDA device\n");
@@ -281,38 +388,52 @@ int RunAll(FILE* csv) {
   }
   std::printf("%s, %d multiprocessors\n", properties.name,
               properties.multiProcessorCount);
-  PrefillAttentionBench bench(*attention, properties.name, csv);
+  PrefillAttentionBench bench(*attention, properties.name, options);
   bool right = true;
   for (int head_dim : {128, 64}) {
-    // Densities by which a row of 128 tokens visits 8, 16 or 32 blocks of 128
-    // on average.
-    right = right && bench.Run(head_dim, 8192,
-                               {{"dense", 64, 1.0},
-                                {"128 mean 8", 128, 16.0 / 65},
-                                {"128 mean 16", 128, 32.0 / 65}});
-    right = right && bench.Run(head_dim, 32768,
-                               {{"dense", 64, 1.0},
-                                {"128 mean 8", 128, 16.0 / 257},
-                                {"128 mean 16", 128, 32.0 / 257},
-                                {"128 mean 32", 128, 64.0 / 257},
-                                {"64 at 10 %", 64, 0.1}});
+    right = right && (!options.means || RunMeans(bench, head_dim));
   }
+  right = right && (!options.densities || RunDensities(bench));
   return right ? 0 : 1;
+}
+
+// Whether `argument` is known and good.
+bool Parse(const std::string& argument, Options& options) {
+  const std::size_t equals = argument.find('=');
+  if (equals == std::string::npos || equals + 1 == argument.size()) {
+    return false;
+  }
+  const std::string name = argument.substr(0, equals);
+  const std::string value = argument.substr(equals + 1);
+  if (name == "--csv" && options.csv == nullptr) {
+    options.csv = std::fopen(value.c_str(), "w");
+    return options.csv != nullptr;
+  }
+  if (name == "--write_lists") {
+    options.lists_folder = value;
+    return true;
+  }
+  if (name != "--cases") return false;
+  options.means = value == "means";
+  options.densities = value == "densities";
+  return options.means || options.densities;
 }
 
 }  // namespace
 }  // namespace sparseserve::cuda
 
 int main(int argc, char** argv) {
-  FILE* csv = nullptr;
-  if (argc == 2 && std::strncmp(argv[1], "--csv=", 6) == 0) {
-    csv = std::fopen(argv[1] + 6, "w");
-  }
-  if (argc > 2 || (argc == 2 && csv == nullptr)) {
-    std::fprintf(stderr, "usage: prefill_attention_bench [--csv=FILE]\n");
+  sparseserve::cuda::Options options;
+  for (int i = 1; i < argc; ++i) {
+    if (sparseserve::cuda::Parse(argv[i], options)) continue;
+    std::fprintf(stderr,
+                 "unknown or unusable: %s\n"
+                 "usage: prefill_attention_bench [--csv=FILE] "
+                 "[--cases=means|densities] [--write_lists=FOLDER]\n",
+                 argv[i]);
     return 2;
   }
-  const int code = sparseserve::cuda::RunAll(csv);
-  if (csv != nullptr) std::fclose(csv);
+  const int code = sparseserve::cuda::RunAll(options);
+  if (options.csv != nullptr) std::fclose(options.csv);
   return code;
 }
