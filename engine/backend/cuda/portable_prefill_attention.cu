@@ -14,6 +14,7 @@
 
 #include "engine/backend/cuda/attention_rows.cuh"
 #include "engine/backend/cuda/cuda_error.h"
+#include "engine/backend/cuda/mma_sync.cuh"
 #include "engine/backend/cuda/online_softmax.cuh"
 #include "engine/backend/cuda/portable_prefill_attention.h"
 #include "engine/backend/cuda/prefill_work.cuh"
@@ -52,52 +53,11 @@ struct RowTile {
       const int at = i * kThreads + threadIdx.x;
       const int row = at / kChunks, chunk = at % kChunks;
       const bool exists = row < rows;
-      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                       Chunk(row, chunk)),
-                   "l"(source + (exists ? row * stride + chunk * 8 : 0)),
-                   "r"(exists ? 16 : 0)
-                   : "memory");
+      CopyChunk(Chunk(row, chunk),
+                source + (exists ? row * stride + chunk * 8 : 0), exists);
     }
   }
 };
-
-__device__ __forceinline__ void CommitCopies() {
-  asm volatile("cp.async.commit_group;" ::: "memory");
-}
-// Until all but the latest commit have arrived.
-__device__ __forceinline__ void WaitForAllButOneCopy() {
-  asm volatile("cp.async.wait_group 1;" ::: "memory");
-}
-
-// Four 8 x 8 matrices; lane l gives the address of row l % 8 of matrix l / 8.
-__device__ __forceinline__ void LoadMatrices(std::uint32_t address,
-                                             std::uint32_t (&m)[4]) {
-  asm volatile(
-      "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-      : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-      : "r"(address)
-      : "memory");
-}
-__device__ __forceinline__ void LoadTransposed(std::uint32_t address,
-                                               std::uint32_t (&m)[4]) {
-  asm volatile(
-      "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-      : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-      : "r"(address)
-      : "memory");
-}
-
-// sums[0 ... 3] += left [16, 16] * right [16, 8].
-__device__ __forceinline__ void Multiply(float* sums, const std::uint32_t* left,
-                                         std::uint32_t right_low,
-                                         std::uint32_t right_high) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, "
-      "{%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-      : "r"(left[0]), "r"(left[1]), "r"(left[2]), "r"(left[3]), "r"(right_low),
-        "r"(right_high));
-}
 
 template <int kHeadDim>
 struct PortableShared {
@@ -171,7 +131,7 @@ __global__ void __launch_bounds__(kThreads)
       matrices.query_stride, matrices.query_rows - item.first_row);
   CommitCopies();
   load_pages(item.padding);
-  WaitForAllButOneCopy();
+  WaitForCopies<1>();
   __syncthreads();
   std::uint32_t queries[kHeadDim / 16][4];
 #pragma unroll
@@ -188,7 +148,7 @@ __global__ void __launch_bounds__(kThreads)
   const float scale = work.scale * 1.44269504f;  // log2(e)
   for (int slot = item.padding; slot < item.slots; ++slot) {
     load_pages(slot + 1);
-    WaitForAllButOneCopy();
+    WaitForCopies<1>();
     __syncthreads();
     float scores[32];
     Score(queries, shared.keys[slot % 2], scores);

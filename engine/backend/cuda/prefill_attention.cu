@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "engine/backend/cuda/argument_checks.h"
 #include "engine/backend/cuda/cuda_error.h"
 #include "engine/backend/cuda/hopper_prefill_attention.h"
 #include "engine/backend/cuda/portable_prefill_attention.h"
@@ -13,39 +14,10 @@
 namespace sparseserve::cuda {
 namespace {
 
-LaunchStatus OutOfRange(const char* name, std::int64_t value,
-                        const char* range) {
-  return LaunchStatus::Error(std::string(name) + " is " +
-                             std::to_string(value) + "; must be " + range);
-}
-
-bool IsAligned(const void* pointer) {
-  return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0;
-}
-
-LaunchStatus CheckHeads(const PrefillAttentionArgs& args) {
-  const PagedKv& kv = args.kv;
-  if (kv.head_dim != 64 && kv.head_dim != 128) {
-    return OutOfRange("head_dim", kv.head_dim, "64 or 128");
-  }
-  if (kv.kv_heads < 1) return OutOfRange("kv_heads", kv.kv_heads, "at least 1");
-  if (args.heads < 1 || args.heads % kv.kv_heads != 0) {
-    return OutOfRange("heads", args.heads, "a positive multiple of kv_heads");
-  }
-  // Rows of the matrix of keys are counted in 32 bits.
-  const std::int64_t most_pages =
-      std::numeric_limits<std::int32_t>::max() / 64 / kv.kv_heads;
-  if (kv.pages < 1 || kv.pages > most_pages) {
-    return OutOfRange("pages", kv.pages,
-                      ("1 to " + std::to_string(most_pages)).c_str());
-  }
-  if (std::int64_t{args.lists.tiles} * args.heads >
-      std::numeric_limits<std::int32_t>::max()) {
-    return OutOfRange("tiles * heads",
-                      std::int64_t{args.lists.tiles} * args.heads,
-                      "below 2^31");
-  }
-  return LaunchStatus();
+LaunchStatus CheckTiles(const PrefillAttentionArgs& args) {
+  const std::int64_t items = std::int64_t{args.lists.tiles} * args.heads;
+  if (items <= std::numeric_limits<std::int32_t>::max()) return LaunchStatus();
+  return OutOfRange("tiles * heads", items, "below 2^31");
 }
 
 LaunchStatus CheckRows(const PrefillAttentionArgs& args) {
@@ -54,29 +26,18 @@ LaunchStatus CheckRows(const PrefillAttentionArgs& args) {
       args.query_rows > std::numeric_limits<std::int32_t>::max() - 64) {
     return OutOfRange("query_rows", args.query_rows, "1 to 2^31 - 65");
   }
-  if (args.query_stride < width || args.query_stride % 8 != 0) {
-    return OutOfRange("query_stride", args.query_stride,
-                      "a multiple of 8 and at least heads * head_dim");
+  if (auto status = CheckStride("query_stride", args.query_stride, width);
+      !status.ok()) {
+    return status;
   }
-  if (args.output_stride < width || args.output_stride % 8 != 0) {
-    return OutOfRange("output_stride", args.output_stride,
-                      "a multiple of 8 and at least heads * head_dim");
+  if (auto status = CheckStride("output_stride", args.output_stride, width);
+      !status.ok()) {
+    return status;
   }
-  if (!(args.scale > 0.0f)) {
-    return LaunchStatus::Error("scale is " + std::to_string(args.scale) +
-                               "; must be positive");
-  }
-  for (const void* pointer :
-       {args.queries, args.kv.keys, args.kv.values,
-        static_cast<const void*>(args.output),
-        static_cast<const void*>(args.lists.tile_fields)}) {
-    if (pointer == nullptr || !IsAligned(pointer)) {
-      return LaunchStatus::Error(
-          "queries, keys, values, output and tile_fields must be 16-byte "
-          "aligned and not null");
-    }
-  }
-  return LaunchStatus();
+  if (auto status = CheckScale(args.scale); !status.ok()) return status;
+  return CheckAligned("queries, keys, values, output and tile_fields",
+                      {args.queries, args.kv.keys, args.kv.values, args.output,
+                       args.lists.tile_fields});
 }
 
 struct Device {
@@ -147,7 +108,10 @@ PrefillAttention::~PrefillAttention() { cudaFree(counters_); }
 LaunchStatus PrefillAttention::Run(const PrefillAttentionArgs& args,
                                    CUstream_st* stream) const {
   if (args.lists.tiles == 0) return LaunchStatus();
-  if (auto status = CheckHeads(args); !status.ok()) return status;
+  if (auto status = CheckHeads(args.kv, args.heads); !status.ok()) {
+    return status;
+  }
+  if (auto status = CheckTiles(args); !status.ok()) return status;
   if (auto status = CheckRows(args); !status.ok()) return status;
   return kernel_ == PrefillKernel::kHopper
              ? LaunchHopperPrefill(args, multiprocessors_, counters_, stream)

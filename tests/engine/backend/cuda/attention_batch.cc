@@ -20,22 +20,6 @@ int BlocksOf(const SliceShape& slice) {
   return (slice.context + slice.rows + kPageTokens - 1) / kPageTokens;
 }
 
-// Normally distributed. Drawn from 2^16 of them, which benchmarks' hundreds of
-// millions take a fraction of the time for.
-std::vector<std::uint16_t> RandomElements(std::int64_t count,
-                                          std::mt19937& random) {
-  std::normal_distribution<float> normal;
-  std::vector<std::uint16_t> drawn(1 << 16);
-  for (std::uint16_t& element : drawn) element = ToBfloat16(normal(random));
-  std::vector<std::uint16_t> elements(count);
-  for (std::int64_t i = 0; i < count; i += 2) {
-    const std::uint32_t bits = random();
-    elements[i] = drawn[bits & 0xffff];
-    if (i + 1 < count) elements[i + 1] = drawn[bits >> 16];
-  }
-  return elements;
-}
-
 void AddTiles(int slice_index, const SliceShape& slice, std::int64_t first_row,
               std::vector<std::int32_t>& tile_fields) {
   for (int row = 0; row < slice.rows;) {
@@ -117,6 +101,20 @@ std::vector<std::int64_t> VisibleTo(const HostBatch& batch, int tile,
 
 }  // namespace
 
+std::vector<std::uint16_t> RandomElements(std::int64_t count,
+                                          std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  std::vector<std::uint16_t> drawn(1 << 16);
+  for (std::uint16_t& element : drawn) element = ToBfloat16(normal(random));
+  std::vector<std::uint16_t> elements(count);
+  for (std::int64_t i = 0; i < count; i += 2) {
+    const std::uint32_t bits = random();
+    elements[i] = drawn[bits & 0xffff];
+    if (i + 1 < count) elements[i + 1] = drawn[bits >> 16];
+  }
+  return elements;
+}
+
 int HostLists::EndList() {
   full_offsets.push_back(static_cast<std::int64_t>(full_blocks.size()));
   partial_offsets.push_back(static_cast<std::int64_t>(partial_blocks.size()));
@@ -162,14 +160,22 @@ ReferenceRow ReferenceAttention(const HostBatch& batch, int tile, int tile_row,
                                 int head) {
   const int width = batch.shape.head_dim;
   const std::int64_t row = batch.lists.tile_fields[tile * 4 + 1] + tile_row;
-  const std::uint16_t* query =
-      &batch.queries[(row * batch.heads() + head) * width];
-  const std::vector<std::int64_t> visible =
-      VisibleTo(batch, tile, tile_row, head / batch.shape.group);
+  return ReferenceRowOver(
+      &batch.queries[(row * batch.heads() + head) * width], batch.keys.data(),
+      batch.values.data(),
+      VisibleTo(batch, tile, tile_row, head / batch.shape.group), width,
+      batch.scale);
+}
+
+ReferenceRow ReferenceRowOver(const std::uint16_t* query,
+                              const std::uint16_t* keys,
+                              const std::uint16_t* values,
+                              const std::vector<std::int64_t>& visible,
+                              int width, double scale) {
   std::vector<double> scores;
   double maximum = -std::numeric_limits<double>::infinity();
   for (std::int64_t key : visible) {
-    scores.push_back(Dot(query, &batch.keys[key], width) * batch.scale);
+    scores.push_back(Dot(query, keys + key, width) * scale);
     maximum = std::max(maximum, scores.back());
   }
   ReferenceRow result;
@@ -180,7 +186,7 @@ ReferenceRow ReferenceAttention(const HostBatch& batch, int tile, int tile_row,
     const double weight = std::exp(scores[i] - maximum);
     sum += weight;
     for (int column = 0; column < width; ++column) {
-      const double value = FromBfloat16(batch.values[visible[i] + column]);
+      const double value = FromBfloat16(values[visible[i] + column]);
       result.output[column] += weight * value;
       result.magnitude[column] += weight * std::abs(value);
     }

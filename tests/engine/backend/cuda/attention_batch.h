@@ -58,6 +58,11 @@ struct HostBatch {
   int heads() const { return shape.kv_heads * shape.group; }
 };
 
+// Normally distributed, in bf16. Drawn from 2^16 of them, which benchmarks'
+// hundreds of millions take a fraction of the time for.
+std::vector<std::uint16_t> RandomElements(std::int64_t count,
+                                          std::mt19937& random);
+
 // Random rows, keys and values; scattered pages.
 HostBatch MakeBatch(const BatchShape& shape, std::mt19937& random);
 
@@ -70,6 +75,13 @@ struct ReferenceRow {
 // REQUIRES: `tile_row` below the tile's rows.
 ReferenceRow ReferenceAttention(const HostBatch& batch, int tile, int tile_row,
                                 int head);
+
+// A query row of `width` over keys that begin at `visible` in keys and values.
+ReferenceRow ReferenceRowOver(const std::uint16_t* query,
+                              const std::uint16_t* keys,
+                              const std::uint16_t* values,
+                              const std::vector<std::int64_t>& visible,
+                              int width, double scale);
 
 // How far a bf16 output may be from the reference: weights are rounded to bf16
 // before they multiply values, and so is the output: by 2^-8 of each at most,

@@ -1,0 +1,185 @@
+#pragma once
+
+// How decode attention's work is dealt out. A unit is a listed block of a pair
+// of sequence and KV head; a pair that lists nothing has one unit that shows no
+// key. Units of all pairs in a row are cut into equal shares, one for each
+// thread block, so a share may hold the end of one pair, whole pairs and the
+// beginning of another. Everything follows from lengths and lists on the
+// device.
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "engine/backend/cuda/decode_attention.h"
+
+namespace sparseserve::cuda {
+
+constexpr int kDecodeWarps = 4;
+constexpr int kDecodeThreads = 32 * kDecodeWarps;
+constexpr int kDecodeGroup = 16;  // query heads of a KV head, at most
+
+// What a thread block leaves of pairs that it shares with others: part 0 of the
+// pair that began before its share, part 1 of the one that goes on behind it.
+struct DecodeWorkspace {
+  float* sums = nullptr;  // [thread_blocks, 2, 16, head_dim], relative to
+  // [thread_blocks, 2, 16]: maximum of scores, sum of weights.
+  float2* totals = nullptr;
+  // [thread_blocks]: parts that are done of the pair that begins in the block's
+  // share and ends behind it. Zero whenever no launch is under way.
+  std::int32_t* counters = nullptr;
+};
+
+struct DecodeWork {
+  DecodeAttentionArgs args;
+  DecodeWorkspace workspace;
+  int pairs = 0;  // sequences * kv_heads
+  int group = 0;
+};
+
+struct PairSize {
+  int listed = 0;  // may be kAllBlocks
+  int tokens = 0;
+
+  __device__ __forceinline__ int units() const {
+    return max(listed < 0 ? (tokens + 63) / 64 : listed, 1);
+  }
+};
+
+__device__ __forceinline__ PairSize SizeOf(const DecodeWork& work, int pair) {
+  return {work.args.lists.block_counts[pair],
+          work.args.lengths[pair / work.args.kv.kv_heads]};
+}
+
+// A unit by its pair and its number there.
+struct UnitCursor {
+  int pair = 0;
+  int index = 0;
+};
+
+struct DecodeShare {
+  int all_units = 0;
+  int blocks = 0;  // thread blocks that have a share
+  int first = 0;   // of all units
+  int units = 0;   // 0: this thread block has none
+  UnitCursor begin;
+
+  // The thread block in whose share a unit is.
+  __device__ __forceinline__ int OwnerOf(int unit) const {
+    return static_cast<int>(((unit + 1LL) * blocks - 1) / all_units);
+  }
+};
+
+struct ShareScratch {
+  int warp_units[kDecodeWarps];
+  UnitCursor begin;
+};
+
+// This thread block's share; all of its threads call together.
+__device__ __forceinline__ DecodeShare FindShare(const DecodeWork& work,
+                                                 ShareScratch& scratch) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int pairs_a_thread = (work.pairs + kDecodeThreads - 1) / kDecodeThreads;
+  const int first_pair = threadIdx.x * pairs_a_thread;
+  const int end_pair = min(first_pair + pairs_a_thread, work.pairs);
+  int units = 0;
+#pragma unroll 4
+  for (int pair = first_pair; pair < end_pair; ++pair) {
+    units += SizeOf(work, pair).units();
+  }
+  int until = units;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int lower = __shfl_up_sync(0xffffffffu, until, step);
+    if (lane >= step) until += lower;
+  }
+  if (lane == 31) scratch.warp_units[warp] = until;
+  __syncthreads();
+  DecodeShare share;
+  int unit = until - units;  // where this thread's pairs begin
+#pragma unroll
+  for (int i = 0; i < kDecodeWarps; ++i) {
+    if (i < warp) unit += scratch.warp_units[i];
+    share.all_units += scratch.warp_units[i];
+  }
+  share.blocks = min(static_cast<int>(gridDim.x), share.all_units);
+  const long long block = blockIdx.x, all = share.all_units;
+  if (block >= share.blocks) return share;
+  share.first = static_cast<int>(all * block / share.blocks);
+  share.units =
+      static_cast<int>(all * (block + 1) / share.blocks) - share.first;
+  if (unit <= share.first && share.first < unit + units) {
+    int pair = first_pair;
+    for (int size = SizeOf(work, pair).units(); share.first >= unit + size;
+         size = SizeOf(work, pair).units()) {
+      unit += size;
+      ++pair;
+    }
+    scratch.begin = {pair, share.first - unit};
+  }
+  __syncthreads();
+  share.begin = scratch.begin;
+  return share;
+}
+
+// What is to be known of one unit.
+struct UnitPlan {
+  int pair = 0;
+  int index = 0;    // of the pair's units
+  int units = 0;    // the pair's
+  int page = 0;     // 0 where nothing is visible
+  int visible = 0;  // keys of the block from its first on; 0 to 64
+};
+
+// Plans 32 units, each lane one, and moves the cursor behind them. Loads that
+// depend on each other so cost their latency once in 32 units, also where pairs
+// are short. All lanes call together. Units behind the last pair show nothing.
+__device__ __forceinline__ UnitPlan PlanUnits(const DecodeWork& work,
+                                              UnitCursor& cursor) {
+  constexpr unsigned kAll = 0xffffffffu;
+  const int lane = threadIdx.x % 32;
+  const DecodeAttentionArgs& args = work.args;
+  // Sizes of 32 pairs from the cursor's on, and where their units end.
+  PairSize size = {32, 0};
+  if (cursor.pair + lane < work.pairs) {
+    size = SizeOf(work, cursor.pair + lane);
+  }
+  int until = min(size.units() - (lane == 0 ? cursor.index : 0), 32);
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const int lower = __shfl_up_sync(kAll, until, step);
+    if (lane >= step) until += lower;
+  }
+  // The first pair that ends behind this lane's unit.
+  int ahead = 0;
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    if (__shfl_sync(kAll, until, ahead + step - 1) <= lane) ahead += step;
+  }
+  const int before = __shfl_sync(kAll, until, max(ahead - 1, 0));
+  size = {__shfl_sync(kAll, size.listed, ahead),
+          __shfl_sync(kAll, size.tokens, ahead)};
+  UnitPlan plan;
+  plan.pair = cursor.pair + ahead;
+  plan.index = ahead == 0 ? lane + cursor.index : lane - before;
+  plan.units = size.units();
+  if (plan.pair < work.pairs && size.tokens > 0 && size.listed != 0) {
+    const int block =
+        size.listed < 0
+            ? plan.index
+            : args.lists
+                  .blocks[args.lists.block_offsets[plan.pair] + plan.index];
+    plan.visible = min(max(size.tokens - block * 64, 0), 64);
+    if (plan.visible > 0) {
+      plan.page = args.kv.page_tables[plan.pair / args.kv.kv_heads *
+                                          args.kv.page_table_stride +
+                                      block];
+    }
+  }
+  const bool ends = plan.index + 1 == plan.units;
+  cursor.pair = __shfl_sync(kAll, ends ? plan.pair + 1 : plan.pair, 31);
+  cursor.index = __shfl_sync(kAll, ends ? 0 : plan.index + 1, 31);
+  return plan;
+}
+
+}  // namespace sparseserve::cuda
