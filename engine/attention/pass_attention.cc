@@ -142,6 +142,7 @@ void PassAttention::Combine(const AttentionPass& pass,
         const int32_t head = pass.heads[h];
         const float share = TakeIn(int64_t{token} * passes.heads + head,
                                    lse_[row], passes.combiner);
+        if (share == 0) continue;
         const float* from = output_.data() + row * padded_dim_;
         float* to = args.output.row(token) + int64_t{head} * args.head_dim;
         for (int32_t i = 0; i < args.head_dim; ++i) {

@@ -50,7 +50,7 @@ class MaskedLayoutBuilder {
   // `lists`, [heads]: what each head visits. REQUIRES: none is -1.
   void AddTile(const QueryTile& tile, absl::Span<const int32_t> lists);
 
-  // [64 rows, 64 keys]; equal ones are kept once.
+  // [64 rows, 64 keys]; those that are bitwise equal are kept once.
   int32_t AddBiasTile(absl::Span<const float> values);
 
   // Leaves the builder empty.

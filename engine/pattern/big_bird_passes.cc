@@ -58,10 +58,15 @@ class BigBirdRows {
     const int64_t all = BlocksOfAligned(count);
     const int64_t block = pattern_.block_tokens;
     const bool is_aligned = block % kPageTokens == 0;
-    const int64_t of_block =
-        is_aligned ? block / kPageTokens : MostBlocksOf(block);
-    const int64_t rows_of_tile =
-        is_aligned ? 1 : std::min(blocks_, (kPageTokens - 1) / block + 2);
+    int64_t of_block = MostBlocksOf(block);
+    int64_t rows_of_tile = std::min(blocks_, (kPageTokens - 1) / block + 2);
+    if (is_aligned) {
+      of_block = block / kPageTokens;
+      rows_of_tile = 1;
+    } else if (kPageTokens % block == 0) {
+      of_block = 1;
+      rows_of_tile = std::min(blocks_, kPageTokens / block);
+    }
     const auto of_tile = [&](int64_t seen_of_row) {
       return std::min(all, rows_of_tile * seen_of_row * of_block);
     };

@@ -130,6 +130,8 @@ absl::Status CheckEncoderPattern(const EncoderPattern& pattern);
 // few enough that no number of slots overflows.
 inline constexpr int32_t kMaxEncoderTokens = 1 << 20;
 inline constexpr int32_t kMaxEncoderHeads = 1024;
+// Where what vectors hold decides.
+inline constexpr int32_t kMaxEncoderHeadDim = 1024;
 // Of a grid.
 inline constexpr int32_t kMaxEncoderAxes = 8;
 // In a table of ETC.

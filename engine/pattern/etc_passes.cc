@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <numeric>
 #include <string_view>
@@ -33,6 +34,20 @@ int32_t DistanceLabel(int64_t row, int64_t key, int32_t max_distance) {
   return key >= row ? clipped : max_distance + clipped;
 }
 
+// `rows_name`: "long " and the like, or nothing.
+absl::Status CheckFinite(std::string_view rows_name, int32_t heads,
+                         const EtcLabelScores& labels) {
+  for (size_t i = 0; i < labels.scores.size(); ++i) {
+    if (std::isfinite(labels.scores[i])) continue;
+    const size_t pair = i / labels.labels;  // of a row and a head
+    return absl::InvalidArgumentError(
+        StrCat("etc: the score of label ", i % labels.labels, " in ", rows_name,
+               "row ", pair / heads, ", head ", pair % heads, " is ",
+               labels.scores[i], ", not finite"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckScores(std::string_view rows_name, int64_t rows,
                          const EtcPattern& pattern, const EtcTokens& tokens,
                          const EtcLabelScores& labels) {
@@ -44,12 +59,12 @@ absl::Status CheckScores(std::string_view rows_name, int64_t rows,
                " rows; allowed: ", least, " to ", kMaxEtcLabels));
   }
   const int64_t wanted = rows * tokens.heads * labels.labels;
-  if (static_cast<int64_t>(labels.scores.size()) == wanted) {
-    return absl::OkStatus();
+  if (static_cast<int64_t>(labels.scores.size()) != wanted) {
+    return absl::InvalidArgumentError(StrCat("etc: ", labels.scores.size(),
+                                             " scores of labels for ",
+                                             rows_name, " rows, not ", wanted));
   }
-  return absl::InvalidArgumentError(StrCat("etc: ", labels.scores.size(),
-                                           " scores of labels for ", rows_name,
-                                           " rows, not ", wanted));
+  return CheckFinite(StrCat(rows_name, " "), tokens.heads, labels);
 }
 
 absl::Status CheckLabels(std::string_view name, const EtcTokens& tokens,
@@ -281,6 +296,7 @@ absl::StatusOr<EtcLabelScores> ScoreEtcLabels(const ConstMatrixView& queries,
       }
     }
   }
+  RETURN_IF_ERROR(CheckFinite("", heads, scored));
   return scored;
 }
 

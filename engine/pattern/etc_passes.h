@@ -26,7 +26,7 @@ struct EtcLabelTable {
 
 // (query * label's key + label's bias) * scale for every row of `queries`,
 // [rows, heads * head_dim]. Sums are double. INVALID_ARGUMENT names what does
-// not fit.
+// not fit, or comes to a score that is no finite float.
 absl::StatusOr<EtcLabelScores> ScoreEtcLabels(const ConstMatrixView& queries,
                                               const EtcLabelTable& table,
                                               int32_t heads, float scale);
@@ -60,7 +60,7 @@ enum class EtcPiece : int32_t {
 // pieces share projections name them again. Tokens are the global ones, then
 // the long ones. A row's two pieces share one softmax. Labels make biases of
 // every head and row of its own, so lists are not shared. INVALID_ARGUMENT
-// names what does not fit.
+// names what does not fit, or is not finite.
 absl::StatusOr<AttentionPasses> EtcPasses(const EtcPattern& pattern,
                                           const EtcTokens& tokens);
 

@@ -16,12 +16,15 @@
 namespace sparseserve {
 namespace {
 
-constexpr int32_t kMaxHeadDim = 1024;
 constexpr int32_t kMaxFactors = 8;
 // Of all rounds and of padding together, so that they are int32.
 constexpr int64_t kMaxBuckets = int64_t{1} << 30;
 // 512 MB of them.
 constexpr int64_t kMaxRotations = int64_t{1} << 26;
+// Of tokens and random numbers, which is what time follows: 65,536 tokens, 8
+// heads of 128 elements and 4 rounds of 512 buckets, the largest published
+// model's.
+constexpr int64_t kMaxProducts = int64_t{1} << 36;
 
 int64_t BucketsOf(const ReformerHash& hash) {
   int64_t buckets = 1;
@@ -55,8 +58,8 @@ absl::Status CheckHash(const ReformerHash& hash) {
   if (hash.heads < 1 || hash.heads > kMaxEncoderHeads) {
     return OutOfRange("heads", hash.heads, kMaxEncoderHeads);
   }
-  if (hash.head_dim < 1 || hash.head_dim > kMaxHeadDim) {
-    return OutOfRange("head_dim", hash.head_dim, kMaxHeadDim);
+  if (hash.head_dim < 1 || hash.head_dim > kMaxEncoderHeadDim) {
+    return OutOfRange("head_dim", hash.head_dim, kMaxEncoderHeadDim);
   }
   if (hash.rounds < 1 || hash.rounds > kMaxEncoderTokens) {
     return OutOfRange("rounds", hash.rounds, kMaxEncoderTokens);
@@ -97,6 +100,23 @@ class TorchRandom {
   std::mt19937 generator_;
 };
 
+absl::Status CheckFinite(const ReformerVectors& given) {
+  const int64_t width = given.vectors.columns;
+  for (int64_t i = 0; i < given.vectors.rows * width; ++i) {
+    if (std::isfinite(given.vectors.data[i])) continue;
+    return absl::InvalidArgumentError(
+        StrCat("reformer_lsh: the vector of token ", i / width, " has a ",
+               given.vectors.data[i], ", not finite"));
+  }
+  for (size_t i = 0; i < given.rotations.size(); ++i) {
+    if (std::isfinite(given.rotations[i])) continue;
+    return absl::InvalidArgumentError(StrCat("reformer_lsh: random number ", i,
+                                             " is ", given.rotations[i],
+                                             ", not finite"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckVectors(const ReformerLshPattern& pattern,
                           const ReformerHash& hash,
                           const ReformerVectors& given) {
@@ -111,24 +131,23 @@ absl::Status CheckVectors(const ReformerLshPattern& pattern,
   RETURN_IF_ERROR(CheckPassesSize(
       "reformer_lsh", {.slots = int64_t{hash.heads} * hash.rounds * tokens}));
   const int64_t width = int64_t{hash.heads} * hash.head_dim;
+  const int64_t wanted = width * hash.rounds * hash.rotation_columns();
+  if (tokens > kMaxProducts / wanted) {
+    return absl::InvalidArgumentError(StrCat(
+        "reformer_lsh: ", tokens, " tokens and ", wanted,
+        " random numbers; allowed: ", kMaxProducts, " of their product"));
+  }
   if (given.vectors.rows != tokens || given.vectors.columns != width) {
     return absl::InvalidArgumentError(
         StrCat("reformer_lsh: vectors are ", given.vectors.rows, " x ",
                given.vectors.columns, ", not ", tokens, " x ", width));
   }
-  const int64_t wanted = width * hash.rounds * hash.rotation_columns();
   if (static_cast<int64_t>(given.rotations.size()) != wanted) {
     return absl::InvalidArgumentError(StrCat("reformer_lsh: rotations of ",
                                              given.rotations.size(),
                                              " elements, not ", wanted));
   }
-  for (int64_t i = 0; i < tokens * width; ++i) {
-    if (std::isfinite(given.vectors.data[i])) continue;
-    return absl::InvalidArgumentError(
-        StrCat("reformer_lsh: the vector of token ", i / width, " has a ",
-               given.vectors.data[i], ", not finite"));
-  }
-  return absl::OkStatus();
+  return CheckFinite(given);
 }
 
 // The bucket of a turned vector.

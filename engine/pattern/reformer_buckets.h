@@ -24,15 +24,17 @@ struct ReformerHash {
 };
 
 // As transformers chooses for a sequence where a configuration does not say.
-// INVALID_ARGUMENT if the pattern has only one chunk of so many tokens, or the
-// model has fewer positions.
+// INVALID_ARGUMENT if the tokens are fewer than a chunk has, or more than the
+// model has positions.
 absl::StatusOr<std::vector<int32_t>> ReformerFactors(
     const ReformerLshPattern& pattern, int32_t tokens, int32_t most_tokens);
 
 // [heads, head_dim, rounds, rotation_columns()] normal draws, from 16 on those
-// of torch.manual_seed(seed) and torch.randn() of doubles: the rotations of
-// transformers' hash_seed. Without one it draws anew in every call, and any
-// seed is as good.
+// of torch.manual_seed(seed) and torch.randn() of doubles. They are the
+// rotations of transformers' hash_seed for a module in double precision alone:
+// it draws in the type of its vectors, and torch draws others in floats or
+// bf16; buckets of such a module need its own rotations. Without hash_seed it
+// draws anew in every call, and any seed is as good.
 absl::StatusOr<std::vector<double>> DrawReformerRotations(
     const ReformerHash& hash, uint32_t seed);
 
@@ -46,7 +48,8 @@ struct ReformerVectors {
 // ReformerTokens::buckets, those of a round above those of the round before. Of
 // equal elements the first is the greatest. Where there is padding, its bucket
 // is one more than the others, of its own. Sums are double and in the order of
-// elements. INVALID_ARGUMENT names what does not fit, or is not finite.
+// elements. INVALID_ARGUMENT names what does not fit, or is not finite, or
+// would take minutes.
 absl::StatusOr<std::vector<int32_t>> ReformerBuckets(
     const ReformerLshPattern& pattern, const ReformerHash& hash,
     const ReformerVectors& given);

@@ -12,9 +12,9 @@
 namespace sparseserve {
 namespace {
 
-// Products of a vector and a centroid, over all heads.
-constexpr int64_t kMaxProducts = int64_t{1} << 30;
-constexpr int32_t kMaxHeadDim = 1024;
+// Of tokens and all elements of centroids, which is what time follows: 65,536
+// tokens, 256 clusters in each of 16 heads of 64 elements.
+constexpr int64_t kMaxProducts = int64_t{1} << 34;
 
 absl::Status CheckMatrix(std::string_view name, const ConstMatrixView& matrix,
                          int64_t rows, int64_t columns) {
@@ -41,10 +41,10 @@ absl::StatusOr<int32_t> CheckVectors(const RoutingPattern& pattern,
                                      const RoutingVectors& vectors) {
   const auto tokens = static_cast<int64_t>(vectors.is_real.size());
   RETURN_IF_ERROR(CheckSequence(pattern, tokens, vectors.heads));
-  if (vectors.head_dim < 1 || vectors.head_dim > kMaxHeadDim) {
-    return absl::InvalidArgumentError(StrCat("routing: head_dim is ",
-                                             vectors.head_dim,
-                                             "; allowed: 1 to ", kMaxHeadDim));
+  if (vectors.head_dim < 1 || vectors.head_dim > kMaxEncoderHeadDim) {
+    return absl::InvalidArgumentError(
+        StrCat("routing: head_dim is ", vectors.head_dim, "; allowed: 1 to ",
+               kMaxEncoderHeadDim));
   }
   const int64_t width = int64_t{vectors.heads} * vectors.head_dim;
   const auto given = static_cast<int64_t>(vectors.centroids.size());
@@ -54,10 +54,11 @@ absl::StatusOr<int32_t> CheckVectors(const RoutingPattern& pattern,
         StrCat("routing: centroids of ", given,
                " elements; allowed: a multiple of heads * head_dim, ", width));
   }
-  if (clusters > kMaxProducts / (vectors.heads * tokens)) {
-    return absl::InvalidArgumentError(StrCat(
-        "routing: ", clusters, " clusters of ", vectors.heads, " heads for ",
-        tokens, " tokens; allowed: ", kMaxProducts, " of their product"));
+  if (clusters > kMaxProducts / (width * tokens)) {
+    return absl::InvalidArgumentError(
+        StrCat("routing: ", clusters, " clusters of ", vectors.heads,
+               " heads of ", vectors.head_dim, " elements for ", tokens,
+               " tokens; allowed: ", kMaxProducts, " of their product"));
   }
   RETURN_IF_ERROR(CheckMatrix("queries", vectors.queries, tokens, width));
   RETURN_IF_ERROR(CheckMatrix("keys", vectors.keys, tokens, width));

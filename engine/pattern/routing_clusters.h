@@ -42,7 +42,8 @@ struct RoutingVectors {
 // its centroid: by the product of the centroid and the vector, which is brought
 // to length 1 before; of equals the earlier token. Sums are double and in the
 // order of elements, so that a choice does not depend on the machine's vectors.
-// INVALID_ARGUMENT names what does not fit, or is not finite.
+// INVALID_ARGUMENT names what does not fit, or is not finite, or would take
+// minutes.
 absl::StatusOr<RoutingClusters> ChooseRoutingClusters(
     const RoutingPattern& pattern, const RoutingVectors& vectors);
 

@@ -16,7 +16,8 @@
 namespace sparseserve {
 namespace {
 
-// Over all heads: 128 MB of them, and twice that while lists are built.
+// Over all sets: 128 MB of them, and twice that while lists are built, however
+// many heads share a set.
 constexpr int64_t kMaxArcs = int64_t{1} << 24;
 
 absl::Status CheckArcs(const TokenGraph& graph) {
@@ -24,6 +25,12 @@ absl::Status CheckArcs(const TokenGraph& graph) {
   int64_t all = 0;
   for (const std::vector<TokenArc>& arcs : graph.arcs) {
     all += static_cast<int64_t>(arcs.size());
+  }
+  if (all > kMaxArcs) {
+    return absl::InvalidArgumentError(
+        StrCat("token_graph: ", all, " arcs; allowed: ", kMaxArcs));
+  }
+  for (const std::vector<TokenArc>& arcs : graph.arcs) {
     for (const TokenArc& arc : arcs) {
       if (std::min(arc.from, arc.to) >= 0 &&
           std::max(arc.from, arc.to) < count) {
@@ -34,9 +41,7 @@ absl::Status CheckArcs(const TokenGraph& graph) {
                                                "; allowed: 0 to ", count - 1));
     }
   }
-  if (all <= kMaxArcs) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      StrCat("token_graph: ", all, " arcs; allowed: ", kMaxArcs));
+  return absl::OkStatus();
 }
 
 absl::Status CheckGraph(const TokenGraphPattern& pattern,
@@ -78,17 +83,17 @@ class SightLists {
  public:
   SightLists(const TokenGraph& graph, const std::vector<Sight>& sights)
       : count_(static_cast<int64_t>(graph.is_real.size())), sights_(sights) {
-    for (const Sight& sight : sights) {
-      arcs_.emplace_back();
-      if (sight.arcs < 0) continue;
-      for (const TokenArc& arc : graph.arcs[sight.arcs]) {
+    for (const std::vector<TokenArc>& set : graph.arcs) {
+      std::vector<TokenArc>& arcs = arcs_.emplace_back();
+      arcs.reserve(2 * set.size());
+      for (const TokenArc& arc : set) {
         if (!graph.is_real[arc.from] || !graph.is_real[arc.to]) continue;
-        arcs_.back().push_back(arc);
-        arcs_.back().push_back({arc.to, arc.from});
+        arcs.push_back(arc);
+        arcs.push_back({arc.to, arc.from});
       }
-      std::sort(
-          arcs_.back().begin(), arcs_.back().end(),
-          [](const TokenArc& a, const TokenArc& b) { return a.from < b.from; });
+      std::sort(arcs.begin(), arcs.end());
+      // Each is gone through once for every sight.
+      arcs.erase(std::unique(arcs.begin(), arcs.end()), arcs.end());
     }
   }
 
@@ -102,7 +107,9 @@ class SightLists {
       const int64_t degree = sights_[i].degree;
       builder.ShowBand({0, tile.rows}, {first - degree, first + degree + 1},
                        {0, count_});
-      ShowArcs(tile, arcs_[i], builder);
+      if (sights_[i].arcs >= 0) {
+        ShowArcs(tile, arcs_[sights_[i].arcs], builder);
+      }
       // Every token sees itself.
       lists.push_back(builder.EndList());
     }
@@ -124,7 +131,7 @@ class SightLists {
 
   const int64_t count_;
   const std::vector<Sight>& sights_;
-  // [sights]: arcs both ways, by where they come from.
+  // [sets]: arcs both ways, by where they come from, each once.
   std::vector<std::vector<TokenArc>> arcs_;
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <vector>
 
@@ -13,6 +14,7 @@ namespace sparseserve {
 struct TokenArc {
   int32_t from = 0;
   int32_t to = 0;
+  auto operator<=>(const TokenArc&) const = default;
 };
 
 // What a pattern of token graphs is applied to.

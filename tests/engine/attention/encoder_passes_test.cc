@@ -150,12 +150,14 @@ TEST(EncoderPassesTest, TokenGraphsAreThatOfTheirRule) {
   }
 }
 
-// The mean of what clusters make of a row, those that show it nothing too.
+// The mean of what clusters make of a row, those that show it nothing too; the
+// LSE is that of all they show it.
 AttendedRow AttendRouting(const testing::RoutingRule& rule,
                           const HeadRows& from, int32_t head, int64_t row) {
   AttendedRow mean = AttendReal(from, head, row, rule.real, {});
   const std::vector<int64_t> clusters =
       rule.real[row] ? rule.ClustersOf(row) : std::vector<int64_t>();
+  double denominator = 0;
   for (const int64_t cluster : clusters) {
     const AttendedRow attended =
         AttendReal(from, head, row, rule.real, rule.Keys(cluster, row));
@@ -163,12 +165,14 @@ AttendedRow AttendRouting(const testing::RoutingRule& rule,
       mean.output[c] +=
           attended.output[c] / static_cast<double>(clusters.size());
     }
+    denominator += std::exp(attended.lse);
   }
+  mean.lse = std::log(denominator);
   return mean;
 }
 
 TEST(EncoderPassesTest, RoutingIsThatOfItsRule) {
-  RuleComparison comparison("routing", /*keeps_lse=*/false);
+  RuleComparison comparison("routing");
   for (const Length& length : Lengths()) {
     for (const bool is_causal : {true, false}) {
       // A few clusters leave tokens out, many take all.

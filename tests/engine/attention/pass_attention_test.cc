@@ -120,6 +120,27 @@ TEST_P(PassAttentionTest, MergesTheSlotsOfATokenByTheirLse) {
   expect(PassesOver(kTokens, {{0, 80}, {60, kTokens}}), all);
 }
 
+// A slot whose weight is lost beside another's adds nothing, not even where a
+// difference of the two values is too large for a float.
+TEST_P(PassAttentionTest, SlotsWithoutWeightLeaveTheOutputAlone) {
+  HeadRows rows = DrawHeads(1, 2, 8, 1, 5);
+  for (int row = 0; row < 2; ++row) {
+    for (int c = 0; c < 8; ++c) {
+      rows.q[0].values[row * 8 + c] = 10;
+      rows.k[0].values[row * 8 + c] = row == 0 ? 2 : -2;
+      rows.v[0].values[row * 8 + c] = row == 0 ? 3e38f : -3e38f;
+    }
+  }
+  const AttendedPasses found =
+      Attend(backend(), PassesOver(2, {{0, 1}, {1, 2}}), {rows}, 1);
+  for (int row = 0; row < 2; ++row) {
+    EXPECT_FLOAT_EQ(static_cast<float>(found.lse[0][row]), 160);
+    for (const double value : found.output[0][row]) {
+      EXPECT_FLOAT_EQ(static_cast<float>(value), 3e38f);
+    }
+  }
+}
+
 // A bias belongs to the scaled score, in every kernel and in any block.
 TEST_P(PassAttentionTest, AddsBiasesToScaledScores) {
   constexpr int kTokens = 150;

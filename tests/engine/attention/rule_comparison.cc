@@ -21,8 +21,8 @@ bool IsZero(absl::Span<const double> row) {
 
 }  // namespace
 
-RuleComparison::RuleComparison(std::string system, bool keeps_lse)
-    : system_(std::move(system)), keeps_lse_(keeps_lse) {
+RuleComparison::RuleComparison(std::string system)
+    : system_(std::move(system)) {
   for (const std::string& path : AttentionPathsToTest()) {
     paths_.push_back({path, CreateBackendUnderTest(path)});
   }
@@ -73,9 +73,9 @@ void RuleComparison::CompareRows(const AttendedPasses& found,
         EXPECT_LE(error, 1e-5) << "head " << h << " row " << r;
         worst_ = std::max(worst_, error);
       }
-      if (dtype == DType::kF32 && keeps_lse_ && row.lse == -INFINITY) {
+      if (dtype == DType::kF32 && row.lse == -INFINITY) {
         EXPECT_EQ(found.lse[h][r], row.lse) << "head " << h << " row " << r;
-      } else if (dtype == DType::kF32 && keeps_lse_) {
+      } else if (dtype == DType::kF32) {
         EXPECT_NEAR(found.lse[h][r], row.lse,
                     1e-5 * std::max(1.0, std::abs(row.lse)))
             << "head " << h << " row " << r;

@@ -16,8 +16,7 @@ namespace sparseserve {
 // case in bf16, since rounding shows in a row as it lies. Prints the worst.
 class RuleComparison {
  public:
-  // `keeps_lse`: whether the rule's LSE is the passes' too.
-  explicit RuleComparison(std::string system, bool keeps_lse = true);
+  explicit RuleComparison(std::string system);
   ~RuleComparison();
 
   // What is wanted of a head's row; zeros and an LSE of minus infinity where
@@ -38,7 +37,6 @@ class RuleComparison {
                    DType dtype);
 
   const std::string system_;
-  const bool keeps_lse_;
   std::vector<Path> paths_;
   int64_t cases_ = 0;
   int64_t rows_ = 0;

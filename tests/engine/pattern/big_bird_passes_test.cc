@@ -56,6 +56,24 @@ TEST(BigBirdPassesTest, ShowWhatTheRuleShowsWithExtraTokens) {
   }
 }
 
+// As published checkpoints are used, and with smaller blocks that fill whole
+// tiles: by the size that is asked for before anything is built, which must not
+// count blocks that cannot be there.
+TEST(BigBirdPassesTest, TakeTheSizesOfEncoders) {
+  for (const int block : {64, 32, 16}) {
+    constexpr int kTokens = 8192, kHeads = 16, kDrawn = 3;
+    // All alike, so that the test is quick; the size is that of any.
+    const std::vector<int32_t> drawn(kHeads * (kTokens / block - 2) * kDrawn);
+    EXPECT_EQ(BigBirdPasses({.block_tokens = block, .random_blocks = kDrawn},
+                            {.heads = kHeads,
+                             .is_real = std::vector<bool>(kTokens, true),
+                             .drawn = drawn})
+                  .status(),
+              absl::OkStatus())
+        << "blocks of " << block;
+  }
+}
+
 TEST(BigBirdPassesTest, RefuseMoreExtraTokensThanASequenceMayHave) {
   EXPECT_EQ(
       BigBirdPasses(

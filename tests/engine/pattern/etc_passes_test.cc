@@ -1,8 +1,10 @@
 #include "engine/pattern/etc_passes.h"
 
 #include <cmath>
+#include <map>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -102,6 +104,71 @@ VisibleKeys Biased(const std::vector<LabelledKey>& seen, int64_t first_key,
   return keys;
 }
 
+constexpr EtcPiece kPieces[] = {EtcPiece::kLongToLong, EtcPiece::kLongToGlobal,
+                                EtcPiece::kGlobalToGlobal,
+                                EtcPiece::kGlobalToLong};
+
+bool HasLongRows(EtcPiece piece) {
+  return piece == EtcPiece::kLongToLong || piece == EtcPiece::kLongToGlobal;
+}
+
+// Of a row that is no padding.
+VisibleKeys WantedOf(const EtcRule& rule, EtcPiece piece, int64_t row,
+                     int32_t head) {
+  const int64_t first_long = rule.global_tokens;
+  switch (piece) {
+    case EtcPiece::kLongToLong:
+      return Biased(rule.LongToLong(row), first_long, row, head);
+    case EtcPiece::kLongToGlobal:
+      return Biased(rule.LongToGlobal(row), 0, row, head);
+    case EtcPiece::kGlobalToGlobal:
+      return Biased(rule.GlobalToGlobal(row), 0, row, head);
+    case EtcPiece::kGlobalToLong:
+      return Biased(rule.GlobalToLong(row), first_long, row, head);
+  }
+  return {};
+}
+
+// What the slots of a head see, by their piece and their row in its sequence.
+using Seen = std::map<std::pair<EtcPiece, int64_t>, VisibleKeys>;
+
+Seen SeenBy(const AttentionPasses& passes, int64_t global, int32_t head) {
+  Seen seen;
+  for (const AttentionPass& pass : passes.passes) {
+    const auto piece = static_cast<EtcPiece>(pass.projection);
+    const AttentionPasses one = {
+        .tokens = passes.tokens, .heads = passes.heads, .passes = {pass}};
+    for (const SlotKeys& slot : KeysOf(one, head)) {
+      const int64_t row = slot.token - (HasLongRows(piece) ? global : 0);
+      EXPECT_TRUE(seen.emplace(std::pair(piece, row), slot.keys).second)
+          << "piece " << pass.projection << " has row " << row << " twice";
+    }
+  }
+  return seen;
+}
+
+// Every row of every piece: one that has no slot sees nothing.
+void ExpectRule(const Given& given, const AttentionPasses& passes,
+                int32_t head) {
+  Seen seen = SeenBy(passes, given.tokens.global_tokens, head);
+  for (const EtcPiece piece : kPieces) {
+    const int64_t rows = HasLongRows(piece)
+                             ? static_cast<int64_t>(given.rule.segments.size())
+                             : given.rule.global_tokens;
+    for (int64_t row = 0; row < rows; ++row) {
+      if (HasLongRows(piece) && given.rule.segments[row] < 0) continue;
+      EXPECT_EQ(Difference(seen[{piece, row}],
+                           WantedOf(given.rule, piece, row, head)),
+                "")
+          << "piece " << static_cast<int>(piece) << " head " << head << " row "
+          << row;
+      seen.erase({piece, row});
+    }
+  }
+  // Padding, or no row at all.
+  EXPECT_EQ(seen.size(), 0);
+}
+
 TEST(EtcPassesTest, ShowWhatTheRuleShowsWithItsLabels) {
   uint32_t seed = 0;
   for (const int long_tokens : {1, 30, 64, 65, 150}) {
@@ -114,40 +181,51 @@ TEST(EtcPassesTest, ShowWhatTheRuleShowsWithItsLabels) {
             EtcPasses(given.pattern, given.tokens).value();
         ASSERT_EQ(passes.Validate(), absl::OkStatus());
         EXPECT_EQ(passes.tokens, long_tokens + global);
-        for (const AttentionPass& pass : passes.passes) {
-          // One piece alone.
-          AttentionPasses one = {
-              .tokens = passes.tokens, .heads = passes.heads, .passes = {pass}};
-          for (int32_t head = 0; head < 2; ++head) {
-            for (const SlotKeys& slot : KeysOf(one, head)) {
-              const int64_t row =
-                  slot.token < global ? slot.token : slot.token - global;
-              VisibleKeys wanted;
-              switch (static_cast<EtcPiece>(pass.projection)) {
-                case EtcPiece::kLongToLong:
-                  wanted =
-                      Biased(given.rule.LongToLong(row), global, row, head);
-                  break;
-                case EtcPiece::kLongToGlobal:
-                  wanted = Biased(given.rule.LongToGlobal(row), 0, row, head);
-                  break;
-                case EtcPiece::kGlobalToGlobal:
-                  wanted = Biased(given.rule.GlobalToGlobal(row), 0, row, head);
-                  break;
-                case EtcPiece::kGlobalToLong:
-                  wanted =
-                      Biased(given.rule.GlobalToLong(row), global, row, head);
-                  break;
-              }
-              EXPECT_EQ(Difference(slot.keys, wanted), "")
-                  << "piece " << pass.projection << " head " << head << " row "
-                  << row;
-            }
-          }
+        for (int32_t head = 0; head < 2; ++head) {
+          ExpectRule(given, passes, head);
         }
       }
     }
   }
+}
+
+// By hand, since the rule computes them alike.
+TEST(EtcPassesTest, LabelsAreThoseOfDistances) {
+  const EtcTokens tokens = {
+      .heads = 1,
+      .segments = std::vector<int32_t>(7),
+      .long_labels = {.labels = 5, .scores = [] {
+                        std::vector<float> scores;
+                        for (int i = 0; i < 7 * 5; ++i) {
+                          scores.push_back(static_cast<float>(i % 5));
+                        }
+                        return scores;
+                      }()}};
+  const AttentionPasses passes =
+      EtcPasses({.radius = 3, .max_distance = 2}, tokens).value();
+  const std::vector<SlotKeys> slots = KeysOf(passes, 0);
+  ASSERT_EQ(slots.size(), 7);
+  std::vector<double> labels;
+  for (const auto& key : slots[3].keys) labels.push_back(key.bias);
+  EXPECT_THAT(labels, ElementsAre(4, 4, 3, 0, 1, 2, 2));
+}
+
+// What ETC was published with at most: 8,192 long and 512 global tokens.
+TEST(EtcPassesTest, TakeTheSizesOfEncoders) {
+  constexpr int kLong = 8192, kGlobal = 512, kHeads = 16;
+  const auto scores = [](int rows) {
+    return EtcLabelScores{25, std::vector<float>(rows * kHeads * 25)};
+  };
+  const std::vector<int32_t> unseen(kLong * kGlobal, -1);
+  EXPECT_EQ(EtcPasses({}, {.heads = kHeads,
+                           .global_tokens = kGlobal,
+                           .segments = std::vector<int32_t>(kLong, -1),
+                           .long_to_global = unseen,
+                           .global_to_long = unseen,
+                           .long_labels = scores(kLong),
+                           .global_labels = scores(kGlobal)})
+                .status(),
+            absl::OkStatus());
 }
 
 TEST(EtcPassesTest, HaveSlotsForEveryRealTokenInItsTwoPieces) {
@@ -206,15 +284,46 @@ TEST(EtcPassesTest, RefuseWhatDoesNotFit) {
   EXPECT_EQ(error(wrong), "etc: label 14 in global_to_long; allowed: -1 to 13");
   wrong.tokens.global_to_long[4] = -2;
   EXPECT_EQ(error(wrong), "etc: label -2 in global_to_long; allowed: -1 to 13");
+  wrong = given;
+  wrong.tokens.global_labels.scores[(2 * 2 + 1) * kLabels + 5] = NAN;
+  EXPECT_EQ(error(wrong),
+            "etc: the score of label 5 in global row 2, head 1 is nan, not "
+            "finite");
+  wrong.tokens.long_labels.scores[0] = -INFINITY;
+  EXPECT_EQ(error(wrong),
+            "etc: the score of label 0 in long row 0, head 0 is -inf, not "
+            "finite");
+}
+
+// Given so, or too large for a float.
+TEST(EtcPassesTest, RefuseScoresThatAreNotFinite) {
+  const auto error = [](float query, float key, float bias) {
+    const std::vector<float> queries = {1, 1, 1, query};
+    const std::vector<float> keys = {1, key};
+    const std::vector<float> biases = {0, bias};
+    return std::string(ScoreEtcLabels({queries.data(), 2, 2},
+                                      {{keys.data(), 1, 2}, biases}, 2, 1)
+                           .status()
+                           .message());
+  };
+  EXPECT_EQ(error(1, 1, 1), "");
+  EXPECT_EQ(error(NAN, 1, 1),
+            "etc: the score of label 0 in row 1, head 1 is nan, not finite");
+  EXPECT_EQ(error(1e30f, 1e30f, 0),
+            "etc: the score of label 0 in row 1, head 1 is inf, not finite");
+  EXPECT_EQ(error(1, 1, -INFINITY),
+            "etc: the score of label 0 in row 0, head 1 is -inf, not finite");
 }
 
 TEST(EtcPassesTest, RefuseProductsThatAreTooLarge) {
-  // A dense long sequence of 256 blocks.
-  const EtcTokens tokens = {.heads = 1,
-                            .segments = std::vector<int32_t>(1 << 14),
-                            .long_labels = {25, std::vector<float>(25 << 14)}};
+  // A dense long sequence of 257 blocks.
+  constexpr int32_t kLong = 257 * 64;
+  const EtcTokens tokens = {
+      .heads = 1,
+      .segments = std::vector<int32_t>(kLong),
+      .long_labels = {25, std::vector<float>(25 * kLong)}};
   EXPECT_EQ(EtcPasses({.radius = 1 << 20}, tokens).status().message(),
-            "etc: 65536 blocks of biases, over all heads; allowed: 32768");
+            "etc: 66049 blocks of biases, over all heads; allowed: 65536");
   const std::vector<float> values(1 << 13);
   EXPECT_EQ(ScoreEtcLabels({values.data(), 1 << 20, 1},
                            {{values.data(), 1 << 12, 1},

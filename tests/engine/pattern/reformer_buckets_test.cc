@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/engine/attention/attended_passes.h"
 #include "tests/testing/pattern_golden.h"
 
 namespace sparseserve {
@@ -15,17 +16,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::PatternGolden;
 using testing::Rows;
-
-// [heads][tokens, head_dim] as [tokens, heads * head_dim].
-std::vector<float> Interleaved(const std::vector<Rows>& heads) {
-  std::vector<float> values;
-  for (int64_t row = 0; row < heads[0].count; ++row) {
-    for (const Rows& head : heads) {
-      values.insert(values.end(), head[row].begin(), head[row].end());
-    }
-  }
-  return values;
-}
 
 // Buckets of the module with hash_seed 7, to the last of them: by the draws of
 // torch, whose order and rounding no test could guess.
@@ -170,6 +160,26 @@ TEST(ReformerBucketsTest, RefuseWhatDoesNotFit) {
   wrong.rounds = 1 << 19;
   EXPECT_EQ(error(wrong, 3, 2),
             "reformer_lsh: 524288 rounds; allowed: 1 to 349525 of 3 tokens");
+  // Nothing of this size is read: it is refused for the time it would take.
+  wrong = {.heads = 1024, .head_dim = 1024, .rounds = 1, .factors = {128}};
+  EXPECT_EQ(error(wrong, 1025, 2),
+            "reformer_lsh: 1025 tokens and 67108864 random numbers; allowed: "
+            "68719476736 of their product");
+}
+
+TEST(ReformerBucketsTest, RefuseRotationsThatAreNotFinite) {
+  const std::vector<float> vectors = {1, 2};
+  for (const double bad : {double{NAN}, double{INFINITY}}) {
+    EXPECT_THAT(
+        ReformerBuckets(
+            {}, {.heads = 1, .head_dim = 2, .rounds = 1, .factors = {2}},
+            {{true}, {vectors.data(), 1, 2}, {1, bad}})
+            .status()
+            .message(),
+        HasSubstr(std::isnan(bad)
+                      ? "reformer_lsh: random number 1 is nan, not finite"
+                      : "reformer_lsh: random number 1 is inf, not finite"));
+  }
 }
 
 }  // namespace

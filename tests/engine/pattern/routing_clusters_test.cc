@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -113,14 +114,18 @@ TEST(RoutingClustersTest, RefuseWhatDoesNotFit) {
 
 TEST(RoutingClustersTest, RefuseProductsThatAreTooLarge) {
   // Nothing of these sizes is read: they are refused for their product.
-  const std::vector<float> centroids(1 << 12);
+  const std::vector<float> centroids(1 << 16);
   const std::vector<bool> real(1 << 19, true);
-  EXPECT_EQ(
-      ErrorOf(
-          {},
-          {.heads = 1, .head_dim = 1, .is_real = real, .centroids = centroids}),
-      "routing: 4096 clusters of 1 heads for 524288 tokens; allowed: "
-      "1073741824 of their product");
+  for (const int32_t head_dim : {1, 64}) {
+    EXPECT_EQ(ErrorOf({}, {.heads = 1,
+                           .head_dim = head_dim,
+                           .is_real = real,
+                           .centroids = centroids}),
+              absl::StrCat("routing: ", 65536 / head_dim,
+                           " clusters of 1 heads of ", head_dim,
+                           " elements for 524288 tokens; allowed: "
+                           "17179869184 of their product"));
+  }
   EXPECT_EQ(CheckRoutingSize({.heads = 4,
                               .clusters = 1 << 10,
                               .tokens = 1 << 13,

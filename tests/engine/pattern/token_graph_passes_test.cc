@@ -1,5 +1,7 @@
 #include "engine/pattern/token_graph_passes.h"
 
+#include <sys/resource.h>
+
 #include <random>
 #include <string>
 #include <vector>
@@ -92,6 +94,45 @@ TEST(TokenGraphPassesTest, HeadsThatSeeTheSameShareTheirLists) {
   // Each tile its own block and its neighbours', and a block for either end of
   // two arcs.
   EXPECT_EQ(layout.partial_blocks.size(), 2 * (20 * 3 - 2 + 4));
+}
+
+// The most memory that the process has had so far, in bytes.
+int64_t PeakMemory() {
+  rusage usage = {};
+  EXPECT_EQ(getrusage(RUSAGE_SELF, &usage), 0);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+// Every head another degree, all of them one set, whose arcs are all the same:
+// a copy of them for each head would be a gigabyte.
+TEST(TokenGraphPassesTest, HeadsOfOneSetDoNotCopyItsArcs) {
+  constexpr int32_t kHeads = 1024;
+  TokenGraphPattern pattern;
+  for (int32_t head = 0; head < kHeads; ++head) pattern.degrees.push_back(head);
+  const TokenGraph graph = {.heads = kHeads,
+                            .is_real = std::vector<bool>(64, true),
+                            .arcs = {Arcs(1 << 16, {3, 60})}};
+  const int64_t before = PeakMemory();
+  const AttentionPasses passes = TokenGraphPasses(pattern, graph).value();
+  EXPECT_LT(PeakMemory() - before, 256 << 20);
+  TokenGraphRule rule = {.tokens = 64, .arcs = {{3, 60}}};
+  for (const int32_t head : {0, 1, 20, kHeads - 1}) {
+    rule.degree = head;
+    EXPECT_EQ(DifferenceFromRule(passes, head, graph.is_real,
+                                 [&](int64_t row) { return rule.Keys(row); }),
+              "")
+        << "head " << head;
+  }
+}
+
+TEST(TokenGraphPassesTest, RefuseMoreArcsThanAGraphMayHave) {
+  // Over all heads.
+  const TokenGraph graph = {
+      .heads = 2,
+      .is_real = std::vector<bool>(2, true),
+      .arcs = {Arcs(1 << 23, {0, 1}), Arcs((1 << 23) + 1, {1, 0})}};
+  EXPECT_EQ(TokenGraphPasses({}, graph).status().message(),
+            "token_graph: 16777217 arcs; allowed: 16777216");
 }
 
 TEST(TokenGraphPassesTest, RefuseWhatDoesNotFit) {
