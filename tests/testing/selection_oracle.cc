@@ -270,10 +270,25 @@ double OracleDivergence(const SelectArgs& args, const OracleRows& slice,
   return std::sqrt(divergence);
 }
 
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+const OracleSums& OracleBatch::Sums(const OracleRows& rows, int kv_head) {
+  const auto [at, is_new] =
+      sums_.try_emplace({rows.first_row, rows.rows, kv_head});
+  if (is_new) at->second = OracleAttentionSums(args_, rows, kv_head);
+  return at->second;
+}
+
+double OracleBatch::Divergence(const OracleRows& slice, int kv_head) {
+  const auto [at, is_new] =
+      divergences_.try_emplace({slice.first_row, slice.rows, kv_head});
+  if (is_new) at->second = OracleDivergence(args_, slice, kv_head);
+  return at->second;
+}
+
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const VerticalSlashRule& rule) {
-  const OracleSums sums = OracleAttentionSums(
-      args, LastOf(OracleSlice(args, tile), rule.rows), kv_head);
+  const SelectArgs& args = batch.args();
+  const OracleSums& sums =
+      batch.Sums(LastOf(OracleSlice(args, tile), rule.rows), kv_head);
   const BoundedSet keys = OracleTop(sums.by_key, rule.columns, 30);
   const BoundedSet distances = OracleTop(sums.by_distance, rule.diagonals, 100);
   const OracleRows rows = RowsOf(args.base->tiles[tile]);
@@ -289,16 +304,15 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
   return blocks;
 }
 
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const FlexPrefillRule& rule) {
+  const SelectArgs& args = batch.args();
   const OracleRows slice = OracleSlice(args, tile);
   const OracleRows rows = RowsOf(args.base->tiles[tile]);
   const int own = BlocksOf(End(rows)) - 1;
   BoundedSet blocks = Ends(own + 1);
-  const OracleSums sums =
-      OracleAttentionSums(args, LastOf(slice, kBlock), kv_head);
-  const bool takes_map =
-      OracleDivergence(args, slice, kv_head) < rule.divergence;
+  const OracleSums& sums = batch.Sums(LastOf(slice, kBlock), kv_head);
+  const bool takes_map = batch.Divergence(slice, kv_head) < rule.divergence;
   const auto best_blocks = [&](const Vector& values) {
     int64_t count = rule.least_blocks;
     if (!takes_map) {
@@ -335,8 +349,9 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
   return blocks;
 }
 
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const SimilarityRule& rule) {
+  const SelectArgs& args = batch.args();
   const OracleRows rows = RowsOf(args.base->tiles[tile]);
   const int count = BlocksOf(End(rows));
   const Vectors keys = Keys(args, rows.slice, kv_head, End(rows));
@@ -369,8 +384,9 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
   return OracleMass(scores, rule.mass, kept);
 }
 
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const PageBoundRule& rule) {
+  const SelectArgs& args = batch.args();
   const OracleRows rows = RowsOf(args.base->tiles[tile]);
   const int count = BlocksOf(End(rows));
   const Vectors keys = Keys(args, rows.slice, kv_head, (count - 1) * kBlock);
@@ -398,11 +414,12 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
   return Bounded(scores, taken, kept);
 }
 
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const CandidateMassRule& rule) {
+  const SelectArgs& args = batch.args();
   const OracleRows rows = RowsOf(args.base->tiles[tile]);
   const BoundedSet candidates =
-      OracleBlocks(args, tile, kv_head, rule.candidates);
+      OracleBlocks(batch, tile, kv_head, rule.candidates);
   if (rule.mass >= 1) return candidates;
   const int count = BlocksOf(End(rows));
   const Vectors keys = Keys(args, rows.slice, kv_head, End(rows));
@@ -432,8 +449,9 @@ BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
   return OracleMass(scores, rule.mass, kept);
 }
 
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const MeanKeyRule& rule) {
+  const SelectArgs& args = batch.args();
   const OracleRows rows = RowsOf(args.base->tiles[tile]);
   const int count = BlocksOf(End(rows));
   const int tokens = rule.block_pages * kBlock;

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <map>
 #include <vector>
 
 #include "engine/backend/backend.h"
@@ -51,20 +53,39 @@ OracleSums OracleAttentionSums(const SelectArgs& args, const OracleRows& rows,
 double OracleDivergence(const SelectArgs& args, const OracleRows& slice,
                         int kv_head);
 
+// A batch and what many of its tiles ask for alike, worked out once.
+class OracleBatch {
+ public:
+  // `args` must outlive it, and what they point to must stay as it is.
+  explicit OracleBatch(const SelectArgs& args) : args_(args) {}
+
+  const SelectArgs& args() const { return args_; }
+  // OracleAttentionSums() and OracleDivergence().
+  const OracleSums& Sums(const OracleRows& rows, int kv_head);
+  double Divergence(const OracleRows& slice, int kv_head);
+
+ private:
+  using Key = std::array<int, 3>;  // first row, rows, KV head
+
+  const SelectArgs& args_;
+  std::map<Key, OracleSums> sums_;
+  std::map<Key, double> divergences_;
+};
+
 // The blocks that a tile's KV head visits.
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const VerticalSlashRule& rule);
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const FlexPrefillRule& rule);
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const SimilarityRule& rule);
 // Looks at keys, not at stored bounds of them.
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const PageBoundRule& rule);
 // REQUIRES: the rule's candidates are no matter of rounding.
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const CandidateMassRule& rule);
-BoundedSet OracleBlocks(const SelectArgs& args, size_t tile, int kv_head,
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const MeanKeyRule& rule);
 
 }  // namespace sparseserve::testing

@@ -21,6 +21,7 @@ namespace {
 using testing::BoundedSet;
 using ::testing::ElementsAre;
 using ::testing::ElementsAreArray;
+using testing::OracleBatch;
 using testing::OracleBlocks;
 using testing::OracleDivergence;
 using testing::OracleSlice;
@@ -43,6 +44,7 @@ Tally ExpectEqualsOracle(Batch& batch) {
   const SelectArgs& args = batch.args();
   EXPECT_EQ(batch.selected().Validate(), absl::OkStatus());
   Tally tally;
+  OracleBatch oracle(args);
   for (size_t t = 0; t < args.base->tiles.size(); ++t) {
     for (int head = 0; head < args.kv.kv_heads; ++head) {
       const BoundedSet expected = std::visit(
@@ -51,7 +53,7 @@ Tally ExpectEqualsOracle(Batch& batch) {
                                          const AntidiagonalRule&>) {
               return {};
             } else {
-              return OracleBlocks(args, t, head, rule);
+              return OracleBlocks(oracle, t, head, rule);
             }
           },
           args.rules[0]);

@@ -184,11 +184,11 @@ TEST(EncoderPatternsTest, RefusePassesThatTakeFarTooMuchMemory) {
             "swin: 67108864 slots of queries, over all heads; allowed: "
             "16777216");
   EXPECT_EQ(error(SwinPasses({.window = 32, .shift = 1},
-                             {.heads = 33,
+                             {.heads = 65,
                               .height = 64,
                               .width = 64,
-                              .bias_table = std::vector<float>(63 * 63 * 33)})),
-            "swin: 33792 blocks of biases, over all heads; allowed: 32768");
+                              .bias_table = std::vector<float>(63 * 63 * 65)})),
+            "swin: 66560 blocks of biases, over all heads; allowed: 65536");
   EXPECT_EQ(
       error(ReformerLshPasses({.chunk_tokens = 1 << 19},
                               {.heads = 1,
@@ -202,9 +202,9 @@ TEST(EncoderPatternsTest, RefusePassesThatTakeFarTooMuchMemory) {
   EXPECT_EQ(
       error(ReformerLshPasses({.chunk_tokens = 1 << 13, .chunks_after = 1},
                               {.heads = 1,
-                               .is_real = real(1 << 14),
-                               .buckets = std::vector<int32_t>(1 << 14)})),
-      "reformer_lsh: 65536 blocks of biases, over all heads; allowed: 32768");
+                               .is_real = real(1 << 15),
+                               .buckets = std::vector<int32_t>(1 << 15)})),
+      "reformer_lsh: 131072 blocks of biases, over all heads; allowed: 65536");
 }
 
 }  // namespace
