@@ -201,8 +201,8 @@ TEST(EncoderPatternsTest, RefusePassesThatTakeFarTooMuchMemory) {
               HasSubstr("268435456 blocks to list"));
   EXPECT_EQ(
       error(ReformerLshPasses({.chunk_tokens = 1 << 13, .chunks_after = 1},
-                              {.heads = 1,
-                               .is_real = real(1 << 15),
+                              {.heads = 2,
+                               .is_real = real(1 << 14),
                                .buckets = std::vector<int32_t>(1 << 15)})),
       "reformer_lsh: 131072 blocks of biases, over all heads; allowed: 65536");
 }
