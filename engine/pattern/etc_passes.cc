@@ -134,6 +134,7 @@ class PiecePass {
     for (const QueryTile& tile : TilesOf(pass_.query_tokens)) {
       const std::vector<LabelTile> blocks = LabelsOf(tile);
       std::vector<int32_t> lists;
+      lists.reserve(tokens_.heads);
       for (int32_t head = 0; head < tokens_.heads; ++head) {
         lists.push_back(AddList(tile, blocks, head, builder));
       }

@@ -190,7 +190,7 @@ struct Check {
     if (gamma < 8 || gamma > kPageTokens || (gamma & (gamma - 1)) != 0) {
       return OutOfRange("delta: gamma", gamma, "8, 16, 32, 64");
     }
-    const absl::Status base = std::visit(*this, pattern.base);
+    absl::Status base = std::visit(*this, pattern.base);
     if (base.ok()) return base;
     return absl::InvalidArgumentError(
         StrCat("delta.", std::string(base.message())));

@@ -188,8 +188,9 @@ absl::StatusOr<std::vector<int32_t>> ReformerFactors(
   }
   const int32_t power =
       std::bit_width(static_cast<uint32_t>(2 * (tokens / chunk))) - 1;
+  const int64_t most_chunks = most_tokens / chunk;
   const auto root =
-      static_cast<int32_t>(std::sqrt(static_cast<double>(most_tokens / chunk)));
+      static_cast<int32_t>(std::sqrt(static_cast<double>(most_chunks)));
   if (int64_t{1} << power <= 2 * int64_t{std::max(root, chunk)}) {
     return std::vector<int32_t>{1 << power};
   }

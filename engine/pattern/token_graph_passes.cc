@@ -1,9 +1,9 @@
 #include "engine/pattern/token_graph_passes.h"
 
 #include <algorithm>
-#include <compare>
 #include <map>
 #include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -67,7 +67,9 @@ absl::Status CheckGraph(const TokenGraphPattern& pattern,
 struct Sight {
   int32_t arcs = -1;  // which set; -1: none
   int32_t degree = 0;
-  auto operator<=>(const Sight&) const = default;
+  friend bool operator<(const Sight& a, const Sight& b) {
+    return std::tie(a.arcs, a.degree) < std::tie(b.arcs, b.degree);
+  }
 };
 
 Sight SightOf(const TokenGraphPattern& pattern, const TokenGraph& graph,
@@ -180,6 +182,7 @@ absl::StatusOr<AttentionPasses> TokenGraphPasses(
   for (const QueryTile& tile : TilesOf(pass.query_tokens)) {
     const std::vector<int32_t> of_sight = all_lists.Add(tile, builder);
     std::vector<int32_t> lists;
+    lists.reserve(sight_of.size());
     for (const int32_t sight : sight_of) lists.push_back(of_sight[sight]);
     builder.AddTile(tile, lists);
   }

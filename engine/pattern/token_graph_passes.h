@@ -1,7 +1,7 @@
 #pragma once
 
-#include <compare>
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -14,7 +14,10 @@ namespace sparseserve {
 struct TokenArc {
   int32_t from = 0;
   int32_t to = 0;
-  auto operator<=>(const TokenArc&) const = default;
+  friend bool operator==(const TokenArc&, const TokenArc&) = default;
+  friend bool operator<(const TokenArc& a, const TokenArc& b) {
+    return std::tie(a.from, a.to) < std::tie(b.from, b.to);
+  }
 };
 
 // What a pattern of token graphs is applied to.
