@@ -42,7 +42,11 @@ def read(path):
                           float(re.search(r"\((.*)\)", cells[6]).group(1))))
     if not plans:
         raise SystemExit(f"{path} holds no table of frontier_bench")
-    return lines[0].split(", cpu")[0], plans
+    tokens, what = lines[0].split(", cpu")[0].split(" of ", 1)
+    files = what.split(", ")
+    if "/" in files[0]:
+        what = f"{len(files)} files, {pathlib.Path(files[0]).suffix}"
+    return f"{tokens} of {what}", plans
 
 
 def pattern_of(name):
