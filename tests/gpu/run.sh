@@ -63,7 +63,6 @@ done
 for pid in "${pids[@]}"; do wait "$pid" || exit 1; done
 cat "$build"/*.log > "$out/compile.log"
 
-kernels=()
 shared=()
 programs=()
 for name in "${objects[@]}"; do
@@ -94,6 +93,7 @@ report() {  # name, command...
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,power.limit \
   --format=csv | tee "$out/device.csv"
 "$nvcc" --version | tail -n 2 | tee -a "$out/device.csv"
+
 tests() {  # names...
   for name in "$@"; do
     wanted "$name" || continue

@@ -43,22 +43,17 @@ def warm_ups_and_repetitions(tokens):
     return (3, 9) if tokens > 65536 else (10, 31)
 
 
-def run_ours(args, path, lists=None):
-    """The bench's rows, its table printed; lists go to that folder."""
-    command = [args.bench, f"--csv={path}"]
-    if args.cases:
-        command.append(f"--cases={args.cases}")
-    if lists:
-        command.append(f"--write_lists={lists}")
+def run_ours(bench, path, flags=()):
+    """The bench's rows, its table printed."""
+    command = [bench, f"--csv={path}", *flags]
     print("--- " + " ".join(command), flush=True)
     subprocess.run(command, check=True)
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
-def median_ms(step, tokens):
+def median_ms(step, warm_ups=10, repetitions=31):
     """Milliseconds of one call, the median."""
-    warm_ups, repetitions = warm_ups_and_repetitions(tokens)
     times = []
     for i in range(warm_ups + repetitions):
         begin = torch.cuda.Event(enable_timing=True)
@@ -86,7 +81,7 @@ def run_dense_peer(backend, head_dim, tokens):
         q, k, v, is_causal=True, enable_gqa=True)
     try:
         with sdpa_kernel([backend]), torch.no_grad():
-            ms = median_ms(step, tokens)
+            ms = median_ms(step, *warm_ups_and_repetitions(tokens))
     except RuntimeError as error:
         print(f"refused: {str(error).splitlines()[0]}")
         return None
@@ -210,7 +205,8 @@ def run_flex(rows, folder):
         try:
             with torch.no_grad():
                 medians[head_dim, tokens, row["lists"]] = median_ms(
-                    flex_step(compiled, head_dim, tokens, lists), tokens)
+                    flex_step(compiled, head_dim, tokens, lists),
+                    *warm_ups_and_repetitions(tokens))
         except Exception as error:  # whatever the compiler raises
             print(refusal(head_dim, tokens, error), flush=True)
             accepted = False
@@ -235,11 +231,13 @@ def main():
         return compile_flex()
     if not args.bench or not args.out:
         parser.error("--bench and --out are needed")
+    cases = [f"--cases={args.cases}"] if args.cases else []
     with tempfile.TemporaryDirectory() as folder:
-        first = run_ours(args, args.out / "prefill_attention_1.csv", folder)
+        first = run_ours(args.bench, args.out / "prefill_attention_1.csv",
+                         [*cases, f"--write_lists={folder}"])
         results = run_dense_peers(first)
         flex_ms, accepted = run_flex(first, pathlib.Path(folder))
-    second = run_ours(args, args.out / "prefill_attention_2.csv")
+    second = run_ours(args.bench, args.out / "prefill_attention_2.csv", cases)
     causal_tflops = mean_of("causal_tflops", first, second)
     tile_tflops = mean_of("tile_tflops", first, second)
     our_ms = mean_of("median_ms", first, second)

@@ -49,7 +49,7 @@ def run_peer(backend, sequences, tokens):
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 step()
-            return median_ms(graph.replay, tokens) * 1e3 / LAUNCHES
+            return median_ms(graph.replay) * 1e3 / LAUNCHES
     except RuntimeError as error:
         print(f"refused: {str(error).splitlines()[0]}")
         return None
@@ -59,14 +59,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bench", required=True)
     parser.add_argument("--out", required=True, type=pathlib.Path)
-    parser.set_defaults(cases="")
     args = parser.parse_args()
-    runs = [run_ours(args, args.out / "decode_attention_1.csv")]
+    runs = [run_ours(args.bench, args.out / "decode_attention_1.csv")]
     shapes = [(int(row["sequences"]), int(row["tokens"])) for row in runs[0]
               if float(row["density"]) == 1]
     peers = {(name, shape): run_peer(backend, *shape)
              for shape in shapes for name, backend in PEERS.items()}
-    runs.append(run_ours(args, args.out / "decode_attention_2.csv"))
+    runs.append(run_ours(args.bench, args.out / "decode_attention_2.csv"))
     ours = {shape: statistics.mean(
         float(row["median_us"]) for run in runs for row in run
         if float(row["density"]) == 1
