@@ -9,25 +9,22 @@
 #include <variant>
 #include <vector>
 
-#include "engine/model/gguf_file.h"
 #include "engine/pattern/attention_choice.h"
 #include "engine/profile/attention_profile.h"
 #include "engine/profile/head_measures.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/testing/reference_transformer.h"
-#include "tests/testing/static_rules.h"
+#include "tests/testing/fed_text.h"
 #include "tests/testing/tiny_engine.h"
 
 namespace sparseserve {
 namespace {
 
+using testing::ExpectLogitsEqual;
 using ::testing::HasSubstr;
 using testing::MakeEngine;
 using testing::NextSlice;
 using testing::RandomTokens;
-using testing::ReferenceTransformer;
-using testing::StaticRuleKeys;
 using testing::Stream;
 using testing::TinyModel;
 
@@ -35,33 +32,11 @@ constexpr int kPrompt = 330;
 constexpr int kTokens = kPrompt + 3;  // those after the prompt are decode rows
 constexpr int kVocab = TinyModel::kVocabSize;
 
-struct Outcome {
-  std::vector<float> logits;  // [tokens, vocab]
-  AttentionBlocks blocks;
-};
+using Outcome = testing::FedText;
 
-// The prompt in chunks, then the other tokens one by one.
 Outcome Feed(Engine& engine, const std::vector<TokenId>& tokens,
              const AttentionChoice& choice, int chunk = kPrompt) {
-  Stream stream(tokens, /*first_page=*/0);
-  Outcome outcome;
-  while (stream.done < kTokens) {
-    const bool decodes = stream.done >= kPrompt;
-    const int count = decodes ? 1 : std::min(chunk, kPrompt - stream.done);
-    std::vector<float> logits;
-    StepPlan plan;
-    plan.slices.push_back(NextSlice(stream, count, logits));
-    plan.slices[0].phase = decodes ? Phase::kDecode : Phase::kPrefill;
-    plan.slices[0].prompt = absl::MakeConstSpan(tokens).first(kPrompt);
-    plan.slices[0].attention = &choice;
-    const StepResult result = engine.Step(plan).value();
-    EXPECT_EQ(result.slices[0].status, absl::OkStatus());
-    outcome.blocks.computed += result.slices[0].blocks.computed;
-    outcome.blocks.allowed += result.slices[0].blocks.allowed;
-    outcome.logits.insert(outcome.logits.end(), logits.begin(), logits.end());
-    stream.done += count;
-  }
-  return outcome;
+  return testing::Feed(engine, tokens, kPrompt, &choice, chunk);
 }
 
 // Attention of random weights is nearly even, so few blocks need a low share.
@@ -87,33 +62,11 @@ std::vector<std::vector<double>> ReferenceLogits(
     const std::vector<PatternSpec>& patterns,
     const std::vector<int>& pattern_of,
     const std::function<int(int gamma, int row)>& corrector) {
-  std::vector<std::vector<std::vector<bool>>> seen;
-  for (const PatternSpec& pattern : patterns) {
-    seen.emplace_back(kTokens, std::vector<bool>(kTokens));
-    for (int row = 0; row < kTokens; ++row) {
-      for (const auto& key :
-           StaticRuleKeys(pattern, {row, row >= kPrompt, kPrompt})) {
-        seen.back()[row][key.key] = true;
-      }
-    }
-  }
-  const std::string bytes = model.Build();
-  const auto file =
-      GgufFile::Parse(
-          absl::MakeConstSpan(reinterpret_cast<const std::byte*>(bytes.data()),
-                              bytes.size()))
-          .value();
-  const auto pattern_at = [&](int layer, int kv_head) {
-    return pattern_of[layer * model.kv_heads + kv_head];
-  };
-  return ReferenceTransformer(*file).Logits(
-      tokens,
-      [&](int layer, int kv_head, int row, int column) -> bool {
-        return seen[pattern_at(layer, kv_head)][row][column];
-      },
+  return testing::ReferenceLogitsOf(
+      model, tokens, kPrompt, patterns, pattern_of,
       [&](int layer, int kv_head, int row) {
-        const auto* delta =
-            std::get_if<DeltaPattern>(&patterns[pattern_at(layer, kv_head)]);
+        const auto* delta = std::get_if<DeltaPattern>(
+            &patterns[pattern_of[layer * model.kv_heads + kv_head]]);
         return delta == nullptr || row >= kPrompt
                    ? -1
                    : corrector(delta->gamma, row);
@@ -122,20 +75,6 @@ std::vector<std::vector<double>> ReferenceLogits(
 
 int OnTheGrid(int gamma, int row) { return row / gamma * gamma; }
 
-void ExpectEqual(const std::vector<float>& found,
-                 const std::vector<std::vector<double>>& wanted) {
-  ASSERT_EQ(found.size(), wanted.size() * kVocab);
-  for (size_t row = 0; row < wanted.size(); ++row) {
-    const auto [low, high] =
-        std::minmax_element(wanted[row].begin(), wanted[row].end());
-    for (int i = 0; i < kVocab; ++i) {
-      ASSERT_NEAR(found[row * kVocab + i], wanted[row][i],
-                  1e-4 * (*high - *low))
-          << "row " << row << ", logit " << i;
-    }
-  }
-}
-
 TEST(EngineDeltaTest, EqualsTheReferenceOfTheFormula) {
   const TinyModel model;
   const auto engine = MakeEngine(model);
@@ -143,7 +82,7 @@ TEST(EngineDeltaTest, EqualsTheReferenceOfTheFormula) {
   for (const DeltaPattern& pattern :
        {Corrected()[0], Corrected()[1], Corrected()[2]}) {
     SCOPED_TRACE(pattern.gamma);
-    ExpectEqual(
+    ExpectLogitsEqual(
         Feed(*engine, tokens, {pattern}).logits,
         ReferenceLogits(model, tokens, {pattern}, {0, 0, 0, 0}, OnTheGrid));
   }
@@ -159,7 +98,7 @@ TEST(EngineDeltaTest, HeadsOfAMapAreCorrectedApart) {
   const AttentionChoice choice = {
       .map = std::make_shared<const PatternMap>(
           PatternMap::Create({2, 2}, patterns, {0, 1, 2, 3}).value())};
-  ExpectEqual(
+  ExpectLogitsEqual(
       Feed(*engine, tokens, choice).logits,
       ReferenceLogits(model, tokens, patterns, {0, 1, 2, 3}, OnTheGrid));
 }
@@ -170,12 +109,12 @@ TEST(EngineDeltaTest, AChunkThatBeginsInABlockCorrectsByItsFirstRow) {
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 3);
   constexpr int kChunk = 101;
   const DeltaPattern pattern = {SinkWindowPattern{4, 70}, 32};
-  ExpectEqual(Feed(*engine, tokens, {pattern}, kChunk).logits,
-              ReferenceLogits(model, tokens, {pattern}, {0, 0, 0, 0},
-                              [](int gamma, int row) {
-                                return std::max(OnTheGrid(gamma, row),
-                                                OnTheGrid(kChunk, row));
-                              }));
+  ExpectLogitsEqual(Feed(*engine, tokens, {pattern}, kChunk).logits,
+                    ReferenceLogits(model, tokens, {pattern}, {0, 0, 0, 0},
+                                    [](int gamma, int row) {
+                                      return std::max(OnTheGrid(gamma, row),
+                                                      OnTheGrid(kChunk, row));
+                                    }));
 }
 
 // Largest distances of a prompt's logits from a dense run's.

@@ -6,25 +6,23 @@
 #include <utility>
 #include <vector>
 
-#include "engine/model/gguf_file.h"
 #include "engine/pattern/attention_choice.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/testing/reference_transformer.h"
+#include "tests/testing/fed_text.h"
 #include "tests/testing/static_rules.h"
 #include "tests/testing/tiny_engine.h"
 
 namespace sparseserve {
 namespace {
 
+using testing::ExpectLogitsEqual;
 using ::testing::HasSubstr;
 using testing::MakeEngine;
 using testing::NextSlice;
 using testing::RandomTokens;
-using testing::ReferenceTransformer;
 using testing::StaticCase;
 using testing::StaticCases;
-using testing::StaticRuleKeys;
 using testing::Stream;
 using testing::TinyModel;
 
@@ -32,79 +30,19 @@ constexpr int kPrompt = 230;
 constexpr int kTokens = kPrompt + 3;  // those after the prompt are decode rows
 constexpr int kVocab = TinyModel::kVocabSize;
 
-struct Outcome {
-  std::vector<float> logits;  // [tokens, vocab]
-  AttentionBlocks blocks;
-};
+using Outcome = testing::FedText;
 
-// The prompt in chunks, then the other tokens one by one.
 Outcome Feed(Engine& engine, const std::vector<TokenId>& tokens,
              const AttentionChoice* choice, int chunk = kPrompt) {
-  const absl::Span<const TokenId> all = tokens;
-  Stream stream(tokens, /*first_page=*/0);
-  Outcome outcome;
-  while (stream.done < static_cast<int>(tokens.size())) {
-    const bool decodes = stream.done >= kPrompt;
-    const int count = decodes ? 1 : std::min(chunk, kPrompt - stream.done);
-    std::vector<float> logits;
-    StepPlan plan;
-    plan.slices.push_back(NextSlice(stream, count, logits));
-    plan.slices[0].phase = decodes ? Phase::kDecode : Phase::kPrefill;
-    plan.slices[0].prompt = all.first(kPrompt);
-    plan.slices[0].attention = choice;
-    const StepResult result = engine.Step(plan).value();
-    EXPECT_EQ(result.slices[0].status, absl::OkStatus());
-    outcome.blocks.computed += result.slices[0].blocks.computed;
-    outcome.blocks.allowed += result.slices[0].blocks.allowed;
-    outcome.logits.insert(outcome.logits.end(), logits.begin(), logits.end());
-    stream.done += count;
-  }
-  return outcome;
+  return testing::Feed(engine, tokens, kPrompt, choice, chunk);
 }
 
-// [tokens][key]: what a row sees by a pattern's rule.
-std::vector<std::vector<bool>> SeenBy(const PatternSpec& pattern) {
-  std::vector<std::vector<bool>> seen(kTokens, std::vector<bool>(kTokens));
-  for (int row = 0; row < kTokens; ++row) {
-    for (const auto& key :
-         StaticRuleKeys(pattern, {row, row >= kPrompt, kPrompt})) {
-      seen[row][key.key] = true;
-    }
-  }
-  return seen;
-}
-
-// `pattern_of` is [layers, KV heads] of `patterns`.
 std::vector<std::vector<double>> ReferenceLogits(
     const TinyModel& model, const std::vector<TokenId>& tokens,
     const std::vector<PatternSpec>& patterns,
     const std::vector<int>& pattern_of) {
-  std::vector<std::vector<std::vector<bool>>> seen;
-  for (const PatternSpec& pattern : patterns) seen.push_back(SeenBy(pattern));
-  const std::string bytes = model.Build();
-  const auto file =
-      GgufFile::Parse(
-          absl::MakeConstSpan(reinterpret_cast<const std::byte*>(bytes.data()),
-                              bytes.size()))
-          .value();
-  return ReferenceTransformer(*file).Logits(
-      tokens, [&](int layer, int kv_head, int row, int column) -> bool {
-        return seen[pattern_of[layer * model.kv_heads + kv_head]][row][column];
-      });
-}
-
-void ExpectEqual(const std::vector<float>& found,
-                 const std::vector<std::vector<double>>& wanted) {
-  ASSERT_EQ(found.size(), wanted.size() * kVocab);
-  for (size_t row = 0; row < wanted.size(); ++row) {
-    const auto [low, high] =
-        std::minmax_element(wanted[row].begin(), wanted[row].end());
-    for (int i = 0; i < kVocab; ++i) {
-      ASSERT_NEAR(found[row * kVocab + i], wanted[row][i],
-                  1e-4 * (*high - *low))
-          << "row " << row << ", logit " << i;
-    }
-  }
+  return testing::ReferenceLogitsOf(model, tokens, kPrompt, patterns,
+                                    pattern_of);
 }
 
 TEST(EnginePatternsTest, EveryStaticPatternEqualsTheReferenceOfItsRule) {
@@ -114,8 +52,9 @@ TEST(EnginePatternsTest, EveryStaticPatternEqualsTheReferenceOfItsRule) {
   for (const StaticCase& c : StaticCases()) {
     SCOPED_TRACE(c.name);
     const AttentionChoice choice = {.pattern = c.pattern};
-    ExpectEqual(Feed(*engine, tokens, &choice).logits,
-                ReferenceLogits(model, tokens, {c.pattern}, {0, 0, 0, 0}));
+    ExpectLogitsEqual(
+        Feed(*engine, tokens, &choice).logits,
+        ReferenceLogits(model, tokens, {c.pattern}, {0, 0, 0, 0}));
   }
 }
 
@@ -176,8 +115,8 @@ TEST(EnginePatternsTest, MapOfDifferentHeadsEqualsTheReference) {
       SinkWindowPattern{4, 70}, StridedPattern{50}, ChunkedLocalPattern{100}};
   const AttentionChoice choice = {.map = Map(patterns, {0, 1, 1, 2})};
   const Outcome found = Feed(*engine, tokens, &choice, 100);
-  ExpectEqual(found.logits,
-              ReferenceLogits(model, tokens, patterns, {0, 1, 1, 2}));
+  ExpectLogitsEqual(found.logits,
+                    ReferenceLogits(model, tokens, patterns, {0, 1, 1, 2}));
   EXPECT_LT(found.blocks.computed, found.blocks.allowed);
   EXPECT_EQ(Feed(*engine, tokens, &choice).logits, found.logits);
 }
@@ -195,8 +134,8 @@ TEST(EnginePatternsTest, DenseLayersBeforeThoseOfAPatternAreAMap) {
       .map = std::make_shared<const PatternMap>(
           PatternMap::Create({3, 2}, patterns, pattern_of).value())};
   const Outcome found = Feed(*engine, tokens, &choice, 100);
-  ExpectEqual(found.logits,
-              ReferenceLogits(model, tokens, patterns, pattern_of));
+  ExpectLogitsEqual(found.logits,
+                    ReferenceLogits(model, tokens, patterns, pattern_of));
   EXPECT_EQ(Feed(*engine, tokens, &choice).logits, found.logits);
 }
 
@@ -222,8 +161,8 @@ TEST(EnginePatternsTest, PrunedHeadsVisitNothing) {
   const std::vector<PatternSpec> patterns = {DensePattern(), PrunedPattern()};
   const AttentionChoice choice = {.map = Map(patterns, {0, 1, 1, 0})};
   const Outcome found = Feed(*engine, tokens, &choice);
-  ExpectEqual(found.logits,
-              ReferenceLogits(model, tokens, patterns, {0, 1, 1, 0}));
+  ExpectLogitsEqual(found.logits,
+                    ReferenceLogits(model, tokens, patterns, {0, 1, 1, 0}));
   EXPECT_EQ(2 * found.blocks.computed, found.blocks.allowed);
 }
 
@@ -243,8 +182,8 @@ TEST(EnginePatternsTest, SelectingHeadsStandBesideStaticOnes) {
   AttentionChoice choice = {
       .map = Map({patterns[0], selecting(1.0f)}, {0, 1, 1, 0})};
   const Outcome all = Feed(*engine, tokens, &choice);
-  ExpectEqual(all.logits,
-              ReferenceLogits(model, tokens, patterns, {0, 1, 1, 0}));
+  ExpectLogitsEqual(all.logits,
+                    ReferenceLogits(model, tokens, patterns, {0, 1, 1, 0}));
   choice.map = Map({patterns[0], selecting(0.3f)}, {0, 1, 1, 0});
   const Outcome some = Feed(*engine, tokens, &choice);
   EXPECT_NE(some.logits, all.logits);
