@@ -31,6 +31,7 @@ class LoadedEngine final : public Engine {
   int kv_pages() const override { return model_.kv_cache->pages(); }
   MemoryUse memory() const override;
   std::string DeviceSummary() const override;
+  std::string device() const override { return model_.backend->device().name; }
   std::string simd() const override { return model_.backend->device().simd; }
   std::string compute_dtype() const override;
 
@@ -99,6 +100,7 @@ absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
   SPARSESERVE_DCHECK(WritesAreExclusive(planned_));
 
   attention_plan_.Build(planned_);
+  model_.backend->BeginStep(attention_plan_.groups());
   model_.transformer->Forward(attention_plan_, *model_.kv_cache, clock,
                               result.times);
   for (size_t i = 0; i < planned_.size(); ++i) {
@@ -111,6 +113,7 @@ absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
     RunHead(absl::MakeConstSpan(logit_rows_).subspan(begin, chunk), clock,
             result);
   }
+  RETURN_IF_ERROR(model_.backend->EndStep());
   result.times.total = clock.SinceStart();
   return result;
 }
@@ -186,11 +189,14 @@ std::string LoadedEngine::compute_dtype() const {
 
 std::string LoadedEngine::DeviceSummary() const {
   const DeviceInfo& device = model_.backend->device();
-  return StrCat(device.name, ", ", device.simd, ", ", device.threads,
-                " threads, ", DTypeName(device.prefill_dtype),
-                " prompt products, ", DTypeName(device.kv_dtype),
-                " KV cache of ", kv_pages(), " pages (",
-                model_.kv_budget.reason, ")");
+  const std::string note =
+      device.note.empty() ? "" : StrCat(" (", device.note, ")");
+  return StrCat(device.name, note, ", ",
+                device.model.empty() ? "" : StrCat(device.model, ", "),
+                device.simd, ", ", device.threads, " threads, ",
+                DTypeName(device.prefill_dtype), " prompt products, ",
+                DTypeName(device.kv_dtype), " KV cache of ", kv_pages(),
+                " pages (", model_.kv_budget.reason, ")");
 }
 
 }  // namespace

@@ -29,6 +29,10 @@ struct ModelInfo {
   // it, 0 for all. Empty stands for 0 everywhere.
   std::vector<int> layer_windows;
   std::string chat_template;  // "chatml"; empty if the file's is not known
+  // What the device can do besides attending to lists of blocks.
+  bool chooses_blocks = true;      // rules that choose blocks by scores
+  bool corrects_rows = true;       // rows by others that are attended twice
+  bool profiles_attention = true;  // StepSlice::profile
 };
 
 struct MemoryUse {
@@ -46,6 +50,7 @@ class Engine : public StepExecutor {
   struct Options {
     // A GGUF file, or a directory in the form of Hugging Face's libraries.
     std::string model_path;
+    std::string device = "cpu";          // "auto", "cpu", "cuda"
     int threads = 0;                     // 0: one per available core
     std::string compute_dtype = "auto";  // "auto", "f32", "bf16"
     std::string simd = "auto";   // cap on the CPU path: "auto", "avx2", ...
@@ -74,6 +79,7 @@ class Engine : public StepExecutor {
   virtual MemoryUse memory() const = 0;
   // One line for the start-up log: device, SIMD path, dtype, threads.
   virtual std::string DeviceSummary() const = 0;
+  virtual std::string device() const = 0;  // "cpu", "cuda"
   virtual std::string simd() const = 0;
   virtual std::string compute_dtype() const = 0;  // "f32", "bf16"
 };

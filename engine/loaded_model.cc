@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "engine/backend/create_backend.h"
-#include "engine/base/available_memory.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/model/model_weights.h"
@@ -75,12 +74,25 @@ ModelInfo DescribeModel(const Checkpoint& checkpoint,
   return info;
 }
 
+ModelNeeds NeedsOf(const ModelConfig& config) {
+  ModelNeeds needs;
+  needs.heads = config.heads;
+  needs.kv_heads = config.kv_heads;
+  needs.head_dim = config.head_dim;
+  needs.hidden = config.hidden;
+  needs.mlp_hidden = config.mlp_hidden;
+  needs.attention_softcap = config.attention_softcap;
+  return needs;
+}
+
 absl::Status LoadTransformer(const Engine::Options& options,
                              LoadedModel& model) {
   const auto report = [&](const char* stage, double done) {
     if (options.progress) options.progress(stage, done);
   };
   BackendOptions backend_options;
+  backend_options.device = options.device;
+  backend_options.model = NeedsOf(model.config);
   backend_options.threads = options.threads;
   backend_options.compute_dtype = options.compute_dtype;
   backend_options.simd = options.simd;
@@ -91,6 +103,8 @@ absl::Status LoadTransformer(const Engine::Options& options,
       ModelWeights weights,
       LoadModelWeights(*model.backend, *model.checkpoint, model.config,
                        [&](double done) { report("weights", done); }));
+  RETURN_IF_ERROR(model.backend->Prepare(
+      options.max_step_tokens, [&](double done) { report("products", done); }));
   Transformer::Limits limits;
   limits.max_rows = options.max_step_tokens;
   limits.max_logit_rows = options.max_step_slices;
@@ -116,7 +130,9 @@ absl::Status AllocateKvCache(const Engine::Options& options,
   request.bytes = options.kv_cache_bytes;
   request.page_bytes = KvCache::PageBytes(shape);
   request.context_tokens = model.config.context_tokens;
-  request.available_bytes = AvailableMemoryBytes();
+  request.available_bytes = model.backend->AvailableBytes();
+  request.contexts = model.backend->device().kv_contexts;
+  request.share = model.backend->device().kv_share;
   ASSIGN_OR_RETURN(model.kv_budget, ChooseKvBudget(request));
   ASSIGN_OR_RETURN(model.kv_cache, KvCache::Create(*model.backend, shape,
                                                    model.kv_budget.pages));
@@ -139,6 +155,10 @@ absl::StatusOr<LoadedModel> LoadModel(const Engine::Options& options) {
   ASSIGN_OR_RETURN(model.chat_template, model.checkpoint->LoadChatTemplate());
   model.info = DescribeModel(*model.checkpoint, model.chat_template.get());
   RETURN_IF_ERROR(LoadTransformer(options, model));
+  const DeviceInfo& device = model.backend->device();
+  model.info.chooses_blocks = device.selects;
+  model.info.corrects_rows = device.corrects;
+  model.info.profiles_attention = device.profiles;
   RETURN_IF_ERROR(AllocateKvCache(options, model));
   return model;
 }

@@ -42,6 +42,10 @@ ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:9090",
 ABSL_FLAG(std::string, config, "",
           "File with a sparseserve.v1.ServerConfig in text format; flags win "
           "over it.");
+ABSL_FLAG(
+    std::string, device, "auto",
+    "Where the model runs: cpu, cuda, or auto, which takes a GPU if there "
+    "is one that can run the model.");
 ABSL_FLAG(int, threads, 0, "CPU threads; 0 takes one per available core.");
 ABSL_FLAG(std::string, compute_dtype, "auto",
           "Rounding of matrix products: auto, bf16, or f32 (exact).");
@@ -145,6 +149,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
   }
   Engine::Options options;
   options.model_path = path;
+  options.device = absl::GetFlag(FLAGS_device);
   options.threads = absl::GetFlag(FLAGS_threads);
   options.compute_dtype = absl::GetFlag(FLAGS_compute_dtype);
   options.simd = absl::GetFlag(FLAGS_simd);
@@ -215,6 +220,11 @@ absl::StatusOr<int> Run(StopSignals& signals) {
                                      absl::GetFlag(FLAGS_model)));
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
                    LoadEngine(settings, signals));
+  if (absl::GetFlag(FLAGS_explain) && !engine->info().profiles_attention) {
+    return absl::FailedPreconditionError(
+        StrCat("--explain needs --device=cpu: ", engine->device(),
+               " does not profile attention"));
+  }
   Server::Options options;
   options.settings = settings;
   options.model_name = model_name;

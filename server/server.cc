@@ -44,10 +44,10 @@ Metrics::Options MetricsOptions(const Server::Options& options,
   result.revision = options.revision;
   result.grpc_version = GrpcVersion();
   result.simd = engine.simd();
-  result.device = "cpu";
+  result.device = engine.device();
   result.dtype = info.weight_dtype;
   result.architecture = info.architecture;
-  result.attention_backend = "cpu";
+  result.attention_backend = engine.device();
   result.page_tokens = kPageTokens;
   result.kv_pages = engine.kv_pages();
   result.grpc_methods.assign(std::begin(kMethodNames), std::end(kMethodNames));

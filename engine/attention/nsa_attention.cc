@@ -25,7 +25,7 @@ absl::Status NsaAttention::Run(const NsaPattern& pattern, const Args& args) {
     }
   }
   ASSIGN_OR_RETURN(const NsaPasses passes, MakeNsaPasses(pattern, tokens));
-  std::fill_n(args.output.data, args.output.rows * args.output.columns, 0.0f);
+  std::fill_n(args.output.row(0), args.output.rows * args.output.columns, 0.0f);
   const PassProjection compressed = {
       args.projection.queries, args.compressed_keys, args.compressed_values};
   Add(passes.compressed, compressed, args.gates[0], args);

@@ -48,7 +48,7 @@ PassAttention::PassAttention(Backend& backend, DType kv_dtype)
 
 void PassAttention::Run(const AttentionPasses& passes, const Args& args) {
   padded_dim_ = (args.head_dim + 7) / 8 * 8;
-  std::fill_n(args.output.data, args.output.rows * args.output.columns, 0.0f);
+  std::fill_n(args.output.row(0), args.output.rows * args.output.columns, 0.0f);
   token_lse_.assign(int64_t{passes.tokens} * passes.heads, kNothing);
   if (passes.combiner == PassCombiner::kMean) {
     token_slots_.assign(token_lse_.size(), 0);

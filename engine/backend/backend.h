@@ -2,9 +2,15 @@
 
 // What a device must be able to do: hold memory and run about a dozen
 // operations on views. Shapes stand in comments. One thread calls a backend.
+//
+// Buffers, views and raw pointers to floats lie on the device, which may have
+// memory of its own; spans lie in the host's. Operations may be queued: they
+// run in the order of the calls, and their results are there for the next
+// operation, for Download() and when EndStep() returns.
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -27,8 +33,10 @@ namespace sparseserve {
 enum class ComputeDtype { kF32, kBF16 };
 
 struct DeviceInfo {
-  std::string name;  // "cpu"
-  std::string simd;  // "avx512_amx", "avx2", ...: the paths in use
+  std::string name;   // "cpu", "cuda"
+  std::string model;  // of a GPU: "NVIDIA H200"; else empty
+  // The instructions in use: "avx512_amx", "avx2", ...; "sm_90", ...
+  std::string simd;
   int threads = 0;
   ComputeDtype compute_dtype = ComputeDtype::kF32;  // what may be rounded
   // What factors of prefill products are rounded to: kF32 where they are
@@ -36,6 +44,20 @@ struct DeviceInfo {
   // device has no fast instructions for it.
   DType prefill_dtype = DType::kF32;
   DType kv_dtype = DType::kF32;  // kF32 or kBF16
+  // Of rows between products; the residual stream and logits are kF32.
+  DType activation_dtype = DType::kF32;  // kF32 or kBF16
+  // Whether Download() has nothing to do: the host may look into buffers, as
+  // soon as an operation returns.
+  bool shares_host_memory = true;
+  // Whether Select(), Correct() and Profile() run here.
+  bool selects = true;
+  bool corrects = true;
+  bool profiles = true;
+  // Of what it has left when the model is loaded, the share that KV pages get
+  // if nobody says how many bytes, and for how many contexts at most.
+  double kv_share = 0.25;
+  int32_t kv_contexts = 16;
+  std::string note;  // for the start-up log, such as why it is no other device
 };
 
 // A matrix [rows = outputs, columns = inputs] in the form its device likes.
@@ -213,6 +235,24 @@ class Backend {
   // Zeroed memory on the device, 64-byte aligned. RESOURCE_EXHAUSTED if it
   // cannot be had.
   virtual absl::StatusOr<Buffer> Allocate(int64_t bytes) = 0;
+  // Once, when all weights are loaded: chooses how products of up to `max_rows`
+  // rows are run. `progress` may be empty; it is called with 0 ... 1.
+  virtual absl::Status Prepare(int64_t max_rows,
+                               const std::function<void(double)>& progress) = 0;
+  // What Allocate() could still give.
+  virtual int64_t AvailableBytes() const = 0;
+  // Host memory to the device; may be used again at once.
+  virtual void Upload(const void* from, int64_t bytes, std::byte* to) = 0;
+  // The device's memory to the host, after all that was queued.
+  virtual void Download(const std::byte* from, int64_t bytes, void* to) = 0;
+
+  // Around the operations of one forward pass. What spans and layouts hold that
+  // are given in between stays as it is until the end, so that a device need
+  // not copy it anew for every layer.
+  virtual void BeginStep(RowGroups groups) = 0;
+  // Waits for all that was queued. An error: the device failed, here or in an
+  // operation, and nothing of the step may be used.
+  virtual absl::Status EndStep() = 0;
 
   // output[r, :] = table[tokens[r], :] * scale. output: [tokens,
   // table.columns()].
@@ -222,7 +262,11 @@ class Backend {
   // gain[c]
   virtual void RmsNorm(ConstMatrixView input, const float* gain, float epsilon,
                        MatrixView output) = 0;
-  // Likewise, but output +=.
+  // Likewise of some rows of input: output[i, :] of input[rows[i], :].
+  virtual void RmsNormOf(absl::Span<const int32_t> rows, ConstMatrixView input,
+                         const float* gain, float epsilon,
+                         MatrixView output) = 0;
+  // As RmsNorm, but output +=.
   virtual void AddRmsNorm(ConstMatrixView input, const float* gain,
                           float epsilon, MatrixView output) = 0;
   // output = input * weight^T, or output += if `accumulate`.

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -8,7 +10,21 @@
 
 namespace sparseserve {
 
+// What a model asks of its device.
+struct ModelNeeds {
+  int32_t heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+  int32_t hidden = 0;
+  int32_t mlp_hidden = 0;
+  float attention_softcap = 0;  // 0: none
+};
+
 struct BackendOptions {
+  // "cpu", "cuda", or "auto": a GPU if there is one and it can run `model`,
+  // else the CPU, which then says why (DeviceInfo::note).
+  std::string device = "cpu";
+  std::optional<ModelNeeds> model;
   int threads = 0;                     // 0: one per core this process may use
   std::string compute_dtype = "auto";  // "auto", "f32", "bf16"
   // Best CPU path to use: "auto", "avx512", "avx2", "sse4", "scalar". The
@@ -18,9 +34,9 @@ struct BackendOptions {
   int max_rows = 512;
 };
 
-// The backend of this build's best device. Which file defines this decides
-// which devices are compiled in. INVALID_ARGUMENT names the option, its value
-// and its range.
+// Which file defines this decides which devices are compiled in.
+// INVALID_ARGUMENT names the option, its value and its range;
+// FAILED_PRECONDITION says what the device that was asked for lacks.
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(
     const BackendOptions& options);
 

@@ -1,6 +1,7 @@
 #include "engine/kv/kv_budget.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -10,8 +11,6 @@
 namespace sparseserve {
 namespace {
 
-constexpr int64_t kDefaultContexts = 16;
-constexpr int64_t kMemoryShare = 4;
 // Slots (page * kPageTokens + offset) stay far inside 64 bits, page ids inside
 // 31.
 constexpr int64_t kMaxPages = int64_t{1} << 30;
@@ -40,17 +39,22 @@ absl::StatusOr<KvBudget> ChooseKvBudget(const KvBudget::Request& request) {
     return budget;
   }
 
-  const int64_t wanted = kDefaultContexts * context_pages;
-  const int64_t share =
-      request.available_bytes / kMemoryShare / request.page_bytes;
+  const std::string part =
+      absl::StrCat(std::lround(request.share * 100), " % of the ");
+  const int64_t wanted = request.contexts * context_pages;
+  const int64_t share = static_cast<int64_t>(
+      static_cast<double>(request.available_bytes) * request.share /
+      static_cast<double>(request.page_bytes));
   if (share < context_pages) {
     return absl::ResourceExhaustedError(absl::StrCat(
-        need, ", more than a quarter of the ", request.available_bytes,
+        need, ", more than ", part, request.available_bytes,
         " bytes available: set kv_cache_bytes to take them all the same"));
   }
-  budget.pages = static_cast<int32_t>(std::min(wanted, share));
-  budget.reason = wanted <= share ? "room for 16 contexts"
-                                  : "a quarter of the memory available";
+  budget.pages =
+      static_cast<int32_t>(std::min(std::min(wanted, share), kMaxPages));
+  budget.reason = wanted <= share
+                      ? absl::StrCat("room for ", request.contexts, " contexts")
+                      : absl::StrCat(part, "memory available");
   return budget;
 }
 

@@ -49,33 +49,35 @@ class TensorSource {
                                weight.status().message()));
   }
 
-  // float [size] on the device.
-  absl::StatusOr<Buffer> LoadVector(const std::string& name, int64_t size) {
+  absl::StatusOr<std::vector<float>> ReadVector(const std::string& name,
+                                                int64_t size) {
     RETURN_IF_ERROR(CheckShape(name, {size}));
     ASSIGN_OR_RETURN(const StoredMatrix vector, checkpoint_.GetVector(name));
-    ASSIGN_OR_RETURN(Buffer values,
-                     backend_.Allocate(size * int64_t{sizeof(float)}));
-    DequantizeRow(vector.dtype, vector.data, size, values.as<float>());
+    std::vector<float> values(size);
+    DequantizeRow(vector.dtype, vector.data, size, values.data());
     const float offset = checkpoint_.FindTensor(name)->offset;
-    for (int64_t i = 0; i < size; ++i) values.as<float>()[i] += offset;
+    for (float& value : values) value += offset;
     return values;
+  }
+
+  // float [size] on the device.
+  absl::StatusOr<Buffer> LoadVector(const std::string& name, int64_t size) {
+    ASSIGN_OR_RETURN(const std::vector<float> values, ReadVector(name, size));
+    return ToDevice(values);
   }
 
   // float [the sum of `sizes`]: the parts one after another.
   absl::StatusOr<Buffer> LoadConcatenated(
       const std::vector<std::pair<std::string, int64_t>>& parts) {
-    int64_t size = 0;
-    for (const auto& part : parts) size += part.second;
-    ASSIGN_OR_RETURN(Buffer values,
-                     backend_.Allocate(size * int64_t{sizeof(float)}));
-    float* to = values.as<float>();
-    for (const auto& [name, part_size] : parts) {
-      RETURN_IF_ERROR(CheckShape(name, {part_size}));
+    std::vector<float> values;
+    for (const auto& [name, size] : parts) {
+      RETURN_IF_ERROR(CheckShape(name, {size}));
       ASSIGN_OR_RETURN(const StoredMatrix vector, checkpoint_.GetVector(name));
-      DequantizeRow(vector.dtype, vector.data, part_size, to);
-      to += part_size;
+      values.resize(values.size() + size);
+      DequantizeRow(vector.dtype, vector.data, size,
+                    &values[values.size() - size]);
     }
-    return values;
+    return ToDevice(values);
   }
 
   bool Has(const std::string& name) const {
@@ -96,6 +98,13 @@ class TensorSource {
   }
 
  private:
+  absl::StatusOr<Buffer> ToDevice(const std::vector<float>& values) {
+    const int64_t bytes = values.size() * sizeof(float);
+    ASSIGN_OR_RETURN(Buffer buffer, backend_.Allocate(bytes));
+    backend_.Upload(values.data(), bytes, buffer.data());
+    return buffer;
+  }
+
   absl::Status CheckShape(const std::string& name,
                           const std::vector<int64_t>& wanted) {
     const CheckpointTensor* tensor = checkpoint_.FindTensor(name);
@@ -211,8 +220,7 @@ absl::StatusOr<std::vector<float>> LoadRopeDivisors(TensorSource& source,
         "tensor ", kName, " beside another scaling of rotary frequencies"));
   }
   const int32_t pairs = config.head_dim / 2;
-  ASSIGN_OR_RETURN(const Buffer values, source.LoadVector(kName, pairs));
-  divisors.assign(values.as<float>(), values.as<float>() + pairs);
+  ASSIGN_OR_RETURN(divisors, source.ReadVector(kName, pairs));
   for (const float divisor : divisors) {
     if (!(divisor > 0) || std::isinf(divisor)) {
       return absl::InvalidArgumentError(StrCat("tensor ", kName, " holds ",

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
@@ -53,18 +54,20 @@ absl::StatusOr<RopeTable> BuildRopeTable(Backend& backend, int32_t positions,
   }
   const int64_t bytes = int64_t{positions} * pairs * sizeof(float);
   RopeTable table;
+  std::vector<float> cosines(int64_t{positions} * pairs);
+  std::vector<float> sines(cosines.size());
   ASSIGN_OR_RETURN(table.cosines, backend.Allocate(bytes));
   ASSIGN_OR_RETURN(table.sines, backend.Allocate(bytes));
   for (int32_t pair = 0; pair < pairs; ++pair) {
     const double frequency = Frequency(frequencies, pair, head_dim);
     for (int32_t position = 0; position < positions; ++position) {
       const int64_t at = int64_t{position} * pairs + pair;
-      table.cosines.as<float>()[at] =
-          static_cast<float>(std::cos(position * frequency));
-      table.sines.as<float>()[at] =
-          static_cast<float>(std::sin(position * frequency));
+      cosines[at] = static_cast<float>(std::cos(position * frequency));
+      sines[at] = static_cast<float>(std::sin(position * frequency));
     }
   }
+  backend.Upload(cosines.data(), bytes, table.cosines.data());
+  backend.Upload(sines.data(), bytes, table.sines.data());
   return table;
 }
 

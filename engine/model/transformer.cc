@@ -11,8 +11,9 @@ namespace sparseserve {
 namespace {
 
 absl::StatusOr<Buffer> AllocateRows(Backend& backend, int64_t rows,
-                                    int64_t columns) {
-  return backend.Allocate(rows * columns * static_cast<int64_t>(sizeof(float)));
+                                    int64_t columns,
+                                    DType dtype = DType::kF32) {
+  return backend.Allocate(rows * columns * BlockBytes(dtype));
 }
 
 MatrixView View(const Buffer& buffer, int64_t rows, int64_t columns) {
@@ -27,6 +28,7 @@ Transformer::Transformer(Backend& backend, const ModelConfig& config,
       config_(config),
       limits_(limits),
       weights_(std::move(weights)),
+      dtype_(backend.device().activation_dtype),
       profiler_(backend, config.kv_heads) {}
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
@@ -40,19 +42,24 @@ absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Create(
   const int64_t logit_rows = limits.max_logit_rows;
   Activations& a = made->activations_;
   ASSIGN_OR_RETURN(a.hidden, AllocateRows(backend, rows, config.hidden));
-  ASSIGN_OR_RETURN(a.normed, AllocateRows(backend, rows, config.hidden));
-  ASSIGN_OR_RETURN(a.qkv, AllocateRows(backend, rows, config.qkv_columns()));
+  const DType dtype = made->dtype_;
+  const int64_t widest =
+      std::max<int64_t>(2 * int64_t{config.mlp_hidden}, config.q_columns());
+  ASSIGN_OR_RETURN(a.normed, AllocateRows(backend, rows, config.hidden, dtype));
+  ASSIGN_OR_RETURN(a.qkv,
+                   AllocateRows(backend, rows, config.qkv_columns(), dtype));
   ASSIGN_OR_RETURN(a.attention_output,
-                   AllocateRows(backend, rows, config.q_columns()));
-  ASSIGN_OR_RETURN(
-      a.gate_up, AllocateRows(backend, rows,
-                              std::max<int64_t>(2 * int64_t{config.mlp_hidden},
-                                                config.q_columns())));
-  ASSIGN_OR_RETURN(a.mlp, AllocateRows(backend, rows, config.mlp_hidden));
+                   AllocateRows(backend, rows, config.q_columns(), dtype));
+  ASSIGN_OR_RETURN(a.gate_up, AllocateRows(backend, rows, widest, dtype));
+  ASSIGN_OR_RETURN(a.mlp,
+                   AllocateRows(backend, rows, config.mlp_hidden, dtype));
   ASSIGN_OR_RETURN(a.head_input,
-                   AllocateRows(backend, logit_rows, config.hidden));
+                   AllocateRows(backend, logit_rows, config.hidden, dtype));
   ASSIGN_OR_RETURN(a.logits,
                    AllocateRows(backend, logit_rows, config.vocab_size));
+  if (!backend.device().shares_host_memory) {
+    made->host_logits_.resize(logit_rows * config.vocab_size);
+  }
   if (limits.measures_recall) {
     ASSIGN_OR_RETURN(a.lse, AllocateRows(backend, rows, config.heads));
     ASSIGN_OR_RETURN(a.dense_lse, AllocateRows(backend, rows, config.heads));
@@ -111,10 +118,10 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
                                 StepTimes& times) {
   const LayerWeights& weights = weights_.layers[layer];
   const MatrixView hidden = View(activations_.hidden, rows_, config_.hidden);
-  const MatrixView normed = View(activations_.normed, rows_, config_.hidden);
-  const MatrixView qkv = View(activations_.qkv, rows_, config_.qkv_columns());
+  const MatrixView normed = Rows(activations_.normed, rows_, config_.hidden);
+  const MatrixView qkv = Rows(activations_.qkv, rows_, config_.qkv_columns());
   const MatrixView attended =
-      View(activations_.attention_output, rows_, config_.q_columns());
+      Rows(activations_.attention_output, rows_, config_.q_columns());
 
   backend_.RmsNorm(hidden, weights.attention_norm.as<float>(),
                    config_.norm_epsilon, normed);
@@ -154,8 +161,22 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
           plan);
 }
 
+MatrixView Transformer::Rows(const Buffer& buffer, int64_t rows,
+                             int64_t columns) const {
+  return {buffer.data(), dtype_, rows, columns};
+}
+
+const float* Transformer::OnHost(const float* lse, std::vector<float>& copy) {
+  if (backend_.device().shares_host_memory) return lse;
+  copy.resize(rows_ * config_.heads);
+  backend_.Download(reinterpret_cast<const std::byte*>(lse),
+                    static_cast<int64_t>(copy.size() * sizeof(float)),
+                    copy.data());
+  return copy.data();
+}
+
 MatrixView Transformer::DenseOutput() const {
-  return View(activations_.gate_up, rows_, config_.q_columns());
+  return Rows(activations_.gate_up, rows_, config_.q_columns());
 }
 
 void Transformer::AttendDensely(int32_t layer, const AttentionPlan& plan,
@@ -175,8 +196,10 @@ void Transformer::AttendDensely(int32_t layer, const AttentionPlan& plan,
 }
 
 void Transformer::MeasureRecall(int32_t layer, const AttentionPlan& plan,
-                                const float* lse,
-                                const float* dense_lse) const {
+                                const float* lse, const float* dense_lse) {
+  if (plan.samples().empty()) return;
+  lse = OnHost(lse, host_lse_);
+  dense_lse = OnHost(dense_lse, host_dense_lse_);
   for (const AttentionPlan::Sample& sample : plan.samples()) {
     const int64_t first = int64_t{sample.row} * config_.heads;
     float* recall = sample.recall + int64_t{layer} * config_.heads;
@@ -242,10 +265,10 @@ void Transformer::RotateAndStore(int32_t layer, const AttentionPlan& plan,
 void Transformer::MlpHalf(const LayerWeights& layer,
                           const AttentionPlan& plan) {
   const MatrixView hidden = View(activations_.hidden, rows_, config_.hidden);
-  const MatrixView normed = View(activations_.normed, rows_, config_.hidden);
+  const MatrixView normed = Rows(activations_.normed, rows_, config_.hidden);
   const MatrixView gate_up =
-      View(activations_.gate_up, rows_, 2 * int64_t{config_.mlp_hidden});
-  const MatrixView gated = View(activations_.mlp, rows_, config_.mlp_hidden);
+      Rows(activations_.gate_up, rows_, 2 * int64_t{config_.mlp_hidden});
+  const MatrixView gated = Rows(activations_.mlp, rows_, config_.mlp_hidden);
 
   backend_.RmsNorm(hidden, layer.mlp_norm.as<float>(), config_.norm_epsilon,
                    normed);
@@ -269,7 +292,7 @@ void Transformer::AddHalf(const Weight& weight, ConstMatrixView input,
     return backend_.Linear(weight, input, plan.groups(), /*accumulate=*/true,
                            hidden);
   }
-  const MatrixView result = View(activations_.normed, rows_, config_.hidden);
+  const MatrixView result = Rows(activations_.normed, rows_, config_.hidden);
   backend_.Linear(weight, input, plan.groups(), /*accumulate=*/false, result);
   backend_.AddRmsNorm(result, post_norm.as<float>(), config_.norm_epsilon,
                       hidden);
@@ -278,14 +301,13 @@ void Transformer::AddHalf(const Weight& weight, ConstMatrixView input,
 ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
   const int64_t count = static_cast<int64_t>(rows.size());
   SPARSESERVE_CHECK(count >= 1 && count <= limits_.max_logit_rows);
-  const MatrixView input = View(activations_.head_input, count, config_.hidden);
-  for (int64_t i = 0; i < count; ++i) {
-    SPARSESERVE_DCHECK(rows[i] >= 0 && rows[i] < rows_);
-    const MatrixView hidden = View(activations_.hidden, rows_, config_.hidden);
-    backend_.RmsNorm(ConstMatrixView(hidden.row(rows[i]), 1, config_.hidden),
-                     weights_.output_norm.as<float>(), config_.norm_epsilon,
-                     MatrixView{input.row(i), 1, config_.hidden});
+  for (const int32_t row : rows) {
+    SPARSESERVE_DCHECK(row >= 0 && row < rows_);
   }
+  const MatrixView input = Rows(activations_.head_input, count, config_.hidden);
+  backend_.RmsNormOf(rows, View(activations_.hidden, rows_, config_.hidden),
+                     weights_.output_norm.as<float>(), config_.norm_epsilon,
+                     input);
   const MatrixView logits =
       View(activations_.logits, count, config_.vocab_size);
   backend_.Linear(weights_.head(), input, RowGroups{count, 0},
@@ -293,7 +315,11 @@ ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
   if (config_.logit_softcap > 0) {
     backend_.SoftCap(config_.logit_softcap, logits);
   }
-  return logits;
+  if (host_logits_.empty()) return logits;
+  backend_.Download(logits.data,
+                    count * config_.vocab_size * int64_t{sizeof(float)},
+                    host_logits_.data());
+  return ConstMatrixView(host_logits_.data(), count, config_.vocab_size);
 }
 
 int64_t Transformer::weights_bytes() const {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -50,8 +51,8 @@ class Transformer {
                StepTimes& times);
 
   // Logits of some rows of the last Forward(), [rows.size(), vocab_size], in
-  // the order of `rows`; valid until the next call. A row's logits are the
-  // same to the bit whatever other rows are asked for.
+  // the order of `rows`, in the host's memory; valid until the next call. A
+  // row's logits are the same to the bit whatever other rows are asked for.
   // REQUIRES: 1 <= rows.size() <= max_logit_rows.
   ConstMatrixView Logits(absl::Span<const int32_t> rows);
 
@@ -59,7 +60,8 @@ class Transformer {
   int64_t activations_bytes() const;
 
  private:
-  // Float rows; `limits` says how many of each.
+  // `limits` says how many rows of each. The residual stream, logits and LSE
+  // are float, the rest as the device likes it.
   struct Activations {
     Buffer hidden;            // [max_rows, hidden]: the residual stream
     Buffer normed;            // [max_rows, hidden]; also a half's result that
@@ -81,6 +83,10 @@ class Transformer {
               const Limits& limits);
 
   absl::Status BuildRopeTables();
+  // Rows between products, in the device's type for them.
+  MatrixView Rows(const Buffer& buffer, int64_t rows, int64_t columns) const;
+  // [rows, heads], copied if the device has memory of its own.
+  const float* OnHost(const float* lse, std::vector<float>& copy);
   // Where a second attention of this step's rows goes.
   MatrixView DenseOutput() const;
   void AttentionHalf(int32_t layer, AttentionPlan& plan, KvLayerView kv,
@@ -93,7 +99,7 @@ class Transformer {
                      const AttentionArgs& attention);
   // `dense_lse` is [rows, heads].
   void MeasureRecall(int32_t layer, const AttentionPlan& plan, const float* lse,
-                     const float* dense_lse) const;
+                     const float* dense_lse);
   // Likewise for the slices' profiles.
   void MeasureProfiles(int32_t layer, const AttentionPlan& plan,
                        const AttentionArgs& attention);
@@ -109,9 +115,14 @@ class Transformer {
   const ModelConfig config_;
   const Limits limits_;
   const ModelWeights weights_;
+  const DType dtype_;  // of rows between products
   RopeTable rope_;
   RopeTable local_rope_;  // empty if no layer turns by it
   Activations activations_;
+  // Empty where the device shares the host's memory.
+  std::vector<float> host_logits_;  // [max_logit_rows, vocab_size]
+  std::vector<float> host_lse_;
+  std::vector<float> host_dense_lse_;
   AttentionProfiler profiler_;
   int64_t rows_ = 0;  // of the last Forward()
 };

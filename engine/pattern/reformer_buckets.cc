@@ -103,10 +103,10 @@ class TorchRandom {
 absl::Status CheckFinite(const ReformerVectors& given) {
   const int64_t width = given.vectors.columns;
   for (int64_t i = 0; i < given.vectors.rows * width; ++i) {
-    if (std::isfinite(given.vectors.data[i])) continue;
+    if (std::isfinite(given.vectors.row(0)[i])) continue;
     return absl::InvalidArgumentError(
         StrCat("reformer_lsh: the vector of token ", i / width, " has a ",
-               given.vectors.data[i], ", not finite"));
+               given.vectors.row(0)[i], ", not finite"));
   }
   for (size_t i = 0; i < given.rotations.size(); ++i) {
     if (std::isfinite(given.rotations[i])) continue;

@@ -18,25 +18,46 @@ struct StoredMatrix {
   int64_t columns = 0;
 };
 
-// Activations: [rows, columns] of float, row r at data + r * columns.
+// Activations on a device: [rows, columns] of `dtype`, kF32 or kBF16, row after
+// row. Only who knows that the memory is the host's may look into it.
 struct MatrixView {
-  float* data = nullptr;
+  MatrixView() = default;
+  MatrixView(float* data, int64_t rows, int64_t columns)
+      : MatrixView(reinterpret_cast<std::byte*>(data), DType::kF32, rows,
+                   columns) {}
+  MatrixView(std::byte* data, DType dtype, int64_t rows, int64_t columns)
+      : data(data), dtype(dtype), rows(rows), columns(columns) {}
+
+  // REQUIRES: dtype == kF32.
+  float* row(int64_t r) const {
+    return reinterpret_cast<float*>(data) + r * columns;
+  }
+
+  std::byte* data = nullptr;
+  DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t columns = 0;
-
-  float* row(int64_t r) const { return data + r * columns; }
 };
 
 struct ConstMatrixView {
   ConstMatrixView() = default;
   ConstMatrixView(const float* data, int64_t rows, int64_t columns)
-      : data(data), rows(rows), columns(columns) {}
+      : data(reinterpret_cast<const std::byte*>(data)),
+        rows(rows),
+        columns(columns) {}
   ConstMatrixView(MatrixView view)  // NOLINT: a view converts to const
-      : data(view.data), rows(view.rows), columns(view.columns) {}
+      : data(view.data),
+        dtype(view.dtype),
+        rows(view.rows),
+        columns(view.columns) {}
 
-  const float* row(int64_t r) const { return data + r * columns; }
+  // REQUIRES: dtype == kF32.
+  const float* row(int64_t r) const {
+    return reinterpret_cast<const float*>(data) + r * columns;
+  }
 
-  const float* data = nullptr;
+  const std::byte* data = nullptr;
+  DType dtype = DType::kF32;
   int64_t rows = 0;
   int64_t columns = 0;
 };

@@ -235,7 +235,7 @@ StepSeries::StepSeries(const SeriesFactory& make)
 }
 
 StateSeries::StateSeries(const SeriesFactory& process,
-                         const SeriesFactory& model)
+                         const SeriesFactory& model, const std::string& device)
     : running(
           process.Gauge("requests_running", "Requests in the batch.").One()),
       waiting(
@@ -260,7 +260,7 @@ StateSeries::StateSeries(const SeriesFactory& process,
       pages(model.Gauge("kv_cache_pages", "KV pages, by state.")
                 .Each("state", kPageStates, {{"tier", "device"}})),
       memory(process.Gauge("memory_bytes", "Memory held, by what for.")
-                 .Each("kind", kMemoryKinds, {{"device", "cpu"}})),
+                 .Each("kind", kMemoryKinds, {{"device", LabelValue(device)}})),
       ready(
           model.Gauge("model_ready", "1 if the model accepts requests.").One()),
       draining(process
@@ -289,7 +289,8 @@ Metrics::Series::Series(const Options& options)
       times(ModelFactory(*registry, options)),
       work(ModelFactory(*registry, options)),
       steps(ModelFactory(*registry, options)),
-      state(SeriesFactory(*registry, {}), ModelFactory(*registry, options)) {
+      state(SeriesFactory(*registry, {}), ModelFactory(*registry, options),
+            options.device) {
   AddConstants(SeriesFactory(*registry, {}), ModelFactory(*registry, options),
                options);
 }

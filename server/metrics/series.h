@@ -109,7 +109,9 @@ struct StepSeries {
 
 // What is true now.
 struct StateSeries {
-  StateSeries(const SeriesFactory& process, const SeriesFactory& model);
+  // `device` holds the model's memory.
+  StateSeries(const SeriesFactory& process, const SeriesFactory& model,
+              const std::string& device);
 
   Gauge *running, *waiting, *model_running, *model_waiting;
   Gauge *kv_usage, *model_kv_usage;

@@ -64,6 +64,12 @@ struct WhyNot {
     if (SelectionOf(pattern).rule.has_value() && TrainedWindow(model) != 0) {
       return "every layer of the checkpoint has a window of its own";
     }
+    if (SelectionOf(pattern).rule.has_value() && !model.chooses_blocks) {
+      return "the server's device does not choose blocks by scores";
+    }
+    if (CorrectionOf(pattern).every_rows > 0 && !model.corrects_rows) {
+      return "the server's device does not correct rows by others";
+    }
     return "";
   }
 };

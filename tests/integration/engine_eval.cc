@@ -24,6 +24,7 @@ ABSL_FLAG(std::string, model, "", "model file; empty takes the default model");
 ABSL_FLAG(std::string, tokens, "", "file of int32 token ids: one sequence");
 ABSL_FLAG(std::string, out, "/dev/stdout", "file or pipe for float32 logits");
 ABSL_FLAG(std::string, compute_dtype, "auto", "auto, f32 or bf16");
+ABSL_FLAG(std::string, device, "cpu", "cpu, cuda or auto");
 ABSL_FLAG(std::string, simd, "auto", "cap on the SIMD path, such as avx2");
 ABSL_FLAG(int, chunk_tokens, 256, "tokens per prefill step");
 ABSL_FLAG(bool, decode, false, "feed token by token in decode steps");
@@ -48,8 +49,8 @@ absl::Status Run() {
   ASSIGN_OR_RETURN(
       std::unique_ptr<Engine> engine,
       LoadEngine(model.empty() ? testing::DefaultModelPath() : model,
-                 absl::GetFlag(FLAGS_compute_dtype),
-                 absl::GetFlag(FLAGS_simd)));
+                 absl::GetFlag(FLAGS_compute_dtype), absl::GetFlag(FLAGS_simd),
+                 absl::GetFlag(FLAGS_device)));
   std::fprintf(stderr, "%s\n", engine->DeviceSummary().c_str());
   std::ofstream out(absl::GetFlag(FLAGS_out), std::ios::binary);
   const Feeding feeding = {

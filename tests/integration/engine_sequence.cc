@@ -7,11 +7,12 @@ namespace sparseserve {
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
     const std::string& model_path, const std::string& compute_dtype,
-    const std::string& simd) {
+    const std::string& simd, const std::string& device) {
   Engine::Options options;
   options.model_path = model_path;
   options.compute_dtype = compute_dtype;
   options.simd = simd;
+  options.device = device;
   options.kv_cache_bytes = int64_t{512} << 20;
   return Engine::Create(std::move(options));
 }

@@ -18,7 +18,7 @@ namespace sparseserve {
 // two are as in Engine::Options.
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
     const std::string& model_path, const std::string& compute_dtype,
-    const std::string& simd = "auto");
+    const std::string& simd = "auto", const std::string& device = "cpu");
 
 // One sequence driven through Engine::Step() by hand. Owns its pages and knows
 // how far it has come; must not outlive `pool`. For one thread.

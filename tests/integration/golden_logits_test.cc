@@ -128,6 +128,15 @@ class GoldenLogitsTest : public ::testing::Test {
     std::cout << engine_->DeviceSummary() << "\n";
   }
 
+  // Skips the test where there is none.
+  void LoadOnGpu() {
+    auto engine =
+        LoadEngine(testing::DefaultModelPath(), "auto", "auto", "cuda");
+    if (!engine.ok()) GTEST_SKIP() << engine.status().message();
+    engine_ = *std::move(engine);
+    std::cout << engine_->DeviceSummary() << "\n";
+  }
+
   LogitsComparison CompareAndPrint(const std::vector<GoldenText>& texts,
                                    Feeding feeding) {
     const absl::StatusOr<LogitsComparison> comparison =
@@ -208,6 +217,23 @@ TEST_F(GoldenLogitsTest, DefaultModeDecodesPassagesFaithfully) {
 
 TEST_F(GoldenLogitsTest, DefaultModeReadsProseFaithfully) {
   ASSERT_NO_FATAL_FAILURE(Load("auto"));
+  const LogitsComparison comparison =
+      CompareAndPrint(golden_.prose, {Phase::kPrefill});
+  EXPECT_GE(comparison.positions(), 8000);
+  ExpectFaithful(comparison);
+}
+
+TEST_F(GoldenLogitsTest, AGpuPrefillsAndDecodesPassagesFaithfully) {
+  ASSERT_NO_FATAL_FAILURE(LoadOnGpu());
+  if (IsSkipped()) return;
+  for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {
+    ExpectFaithful(CompareAndPrint(golden_.passages, {phase}));
+  }
+}
+
+TEST_F(GoldenLogitsTest, AGpuReadsProseFaithfully) {
+  ASSERT_NO_FATAL_FAILURE(LoadOnGpu());
+  if (IsSkipped()) return;
   const LogitsComparison comparison =
       CompareAndPrint(golden_.prose, {Phase::kPrefill});
   EXPECT_GE(comparison.positions(), 8000);

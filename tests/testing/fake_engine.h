@@ -34,6 +34,7 @@ class FakeEngine : public Engine {
   int kv_pages() const override { return options_.kv_pages; }
   MemoryUse memory() const override { return {1, 2, 3, 4}; }
   std::string DeviceSummary() const override { return "fake"; }
+  std::string device() const override { return "cpu"; }
   std::string simd() const override { return "none"; }
   std::string compute_dtype() const override { return "f32"; }
 

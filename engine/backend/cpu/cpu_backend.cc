@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -107,6 +108,23 @@ class CpuBackend : public Backend {
                   });
   }
 
+  absl::Status Prepare(int64_t, const std::function<void(double)>&) override {
+    return absl::OkStatus();
+  }
+
+  int64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
+
+  void Upload(const void* from, int64_t bytes, std::byte* to) override {
+    std::memcpy(to, from, bytes);
+  }
+
+  void Download(const std::byte* from, int64_t bytes, void* to) override {
+    std::memcpy(to, from, bytes);
+  }
+
+  void BeginStep(RowGroups) override {}
+  absl::Status EndStep() override { return absl::OkStatus(); }
+
   void Embed(const Weight& table, absl::Span<const TokenId> tokens, float scale,
              MatrixView output) override {
     const auto& weight = static_cast<const CpuWeight&>(table);
@@ -125,6 +143,15 @@ class CpuBackend : public Backend {
                MatrixView output) override {
     ForRows(input.rows, [&](int64_t row) {
       elementwise_.rms_norm(input.row(row), gain, epsilon, input.columns,
+                            output.row(row));
+    });
+  }
+
+  void RmsNormOf(absl::Span<const int32_t> rows, ConstMatrixView input,
+                 const float* gain, float epsilon, MatrixView output) override {
+    SPARSESERVE_CHECK(output.rows == static_cast<int64_t>(rows.size()));
+    ForRows(output.rows, [&](int64_t row) {
+      elementwise_.rms_norm(input.row(rows[row]), gain, epsilon, input.columns,
                             output.row(row));
     });
   }
@@ -150,8 +177,8 @@ class CpuBackend : public Backend {
         matrix.packed() != nullptr ? groups.prefill_rows : 0;
     const int64_t stored_rows = input.rows - packed_rows;
     if (stored_rows > 0) {
-      MultiplyStored(matrix, {input.data, stored_rows, input.columns},
-                     accumulate, {output.data, stored_rows, output.columns});
+      MultiplyStored(matrix, {input.row(0), stored_rows, input.columns},
+                     accumulate, {output.row(0), stored_rows, output.columns});
     }
     if (packed_rows > 0) {
       bfloat16_->Multiply(
@@ -328,6 +355,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCpuBackend(
   const bool has_amx = simd == SimdLevel::kAvx512 && HasAmx();
   DeviceInfo device;
   device.name = "cpu";
+  device.note = options.note;
   device.threads = options.threads > 0
                        ? options.threads
                        : std::min(AvailableCores(), kMaxThreads);

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
@@ -17,6 +18,7 @@ struct CpuBackendOptions {
   std::optional<ComputeDtype> compute_dtype;
   SimdLevel simd = SimdLevel::kAvx512;  // a cap; lower if the CPU has less
   int max_rows = 512;                   // rows that one call may carry
+  std::string note;                     // DeviceInfo::note
 };
 
 inline constexpr int kMaxThreads = 256;

@@ -50,6 +50,13 @@ inline LaunchStatus CheckScale(float scale) {
                              "; must be positive");
 }
 
+// Of rows that kernels go through eight elements at a time.
+inline LaunchStatus CheckRowShape(std::int64_t rows, std::int64_t columns) {
+  if (rows < 1) return OutOfRange("rows", rows, "at least 1");
+  if (columns >= 8 && columns % 8 == 0) return LaunchStatus();
+  return OutOfRange("columns", columns, "a positive multiple of 8");
+}
+
 // `names` says which they are.
 inline LaunchStatus CheckAligned(const char* names,
                                  std::initializer_list<const void*> pointers) {

@@ -53,6 +53,19 @@ class SparseListsBackend : public Backend {
   absl::StatusOr<Buffer> Allocate(int64_t bytes) override {
     return real_->Allocate(bytes);
   }
+  absl::Status Prepare(int64_t max_rows,
+                       const std::function<void(double)>& progress) override {
+    return real_->Prepare(max_rows, progress);
+  }
+  int64_t AvailableBytes() const override { return real_->AvailableBytes(); }
+  void Upload(const void* from, int64_t bytes, std::byte* to) override {
+    real_->Upload(from, bytes, to);
+  }
+  void Download(const std::byte* from, int64_t bytes, void* to) override {
+    real_->Download(from, bytes, to);
+  }
+  void BeginStep(RowGroups groups) override { real_->BeginStep(groups); }
+  absl::Status EndStep() override { return real_->EndStep(); }
   void Embed(const Weight& table, absl::Span<const TokenId> tokens, float scale,
              MatrixView output) override {
     real_->Embed(table, tokens, scale, output);
@@ -60,6 +73,10 @@ class SparseListsBackend : public Backend {
   void RmsNorm(ConstMatrixView input, const float* gain, float epsilon,
                MatrixView output) override {
     real_->RmsNorm(input, gain, epsilon, output);
+  }
+  void RmsNormOf(absl::Span<const int32_t> rows, ConstMatrixView input,
+                 const float* gain, float epsilon, MatrixView output) override {
+    real_->RmsNormOf(rows, input, gain, epsilon, output);
   }
   void AddRmsNorm(ConstMatrixView input, const float* gain, float epsilon,
                   MatrixView output) override {

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "engine/backend/cuda/decode_attention.h"
+#include "engine/backend/cuda/prefill_attention.h"
+#include "engine/backend/cuda/step_arrays.h"
+#include "engine/layout/block_layout.h"
+#include "engine/step.h"
+
+namespace sparseserve::cuda {
+
+// A BlockLayout as the kernels are given it.
+struct DeviceLayout {
+  // Single rows in front of the batch whose lists causality alone masks.
+  struct Decode {
+    int32_t sequences = 0;  // rows 0 ... sequences - 1
+    const int32_t* lengths = nullptr;
+    DecodeLists lists;
+    const int32_t* page_tables = nullptr;  // [sequences, stride]
+  };
+  Decode decode;
+  // All other tiles; `slice` indexes `page_tables`.
+  DeviceBlockLists prefill;
+  const int32_t* page_tables = nullptr;  // [slices, stride]
+  int64_t page_table_stride = 0;
+};
+
+// Builds them; keeps its memory between calls. One thread.
+class DeviceLayoutBuilder {
+ public:
+  // Of the batch's first `decode_rows` rows those that the kernel for decoding
+  // can take go to it. Copies by way of `arrays`, whose lifetime the result
+  // shares. UNIMPLEMENTED for what only encoders have: masks and biases.
+  absl::StatusOr<DeviceLayout> Build(
+      const BlockLayout& layout,
+      absl::Span<const absl::Span<const PageId>> pages, int64_t decode_rows,
+      StepArrays& arrays);
+
+ private:
+  bool IsForDecode(const BlockLayout& layout, size_t tile,
+                   int64_t decode_rows) const;
+  void AddDecodeTile(const BlockLayout& layout, size_t tile);
+  void AddPrefillTile(const BlockLayout& layout, size_t tile);
+  void AddMasks(const BlockLayout& layout);
+  void OrderPrefill(const BlockLayout& layout);
+
+  std::vector<int32_t> tables_;
+  std::vector<int32_t> decode_tables_;
+  std::vector<int32_t> lengths_;
+  std::vector<int32_t> counts_;
+  std::vector<int64_t> offsets_;
+  std::vector<int32_t> blocks_;
+  std::vector<int32_t> tile_fields_;
+  std::vector<int32_t> list_of_;
+  std::vector<uint64_t> masks_;
+  std::vector<int32_t> order_;
+  std::vector<int32_t> decode_slices_;  // [decode sequences]
+};
+
+}  // namespace sparseserve::cuda
