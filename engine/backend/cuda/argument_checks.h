@@ -50,11 +50,19 @@ inline LaunchStatus CheckScale(float scale) {
                              "; must be positive");
 }
 
-// Of rows that kernels go through eight elements at a time.
-inline LaunchStatus CheckRowShape(std::int64_t rows, std::int64_t columns) {
-  if (rows < 1) return OutOfRange("rows", rows, "at least 1");
-  if (columns >= 8 && columns % 8 == 0) return LaunchStatus();
-  return OutOfRange("columns", columns, "a positive multiple of 8");
+// Of rows that are taken 8 elements at a time.
+inline LaunchStatus CheckColumns(std::int32_t columns, std::int32_t most) {
+  if (columns >= 8 && columns % 8 == 0 && columns <= most) {
+    return LaunchStatus();
+  }
+  return OutOfRange("columns", columns,
+                    ("a multiple of 8, 8 to " + std::to_string(most)).c_str());
+}
+
+// Threads for so many pieces of work, but `most` at most: whole warps.
+inline unsigned WholeWarps(std::int64_t pieces, unsigned most) {
+  const std::int64_t threads = (pieces + 31) / 32 * 32;
+  return threads < most ? static_cast<unsigned>(threads) : most;
 }
 
 // `names` says which they are.

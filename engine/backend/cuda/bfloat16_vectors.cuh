@@ -1,54 +1,56 @@
 #pragma once
 
+// Eight elements at a time between memory and registers, 16 bytes an access.
+
 #include <cuda_bf16.h>
 
 #include <cstdint>
 
 namespace sparseserve::cuda {
 
-// Eight bf16, as they are loaded and stored.
-struct alignas(16) Bfloat16x8 {
-  __nv_bfloat162 pairs[4];
+struct Vector8 {
+  float of[8];
 };
 
-__device__ __forceinline__ void ToFloats(const Bfloat16x8& from, float* to) {
+__device__ __forceinline__ Vector8 ToFloats(const uint4& bits) {
+  const std::uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
+  Vector8 vector;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float2 pair = __bfloat1622float2(from.pairs[i]);
-    to[2 * i] = pair.x;
-    to[2 * i + 1] = pair.y;
+    vector.of[2 * i] = __uint_as_float(words[i] << 16);
+    vector.of[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
   }
+  return vector;
 }
 
-// To the nearest, of two to the even one.
-__device__ __forceinline__ Bfloat16x8 ToBfloat16(const float* from) {
-  Bfloat16x8 result;
+// To the nearest, ties to even.
+__device__ __forceinline__ uint4 ToBfloat16s(const Vector8& vector) {
+  std::uint32_t words[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    result.pairs[i] = __floats2bfloat162_rn(from[2 * i], from[2 * i + 1]);
+    const __nv_bfloat162 pair =
+        __floats2bfloat162_rn(vector.of[2 * i], vector.of[2 * i + 1]);
+    words[i] = *reinterpret_cast<const std::uint32_t*>(&pair);
   }
-  return result;
+  return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-__device__ __forceinline__ Bfloat16x8 LoadBfloat16(const __nv_bfloat16* from) {
-  return *reinterpret_cast<const Bfloat16x8*>(from);
+__device__ __forceinline__ Vector8 Load8(const __nv_bfloat16* from) {
+  return ToFloats(*reinterpret_cast<const uint4*>(from));
 }
-__device__ __forceinline__ void Store(const Bfloat16x8& values,
-                                      __nv_bfloat16* to) {
-  *reinterpret_cast<Bfloat16x8*>(to) = values;
-}
-
-__device__ __forceinline__ void LoadFloats(const float* from, float* to) {
+__device__ __forceinline__ Vector8 Load8(const float* from) {
   const float4 low = reinterpret_cast<const float4*>(from)[0];
   const float4 high = reinterpret_cast<const float4*>(from)[1];
-  to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
-  to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
+  return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}};
 }
-__device__ __forceinline__ void StoreFloats(const float* from, float* to) {
-  reinterpret_cast<float4*>(to)[0] =
-      make_float4(from[0], from[1], from[2], from[3]);
-  reinterpret_cast<float4*>(to)[1] =
-      make_float4(from[4], from[5], from[6], from[7]);
+__device__ __forceinline__ void Store8(const Vector8& vector,
+                                       __nv_bfloat16* to) {
+  *reinterpret_cast<uint4*>(to) = ToBfloat16s(vector);
+}
+__device__ __forceinline__ void Store8(const Vector8& vector, float* to) {
+  const float* v = vector.of;
+  reinterpret_cast<float4*>(to)[0] = make_float4(v[0], v[1], v[2], v[3]);
+  reinterpret_cast<float4*>(to)[1] = make_float4(v[4], v[5], v[6], v[7]);
 }
 
 }  // namespace sparseserve::cuda

@@ -1,6 +1,7 @@
 #pragma once
 
-// Rows of a table, on a GPU. No CUDA header is needed here.
+// Rows of an embedding table, on a GPU. Pointers are the device's unless a
+// comment says otherwise. No CUDA header is needed here.
 
 #include <cstdint>
 
@@ -12,15 +13,18 @@ namespace sparseserve::cuda {
 
 struct EmbeddingArgs {
   std::int32_t rows = 0;
-  std::int32_t columns = 0;              // a multiple of 8
-  const std::int32_t* tokens = nullptr;  // [rows], each a row of the table
-  const void* table = nullptr;           // bf16 [any, columns]
+  // [rows]. A token outside of the vocabulary gives a row of NaN: no memory
+  // beside the table is read.
+  const std::int32_t* tokens = nullptr;
+  const void* table = nullptr;  // bf16 [vocabulary, columns], 16-byte aligned
+  std::int32_t vocabulary = 0;
+  std::int32_t columns = 0;  // a multiple of 8
   float scale = 1.0f;
-  float* output = nullptr;  // [rows, columns]
+  float* output = nullptr;  // [rows, columns], 16-byte aligned
 };
 
-// output[r, :] = table[tokens[r], :] * scale. All memory is the device's,
-// 16-byte aligned.
+// Queues output[r, :] = table[tokens[r], :] * scale and returns; may be
+// captured in a CUDA graph. An error names the argument that is out of range.
 LaunchStatus LaunchEmbedding(const EmbeddingArgs& args, CUstream_st* stream);
 
 }  // namespace sparseserve::cuda

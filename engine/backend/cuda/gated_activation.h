@@ -1,6 +1,9 @@
 #pragma once
 
-// Element-wise functions of rows, on a GPU. No CUDA header is needed here.
+// What is applied to elements one by one, on a GPU: gated activations of MLPs,
+// and the cap of logits, as Backend::SwiGlu, GeGlu and SoftCap define them.
+// Pointers are the device's unless a comment says otherwise. No CUDA header is
+// needed here.
 
 #include <cstdint>
 
@@ -10,27 +13,29 @@ struct CUstream_st;  // what cudaStream_t points to
 
 namespace sparseserve::cuda {
 
-enum class Gate {
-  kSilu,      // x / (1 + exp(-x))
-  kGeluTanh,  // x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))
-};
-
-// All memory is the device's, 16-byte aligned.
 struct GatedActivationArgs {
-  Gate gate = Gate::kSilu;
   std::int32_t rows = 0;
-  std::int32_t columns = 0;       // of the output; a multiple of 8
-  const void* gate_up = nullptr;  // bf16 [rows, 2 * columns], the gate first
-  void* output = nullptr;         // bf16 [rows, columns]
+  std::int32_t columns = 0;  // of the output; a multiple of 8
+  // bf16 [rows, 2 * columns], the gate first; 16-byte aligned
+  const void* gate_up = nullptr;
+  void* output = nullptr;  // bf16 [rows, columns], 16-byte aligned
 };
 
-// output = f(gate) * up
-LaunchStatus LaunchGatedActivation(const GatedActivationArgs& args,
-                                   CUstream_st* stream);
+// Each queues a launch and returns; may be captured in a CUDA graph. An error
+// names the argument that is out of range. Arithmetic is f32.
 
-// x becomes cap * tanh(x / cap), in place. `count` is a multiple of 4, cap
-// positive.
-LaunchStatus LaunchSoftCap(float cap, float* values, std::int64_t count,
-                           CUstream_st* stream);
+// output = silu(gate) * up
+LaunchStatus LaunchSwiGlu(const GatedActivationArgs& args, CUstream_st* stream);
+// output = gelu(gate) * up, gelu with tanh
+LaunchStatus LaunchGeGlu(const GatedActivationArgs& args, CUstream_st* stream);
+
+struct SoftCapArgs {
+  float cap = 0.0f;         // above 0
+  std::int64_t count = 0;   // of values, up to 2^40
+  float* values = nullptr;  // [count], 16-byte aligned
+};
+
+// x becomes cap * tanh(x / cap), in place.
+LaunchStatus LaunchSoftCap(const SoftCapArgs& args, CUstream_st* stream);
 
 }  // namespace sparseserve::cuda

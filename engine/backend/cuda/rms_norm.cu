@@ -1,3 +1,7 @@
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
 #include "engine/backend/cuda/argument_checks.h"
 #include "engine/backend/cuda/bfloat16_vectors.cuh"
 #include "engine/backend/cuda/dependent_launch.cuh"
@@ -6,107 +10,146 @@
 namespace sparseserve::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kThreads = 32 * kWarps;
+// What both ways have in common: rows of `Input`, normed, go to rows of
+// `Output` or are added to them.
+template <class Input, class Output>
+struct NormWork {
+  const Input* input;
+  const std::int32_t* input_rows;
+  const float* gain;
+  Output* output;
+  float epsilon;
+  std::int32_t columns;
+};
 
-// Of all threads, in one order whatever the device does.
-__device__ float SumOfBlock(float value) {
-  __shared__ float sums[kWarps];
+// By all threads; the same in each. Warps' sums are added in order.
+__device__ __forceinline__ float SumOfBlock(float sum, float* warps) {
 #pragma unroll
-  for (int distance = 16; distance > 0; distance /= 2) {
-    value += __shfl_xor_sync(0xffffffffu, value, distance);
+  for (int offset = 16; offset > 0; offset /= 2) {
+    sum += __shfl_xor_sync(0xffffffffu, sum, offset);
   }
-  if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+  if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = sum;
   __syncthreads();
-  float sum = 0.0f;
-#pragma unroll
-  for (int warp = 0; warp < kWarps; ++warp) sum += sums[warp];
-  return sum;
+  float total = 0;
+  for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) total += warps[warp];
+  return total;
 }
 
-__device__ __forceinline__ void Load8(const float* from, float* to) {
-  LoadFloats(from, to);
-}
-__device__ __forceinline__ void Load8(const __nv_bfloat16* from, float* to) {
-  ToFloats(LoadBfloat16(from), to);
-}
-
-// 1 / sqrt(mean square + epsilon)
-template <typename Element>
-__device__ float InverseNorm(const Element* row, int columns, float epsilon) {
-  float squares = 0.0f;
-  for (int column = threadIdx.x * 8; column < columns; column += kThreads * 8) {
-    float values[8];
-    Load8(row + column, values);
-#pragma unroll
-    for (const float value : values) squares = fmaf(value, value, squares);
-  }
-  return rsqrtf(SumOfBlock(squares) / static_cast<float>(columns) + epsilon);
-}
-
-__global__ void __launch_bounds__(kThreads) RmsNorm(RmsNormArgs args) {
-  WaitForEarlierLaunches();
-  LetNextLaunchBegin();
+// A thread block a row, which stays in registers: `kVectors` of 8 elements a
+// thread. Input and output pass once; gains come from L2.
+template <class Input, class Output, bool kAdds, int kVectors>
+__global__ void __launch_bounds__(kVectors == 1 ? 512 : 1024)
+    NormKernel(NormWork<Input, Output> work) {
+  __shared__ float warps[32];
+  LetDependentsStart();
+  WaitForDependency();
   const std::int64_t row = blockIdx.x;
-  const std::int64_t input_row =
-      args.input_rows == nullptr ? row : args.input_rows[row];
-  const float* from = args.input + input_row * args.columns;
-  auto* to = static_cast<__nv_bfloat16*>(args.output) + row * args.columns;
-  const float inverse = InverseNorm(from, args.columns, args.epsilon);
-  for (int column = threadIdx.x * 8; column < args.columns;
-       column += kThreads * 8) {
-    float values[8];
-    float gain[8];
-    LoadFloats(from + column, values);
-    LoadFloats(args.gain + column, gain);
+  const std::int64_t from =
+      work.input_rows == nullptr ? row : work.input_rows[row];
+  const Input* const input = work.input + from * work.columns;
+  Output* const output = work.output + row * work.columns;
+  Vector8 values[kVectors];
+  float sum = 0;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) values[i] *= inverse * gain[i];
-    Store(ToBfloat16(values), to + column);
+  for (int v = 0; v < kVectors; ++v) {
+    const int i = (v * blockDim.x + threadIdx.x) * 8;
+    if (i >= work.columns) break;
+    values[v] = Load8(input + i);
+#pragma unroll
+    for (float value : values[v].of) sum += value * value;
+  }
+  const float mean = SumOfBlock(sum, warps) / work.columns;
+  const float factor = 1.0f / sqrtf(mean + work.epsilon);
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int i = (v * blockDim.x + threadIdx.x) * 8;
+    if (i >= work.columns) break;
+    const Vector8 gain = Load8(work.gain + i);
+    Vector8 sums;
+    if constexpr (kAdds) sums = Load8(output + i);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      const float normed = values[v].of[j] * factor * gain.of[j];
+      sums.of[j] = kAdds ? sums.of[j] + normed : normed;
+    }
+    Store8(sums, output + i);
   }
 }
 
-__global__ void __launch_bounds__(kThreads) AddRmsNorm(AddRmsNormArgs args) {
-  WaitForEarlierLaunches();
-  LetNextLaunchBegin();
-  const std::int64_t row = blockIdx.x;
-  const auto* from =
-      static_cast<const __nv_bfloat16*>(args.input) + row * args.columns;
-  float* to = args.output + row * args.columns;
-  const float inverse = InverseNorm(from, args.columns, args.epsilon);
-  for (int column = threadIdx.x * 8; column < args.columns;
-       column += kThreads * 8) {
-    float values[8];
-    float gain[8];
-    float sums[8];
-    Load8(from + column, values);
-    LoadFloats(args.gain + column, gain);
-    LoadFloats(to + column, sums);
-#pragma unroll
-    for (int i = 0; i < 8; ++i) sums[i] += values[i] * (inverse * gain[i]);
-    StoreFloats(sums, to + column);
+LaunchStatus Check(std::int32_t rows, std::int32_t columns, float epsilon) {
+  if (rows < 0) return OutOfRange("rows", rows, "0 or more");
+  if (!(epsilon >= 0.0f)) {
+    return LaunchStatus::Error("epsilon is " + std::to_string(epsilon) +
+                               "; must be 0 or more");
   }
+  return CheckColumns(columns, kMaxNormColumns);
+}
+
+template <bool kAdds, class Input, class Output>
+LaunchStatus Launch(const NormWork<Input, Output>& work, std::int32_t rows,
+                    cudaStream_t stream) {
+  constexpr const char* kWhat = "launch of RmsNorm";
+  const std::int32_t vectors = work.columns / 8;
+  LaunchShape shape;
+  shape.thread_blocks = rows;
+  if (vectors <= 512) {
+    shape.threads = WholeWarps(vectors, 512);
+    return LaunchDependent(NormKernel<Input, Output, kAdds, 1>, shape, work,
+                           stream, kWhat);
+  }
+  if (vectors <= 1024) {
+    shape.threads = WholeWarps((vectors + 1) / 2, 1024);
+    return LaunchDependent(NormKernel<Input, Output, kAdds, 2>, shape, work,
+                           stream, kWhat);
+  }
+  shape.threads = WholeWarps((vectors + 3) / 4, 1024);
+  return LaunchDependent(NormKernel<Input, Output, kAdds, 4>, shape, work,
+                         stream, kWhat);
 }
 
 }  // namespace
 
-LaunchStatus LaunchRmsNorm(const RmsNormArgs& args, cudaStream_t stream) {
+LaunchStatus LaunchRmsNorm(const RmsNormArgs& args, CUstream_st* stream) {
   if (args.rows == 0) return LaunchStatus();
-  if (LaunchStatus status = CheckRowShape(args.rows, args.columns);
+  if (auto status = Check(args.rows, args.columns, args.epsilon);
       !status.ok()) {
     return status;
   }
-  return LaunchDependent(RmsNorm, args.rows, kThreads, stream, "rms norm",
-                         args);
+  if (auto status = CheckAligned("input, gain and output",
+                                 {args.input, args.gain, args.output});
+      !status.ok()) {
+    return status;
+  }
+  return Launch<false>(
+      NormWork<float, __nv_bfloat16>{args.input, args.input_rows, args.gain,
+                                     static_cast<__nv_bfloat16*>(args.output),
+                                     args.epsilon, args.columns},
+      args.rows, stream);
 }
 
-LaunchStatus LaunchAddRmsNorm(const AddRmsNormArgs& args, cudaStream_t stream) {
+LaunchStatus LaunchAddRmsNorm(const AddRmsNormArgs& args, CUstream_st* stream) {
   if (args.rows == 0) return LaunchStatus();
-  if (LaunchStatus status = CheckRowShape(args.rows, args.columns);
+  if (auto status = Check(args.rows, args.columns, args.epsilon);
       !status.ok()) {
     return status;
   }
-  return LaunchDependent(AddRmsNorm, args.rows, kThreads, stream,
-                         "adding an rms norm", args);
+  if (auto status = CheckAligned("input, gain and hidden",
+                                 {args.input, args.gain, args.hidden});
+      !status.ok()) {
+    return status;
+  }
+  if (args.input_is_bf16) {
+    return Launch<true>(
+        NormWork<__nv_bfloat16, float>{
+            static_cast<const __nv_bfloat16*>(args.input), nullptr, args.gain,
+            args.hidden, args.epsilon, args.columns},
+        args.rows, stream);
+  }
+  return Launch<true>(
+      NormWork<float, float>{static_cast<const float*>(args.input), nullptr,
+                             args.gain, args.hidden, args.epsilon,
+                             args.columns},
+      args.rows, stream);
 }
 
 }  // namespace sparseserve::cuda
