@@ -56,7 +56,8 @@ enum class Operation : uint64_t {
   kRopeAndStore,
   kPrefill,
   kDecode,
-  kGate,
+  kSwiGlu,
+  kGeGlu,
   kSoftCap,
 };
 
@@ -205,8 +206,8 @@ class CudaBackend : public Backend {
   void BeginStep(RowGroups groups) override {
     arrays_.Begin();
     layouts_.clear();
-    launches_.Begin(groups.prefill_rows == 0 &&
-                    groups.decode_rows <= kMostGraphRows);
+    decodes_ = groups.prefill_rows == 0;
+    launches_.Begin(decodes_ && groups.decode_rows <= kMostGraphRows);
   }
 
   absl::Status EndStep() override {
@@ -222,6 +223,7 @@ class CudaBackend : public Backend {
     args.tokens = arrays_.CopyOnce(tokens);
     args.rows = static_cast<int32_t>(tokens.size());
     args.table = static_cast<const CudaWeight&>(table).data();
+    args.vocabulary = static_cast<int32_t>(table.rows());
     args.columns = static_cast<int32_t>(table.columns());
     args.scale = scale;
     args.output = output.row(0);
@@ -249,14 +251,15 @@ class CudaBackend : public Backend {
     args.rows = static_cast<int32_t>(input.rows);
     args.columns = static_cast<int32_t>(input.columns);
     args.input = input.data;
+    args.input_is_bf16 = input.dtype == DType::kBF16;
     args.gain = gain;
     args.epsilon = epsilon;
-    args.output = output.row(0);
+    args.hidden = output.row(0);
     Launch(
         Operation::kAddRmsNorm,
         [args](cudaStream_t stream) { return LaunchAddRmsNorm(args, stream); },
         args.rows, args.columns, args.input, args.gain, args.epsilon,
-        args.output);
+        args.hidden);
   }
 
   void Linear(const Weight& weight, ConstMatrixView input, RowGroups,
@@ -285,30 +288,36 @@ class CudaBackend : public Backend {
   }
 
   void RopeAndStore(const RopeAndStoreArgs& args) override {
-    RopeAndStoreRows rows;
+    RopeRowsArgs rows;
     rows.rows = static_cast<int32_t>(args.qkv.rows);
-    rows.heads = args.heads;
-    rows.kv_heads = args.kv.kv_heads;
-    rows.head_dim = args.kv.head_dim;
     rows.qkv = args.qkv.data;
+    rows.qkv_stride = args.qkv.columns;
+    rows.heads = args.heads;
     rows.bias = args.bias;
     rows.query_gain = args.query_gain;
     rows.key_gain = args.key_gain;
     rows.norm_epsilon = args.norm_epsilon;
     rows.positions = arrays_.CopyOnce(args.positions);
     rows.kv_slots = arrays_.CopyOnce(args.kv_slots);
-    rows.turns_adjacent = args.pairs == RopePairs::kAdjacent;
+    rows.pages_have_one_row = decodes_;
+    rows.pairs = args.pairs == RopePairs::kAdjacent ? RotatedPairs::kAdjacent
+                                                    : RotatedPairs::kHalves;
     rows.cosines = args.cosines;
     rows.sines = args.sines;
-    rows.keys = args.kv.keys;
-    rows.values = args.kv.values;
+    rows.kv.keys = args.kv.keys;
+    rows.kv.values = args.kv.values;
+    rows.kv.pages = args.kv.pages;
+    rows.kv.kv_heads = args.kv.kv_heads;
+    rows.kv.head_dim = args.kv.head_dim;
+    rows.kv.key_bounds = args.kv.key_bounds;
     Launch(
         Operation::kRopeAndStore,
         [rows](cudaStream_t stream) {
           return LaunchRopeAndStore(rows, stream);
         },
         rows.rows, rows.qkv, rows.bias, rows.query_gain, rows.key_gain,
-        rows.positions, rows.kv_slots, rows.cosines, rows.keys, rows.values);
+        rows.positions, rows.kv_slots, rows.cosines, rows.kv.keys,
+        rows.kv.values, rows.kv.key_bounds, int64_t{rows.pages_have_one_row});
   }
 
   void Attention(const AttentionArgs& args) override {
@@ -323,21 +332,21 @@ class CudaBackend : public Backend {
   void Profile(const ProfileArgs&) override { Lacks("profiles of attention"); }
 
   void SwiGlu(ConstMatrixView gate_up, MatrixView output) override {
-    Gated(Gate::kSilu, gate_up, output);
+    Gate(Operation::kSwiGlu, LaunchSwiGlu, gate_up, output);
   }
   void GeGlu(ConstMatrixView gate_up, MatrixView output) override {
-    Gated(Gate::kGeluTanh, gate_up, output);
+    Gate(Operation::kGeGlu, LaunchGeGlu, gate_up, output);
   }
 
   void SoftCap(float cap, MatrixView values) override {
-    float* const from = values.row(0);
-    const int64_t count = values.rows * values.columns;
+    SoftCapArgs args;
+    args.cap = cap;
+    args.count = values.rows * values.columns;
+    args.values = values.row(0);
     Launch(
         Operation::kSoftCap,
-        [cap, from, count](cudaStream_t stream) {
-          return LaunchSoftCap(cap, from, count, stream);
-        },
-        cap, from, count);
+        [args](cudaStream_t stream) { return LaunchSoftCap(args, stream); },
+        args.cap, args.count, args.values);
   }
 
  private:
@@ -359,20 +368,18 @@ class CudaBackend : public Backend {
         args.epsilon, args.output);
   }
 
-  void Gated(Gate gate, ConstMatrixView gate_up, MatrixView output) {
+  void Gate(Operation operation,
+            LaunchStatus (*launch)(const GatedActivationArgs&, cudaStream_t),
+            ConstMatrixView gate_up, MatrixView output) {
     GatedActivationArgs args;
-    args.gate = gate;
     args.rows = static_cast<int32_t>(output.rows);
     args.columns = static_cast<int32_t>(output.columns);
     args.gate_up = gate_up.data;
     args.output = output.data;
     Launch(
-        Operation::kGate,
-        [args](cudaStream_t stream) {
-          return LaunchGatedActivation(args, stream);
-        },
-        static_cast<int64_t>(gate), args.rows, args.columns, args.gate_up,
-        args.output);
+        operation,
+        [args, launch](cudaStream_t stream) { return launch(args, stream); },
+        args.rows, args.columns, args.gate_up, args.output);
   }
 
   // The layout on the device, once for a step; null after an error.
@@ -476,6 +483,7 @@ class CudaBackend : public Backend {
   std::set<std::pair<int64_t, int64_t>> layer_shapes_;
   std::set<std::pair<int64_t, int64_t>> head_shapes_;
   // Of the step at hand.
+  bool decodes_ = false;  // each sequence has one row
   StepArrays arrays_;
   StepLaunches launches_;
   DeviceLayoutBuilder layout_builder_;

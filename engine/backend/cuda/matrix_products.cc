@@ -12,10 +12,13 @@
 #include "engine/backend/cuda/argument_checks.h"
 #include "engine/backend/cuda/cublas_lt.h"
 #include "engine/backend/cuda/cuda_error.h"
+#include "engine/backend/cuda/few_rows_product.h"
 
 namespace sparseserve::cuda {
 namespace {
 
+// Up to which our own kernel is the faster one.
+constexpr std::int64_t kFewRows = kMaxProductRows;
 constexpr int kMostCandidates = 16;
 constexpr int kTimedRuns = 3;
 // Beyond the second-level cache of any device.
@@ -159,6 +162,22 @@ struct MatrixProducts::Library {
         "a product");
   }
 
+  LaunchStatus MultiplyFew(const ProductArgs& args, cudaStream_t stream) const {
+    FewRowsProductArgs product;
+    product.rows = static_cast<std::int32_t>(args.rows);
+    product.input = args.input;
+    product.input_stride = args.columns;
+    product.weight = args.weight;
+    product.inputs = static_cast<std::int32_t>(args.columns);
+    product.outputs = static_cast<std::int32_t>(args.outputs);
+    product.output = args.output;
+    product.output_stride = args.outputs;
+    product.output_is_bf16 = !args.output_is_float;
+    product.accumulates = args.accumulate;
+    return few_rows->Run(product, stream);
+  }
+
+  std::unique_ptr<FewRowsProduct> few_rows;
   CublasLt lt;
   cublasLtHandle_t handle = nullptr;
   void* workspace = nullptr;
@@ -176,6 +195,8 @@ LaunchStatus MatrixProducts::Create(std::unique_ptr<MatrixProducts>* created) {
   status =
       LibraryStatus(library->lt.create(&library->handle), "starting cuBLASLt");
   if (!status.ok()) return status;
+  status = FewRowsProduct::Create(&library->few_rows);
+  if (!status.ok()) return status;
   status = StatusOf(cudaMalloc(&library->workspace, kWorkspaceBytes),
                     "the workspace of products");
   if (!status.ok()) return status;
@@ -185,14 +206,13 @@ LaunchStatus MatrixProducts::Create(std::unique_ptr<MatrixProducts>* created) {
 
 LaunchStatus MatrixProducts::Run(const ProductArgs& args, cudaStream_t stream) {
   if (args.rows == 0) return LaunchStatus();
-  if (args.rows <= kFewRows) return LaunchFewRowsProduct(args, stream);
   if (args.accumulate && !args.output_is_float) {
     return LaunchStatus::Error("accumulate needs an output of floats");
   }
-  if (LaunchStatus status = CheckRowShape(args.rows, args.columns);
-      !status.ok()) {
-    return status;
+  if (args.columns < 8 || args.columns % 8 != 0) {
+    return OutOfRange("columns", args.columns, "a positive multiple of 8");
   }
+  if (args.rows <= kFewRows) return library_->MultiplyFew(args, stream);
   const ProductShape shape = {args.outputs, args.columns, args.output_is_float,
                               args.accumulate};
   Description description(library_->lt);

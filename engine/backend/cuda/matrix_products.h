@@ -7,12 +7,24 @@
 #include <memory>
 #include <vector>
 
-#include "engine/backend/cuda/few_rows_product.h"
 #include "engine/backend/cuda/launch_status.h"
 
 struct CUstream_st;  // what cudaStream_t points to
 
 namespace sparseserve::cuda {
+
+// output[rows, outputs] = input[rows, columns] * weight[outputs, columns]^T.
+// All memory is the device's, 16-byte aligned, row after row.
+struct ProductArgs {
+  std::int64_t rows = 0;
+  std::int64_t outputs = 0;
+  std::int64_t columns = 0;      // a multiple of 8
+  const void* input = nullptr;   // bf16
+  const void* weight = nullptr;  // bf16
+  void* output = nullptr;        // float or bf16
+  bool output_is_float = false;
+  bool accumulate = false;  // output +=; only of floats
+};
 
 // A weight that will be multiplied, and how.
 struct ProductShape {
@@ -45,9 +57,8 @@ class MatrixProducts {
                     std::int64_t most_rows, CUstream_st* stream,
                     const std::function<void(double done)>& progress);
 
-  // Queues one product and returns; may be captured in a CUDA graph. Rows and
-  // columns are multiples of 8 elements wide, `args` as few_rows_product.h
-  // says.
+  // Queues one product and returns; may be captured in a CUDA graph. An error
+  // names the argument that is out of range.
   LaunchStatus Run(const ProductArgs& args, CUstream_st* stream);
 
  private:
