@@ -132,6 +132,13 @@ struct MatrixProducts::Library {
           preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes,
           sizeof(bytes));
     }
+    // Parts of a sum are never rounded to the output's type.
+    const std::uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    if (status == CUBLAS_STATUS_SUCCESS) {
+      status = lt.preference_set_attribute(
+          preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction,
+          sizeof(reduction));
+    }
     found->resize(most);
     int count = 0;
     if (status == CUBLAS_STATUS_SUCCESS) {
