@@ -29,11 +29,12 @@ inline std::vector<std::uint16_t> RandomBfloat16s(std::int64_t count,
   return values;
 }
 
-// `magnitude`: of the terms that were added up. bf16: half a unit in the last
-// place, 2^-9 of the value, and what f32 loses of the terms.
+// `magnitude`: of the terms that were added up, of which f32 loses a share. A
+// bf16 has 8 bits, so it may be half of 2^-7 of the expected power of 2 away.
 inline bool IsNearBfloat16(double actual, double expected, double magnitude) {
-  return std::abs(actual - expected) <=
-         std::abs(expected) / 500 + magnitude * 4e-6 + 1e-30;
+  const double half_unit =
+      expected == 0 ? 0 : std::ldexp(1.0, std::ilogb(expected) - 8);
+  return std::abs(actual - expected) <= half_unit + magnitude * 4e-6 + 1e-30;
 }
 inline bool IsNearFloat(double actual, double expected, double magnitude) {
   return std::abs(actual - expected) <= magnitude * 4e-6 + 1e-30;
