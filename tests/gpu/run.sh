@@ -13,7 +13,7 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 what="${1:-all}"
 row_kernels='embedding|rms_norm|rope_and_store|gated_activation|few_rows'
-row_kernels+='|row_kernels|memory_read'
+row_kernels+='|row_kernels|memory_passes'
 case "$what" in  # and which files are not for it
   all | compile) skipped='^$' ;;
   prefill) skipped="decode|$row_kernels" ;;

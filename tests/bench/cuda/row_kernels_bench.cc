@@ -27,7 +27,7 @@
 #include "engine/backend/cuda/rms_norm.h"
 #include "engine/backend/cuda/rope_and_store.h"
 #include "tests/bench/cuda/launch_graph.h"
-#include "tests/bench/cuda/memory_read.h"
+#include "tests/bench/cuda/memory_passes.h"
 #include "tests/engine/backend/cuda/bfloat16_bits.h"
 #include "tests/engine/backend/cuda/device_array.h"
 
@@ -137,9 +137,8 @@ class RowKernelsBench {
     return Run(
                {"copy", 0, 2.0 * kBytes, 2},
                [&](int, cudaStream_t stream) {
-                 return cudaMemcpyAsync(pool_.data(), pool_.data() + kBytes / 2,
-                                        kBytes, cudaMemcpyDeviceToDevice,
-                                        stream) == cudaSuccess;
+                 return LaunchMemoryCopy(pool_.data() + kBytes / 2, kBytes,
+                                         pool_.data(), stream);
                },
                &copy_rate_) &&
            Run(

@@ -1,6 +1,6 @@
 #include <cuda_runtime_api.h>
 
-#include "tests/bench/cuda/memory_read.h"
+#include "tests/bench/cuda/memory_passes.h"
 
 namespace sparseserve::cuda {
 namespace {
@@ -29,7 +29,23 @@ __global__ void __launch_bounds__(kThreads)
   if (bits == 0x5a17c0de) *sink = bits;
 }
 
+// A thread 16 bytes: enough thread blocks for all that memory can take.
+__global__ void __launch_bounds__(kThreads)
+    MemoryCopyKernel(const uint4* from, std::int64_t count, uint4* to) {
+  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i < count) to[i] = from[i];
+}
+
 }  // namespace
+
+bool LaunchMemoryCopy(const void* from, std::int64_t bytes, void* to,
+                      CUstream_st* stream) {
+  const std::int64_t count = bytes / 16;
+  MemoryCopyKernel<<<static_cast<unsigned>((count + kThreads - 1) / kThreads),
+                     kThreads, 0, stream>>>(static_cast<const uint4*>(from),
+                                            count, static_cast<uint4*>(to));
+  return cudaGetLastError() == cudaSuccess;
+}
 
 bool LaunchMemoryRead(const void* memory, std::int64_t bytes,
                       std::uint32_t* sink, CUstream_st* stream) {

@@ -12,4 +12,9 @@ namespace sparseserve::cuda {
 bool LaunchMemoryRead(const void* memory, std::int64_t bytes,
                       std::uint32_t* sink, CUstream_st* stream);
 
+// Likewise, one that copies them to `to`: what kernels that read and write are
+// measured by. REQUIRES: the two do not overlap.
+bool LaunchMemoryCopy(const void* from, std::int64_t bytes, void* to,
+                      CUstream_st* stream);
+
 }  // namespace sparseserve::cuda
