@@ -5,18 +5,23 @@
 #   compile  stops after compiling, for which no GPU is needed
 #   prefill  only what is about prefill attention
 #   decode   only what is about decode attention, in about one minute
+#   rows     only what is about rows: embedding, norms, rope and storing, gated
+#            activations, products of few rows
 #   flex     only prefill over lists of given densities and up to 128K tokens,
 #            beside cuDNN and FlexAttention
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 what="${1:-all}"
+row_kernels='embedding|rms_norm|rope_and_store|gated_activation|few_rows'
+row_kernels+='|row_kernels|memory_passes'
 case "$what" in  # and which files are not for it
   all | compile) skipped='^$' ;;
-  prefill) skipped='decode' ;;
-  decode) skipped='prefill|hopper' ;;
-  flex) skipped='decode|_test$' ;;
+  prefill) skipped="decode|$row_kernels" ;;
+  decode) skipped="prefill|hopper|$row_kernels" ;;
+  rows) skipped='decode|prefill|hopper|attention|list_kinds|tensor_map' ;;
+  flex) skipped="decode|_test$|$row_kernels" ;;
   *)
-    echo "unknown: $what; all, compile, prefill, decode, flex are known" >&2
+    echo "unknown: $what; all, compile, prefill, decode, rows, flex are known" >&2
     exit 2
     ;;
 esac
@@ -51,7 +56,7 @@ compile() {  # object, source
 pids=()
 objects=()
 for source in engine/backend/cuda/*.cu tests/engine/backend/cuda/*.c[cu] \
-  tests/bench/cuda/*.cc; do
+  tests/bench/cuda/*.c[cu]; do
   name="$(basename "${source%.*}")"
   wanted "$name" || continue
   objects+=("$name")
@@ -120,10 +125,16 @@ memchecks() {  # names...
 
 run_all() {
   local names=(decode_attention_test hopper_primitives_test
-    hopper_prefill_pace_test prefill_attention_test)
+    hopper_prefill_pace_test prefill_attention_test embedding_test
+    rms_norm_test rope_and_store_test gated_activation_test
+    few_rows_product_test)
   tests "${names[@]}"
   peers 100 decode_peers decode_attention_bench
   peers 240 attention_peers prefill_attention_bench
+  if wanted row_kernels_bench && [ "$failed" = 0 ]; then
+    LINES_SHOWN=80 report row_kernels_bench "$build/row_kernels_bench" \
+      --csv="$out/row_kernels.csv"
+  fi
   memchecks "${names[@]}"
 }
 

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "engine/backend/cuda/decode_attention.h"
+#include "tests/bench/cuda/launch_graph.h"
 #include "tests/engine/backend/cuda/bfloat16_bits.h"
 #include "tests/engine/backend/cuda/decode_batch.h"
 
@@ -149,80 +150,6 @@ bool IsRight(Pool& pool, HostDecodeBatch& batch,
   return right;
 }
 
-// A graph of launches; not copied, destroyed with its stream.
-class LaunchGraph {
- public:
-  LaunchGraph() { cudaStreamCreate(&stream_); }
-  LaunchGraph(const LaunchGraph&) = delete;
-  LaunchGraph& operator=(const LaunchGraph&) = delete;
-  ~LaunchGraph() {
-    if (executable_ != nullptr) cudaGraphExecDestroy(executable_);
-    cudaStreamDestroy(stream_);
-  }
-
-  bool Capture(const DecodeAttention& attention,
-               const std::vector<DecodeAttentionArgs>& launches) {
-    cudaGraph_t graph = nullptr;
-    cudaStreamBeginCapture(stream_, cudaStreamCaptureModeGlobal);
-    bool captured = true;
-    for (const DecodeAttentionArgs& args : launches) {
-      captured = attention.Run(args, stream_).ok() && captured;
-    }
-    if (cudaStreamEndCapture(stream_, &graph) != cudaSuccess) return false;
-    captured =
-        captured && cudaGraphInstantiate(&executable_, graph, 0) == cudaSuccess;
-    cudaGraphDestroy(graph);
-    return captured;
-  }
-  void Launch() { cudaGraphLaunch(executable_, stream_); }
-  bool Wait() { return cudaStreamSynchronize(stream_) == cudaSuccess; }
-
-  // Milliseconds of each repetition, ascending; empty if one failed.
-  std::vector<float> Time() {
-    cudaEvent_t begin, end;
-    cudaEventCreate(&begin);
-    cudaEventCreate(&end);
-    std::vector<float> times;
-    for (int i = 0; i < kWarmUps + kRepetitions; ++i) {
-      cudaEventRecord(begin, stream_);
-      Launch();
-      cudaEventRecord(end, stream_);
-      if (!Wait()) return {};
-      float time = 0;
-      cudaEventElapsedTime(&time, begin, end);
-      if (i >= kWarmUps) times.push_back(time);
-    }
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
-    std::sort(times.begin(), times.end());
-    return times;
-  }
-
- private:
-  cudaStream_t stream_ = nullptr;
-  cudaGraphExec_t executable_ = nullptr;
-};
-
-// SM and memory clock in MHz, power in W and temperature in C while the graph
-// keeps the device busy, as nvidia-smi prints them.
-std::string ClocksUnder(LaunchGraph& graph, double graph_ms) {
-  const int launches = std::clamp(static_cast<int>(200 / graph_ms), 1, 1000);
-  for (int i = 0; i < launches; ++i) graph.Launch();
-  std::string line = "unknown";
-  if (FILE* pipe =
-          popen("nvidia-smi --query-gpu=clocks.sm,clocks.mem,power.draw,"
-                "temperature.gpu --format=csv,noheader,nounits -i 0",
-                "r")) {
-    char buffer[256] = "";
-    if (std::fgets(buffer, sizeof buffer, pipe) != nullptr) {
-      line = std::string(buffer, std::strcspn(buffer, "\n"));
-    }
-    pclose(pipe);
-  }
-  graph.Wait();
-  return line;
-}
-
 class DecodeAttentionBench {
  public:
   DecodeAttentionBench(const DecodeAttention& attention, std::string device,
@@ -253,7 +180,15 @@ class DecodeAttentionBench {
                                   workload.sequences));
     }
     LaunchGraph graph;
-    if (!graph.Capture(attention_, launches)) return false;
+    if (!graph.Capture([&](cudaStream_t stream) {
+          bool queued = true;
+          for (const DecodeAttentionArgs& args : launches) {
+            queued = attention_.Run(args, stream).ok() && queued;
+          }
+          return queued;
+        })) {
+      return false;
+    }
     graph.Launch();
     if (!graph.Wait()) {
       std::printf("failed: %s\n", cudaGetErrorString(cudaGetLastError()));
@@ -262,7 +197,7 @@ class DecodeAttentionBench {
     if (!IsRight(pool_, batch, device, batch.sequences(), random_)) {
       return false;
     }
-    const std::vector<float> times = graph.Time();
+    const std::vector<float> times = graph.Time(kWarmUps, kRepetitions);
     if (times.empty()) return false;
     double blocks = 0;
     for (std::int32_t count : batch.block_counts) {
@@ -271,7 +206,7 @@ class DecodeAttentionBench {
     Print(workload, blocks / distinct * 64 * 128 * 4,
           times[times.size() / 2] * 1e3 / launches.size(),
           times.front() * 1e3 / launches.size(),
-          ClocksUnder(graph, times.front()));
+          graph.ClocksUnder(times.front()));
     return true;
   }
 
