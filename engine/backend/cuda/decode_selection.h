@@ -79,11 +79,12 @@ class DecodeSelection {
                       CUstream_st* stream) const;
 
  private:
-  DecodeSelection(float* scores, std::int64_t most_scores)
-      : scores_(scores), most_scores_(most_scores) {}
+  DecodeSelection(float* scores, std::int64_t most_scores, bool early)
+      : scores_(scores), most_scores_(most_scores), early_(early) {}
 
   float* scores_;
   std::int64_t most_scores_;
+  bool early_;  // whether launches may begin before those they wait for end
 };
 
 }  // namespace sparseserve::cuda
