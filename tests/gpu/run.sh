@@ -5,6 +5,7 @@
 #   compile  stops after compiling, for which no GPU is needed
 #   prefill  only what is about prefill attention
 #   decode   only what is about decode attention, in about one minute
+#   selection  only what is about the choice of blocks
 #   flex     only prefill over lists of given densities and up to 128K tokens,
 #            beside cuDNN and FlexAttention
 set -uo pipefail
@@ -12,11 +13,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 what="${1:-all}"
 case "$what" in  # and which files are not for it
   all | compile) skipped='^$' ;;
-  prefill) skipped='decode' ;;
-  decode) skipped='prefill|hopper' ;;
-  flex) skipped='decode|_test$' ;;
+  prefill) skipped='decode|selection' ;;
+  decode) skipped='prefill|hopper|selection' ;;
+  selection)
+    skipped='(decode_attention|prefill_attention|pace|primitives)_(test|bench)$'
+    ;;
+  flex) skipped='decode|selection|_test$' ;;
   *)
-    echo "unknown: $what; all, compile, prefill, decode, flex are known" >&2
+    echo "unknown: $what; all, compile, prefill, decode, selection, flex are known" >&2
     exit 2
     ;;
 esac
@@ -112,7 +116,8 @@ memchecks() {  # names...
     wanted "$name" || continue
     arguments=()
     # Under memcheck a launch takes many times as long.
-    [ "$name" != decode_attention_test ] || arguments=(--short)
+    [[ "$name" != @(decode_attention|selection)_test ]] ||
+      arguments=(--short)
     LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck \
       --error-exitcode=9 "$build/$name" "${arguments[@]}"
   done
@@ -120,11 +125,20 @@ memchecks() {  # names...
 
 run_all() {
   local names=(decode_attention_test hopper_primitives_test
-    hopper_prefill_pace_test prefill_attention_test)
+    hopper_prefill_pace_test prefill_attention_test selection_test)
   tests "${names[@]}"
   peers 100 decode_peers decode_attention_bench
   peers 240 attention_peers prefill_attention_bench
+  choices
   memchecks "${names[@]}"
+}
+
+choices() {  # times, then races
+  wanted selection_test && [ "$failed" = 0 ] || return 0
+  LINES_SHOWN=12 report selection_bench "$build/selection_bench" \
+    --csv="$out/selection_bench.csv"
+  LIMIT=60 report racecheck_selection_test compute-sanitizer --tool=racecheck \
+    --error-exitcode=9 "$build/selection_test" --short
 }
 
 run_flex() {

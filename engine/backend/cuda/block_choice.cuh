@@ -73,7 +73,8 @@ struct Threshold {
 
 // The smallest set of blocks whose weights, but for forced ones', reach `need`.
 // REQUIRES: equal keys have equal weights, unless forced; all weights together
-// reach `need` and are below 2^32; need is above 0. All threads call together, after a barrier.
+// reach `need` and are below 2^32; need is above 0. All threads call together,
+// after a barrier.
 template <int kThreads>
 __device__ __forceinline__ Threshold
 FindThreshold(const BlockRow& row, unsigned long long need,
@@ -92,8 +93,7 @@ FindThreshold(const BlockRow& row, unsigned long long need,
     const std::uint32_t raised = key | 1u << bit;
     if (sum_from(raised) >= need) key = raised;
   }
-  const unsigned long long above =
-      key == 0xffffffffu ? 0 : sum_from(key + 1);
+  const unsigned long long above = key == 0xffffffffu ? 0 : sum_from(key + 1);
   // All equal ones have the same weight.
   const unsigned long long from = sum_from(key);
   unsigned long long number = 0;
@@ -156,8 +156,7 @@ __device__ __forceinline__ int WriteChosen(const BlockRow& row,
       equals += of_equal;
     }
     if (is_sure || (is_equal && equal_before < threshold.equals)) {
-      write(static_cast<int>(sure_before +
-                             min(equal_before, threshold.equals)),
+      write(static_cast<int>(sure_before + min(equal_before, threshold.equals)),
             b);
     }
   }

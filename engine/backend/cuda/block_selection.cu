@@ -28,8 +28,8 @@ namespace {
 
 constexpr unsigned kAll = 0xffffffffu;
 constexpr int kProductThreads = 256;
-constexpr int kSide = 128;       // rows and columns of a thread block
-constexpr int kStepDepth = 64;   // elements of a row at a time
+constexpr int kSide = 128;      // rows and columns of a thread block
+constexpr int kStepDepth = 64;  // elements of a row at a time
 constexpr int kStages = 3;
 constexpr int kChoiceThreads = 128;
 constexpr int kScorePitch = kSide + 4;
@@ -78,10 +78,10 @@ __device__ __forceinline__ GroupRow RowAt(const GroupWork& work, int index,
                  row.first < row.tile.w + row.tile.z;
     row.last_column = number;
   }
-  row.counts = row.counts &&
-               work.args.rule_of[(work.first_tile + tile) *
-                                     work.args.kv.kv_heads +
-                                 kv_head] == work.rule;
+  row.counts =
+      row.counts &&
+      work.args.rule_of[(work.first_tile + tile) * work.args.kv.kv_heads +
+                        kv_head] == work.rule;
   return row;
 }
 
@@ -112,8 +112,7 @@ __device__ __forceinline__ OperandRow QueriesAt(const GroupWork& work,
   }
   const int last = row.first + work.stride - 1;  // slot 0
   operand.chunk = static_cast<std::uint32_t>(
-      ((row.tile.y + std::int64_t{last} - row.tile.w) *
-           work.args.query_stride +
+      ((row.tile.y + std::int64_t{last} - row.tile.w) * work.args.query_stride +
        row.head * head_dim) /
       8);
   operand.begin =
@@ -173,10 +172,10 @@ __device__ __forceinline__ void MultiplyStep(const ProductShared& shared,
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
       std::uint32_t left[4];
-      LoadMatrices(ChunkOf(shared.operands[stage][0],
-                           first_row + r * 16 + lane % 16,
-                           step * 2 + lane / 16),
-                   left);
+      LoadMatrices(
+          ChunkOf(shared.operands[stage][0], first_row + r * 16 + lane % 16,
+                  step * 2 + lane / 16),
+          left);
 #pragma unroll
       for (int pair = 0; pair < 2; ++pair) {
         Multiply(sums[r] + pair * 8, left, right[pair][0], right[pair][1]);
@@ -202,7 +201,8 @@ __device__ __forceinline__ void StoreSums(const GroupWork& work,
       continue;
     }
     const float* scores = shared.scores[r] + b * groups;
-    const int seen = min(groups, row.last_column + 1 - first_column - b * groups);
+    const int seen =
+        min(groups, row.last_column + 1 - first_column - b * groups);
     float maximum = -INFINITY;
     bool is_number = true;
     for (int c = 0; c < seen; ++c) {
@@ -243,6 +243,7 @@ __global__ void __launch_bounds__(kProductThreads, kProductsResident)
   const int head_dim = work.args.kv.head_dim;
   const int steps =
       (work.stride == 0 ? 3 : work.stride) * head_dim / kStepDepth;
+  const int head_bits = head_dim == 64 ? 6 : 7;
   const int end_tile =
       min((first_row + kSide - 1) / rows_of_tile + 1, work.tiles);
   // One run of a slice's tiles after another; mostly there is one.
@@ -255,13 +256,13 @@ __global__ void __launch_bounds__(kProductThreads, kProductsResident)
       const int4 fields = TileAt(work.args, work.first_tile + tile);
       if (fields.x != begin.x) break;
       last = fields;
-      asked = asked || work.args.rule_of[(work.first_tile + tile) *
-                                             work.args.kv.kv_heads +
-                                         kv_head] == work.rule;
+      asked =
+          asked ||
+          work.args.rule_of[(work.first_tile + tile) * work.args.kv.kv_heads +
+                            kv_head] == work.rule;
     }
     const int end = last.w + last.z;  // of positions that some row sees
-    if (!asked ||
-        first_column >= (OwnBlock(last) + 1) * work.block_groups) {
+    if (!asked || first_column >= (OwnBlock(last) + 1) * work.block_groups) {
       continue;
     }
 
@@ -279,16 +280,15 @@ __global__ void __launch_bounds__(kProductThreads, kProductsResident)
       if (step < steps) {
         auto& stage = shared.operands[step % kStages];
         const bool pooled = work.stride == 0;
-        const int slot = step * kStepDepth / head_dim;
-        const int within = step * kStepDepth % head_dim + chunk * 8;
+        const int slot = step * kStepDepth >> head_bits;
+        const int within = (step * kStepDepth & (head_dim - 1)) + chunk * 8;
         const std::int64_t left_at =
-            within + (pooled ? slot % 2 * head_dim
-                             : -slot * work.args.query_stride);
-        const int right_at =
-            within + (pooled ? slot / 2 : slot) * head_dim;
+            within +
+            (pooled ? slot % 2 * head_dim : -slot * work.args.query_stride);
+        const int right_at = within + (pooled ? slot / 2 : slot) * head_dim;
         const auto copy = [&](const __nv_bfloat16(&to)[kSide][kStepDepth],
-                              int r, const void* matrix,
-                              const OperandRow& from, std::int64_t at) {
+                              int r, const void* matrix, const OperandRow& from,
+                              std::int64_t at) {
           const bool exists = slot >= from.begin && slot < from.end;
           CopyChunk(ChunkOf(to, r, chunk),
                     static_cast<const __nv_bfloat16*>(matrix) +
@@ -401,9 +401,9 @@ __global__ void __launch_bounds__(256) PoolKeys(const GroupWork work) {
   if (block * 64 >= end) return;
   const std::int64_t page =
       args.kv.page_tables[last.x * args.kv.page_table_stride + block];
-  const auto* keys = static_cast<const __nv_bfloat16*>(args.kv.keys) +
-                     (page * args.kv.kv_heads + kv_head) * 64 *
-                         args.kv.head_dim;
+  const auto* keys =
+      static_cast<const __nv_bfloat16*>(args.kv.keys) +
+      (page * args.kv.kv_heads + kv_head) * 64 * args.kv.head_dim;
   const std::int64_t at =
       (std::int64_t{slice_number} * args.kv.kv_heads + kv_head) *
           args.most_blocks +
@@ -527,8 +527,8 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
                 args.most_blocks;
     bool unlike = false;
     for (int h = 0; h < rows; ++h) {
-      unlike = unlike ||
-               work.query_similarities[first_row + h] < work.similarity;
+      unlike =
+          unlike || work.query_similarities[first_row + h] < work.similarity;
     }
     if (unlike) return writer.WriteAll();
   }
@@ -543,8 +543,7 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
     const float* row = sums + std::int64_t{r} * args.most_blocks;
     float maximum = -INFINITY, sum = 0.0f;
     const bool counts =
-        work.stride == 0 ||
-        RowAt(work, tile * rows + r, kv_head).counts;
+        work.stride == 0 || RowAt(work, tile * rows + r, kv_head).counts;
     for (int b = lane; counts && b < blocks; b += 32) {
       if (is_left_out(b)) continue;
       const float value = row[b];
@@ -598,7 +597,8 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
   const auto is_forced = [&](int b) {
     return b == 0 || b == blocks - 1 || is_left_out(b);
   };
-  const float unit = total > 0 ? __fdividef(2147483648.0f, static_cast<float>(total)) : 0.0f;
+  const float unit =
+      total > 0 ? __fdividef(2147483648.0f, static_cast<float>(total)) : 0.0f;
   unsigned long long forced = 0, all = 0;
   for (int b = threadIdx.x; b < blocks; b += kChoiceThreads) {
     const float score = scores[b];
@@ -629,7 +629,8 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
 
 // A tile for each thread: how many of its KV head have longer lists, or the
 // same and come later.
-__global__ void __launch_bounds__(256) OrderPairs(const BlockSelectionArgs args) {
+__global__ void __launch_bounds__(256)
+    OrderPairs(const BlockSelectionArgs args) {
   __shared__ int lengths[1024];
   const int kv_head = blockIdx.y;
   const int tile = blockIdx.x * 256 + threadIdx.x;
@@ -731,8 +732,8 @@ LaunchStatus LaunchRule(GroupWork work, Room room, cudaStream_t stream) {
   }
   for (std::int64_t first = 0; first < args.tiles; first += at_once) {
     work.first_tile = static_cast<int>(first);
-    work.tiles = static_cast<int>(
-        std::min<std::int64_t>(at_once, args.tiles - first));
+    work.tiles =
+        static_cast<int>(std::min<std::int64_t>(at_once, args.tiles - first));
     if (auto status = LaunchTiles(work, stream); !status.ok()) return status;
   }
   return LaunchStatus();

@@ -43,8 +43,8 @@ __global__ void __launch_bounds__(kScoreThreads)
   const int wanted = args.rules[pair * 4];
   // The newest block has no bounds.
   const int scored = BlocksOf(args.lengths[sequence]) - 1;
-  const int first = blockIdx.x * kBlocksOfThreadBlock +
-                    threadIdx.x / 32 * kBlocksOfWarp;
+  const int first =
+      blockIdx.x * kBlocksOfThreadBlock + threadIdx.x / 32 * kBlocksOfWarp;
   if (wanted < 0 || scored < wanted || first >= scored) return;
   const auto* bounds = static_cast<const __nv_bfloat16*>(args.key_bounds);
   union Row {
@@ -143,9 +143,9 @@ __global__ void __launch_bounds__(kChoiceThreads)
   const auto is_forced = [&](int b) { return b < first || b >= blocks - last; };
   bool finite = true;
   for (int b = threadIdx.x; b < blocks; b += kChoiceThreads) {
-    const float score =
-        b == blocks - 1 ? 0.0f
-                        : scores[std::int64_t{pair} * args.most_blocks + b];
+    const float score = b == blocks - 1
+                            ? 0.0f
+                            : scores[std::int64_t{pair} * args.most_blocks + b];
     finite = finite && isfinite(score);
     row.keys[b] = OrderedKey(score);
     row.weights[b] = is_forced(b) ? 0 : 1;
@@ -181,8 +181,7 @@ LaunchStatus CheckArguments(const DecodeSelectionArgs& args) {
     return OutOfRange("sequences", args.sequences,
                       "0 or more, and sequences * kv_heads at most 65535");
   }
-  if (args.most_blocks < 1 ||
-      args.most_blocks > DecodeSelection::kMostBlocks) {
+  if (args.most_blocks < 1 || args.most_blocks > DecodeSelection::kMostBlocks) {
     return OutOfRange("most_blocks", args.most_blocks, "1 to 8192");
   }
   if (args.lengths == nullptr || args.choice.block_counts == nullptr ||
@@ -194,9 +193,8 @@ LaunchStatus CheckArguments(const DecodeSelectionArgs& args) {
 }
 
 LaunchStatus CheckScoring(const DecodeSelectionArgs& args) {
-  if (auto status =
-          CheckStride("query_stride", args.query_stride,
-                      std::int64_t{args.heads} * args.kv.head_dim);
+  if (auto status = CheckStride("query_stride", args.query_stride,
+                                std::int64_t{args.heads} * args.kv.head_dim);
       !status.ok()) {
     return status;
   }
@@ -231,11 +229,11 @@ LaunchStatus DecodeSelection::Create(
   if (most_scores < 1 || most_scores > std::int64_t{1} << 32) {
     return OutOfRange("most_scores", most_scores, "1 to 2^32");
   }
-  if (auto status = StatusOf(
-          cudaFuncSetAttribute(ChoosePages,
-                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               BlockRowBytes(kMostBlocks)),
-          "shared memory of the choice of pages");
+  if (auto status =
+          StatusOf(cudaFuncSetAttribute(
+                       ChoosePages, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                       BlockRowBytes(kMostBlocks)),
+                   "shared memory of the choice of pages");
       !status.ok()) {
     return status;
   }

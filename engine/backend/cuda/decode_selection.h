@@ -39,8 +39,8 @@ struct DecodeSelectionArgs {
   // bf16 [pages, kv_heads, 2, head_dim]: the greatest and the least of each
   // element of a page's keys, of pages that are full. 16-byte aligned.
   const void* key_bounds = nullptr;
-  // At least the number of blocks of every sequence: 1 ... kMostBlocks. Launches
-  // are as large as this says.
+  // At least the number of blocks of every sequence: 1 ... kMostBlocks.
+  // Launches are as large as this says.
   std::int32_t most_blocks = 0;
 
   // [sequences, kv_heads, 4], 16-byte aligned: `blocks` of the pair's
@@ -73,8 +73,9 @@ class DecodeSelection {
   LaunchStatus Run(const DecodeSelectionArgs& args, CUstream_st* stream) const;
 
   // Queues one launch in which every pair that has a rule, and every one of
-  // kKeepChoice, keeps the list that an earlier Run() wrote, and gets the blocks
-  // that its sequence has opened since. Reads neither queries nor bounds.
+  // kKeepChoice, keeps the list that an earlier Run() wrote, and gets the
+  // blocks that its sequence has opened since. Reads neither queries nor
+  // bounds.
   LaunchStatus Extend(const DecodeSelectionArgs& args,
                       CUstream_st* stream) const;
 

@@ -20,11 +20,11 @@ namespace sparseserve::cuda {
 
 struct GroupWork {
   BlockSelectionArgs args;
-  int rule = 0;         // index that rule_of names
-  int first_tile = 0;   // of those worked on at once
+  int rule = 0;        // index that rule_of names
+  int first_tile = 0;  // of those worked on at once
   int tiles = 0;
-  int stride = 0;       // positions of a group; 0: pooled
-  int row_groups = 1;   // 64 / stride; pooled: 1
+  int stride = 0;      // positions of a group; 0: pooled
+  int row_groups = 1;  // 64 / stride; pooled: 1
   int block_groups = 1;
   float factor = 1.0f;  // from products to scores
   float mass = 1.0f;

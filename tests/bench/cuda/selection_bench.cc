@@ -86,10 +86,10 @@ struct Output {
   void Print(const char* what, double density, double selection_us,
              double attention_us, double ratio) const {
     const std::string clocks = Clocks();
-    std::printf("%-26s density %.4f selection %9.2f us, other %9.2f us, ratio "
-                "%.3f  %s\n",
-                what, density, selection_us, attention_us, ratio,
-                clocks.c_str());
+    std::printf(
+        "%-26s density %.4f selection %9.2f us, other %9.2f us, ratio "
+        "%.3f  %s\n",
+        what, density, selection_us, attention_us, ratio, clocks.c_str());
     std::fflush(stdout);
     if (csv == nullptr) return;
     std::fprintf(csv, "%s,%s,%.4f,%.2f,%.2f,%.4f,%d,%s\n", device.c_str(), what,
@@ -114,7 +114,7 @@ void RunPrefill(const Output& output) {
   args.queries = queries.data();
   args.query_stride = 32 * 128;
   args.heads = 32;
-  args.kv = {keys.data(), values.data(), batch.pages, 8, 128,
+  args.kv = {keys.data(),   values.data(),          batch.pages, 8, 128,
              tables.data(), batch.page_table_stride};
   args.scale = batch.scale;
   args.tiles = kBlocks;
@@ -156,11 +156,18 @@ void RunPrefill(const Output& output) {
     std::function<SelectionRule(float)> rule;
   };
   const Case cases[] = {
-      {"pooled", [](float mass) { return SimilarityRule{-1.0f, mass}; }},
+      {"pooled",
+       [](float mass) {
+         return SimilarityRule{-1.0f, mass};
+       }},
       {"antidiagonal stride 16",
-       [](float mass) { return AntidiagonalRule{16, mass}; }},
+       [](float mass) {
+         return AntidiagonalRule{16, mass};
+       }},
       {"antidiagonal stride 8",
-       [](float mass) { return AntidiagonalRule{8, mass}; }},
+       [](float mass) {
+         return AntidiagonalRule{8, mass};
+       }},
   };
   for (const Case& c : cases) {
     SelectionRule rule;
@@ -227,8 +234,10 @@ void RunDecode(const Output& output) {
     args.queries = queries.data() + std::int64_t{first} * 32 * 128;
     args.query_stride = 32 * 128;
     args.heads = 32;
-    args.kv = {keys.data(), values.data(), kPages, 8, 128,
-               tables.data() + std::int64_t{first} * kBlocks, kBlocks};
+    args.kv = {keys.data(), values.data(),
+               kPages,      8,
+               128,         tables.data() + std::int64_t{first} * kBlocks,
+               kBlocks};
     args.lengths = lengths.data() + first;
     args.key_bounds = bounds.data();
     args.most_blocks = kBlocks;
@@ -260,8 +269,8 @@ void RunDecode(const Output& output) {
            }) *
            1e3 / kLaunches;
   };
-  const double least = kSequences * 8.0 * kListed * 64 * 128 * 2 * 2 /
-                       kBytesPerSecond * 1e6;
+  const double least =
+      kSequences * 8.0 * kListed * 64 * 128 * 2 * 2 / kBytesPerSecond * 1e6;
   const double density = kListed / static_cast<double>(kBlocks);
   const double alone = time([](int) { return 0; }, false);
   const double each = time([](int) { return 0; }, true);

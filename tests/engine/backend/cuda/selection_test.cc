@@ -110,8 +110,12 @@ void TestDecode(const DecodeShape& shape, bool equal_scores,
   args.queries = queries.data();
   args.query_stride = std::int64_t{batch.heads()} * shape.head_dim;
   args.heads = batch.heads();
-  args.kv = {keys.data(),   values.data(),  batch.pages,
-             kv_heads,      shape.head_dim, tables.data(),
+  args.kv = {keys.data(),
+             values.data(),
+             batch.pages,
+             kv_heads,
+             shape.head_dim,
+             tables.data(),
              batch.page_table_stride};
   args.lengths = lengths.data();
   args.key_bounds = device_bounds.data();
@@ -119,8 +123,8 @@ void TestDecode(const DecodeShape& shape, bool equal_scores,
   args.rules = device_rules.data();
   args.choice = {counts.data(), offsets.data(), blocks.data(), 3};
   std::unique_ptr<DecodeSelection> selection;
-  report.Expect(
-      DecodeSelection::Create(pairs * most_blocks, &selection).ok(), "create");
+  report.Expect(DecodeSelection::Create(pairs * most_blocks, &selection).ok(),
+                "create");
   const LaunchStatus status = selection->Run(args, nullptr);
   report.Expect(status.ok(), "%s", status.message().c_str());
   report.ExpectOk(cudaDeviceSynchronize(), "choice of pages");
@@ -209,11 +213,11 @@ void TestDecode(const DecodeShape& shape, bool equal_scores,
     const std::int32_t* list = long_blocks.data() + got_offsets[pair];
     const int n = (shape.lengths[pair / kv_heads] + 63) / 64;
     const int count = got_counts[pair];
-    report.Expect(long_counts[pair] == count + 2 && list[count] == n &&
-                      list[count + 1] == n + 1 &&
-                      std::equal(list, list + count,
-                                 got.data() + got_offsets[pair]),
-                  "pair %d: a kept list is not what it was and two more", pair);
+    report.Expect(
+        long_counts[pair] == count + 2 && list[count] == n &&
+            list[count + 1] == n + 1 &&
+            std::equal(list, list + count, got.data() + got_offsets[pair]),
+        "pair %d: a kept list is not what it was and two more", pair);
   }
 }
 
@@ -229,10 +233,10 @@ double KeyAt(const HostBatch& batch, int slice, int kv_head, int position,
   const std::int64_t page =
       batch.page_tables[slice * batch.page_table_stride + position / 64];
   return FromBfloat16(
-      batch.keys[((page * batch.shape.kv_heads + kv_head) * 64 +
-                  position % 64) *
-                     batch.shape.head_dim +
-                 i]);
+      batch
+          .keys[((page * batch.shape.kv_heads + kv_head) * 64 + position % 64) *
+                    batch.shape.head_dim +
+                i]);
 }
 
 struct Scored {
@@ -371,8 +375,8 @@ void ExpectMass(Scored scored, double mass, const std::vector<char>& in,
     report.Expect(complete, "%s: not all blocks", where.c_str());
     return;
   }
-  report.Expect(worst >= best * (1 - 2 * kShare),
-                "%s: chose %g, left out %g", where.c_str(), worst, best);
+  report.Expect(worst >= best * (1 - 2 * kShare), "%s: chose %g, left out %g",
+                where.c_str(), worst, best);
   report.Expect(chosen >= total * (mass - kShare), "%s: mass %g of %g",
                 where.c_str(), chosen, total);
   report.Expect(worst == INFINITY || chosen - worst <= total * (mass + kShare),
@@ -380,7 +384,8 @@ void ExpectMass(Scored scored, double mass, const std::vector<char>& in,
                 chosen - worst, total);
 }
 
-void TestPrefill(const BatchShape& shape, const std::vector<SelectionRule>& rules,
+void TestPrefill(const BatchShape& shape,
+                 const std::vector<SelectionRule>& rules,
                  std::int64_t workspace, TestReport& report) {
   std::mt19937 random(3);
   const HostBatch batch = MakeBatch(shape, random);
@@ -406,8 +411,12 @@ void TestPrefill(const BatchShape& shape, const std::vector<SelectionRule>& rule
   args.queries = queries.data();
   args.query_stride = std::int64_t{batch.heads()} * shape.head_dim;
   args.heads = batch.heads();
-  args.kv = {keys.data(),   values.data(),  batch.pages,
-             kv_heads,      shape.head_dim, tables.data(),
+  args.kv = {keys.data(),
+             values.data(),
+             batch.pages,
+             kv_heads,
+             shape.head_dim,
+             tables.data(),
              batch.page_table_stride};
   args.scale = batch.scale;
   args.tiles = tiles;
@@ -447,11 +456,11 @@ void TestPrefill(const BatchShape& shape, const std::vector<SelectionRule>& rule
   std::vector<int> lengths(pairs);
   for (int pair = 0; pair < pairs; ++pair) {
     const int tile = pair / kv_heads;
-    const std::string where =
-        "d " + std::to_string(shape.head_dim) + " group " +
-        std::to_string(shape.group) + " tile " + std::to_string(tile) +
-        " head " + std::to_string(pair % kv_heads) + " rule " +
-        std::to_string(rule_of[pair]);
+    const std::string where = "d " + std::to_string(shape.head_dim) +
+                              " group " + std::to_string(shape.group) +
+                              " tile " + std::to_string(tile) + " head " +
+                              std::to_string(pair % kv_heads) + " rule " +
+                              std::to_string(rule_of[pair]);
     if (rule_of[pair] < 0) {
       report.Expect(lists[pair] == 0, "%s: not the base list", where.c_str());
       lengths[pair] = 1;
@@ -492,9 +501,9 @@ void TestPrefill(const BatchShape& shape, const std::vector<SelectionRule>& rule
                   "order %d", i);
     if (sorted[i] < 0 || sorted[i] >= pairs) return;
     seen[sorted[i]] = 1;
-    report.Expect(i % tiles == 0 ||
-                      lengths[sorted[i - 1]] >= lengths[sorted[i]],
-                  "order %d: a longer list comes later", i);
+    report.Expect(
+        i % tiles == 0 || lengths[sorted[i - 1]] >= lengths[sorted[i]],
+        "order %d: a longer list comes later", i);
   }
   report.Expect(selection->Run(args, nullptr).ok(), "second run");
   report.Expect(full_blocks.Download() == blocks &&
@@ -512,8 +521,8 @@ int RunAll(bool is_short) {
   TestReport report;
   for (int width : {64, 128}) {
     for (int group : {1, 3, 4, 8}) {
-      const std::vector<int> lengths = {1,   64,  65,  700, 0,
-                                        1300, 2047, is_short ? 100 : 20000};
+      const std::vector<int> lengths = {1, 64,   65,   700,
+                                        0, 1300, 2047, is_short ? 100 : 20000};
       TestDecode({width, 2, group, lengths}, false, report);
       if (group == 4) TestDecode({width, 3, group, lengths}, true, report);
       const BatchShape shape = {
