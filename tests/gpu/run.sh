@@ -7,6 +7,7 @@
 #   decode   only what is about decode attention, in about one minute
 #   rows     only what is about rows: embedding, norms, rope and storing, gated
 #            activations, products of few rows
+#   selection  only what is about the choice of blocks
 #   flex     only prefill over lists of given densities and up to 128K tokens,
 #            beside cuDNN and FlexAttention
 set -uo pipefail
@@ -16,12 +17,17 @@ row_kernels='embedding|rms_norm|rope_and_store|gated_activation|few_rows'
 row_kernels+='|row_kernels|memory_passes'
 case "$what" in  # and which files are not for it
   all | compile) skipped='^$' ;;
-  prefill) skipped="decode|$row_kernels" ;;
-  decode) skipped="prefill|hopper|$row_kernels" ;;
-  rows) skipped='decode|prefill|hopper|attention|list_kinds|tensor_map' ;;
-  flex) skipped="decode|_test$|$row_kernels" ;;
+  prefill) skipped="decode|selection|$row_kernels" ;;
+  decode) skipped="prefill|hopper|selection|$row_kernels" ;;
+  rows) skipped='decode|prefill|hopper|attention|selection|list_kinds|tensor_map' ;;
+  selection)
+    skipped="(decode_attention|prefill_attention|pace|primitives)_(test|bench)$"
+    skipped="$skipped|$row_kernels"
+    ;;
+  flex) skipped="decode|selection|_test$|$row_kernels" ;;
   *)
-    echo "unknown: $what; all, compile, prefill, decode, rows, flex are known" >&2
+    echo "unknown: $what; all, compile, prefill, decode, rows, selection, flex" \
+      "are known" >&2
     exit 2
     ;;
 esac
@@ -117,7 +123,8 @@ memchecks() {  # names...
     wanted "$name" || continue
     arguments=()
     # Under memcheck a launch takes many times as long.
-    [ "$name" != decode_attention_test ] || arguments=(--short)
+    [[ "$name" != @(decode_attention|selection)_test ]] ||
+      arguments=(--short)
     LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck \
       --error-exitcode=9 "$build/$name" "${arguments[@]}"
   done
@@ -125,8 +132,8 @@ memchecks() {  # names...
 
 run_all() {
   local names=(decode_attention_test hopper_primitives_test
-    hopper_prefill_pace_test prefill_attention_test embedding_test
-    rms_norm_test rope_and_store_test gated_activation_test
+    hopper_prefill_pace_test prefill_attention_test selection_test
+    embedding_test rms_norm_test rope_and_store_test gated_activation_test
     few_rows_product_test)
   tests "${names[@]}"
   peers 100 decode_peers decode_attention_bench
@@ -135,7 +142,16 @@ run_all() {
     LINES_SHOWN=80 report row_kernels_bench "$build/row_kernels_bench" \
       --csv="$out/row_kernels.csv"
   fi
+  choices
   memchecks "${names[@]}"
+}
+
+choices() {  # times, then races
+  wanted selection_test && [ "$failed" = 0 ] || return 0
+  LINES_SHOWN=12 report selection_bench "$build/selection_bench" \
+    --csv="$out/selection_bench.csv"
+  LIMIT=60 report racecheck_selection_test compute-sanitizer --tool=racecheck \
+    --error-exitcode=9 "$build/selection_test" --short
 }
 
 run_flex() {
