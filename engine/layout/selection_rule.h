@@ -90,6 +90,25 @@ struct SimilarityRule {
                          const SimilarityRule&) = default;
 };
 
+// The largest weight that some row gives a block. Rows are the query groups of
+// an AntidiagonalRule with that stride, each with its softmax over key groups,
+// and `rows` of the tile's queries, evenly spaced up to the last, each with its
+// softmax over the keys that it sees, scaled and capped as attention's scores
+// are; of every query head of a KV head. The first see every query and key, but
+// blur them; the others are exact, but of some queries.
+//
+// The tile then visits block 0, its own block, and those to which one of these
+// rows gives `least_weight` or more. A sum over rows, which a share of the mass
+// is taken of, hides the block that a single row wants, and spends on many that
+// all rows want a little.
+struct PeakWeightRule {
+  int32_t stride = 8;  // as in AntidiagonalRule
+  int32_t rows = 4;    // 0 ... kPageTokens; all of the tile if it has fewer
+  float least_weight = 0.035f;  // above 0, up to 1
+  friend bool operator==(const PeakWeightRule&,
+                         const PeakWeightRule&) = default;
+};
+
 // Bounds of a block's keys (Quest, Tang et al., arXiv 2406.10774). With the
 // greatest M_d and the least m_d of each element of them, no key has a larger
 // product with a query q than the sum of max(q_d M_d, q_d m_d) over d. A block
@@ -142,7 +161,8 @@ struct MeanKeyRule {
 
 using SelectionRule =
     std::variant<AntidiagonalRule, VerticalSlashRule, FlexPrefillRule,
-                 SimilarityRule, PageBoundRule, CandidateMassRule, MeanKeyRule>;
+                 SimilarityRule, PeakWeightRule, PageBoundRule,
+                 CandidateMassRule, MeanKeyRule>;
 
 // How one KV head of a tile gets its list.
 struct HeadSelection {

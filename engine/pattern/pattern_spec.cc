@@ -42,6 +42,9 @@ struct NameOf {
   std::string_view operator()(const SimilarityGatedPattern&) const {
     return "similarity_gated";
   }
+  std::string_view operator()(const PeakWeightPattern&) const {
+    return "peak_weight";
+  }
   std::string_view operator()(const QuestPattern&) const { return "quest"; }
   std::string_view operator()(const PageTopPPattern&) const {
     return "page_top_p";
@@ -154,6 +157,15 @@ struct Check {
     RETURN_IF_ERROR(Share("similarity_gated: threshold", pattern.threshold));
     return AtLeast(0, "similarity_gated: dense_layers", pattern.dense_layers);
   }
+  absl::Status operator()(const PeakWeightPattern& pattern) const {
+    RETURN_IF_ERROR(PowerOfTwo(2, "peak_weight: stride", pattern.stride));
+    if (pattern.rows < 0 || pattern.rows > kPageTokens) {
+      return OutOfRange("peak_weight: rows", pattern.rows,
+                        StrCat("0 to ", kPageTokens));
+    }
+    RETURN_IF_ERROR(Share("peak_weight: threshold", pattern.threshold));
+    return AtLeast(0, "peak_weight: dense_layers", pattern.dense_layers);
+  }
   absl::Status operator()(const QuestPattern& pattern) const {
     RETURN_IF_ERROR(AtLeast(1, "quest: budget_tokens", pattern.budget_tokens));
     RETURN_IF_ERROR(AtLeast(0, "quest: sink_tokens", pattern.sink_tokens));
@@ -243,6 +255,11 @@ struct Traits {
             .is_time_predictable = false,
             .rules_decode = false};
   }
+  PatternTraits operator()(const PeakWeightPattern&) const {
+    return {.chunk_border_tokens = kPageTokens,
+            .is_time_predictable = false,
+            .rules_decode = false};
+  }
   // Scores say which blocks, not how many.
   PatternTraits operator()(const QuestPattern&) const {
     return {.rules_prefill = false};
@@ -296,6 +313,12 @@ struct Selection {
     return {.rule = SimilarityRule{pattern.similarity, pattern.threshold},
             .first_layer = pattern.dense_layers,
             .is_last_block_dense = pattern.is_last_block_dense};
+  }
+  PatternSelection operator()(const PeakWeightPattern& pattern) const {
+    return {
+        .rule = PeakWeightRule{pattern.stride, pattern.rows, pattern.threshold},
+        .first_layer = pattern.dense_layers,
+        .is_last_block_dense = pattern.is_last_block_dense};
   }
   PatternSelection operator()(const QuestPattern& pattern) const {
     return {.rule = PageBoundRule{WholeBlocks(pattern.budget_tokens),

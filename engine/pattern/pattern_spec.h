@@ -23,8 +23,8 @@ using PatternSpec =
                  TriShapePattern, StridedPattern, FixedPattern,
                  DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
                  VerticalSlashPattern, FlexPrefillPattern,
-                 SimilarityGatedPattern, QuestPattern, PageTopPPattern,
-                 MobaPattern, PrunedPattern, DeltaPattern>;
+                 SimilarityGatedPattern, PeakWeightPattern, QuestPattern,
+                 PageTopPPattern, MobaPattern, PrunedPattern, DeltaPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);

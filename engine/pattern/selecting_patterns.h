@@ -64,6 +64,19 @@ struct SimilarityGatedPattern {
                          const SimilarityGatedPattern&) = default;
 };
 
+// Of every prompt block's keys, the blocks to which one of its rows gives
+// enough of its weight, by antidiagonal scores of all rows and the weights of
+// some (PeakWeightRule).
+struct PeakWeightPattern {
+  int32_t stride = 8;  // a power of two, 2 ... 64; cost is 1 / stride of QK
+  int32_t rows = 4;    // 0 ... 64; cost is rows / 64 of QK
+  float threshold = 0.035f;  // weight that a block is kept for, above 0 to 1
+  int32_t dense_layers = 0;
+  bool is_last_block_dense = false;
+  friend bool operator==(const PeakWeightPattern&,
+                         const PeakWeightPattern&) = default;
+};
+
 // Of output rows: the first blocks, the latest, and those whose keys could have
 // the largest products with the query, by the bounds of their elements (Quest:
 // PageBoundRule). Numbers of tokens are rounded up to whole blocks.

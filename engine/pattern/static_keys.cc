@@ -17,6 +17,7 @@ struct KeysOf {
   KeyPredicate operator()(const VerticalSlashPattern&) const { return {}; }
   KeyPredicate operator()(const FlexPrefillPattern&) const { return {}; }
   KeyPredicate operator()(const SimilarityGatedPattern&) const { return {}; }
+  KeyPredicate operator()(const PeakWeightPattern&) const { return {}; }
   KeyPredicate operator()(const QuestPattern&) const { return {}; }
   KeyPredicate operator()(const PageTopPPattern&) const { return {}; }
   KeyPredicate operator()(const MobaPattern&) const { return {}; }

@@ -128,6 +128,15 @@ SimilarityGatedPattern ToSpec(const v1::SimilarityGatedPattern& proto) {
   return pattern;
 }
 
+PeakWeightPattern ToSpec(const v1::PeakWeightPattern& proto) {
+  PeakWeightPattern pattern;
+  if (proto.has_stride()) pattern.stride = proto.stride();
+  if (proto.has_rows()) pattern.rows = proto.rows();
+  if (proto.has_threshold()) pattern.threshold = proto.threshold();
+  SetDense(proto, pattern);
+  return pattern;
+}
+
 // What all patterns that choose for output have.
 template <typename Proto, typename Pattern>
 void SetReuse(const Proto& proto, Pattern& pattern) {
@@ -222,6 +231,8 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return ToSpec(proto.flex_prefill());
     case v1::AttentionPattern::kSimilarityGated:
       return ToSpec(proto.similarity_gated());
+    case v1::AttentionPattern::kPeakWeight:
+      return ToSpec(proto.peak_weight());
     case v1::AttentionPattern::kQuest:
       return ToSpec(proto.quest());
     case v1::AttentionPattern::kPageTopP:

@@ -9,6 +9,7 @@
 // vertical_slash,COLUMNS,DIAGONALS[,DENSE_LAYERS],
 // flex_prefill,GAMMA,TAU,MIN_BUDGET_TOKENS[,DENSE_LAYERS],
 // similarity_gated,SIMILARITY,THRESHOLD[,DENSE_LAYERS],
+// peak_weight,STRIDE,ROWS,THRESHOLD[,DENSE_LAYERS],
 // quest,BUDGET_TOKENS[,DENSE_LAYERS[,REUSE_STEPS]],
 // page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS[,REUSE_STEPS]],
 // moba,BLOCK_TOKENS,TOP_K[,DENSE_LAYERS[,REUSE_STEPS]] or delta,GAMMA,PATTERN:
@@ -144,6 +145,12 @@ bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
     auto& own = pattern.emplace<SimilarityGatedPattern>();
     return number(1, own.similarity) && number(2, own.threshold) &&
            (count == 3 || number(3, own.dense_layers));
+  }
+  if (parts[0] == "peak_weight" && (count == 4 || count == 5)) {
+    auto& own = pattern.emplace<PeakWeightPattern>();
+    return number(1, own.stride) && number(2, own.rows) &&
+           number(3, own.threshold) &&
+           (count == 4 || number(4, own.dense_layers));
   }
   if (parts[0] == "quest" && count >= 2 && count <= 4) {
     auto& own = pattern.emplace<QuestPattern>();

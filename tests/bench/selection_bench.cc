@@ -172,6 +172,7 @@ constexpr VerticalSlashRule kVerticalSlash = {64, 100, 200};
 constexpr FlexPrefillRule kRowsOfFlexPrefill = {0.95f, 0.0f, 8};
 constexpr FlexPrefillRule kMapOfFlexPrefill = {0.95f, 10.0f, 8};
 constexpr SimilarityRule kSimilarity = {-1.0f, 0.95f};
+constexpr PeakWeightRule kPeakWeight = {8, 4, 0.035f};
 
 BENCHMARK_CAPTURE(BM_Antidiagonal, default_model, kDefaultModel)
     ->Apply(Strides);
@@ -182,6 +183,12 @@ BENCHMARK_CAPTURE(BM_Chunk, similarity_default_model, kDefaultModel,
     ->Apply(Lengths);
 BENCHMARK_CAPTURE(BM_Chunk, similarity_eight_billion, kEightBillion,
                   kSimilarity)
+    ->Apply(Lengths);
+BENCHMARK_CAPTURE(BM_Chunk, peak_weight_default_model, kDefaultModel,
+                  kPeakWeight)
+    ->Apply(Lengths);
+BENCHMARK_CAPTURE(BM_Chunk, peak_weight_eight_billion, kEightBillion,
+                  kPeakWeight)
     ->Apply(Lengths);
 BENCHMARK_CAPTURE(BM_Whole, vertical_slash_default_model, kDefaultModel,
                   kVerticalSlash)

@@ -39,7 +39,8 @@ std::vector<AttentionChoice> ChoicesOfAll() {
           {FlexPrefillPattern{.gamma = 1.0f, .dense_layers = 1}},
           {MobaPattern{.block_tokens = 64, .top_k = 8, .dense_layers = 1}},
           {MobaPattern{.block_tokens = 512, .top_k = 1, .dense_layers = 1}},
-          {SimilarityGatedPattern{.threshold = 1.0f, .dense_layers = 1}}};
+          {SimilarityGatedPattern{.threshold = 1.0f, .dense_layers = 1}},
+          {PeakWeightPattern{.threshold = 1e-30f, .dense_layers = 1}}};
 }
 
 // Likewise, but they leave blocks out.
@@ -54,7 +55,8 @@ std::vector<AttentionChoice> ChoicesOfSome() {
           .gamma = 0.3f, .tau = 10, .min_budget_tokens = 0, .dense_layers = 1}},
       {MobaPattern{.block_tokens = 128, .top_k = 1, .dense_layers = 1}},
       {SimilarityGatedPattern{
-          .similarity = -1, .threshold = 0.5f, .dense_layers = 1}}};
+          .similarity = -1, .threshold = 0.5f, .dense_layers = 1}},
+      {PeakWeightPattern{.threshold = 0.25f, .dense_layers = 1}}};
 }
 
 struct Outcome {
@@ -314,6 +316,8 @@ TEST(EngineSelectionTest, MoreBlocksNeverHaveLessRecall) {
        VerticalSlashPattern{35, 110, 64, 1}},
       {SimilarityGatedPattern{-1, 0.2f, 1}, SimilarityGatedPattern{-1, 0.5f, 1},
        SimilarityGatedPattern{-1, 0.8f, 1}},
+      {PeakWeightPattern{8, 4, 0.5f, 1}, PeakWeightPattern{8, 4, 0.2f, 1},
+       PeakWeightPattern{8, 4, 0.1f, 1}},
       {FlexPrefillPattern{0.2f, 10, 0, 1}, FlexPrefillPattern{0.5f, 10, 0, 1},
        FlexPrefillPattern{0.8f, 10, 0, 1}}};
   for (const std::vector<PatternSpec>& ladder : kLadders) {

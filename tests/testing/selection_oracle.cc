@@ -385,6 +385,64 @@ BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
 }
 
 BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
+                        const PeakWeightRule& rule) {
+  const SelectArgs& args = batch.args();
+  const OracleRows rows = RowsOf(args.base->tiles[tile]);
+  const int count = BlocksOf(End(rows));
+  const Vectors keys = Keys(args, rows.slice, kv_head, End(rows));
+  Vector peaks(count);
+  // `width` keys have one weight together.
+  const auto raise = [&](const Vector& scores, int width) {
+    const Vector weights = Softmax(scores);
+    Vector of_blocks(count);
+    for (size_t u = 0; u < weights.size(); ++u) {
+      of_blocks[u * width / kBlock] += weights[u];
+    }
+    for (int b = 0; b < count; ++b) peaks[b] = std::max(peaks[b], of_blocks[b]);
+  };
+  const int sample = std::min(rule.rows, rows.rows);
+  for (int h = 0; h < Group(args); ++h) {
+    const Vectors queries = Queries(args, rows, kv_head * Group(args) + h);
+    for (int i = 1; i <= sample; ++i) {
+      const int row = i * rows.rows / sample - 1;
+      Vector scores;
+      for (int j = 0; j <= rows.first_position + row; ++j) {
+        scores.push_back(Score(args, queries[row], keys[j]));
+      }
+      raise(scores, 1);
+    }
+    const int stride = rule.stride;
+    for (int t = rows.first_position / stride; t * stride < End(rows); ++t) {
+      Vector scores;
+      for (int u = 0; u <= t; ++u) {
+        // Score() of vectors that lie one behind the other is that of the sum.
+        Vector query;
+        Vector key;
+        for (int s = 0; s < stride; ++s) {
+          const int i = t * stride + stride - 1 - s;
+          const int j = u * stride + s;
+          if (i < rows.first_position || i >= End(rows) || j >= End(rows)) {
+            continue;
+          }
+          const Vector& row = queries[i - rows.first_position];
+          for (const double x : row) query.push_back(x / stride);
+          key.insert(key.end(), keys[j].begin(), keys[j].end());
+        }
+        scores.push_back(Score(args, query, key));
+      }
+      raise(scores, stride);
+    }
+  }
+  BoundedSet blocks = Ends(count);
+  for (int b = 0; b < count; ++b) {
+    const double margin = kOracleMargin * rule.least_weight;
+    if (peaks[b] >= rule.least_weight + margin) blocks.least[b] = true;
+    if (peaks[b] >= rule.least_weight - margin) blocks.most[b] = true;
+  }
+  return blocks;
+}
+
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const PageBoundRule& rule) {
   const SelectArgs& args = batch.args();
   const OracleRows rows = RowsOf(args.base->tiles[tile]);

@@ -79,6 +79,8 @@ BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const FlexPrefillRule& rule);
 BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const SimilarityRule& rule);
+BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
+                        const PeakWeightRule& rule);
 // Looks at keys, not at stored bounds of them.
 BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
                         const PageBoundRule& rule);

@@ -20,6 +20,7 @@ struct Rule {
   bool operator()(const VerticalSlashPattern&) const { return true; }
   bool operator()(const FlexPrefillPattern&) const { return true; }
   bool operator()(const SimilarityGatedPattern&) const { return true; }
+  bool operator()(const PeakWeightPattern&) const { return true; }
   bool operator()(const QuestPattern&) const { return true; }
   bool operator()(const PageTopPPattern&) const { return true; }
   bool operator()(const MobaPattern&) const { return true; }

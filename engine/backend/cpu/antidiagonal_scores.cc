@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "engine/backend/cpu/row_peaks.h"
 #include "engine/backend/cpu/stored_keys.h"
 
 namespace sparseserve::cpu {
@@ -77,15 +78,13 @@ void SummariseBlock(const SelectionKernels& kernels, const Pair& pair,
   }
 }
 
-}  // namespace
-
-void AntidiagonalScores(const SelectionKernels& kernels, const SelectArgs& args,
-                        const QueryTile& tile, int32_t kv_head, int32_t stride,
-                        AntidiagonalScratch& scratch,
-                        std::vector<float>& scores) {
-  const Pair pair{args, tile, kv_head, stride};
+// Of all blocks.
+void Summarise(const SelectionKernels& kernels, const Pair& pair,
+               AntidiagonalScratch& scratch) {
+  const SelectArgs& args = pair.args;
+  const QueryTile& tile = pair.tile;
   PackQueries(pair, scratch.queries);
-  const StoredKeys keys(args, tile.slice, kv_head);
+  const StoredKeys keys(args, tile.slice, pair.kv_head);
   keys.Copy(pair.blocks - 1,
             (tile.first_position + tile.rows - 1) % kPageTokens + 1,
             args.kv.head_dim, scratch.keys);
@@ -95,6 +94,16 @@ void AntidiagonalScores(const SelectionKernels& kernels, const SelectArgs& args,
   for (int32_t block = 0; block < pair.blocks; ++block) {
     SummariseBlock(kernels, pair, keys, block, scratch);
   }
+}
+
+}  // namespace
+
+void AntidiagonalScores(const SelectionKernels& kernels, const SelectArgs& args,
+                        const QueryTile& tile, int32_t kv_head, int32_t stride,
+                        AntidiagonalScratch& scratch,
+                        std::vector<float>& scores) {
+  const Pair pair{args, tile, kv_head, stride};
+  Summarise(kernels, pair, scratch);
   scores.assign(pair.row_stride, 0.0f);
   for (int q = 0; q < pair.query_rows; ++q) {
     const int64_t first = q * pair.row_stride;
@@ -102,6 +111,22 @@ void AntidiagonalScores(const SelectionKernels& kernels, const SelectArgs& args,
                        scratch.sums.data() + first, scores.data());
   }
   scores.resize(pair.blocks);
+}
+
+void RaiseToAntidiagonalWeights(const SelectionKernels& kernels,
+                                const SelectArgs& args, const QueryTile& tile,
+                                int32_t kv_head, int32_t stride,
+                                AntidiagonalScratch& scratch,
+                                std::vector<float>& peaks) {
+  const Pair pair{args, tile, kv_head, stride};
+  Summarise(kernels, pair, scratch);
+  for (int q = 0; q < pair.query_rows; ++q) {
+    const int64_t first = q * pair.row_stride;
+    scratch.shares.assign(pair.row_stride, 0.0f);
+    kernels.add_shares(scratch.maxima.data() + first, pair.blocks,
+                       scratch.sums.data() + first, scratch.shares.data());
+    RaisePeaks(scratch.shares, peaks);
+  }
 }
 
 }  // namespace sparseserve::cpu

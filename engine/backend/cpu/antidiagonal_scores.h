@@ -18,6 +18,7 @@ struct AntidiagonalScratch {
   std::vector<float> products;  // [query rows, padded groups of a block]
   std::vector<float> maxima;    // [query rows, padded blocks]
   std::vector<float> sums;      // likewise
+  std::vector<float> shares;    // [padded blocks]
 };
 
 // Replaces `scores` with one for each block up to the tile's own. A query row
@@ -26,5 +27,14 @@ void AntidiagonalScores(const SelectionKernels& kernels, const SelectArgs& args,
                         const QueryTile& tile, int32_t kv_head, int32_t stride,
                         AntidiagonalScratch& scratch,
                         std::vector<float>& scores);
+
+// Likewise, but raises each block's `peaks` to the largest weight that a query
+// row gives it; one that is no number stays. REQUIRES: peaks has an element for
+// each block up to the tile's own.
+void RaiseToAntidiagonalWeights(const SelectionKernels& kernels,
+                                const SelectArgs& args, const QueryTile& tile,
+                                int32_t kv_head, int32_t stride,
+                                AntidiagonalScratch& scratch,
+                                std::vector<float>& peaks);
 
 }  // namespace sparseserve::cpu

@@ -30,6 +30,7 @@ struct SliceHead::Preparing {
 
   // Every tile is on its own.
   void operator()(const AntidiagonalRule&) const {}
+  void operator()(const PeakWeightRule&) const {}
 
   void operator()(const VerticalSlashRule& rule) const {
     LastRowSums(kernels, args, AllRows(tiles).Last(rule.rows), kv_head,
@@ -114,6 +115,23 @@ struct SliceHead::Choosing {
     scratch.choice.TakeMass(scratch.scores, rule.mass, Crossing::kIncluded);
   }
 
+  void operator()(const PeakWeightRule& rule) const {
+    const int32_t blocks = QueryBlock(tile, kPageTokens) + 1;
+    scratch.scores.assign(blocks, 0.0f);
+    RaiseToAntidiagonalWeights(kernels, args, tile, kv_head, rule.stride,
+                               scratch.antidiagonal, scratch.scores);
+    if (rule.rows > 0) {
+      RaiseToRowWeights(kernels, args, tile, kv_head, rule.rows,
+                        scratch.row_peaks, scratch.scores);
+    }
+    for (int32_t b = 0; b < blocks; ++b) {
+      const float peak = scratch.scores[b];
+      if (peak >= rule.least_weight || std::isnan(peak)) {
+        scratch.choice.Force(b);
+      }
+    }
+  }
+
   void operator()(const PageBoundRule& rule) const {
     const int32_t blocks = QueryBlock(tile, kPageTokens) + 1;
     if (blocks <= rule.blocks) {
@@ -167,6 +185,7 @@ struct SliceHead::Choosing {
 
 bool SliceHead::Prepares(const SelectionRule& rule) {
   return !std::holds_alternative<AntidiagonalRule>(rule) &&
+         !std::holds_alternative<PeakWeightRule>(rule) &&
          !std::holds_alternative<PageBoundRule>(rule) &&
          !std::holds_alternative<CandidateMassRule>(rule);
 }

@@ -11,6 +11,7 @@
 #include "engine/backend/cpu/mean_key_choice.h"
 #include "engine/backend/cpu/page_bounds.h"
 #include "engine/backend/cpu/pooled_blocks.h"
+#include "engine/backend/cpu/row_peaks.h"
 #include "engine/backend/cpu/selection_kernels.h"
 #include "engine/backend/cpu/slice_rows.h"
 #include "engine/layout/attention_sums.h"
@@ -23,6 +24,7 @@ namespace sparseserve::cpu {
 // One worker's memory for the choices of any rule.
 struct SelectionScratch {
   AntidiagonalScratch antidiagonal;
+  RowPeakScratch row_peaks;
   LastRowScratch last_rows;
   AttentionSums sums;
   PoolingScratch pooling;

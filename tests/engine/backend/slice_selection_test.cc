@@ -152,6 +152,54 @@ TEST_P(SliceSelectionTest, SimilarityEqualsItsOracle) {
   }
 }
 
+TEST_P(SliceSelectionTest, PeakWeightsEqualTheirOracle) {
+  for (const PeakWeightRule& rule :
+       {PeakWeightRule{8, 4, 0.3f}, PeakWeightRule{8, 0, 0.25f},
+        PeakWeightRule{64, 64, 0.4f}, PeakWeightRule{16, 3, 0.3f},
+        PeakWeightRule{2, 1, 0.35f}}) {
+    SCOPED_TRACE(::testing::Message()
+                 << "stride " << rule.stride << ", " << rule.rows << " rows");
+    Batch batch(kModelShape, Batch::MixedSlices(), rule, 36);
+    backend().Select(batch.args());
+    const Tally tally = ExpectEqualsOracle(batch);
+    EXPECT_GT(tally.left, 5);
+    EXPECT_LE(tally.open, 2);
+  }
+}
+
+// A block that one row alone wants is kept, however little the others give it,
+// if that row is looked at.
+TEST_P(SliceSelectionTest, OneRowKeepsTheBlockThatItAloneWants) {
+  for (const int row : {63, 62}) {  // the last is one of 4, that before is not
+    Batch batch(kModelShape, {{640, 64}}, PeakWeightRule{64, 4, 0.9f}, 37);
+    std::fill(batch.queries().begin(), batch.queries().end(), 0.0f);
+    const SelectArgs& args = batch.args();
+    const float* const key =
+        reinterpret_cast<const float*>(args.kv.keys) +
+        int64_t{args.pages[0][5]} * args.kv.kv_heads * kPageTokens * 64;
+    float* const query = batch.queries().data() + row * args.queries.columns;
+    for (int i = 0; i < 64; ++i) query[i] = 100 * key[i];
+    backend().Select(args);
+    const std::vector<int32_t> blocks = Batch::Blocks(batch.selected(), 0, 0);
+    EXPECT_EQ(std::binary_search(blocks.begin(), blocks.end(), 5), row == 63);
+    EXPECT_THAT(Batch::Blocks(batch.selected(), 0, 1), ElementsAre(0, 9));
+  }
+}
+
+TEST_P(SliceSelectionTest, PeaksThatAreNoNumberKeepEveryBlock) {
+  for (const int rows : {0, 4}) {
+    Batch batch(kModelShape, {{640, 64}, {640, 64}},
+                PeakWeightRule{8, rows, 1.0f}, 38);
+    // Of one query head, so that other rows are as they should be.
+    batch.queries()[63 * batch.args().queries.columns + 5] =
+        std::numeric_limits<float>::quiet_NaN();
+    backend().Select(batch.args());
+    EXPECT_EQ(Batch::Blocks(batch.selected(), 0, 0).size(), 10);
+    EXPECT_EQ(Batch::Blocks(batch.selected(), 0, 1).size(), 2);
+    EXPECT_EQ(Batch::Blocks(batch.selected(), 1, 0).size(), 2);
+  }
+}
+
 // Prompt rows are no different from output rows, but for their number.
 TEST_P(SliceSelectionTest, PageBoundsEqualTheirOracle) {
   for (const PageBoundRule& rule :
@@ -333,6 +381,7 @@ TEST_P(SliceSelectionTest, ChoicesEqualTheirOraclesForEveryShape) {
           SelectionRule(FlexPrefillRule{0.4f, 0.0f, 1}),
           SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
           SelectionRule(SimilarityRule{-1.0f, 0.4f}),
+          SelectionRule(PeakWeightRule{8, 4, 0.4f}),
           SelectionRule(PageBoundRule{3, 1, 1}),
           SelectionRule(CandidateMassRule{{4, 1, 1}, 0.3f}),
           SelectionRule(MeanKeyRule{1, 2}), SelectionRule(MeanKeyRule{2, 2})}) {

@@ -26,6 +26,7 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(VerticalSlashPattern()), "vertical_slash");
   EXPECT_EQ(PatternName(FlexPrefillPattern()), "flex_prefill");
   EXPECT_EQ(PatternName(SimilarityGatedPattern()), "similarity_gated");
+  EXPECT_EQ(PatternName(PeakWeightPattern()), "peak_weight");
   EXPECT_EQ(PatternName(QuestPattern()), "quest");
   EXPECT_EQ(PatternName(PageTopPPattern()), "page_top_p");
   EXPECT_EQ(PatternName(MobaPattern()), "moba");
@@ -46,27 +47,18 @@ TEST(PatternSpecTest, EveryKindIsListedOnce) {
 }
 
 TEST(PatternSpecTest, DefaultsAndLimitsPass) {
-  const PatternSpec kGood[] = {DensePattern(),
-                               SlidingWindowPattern(),
-                               SinkWindowPattern(),
-                               SinkWindowPattern{0, 1},
-                               TriShapePattern(),
-                               TriShapePattern{0, 1, 0},
-                               StridedPattern(),
-                               StridedPattern{1},
-                               FixedPattern(),
-                               FixedPattern{1, 1},
-                               FixedPattern{128, 32, 3},
-                               FixedPattern{100, 30, 2},
-                               DilatedWindowPattern(),
-                               DilatedWindowPattern{1, 1},
-                               ChunkedLocalPattern(),
-                               ChunkedLocalPattern{1},
-                               XAttentionPattern(),
-                               VerticalSlashPattern(),
-                               FlexPrefillPattern(),
-                               SimilarityGatedPattern(),
-                               QuestPattern()};
+  const PatternSpec kGood[] = {
+      DensePattern(),           SlidingWindowPattern(),
+      SinkWindowPattern(),      SinkWindowPattern{0, 1},
+      TriShapePattern(),        TriShapePattern{0, 1, 0},
+      StridedPattern(),         StridedPattern{1},
+      FixedPattern(),           FixedPattern{1, 1},
+      FixedPattern{128, 32, 3}, FixedPattern{100, 30, 2},
+      DilatedWindowPattern(),   DilatedWindowPattern{1, 1},
+      ChunkedLocalPattern(),    ChunkedLocalPattern{1},
+      XAttentionPattern(),      VerticalSlashPattern(),
+      FlexPrefillPattern(),     SimilarityGatedPattern(),
+      PeakWeightPattern(),      QuestPattern()};
   for (const PatternSpec& pattern : kGood) {
     EXPECT_EQ(CheckPattern(pattern), absl::OkStatus());
   }
@@ -83,6 +75,8 @@ TEST(PatternSpecTest, DefaultsAndLimitsPass) {
         PatternSpec(FlexPrefillPattern{1.0f, 1e30f, most, most}),
         PatternSpec(SimilarityGatedPattern{-1.0f, 1e-30f, 0}),
         PatternSpec(SimilarityGatedPattern{1.0f, 1.0f, most}),
+        PatternSpec(PeakWeightPattern{2, 0, 1e-30f, 0}),
+        PatternSpec(PeakWeightPattern{64, 64, 1.0f, most}),
         PatternSpec(QuestPattern{1, 0, 1, 0}),
         PatternSpec(QuestPattern{most, most, most, most}),
         PatternSpec(PageTopPPattern{1, 1e-30f, 0, 1, 0}),
@@ -172,6 +166,17 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
        "similarity_gated: threshold is 0; allowed: above 0 to 1"},
       {SimilarityGatedPattern{.dense_layers = -1},
        "similarity_gated: dense_layers is -1; allowed: 0 or more"},
+      {PeakWeightPattern{.stride = 3},
+       "peak_weight: stride is 3; allowed: 2, 4, 8, 16, 32, 64"},
+      {PeakWeightPattern{.rows = -1},
+       "peak_weight: rows is -1; allowed: 0 to 64"},
+      {PeakWeightPattern{.rows = 65},
+       "peak_weight: rows is 65; allowed: 0 to 64"},
+      {PeakWeightPattern{.threshold = nan}, "peak_weight: threshold is nan"},
+      {PeakWeightPattern{.threshold = 0},
+       "peak_weight: threshold is 0; allowed: above 0 to 1"},
+      {PeakWeightPattern{.dense_layers = -1},
+       "peak_weight: dense_layers is -1; allowed: 0 or more"},
       {QuestPattern{.budget_tokens = 0},
        "quest: budget_tokens is 0; allowed: 1 or more"},
       {QuestPattern{.sink_tokens = -1},
@@ -275,6 +280,18 @@ TEST(PatternSpecTest, PatternsThatChooseByScoresMustBeCutOnBlockBorders) {
   EXPECT_EQ(TraitsOf(similar).chunk_border_tokens, 64);
   EXPECT_FALSE(TraitsOf(similar).is_time_predictable);
   EXPECT_FALSE(TraitsOf(similar).rules_decode);
+
+  const PeakWeightPattern peaks = {16, 5, 0.25f, 3, true};
+  const PatternSelection by_peak = SelectionOf(peaks);
+  ASSERT_TRUE(by_peak.rule.has_value());
+  EXPECT_EQ(std::get<PeakWeightRule>(*by_peak.rule),
+            (PeakWeightRule{16, 5, 0.25f}));
+  EXPECT_EQ(by_peak.first_layer, 3);
+  EXPECT_TRUE(by_peak.is_last_block_dense);
+  EXPECT_TRUE(TraitsOf(peaks).is_selection_causal);
+  EXPECT_EQ(TraitsOf(peaks).chunk_border_tokens, 64);
+  EXPECT_FALSE(TraitsOf(peaks).is_time_predictable);
+  EXPECT_FALSE(TraitsOf(peaks).rules_decode);
 }
 
 TEST(PatternSpecTest, PromptsOfPatternsThatChooseByTheirEndCannotBeCut) {

@@ -182,8 +182,9 @@ TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
   for (const PatternSpec& pattern :
        {PatternSpec(XAttentionPattern()), PatternSpec(VerticalSlashPattern()),
         PatternSpec(FlexPrefillPattern()),
-        PatternSpec(SimilarityGatedPattern()), PatternSpec(QuestPattern()),
-        PatternSpec(PageTopPPattern()), PatternSpec(MobaPattern()),
+        PatternSpec(SimilarityGatedPattern()), PatternSpec(PeakWeightPattern()),
+        PatternSpec(QuestPattern()), PatternSpec(PageTopPPattern()),
+        PatternSpec(MobaPattern()),
         PatternSpec(DeltaPattern{XAttentionPattern()})}) {
     EXPECT_EQ(WhyUnsupported(pattern, Model()), "");
     EXPECT_EQ(WhyUnsupported(pattern, Gemma()), "");
@@ -219,7 +220,7 @@ TEST(SupportedPatternsTest, FollowTheCheckpoint) {
         SupportedNames(model),
         ElementsAre("dense", "sink_window", "tri_shape", "xattention",
                     "vertical_slash", "flex_prefill", "similarity_gated",
-                    "quest", "page_top_p", "moba", "delta"));
+                    "peak_weight", "quest", "page_top_p", "moba", "delta"));
   }
   EXPECT_THAT(SupportedNames(Mistral()),
               ElementsAre("dense", "sliding_window", "sink_window", "tri_shape",

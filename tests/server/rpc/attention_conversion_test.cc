@@ -77,6 +77,9 @@ TEST(ConvertPatternTest, EveryParameterArrives) {
   EXPECT_EQ(Converted("similarity_gated { similarity: 0.5 threshold: 0.25 "
                       "dense_layers: 0 last_block_dense: false }"),
             PatternSpec(SimilarityGatedPattern{0.5f, 0.25f, 0, false}));
+  EXPECT_EQ(Converted("peak_weight { stride: 4 rows: 0 threshold: 0.25 "
+                      "dense_layers: 3 last_block_dense: true }"),
+            PatternSpec(PeakWeightPattern{4, 0, 0.25f, 3, true}));
   EXPECT_EQ(Converted("quest { budget_tokens: 5 sink_tokens: 0 "
                       "window_tokens: 6 dense_layers: 0 reuse_steps: 4 }"),
             PatternSpec(QuestPattern{5, 0, 6, 0, 4}));
@@ -154,8 +157,8 @@ constexpr BadPattern kBadPatterns[] = {
     {"", "p",
      "must be one of dense, sliding_window, sink_window, tri_shape, strided, "
      "fixed, dilated_window, chunked_local, xattention, vertical_slash, "
-     "flex_prefill, similarity_gated, quest, page_top_p, moba, pruned, "
-     "delta"},
+     "flex_prefill, similarity_gated, peak_weight, quest, page_top_p, moba, "
+     "pruned, delta"},
     {"sink_window { window_tokens: 0 }", "p.sink_window.window_tokens",
      "is 0, must be 1 or more"},
     {"tri_shape { dense_blocks: -1 }", "p.tri_shape.dense_blocks",
@@ -198,6 +201,8 @@ constexpr BadPattern kBadPatterns[] = {
      "is 1.5, must be above 0 to 1"},
     {"similarity_gated { similarity: 2 }", "p.similarity_gated.similarity",
      "is 2, must be -1 to 1"},
+    {"peak_weight { rows: 65 }", "p.peak_weight.rows",
+     "is 65, must be 0 to 64"},
     {"quest { budget_tokens: 0 }", "p.quest.budget_tokens",
      "is 0, must be 1 or more"},
     {"page_top_p { threshold: 0 }", "p.page_top_p.threshold",
