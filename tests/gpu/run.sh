@@ -5,6 +5,7 @@
 #   compile  stops after compiling, for which no GPU is needed
 #   prefill  only what is about prefill attention
 #   decode   only what is about decode attention, in about one minute
+#   sampling only what is about sampling
 #   flex     only prefill over lists of given densities and up to 128K tokens,
 #            beside cuDNN and FlexAttention
 set -uo pipefail
@@ -12,11 +13,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 what="${1:-all}"
 case "$what" in  # and which files are not for it
   all | compile) skipped='^$' ;;
-  prefill) skipped='decode' ;;
-  decode) skipped='prefill|hopper' ;;
-  flex) skipped='decode|_test$' ;;
+  prefill) skipped='decode|sampler' ;;
+  decode) skipped='prefill|hopper|sampler' ;;
+  sampling) skipped='prefill|decode|primitives|tensor_map|attention|list_kinds' ;;
+  flex) skipped='decode|sampler|_test$' ;;
   *)
-    echo "unknown: $what; all, compile, prefill, decode, flex are known" >&2
+    echo "unknown: $what; all, compile, prefill, decode, sampling, flex are known" >&2
     exit 2
     ;;
 esac
@@ -112,14 +114,16 @@ memchecks() {  # names...
     wanted "$name" || continue
     arguments=()
     # Under memcheck a launch takes many times as long.
-    [ "$name" != decode_attention_test ] || arguments=(--short)
+    case "$name" in
+      decode_attention_test | device_sampler_test) arguments=(--short) ;;
+    esac
     LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck \
       --error-exitcode=9 "$build/$name" "${arguments[@]}"
   done
 }
 
 run_all() {
-  local names=(decode_attention_test hopper_primitives_test
+  local names=(decode_attention_test device_sampler_test hopper_primitives_test
     hopper_prefill_pace_test prefill_attention_test)
   tests "${names[@]}"
   peers 100 decode_peers decode_attention_bench

@@ -95,7 +95,7 @@ class DeviceSampler {
   DeviceSampler& operator=(const DeviceSampler&) = delete;
   ~DeviceSampler();
 
-  // Fills the staging buffer for rows 0 to `rows` - 1; those behind want no
+  // Fills the staging buffer for rows 0 to `count` - 1; those behind want no
   // token. An error names row, parameter, value and limit; what was packed
   // before is then lost. REQUIRES: the last Upload() has left the buffer.
   LaunchStatus Pack(const RowSampling* rows, std::int32_t count);
@@ -113,7 +113,7 @@ class DeviceSampler {
  private:
   explicit DeviceSampler(const Options& options) : options_(options) {}
   LaunchStatus PackRow(const RowSampling& row, std::int32_t index);
-  LaunchStatus CheckRow(const RowSampling& row, std::int32_t index) const;
+  LaunchStatus CheckRow(const RowSampling& row) const;
   std::int64_t HeaderBytes() const;
 
   const Options options_;
