@@ -8,6 +8,7 @@
 #   rows     only what is about rows: embedding, norms, rope and storing, gated
 #            activations, products of few rows
 #   selection  only what is about the choice of blocks
+#   sampling only what is about sampling
 #   flex     only prefill over lists of given densities and up to 128K tokens,
 #            beside cuDNN and FlexAttention
 set -uo pipefail
@@ -17,17 +18,23 @@ row_kernels='embedding|rms_norm|rope_and_store|gated_activation|few_rows'
 row_kernels+='|row_kernels|memory_passes'
 case "$what" in  # and which files are not for it
   all | compile) skipped='^$' ;;
-  prefill) skipped="decode|selection|$row_kernels" ;;
-  decode) skipped="prefill|hopper|selection|$row_kernels" ;;
-  rows) skipped='decode|prefill|hopper|attention|selection|list_kinds|tensor_map' ;;
+  prefill) skipped="decode|selection|sampler|$row_kernels" ;;
+  decode) skipped="prefill|hopper|selection|sampler|$row_kernels" ;;
+  rows)
+    skipped='decode|prefill|hopper|attention|selection|sampler|list_kinds|tensor_map'
+    ;;
   selection)
     skipped="(decode_attention|prefill_attention|pace|primitives)_(test|bench)$"
-    skipped="$skipped|$row_kernels"
+    skipped="$skipped|sampler|$row_kernels"
     ;;
-  flex) skipped="decode|selection|_test$|$row_kernels" ;;
+  sampling)
+    skipped="prefill|decode|primitives|tensor_map|attention|list_kinds|selection"
+    skipped="$skipped|matrix_products|cublas|$row_kernels"
+    ;;
+  flex) skipped="decode|selection|sampler|_test$|$row_kernels" ;;
   *)
-    echo "unknown: $what; all, compile, prefill, decode, rows, selection, flex" \
-      "are known" >&2
+    echo "unknown: $what; all, compile, prefill, decode, rows, selection," \
+      "sampling, flex are known" >&2
     exit 2
     ;;
 esac
@@ -123,7 +130,7 @@ memchecks() {  # names...
     wanted "$name" || continue
     arguments=()
     # Under memcheck a launch takes many times as long.
-    [[ "$name" != @(decode_attention|selection)_test ]] ||
+    [[ "$name" != @(decode_attention|device_sampler|selection)_test ]] ||
       arguments=(--short)
     LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck \
       --error-exitcode=9 "$build/$name" "${arguments[@]}"
@@ -131,7 +138,7 @@ memchecks() {  # names...
 }
 
 run_all() {
-  local names=(decode_attention_test hopper_primitives_test
+  local names=(decode_attention_test device_sampler_test hopper_primitives_test
     hopper_prefill_pace_test prefill_attention_test selection_test
     embedding_test rms_norm_test rope_and_store_test gated_activation_test
     few_rows_product_test)
