@@ -599,7 +599,7 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
   };
   const float unit =
       total > 0 ? __fdividef(2147483648.0f, static_cast<float>(total)) : 0.0f;
-  unsigned long long forced = 0, all = 0;
+  unsigned forced = 0, all = 0;
   for (int b = threadIdx.x; b < blocks; b += kChoiceThreads) {
     const float score = scores[b];
     const auto weight = static_cast<unsigned>(__float2ull_rn(score * unit));
@@ -610,7 +610,7 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
   }
   all = SumOf<kChoiceThreads>(all, 0, scratch);
   forced = SumOf<kChoiceThreads>(forced, 1, scratch);
-  const auto target = static_cast<unsigned long long>(
+  const auto target = static_cast<unsigned>(
       ceil(static_cast<double>(work.mass) * static_cast<double>(all)));
   Threshold threshold = {0xffffffffu, 0};  // no finite score's key
   __syncthreads();
