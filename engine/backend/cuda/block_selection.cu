@@ -697,8 +697,10 @@ LaunchStatus LaunchTiles(const GroupWork& work, cudaStream_t stream) {
   GroupProducts<<<dim3((columns + kSide - 1) / kSide,
                        (rows + kSide - 1) / kSide, kv_heads),
                   kProductThreads, sizeof(ProductShared), stream>>>(work);
-  const int bytes = BlockRowBytes(work.args.most_blocks) +
-                    work.rows_of_tile() * static_cast<int>(sizeof(float));
+  // Compiled code reads the rows' log-sum-exps up to four at a time.
+  const int bytes =
+      BlockRowBytes(work.args.most_blocks) +
+      (work.rows_of_tile() + 3) / 4 * 4 * static_cast<int>(sizeof(float));
   ChooseByMass<<<dim3(work.tiles, kv_heads), kChoiceThreads, bytes, stream>>>(
       work);
   return StatusOf(cudaGetLastError(), "launch of block scores");
