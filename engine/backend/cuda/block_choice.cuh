@@ -33,20 +33,17 @@ __device__ __forceinline__ std::uint32_t OrderedKey(float score) {
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
 }
 
-// Sum over the thread block; `turn` alternates between calls.
+// Sum over the thread block, below 2^32; `turn` alternates between calls.
 template <int kThreads>
-__device__ __forceinline__ unsigned long long SumOf(
-    unsigned long long value, int turn, ChoiceScratch<kThreads>& scratch) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
-    value += __shfl_xor_sync(0xffffffffu, value, step);
-  }
+__device__ __forceinline__ unsigned SumOf(unsigned value, int turn,
+                                          ChoiceScratch<kThreads>& scratch) {
+  value = __reduce_add_sync(0xffffffffu, value);
   if (threadIdx.x % 32 == 0) scratch.sums[turn][threadIdx.x / 32] = value;
   __syncthreads();
   unsigned long long sum = 0;
 #pragma unroll
   for (int i = 0; i < kThreads / 32; ++i) sum += scratch.sums[turn][i];
-  return sum;
+  return static_cast<unsigned>(sum);
 }
 
 template <int kThreads>
@@ -76,13 +73,12 @@ struct Threshold {
 // reach `need` and are below 2^32; need is above 0. All threads call together,
 // after a barrier.
 template <int kThreads>
-__device__ __forceinline__ Threshold
-FindThreshold(const BlockRow& row, unsigned long long need,
-              ChoiceScratch<kThreads>& scratch) {
+__device__ __forceinline__ Threshold FindThreshold(
+    const BlockRow& row, unsigned need, ChoiceScratch<kThreads>& scratch) {
   std::uint32_t key = 0;
   int turn = 0;
   const auto sum_from = [&](std::uint32_t least) {
-    unsigned long long sum = 0;
+    unsigned sum = 0;
     for (int b = threadIdx.x; b < row.count; b += kThreads) {
       if (row.keys[b] >= least) sum += row.weights[b];
     }
@@ -93,22 +89,19 @@ FindThreshold(const BlockRow& row, unsigned long long need,
     const std::uint32_t raised = key | 1u << bit;
     if (sum_from(raised) >= need) key = raised;
   }
-  const unsigned long long above = key == 0xffffffffu ? 0 : sum_from(key + 1);
+  const unsigned above = key == 0xffffffffu ? 0 : sum_from(key + 1);
   // All equal ones have the same weight.
-  const unsigned long long from = sum_from(key);
-  unsigned long long number = 0;
+  const unsigned from = sum_from(key);
+  unsigned number = 0;
   for (int b = threadIdx.x; b < row.count; b += kThreads) {
     if (row.keys[b] == key && row.weights[b] > 0) ++number;
   }
   turn ^= 1;
   number = SumOf<kThreads>(number, turn, scratch);
-  // Sums of weights are below 2^32.
-  const unsigned weight = static_cast<unsigned>(from - above) /
-                          max(static_cast<unsigned>(number), 1u);
-  const unsigned left = static_cast<unsigned>(need - above);
+  const unsigned weight = (from - above) / max(number, 1u);
   Threshold found;
   found.key = key;
-  found.equals = weight == 0 ? 0 : (left - 1) / weight + 1;
+  found.equals = weight == 0 ? 0 : (need - above - 1) / weight + 1;
   __syncthreads();
   return found;
 }

@@ -599,7 +599,7 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
   };
   const float unit =
       total > 0 ? __fdividef(2147483648.0f, static_cast<float>(total)) : 0.0f;
-  unsigned long long forced = 0, all = 0;
+  unsigned forced = 0, all = 0;
   for (int b = threadIdx.x; b < blocks; b += kChoiceThreads) {
     const float score = scores[b];
     const auto weight = static_cast<unsigned>(__float2ull_rn(score * unit));
@@ -610,7 +610,7 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
   }
   all = SumOf<kChoiceThreads>(all, 0, scratch);
   forced = SumOf<kChoiceThreads>(forced, 1, scratch);
-  const auto target = static_cast<unsigned long long>(
+  const auto target = static_cast<unsigned>(
       ceil(static_cast<double>(work.mass) * static_cast<double>(all)));
   Threshold threshold = {0xffffffffu, 0};  // no finite score's key
   __syncthreads();
@@ -697,8 +697,10 @@ LaunchStatus LaunchTiles(const GroupWork& work, cudaStream_t stream) {
   GroupProducts<<<dim3((columns + kSide - 1) / kSide,
                        (rows + kSide - 1) / kSide, kv_heads),
                   kProductThreads, sizeof(ProductShared), stream>>>(work);
-  const int bytes = BlockRowBytes(work.args.most_blocks) +
-                    work.rows_of_tile() * static_cast<int>(sizeof(float));
+  // Compiled code reads the rows' log-sum-exps up to four at a time.
+  const int bytes =
+      BlockRowBytes(work.args.most_blocks) +
+      (work.rows_of_tile() + 3) / 4 * 4 * static_cast<int>(sizeof(float));
   ChooseByMass<<<dim3(work.tiles, kv_heads), kChoiceThreads, bytes, stream>>>(
       work);
   return StatusOf(cudaGetLastError(), "launch of block scores");
