@@ -140,10 +140,11 @@ LaunchStatus CheckArrays(const DecodeAttentionArgs& args) {
 template <int kHeadDim, int kRingBytes>
 LaunchStatus Launch(const DecodeWork& work, int thread_blocks,
                     cudaStream_t stream) {
-  DecodeAttentionKernel<kHeadDim, kRingBytes>
-      <<<thread_blocks, kDecodeThreads, SharedBytes<kHeadDim, kRingBytes>(),
-         stream>>>(work);
-  return StatusOf(cudaGetLastError(), "launch of decode attention");
+  return LaunchDependent(
+      DecodeAttentionKernel<kHeadDim, kRingBytes>,
+      {static_cast<unsigned>(thread_blocks), kDecodeThreads,
+       SharedBytes<kHeadDim, kRingBytes>()},
+      work, stream, "launch of decode attention");
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "engine/backend/cuda/decode_work.cuh"
+#include "engine/backend/cuda/dependent_launch.cuh"
 #include "engine/backend/cuda/mma_sync.cuh"
 #include "engine/backend/cuda/online_softmax.cuh"
 
@@ -303,6 +304,9 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   constexpr unsigned kAll = 0xffffffffu;
   extern __shared__ uint4 memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory);
+  // Before anyone leaves: what follows waits for this launch alone.
+  WaitForDependency();
+  LetDependentsStart();
   const DecodeShare share = FindShare(work, shared.share);
   if (share.units == 0) return;
   const int warp = threadIdx.x / 32;

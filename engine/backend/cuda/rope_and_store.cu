@@ -172,8 +172,8 @@ __device__ __forceinline__ bool KeepsSums(const KvPages& kv) {
 // One head of one row, `unit` of its KV head's: query heads, key, value.
 template <int kLanes>
 __device__ __forceinline__ void TakeHead(const RopeWork& work, std::int64_t row,
-                                         std::int64_t slot, int kv_head,
-                                         int unit, int lane, bool exists) {
+                                         int kv_head, int unit, int lane,
+                                         bool exists) {
   const RopeRowsArgs& args = work.args;
   const KvPages& kv = args.kv;
   const int width = kv.head_dim, half = width / 2;
@@ -185,6 +185,10 @@ __device__ __forceinline__ void TakeHead(const RopeWork& work, std::int64_t row,
                             : kv_head * work.group + unit;
   auto* const at = static_cast<__nv_bfloat16*>(args.qkv) +
                    row * args.qkv_stride + std::int64_t{head} * width + first;
+  // All loads that need no other's result come before the first use of one.
+  const std::int64_t slot = args.kv_slots[row];
+  const bool rotates = args.cosines != nullptr && !is_value;
+  const std::int32_t position = rotates ? args.positions[row] : 0;
   HeadPart part = {};
   if (has_part) {
     part.low = Load8(at);
@@ -199,9 +203,9 @@ __device__ __forceinline__ void TakeHead(const RopeWork& work, std::int64_t row,
     Norm<kLanes>(part, gain + first, half, args.norm_epsilon,
                  has_part && !is_value);
   }
-  if (!has_part) return;
-  if (args.cosines != nullptr && !is_value) {
-    const std::int64_t angles = std::int64_t{args.positions[row]} * half;
+  if (!has_part || slot < 0) return;
+  if (rotates) {
+    const std::int64_t angles = std::int64_t{position} * half;
     Rotate(part, args.pairs, args.cosines + angles, args.sines + angles, first,
            half);
   }
@@ -240,11 +244,9 @@ __global__ void __launch_bounds__(kThreads, 3)
   for (int base = 0; base < units; base += blockDim.x / kLanes) {
     const int unit = base + threadIdx.x / kLanes;
     const std::int64_t item = first_item + unit / heads;
-    bool exists = unit < units && item < items;
+    const bool exists = unit < units && item < items;
     const std::int64_t row = exists ? item / args.kv.kv_heads : 0;
-    const std::int64_t slot = args.kv_slots[row];
-    exists = exists && slot >= 0;
-    TakeHead<kLanes>(work, row, slot, static_cast<int>(item % args.kv.kv_heads),
+    TakeHead<kLanes>(work, row, static_cast<int>(item % args.kv.kv_heads),
                      unit % heads, lane, exists);
   }
   // Then a thread block has one item.
