@@ -41,7 +41,16 @@ TEST(KvBudgetTest, DefaultIsAtMostAQuarterOfTheMemoryAvailable) {
   const auto budget = ChooseKvBudget(Request(0, 4 * 7500));
   ASSERT_TRUE(budget.ok()) << budget.status();
   EXPECT_EQ(budget->pages, 7);
-  EXPECT_THAT(budget->reason, HasSubstr("quarter"));
+  EXPECT_THAT(budget->reason, HasSubstr("25 % of the memory"));
+}
+
+TEST(KvBudgetTest, ADeviceSaysWhichShareAndHowManyContexts) {
+  KvBudget::Request request = Request(0, 10 * 10000);
+  request.share = 0.9;
+  request.contexts = 4096;
+  EXPECT_EQ(ChooseKvBudget(request)->pages, 90);
+  request.contexts = 20;
+  EXPECT_EQ(ChooseKvBudget(request)->pages, 40);
 }
 
 TEST(KvBudgetTest, TooLittleMemoryForTheDefaultIsAnErrorThatSaysTheLeast) {
