@@ -140,11 +140,10 @@ LaunchStatus CheckArrays(const DecodeAttentionArgs& args) {
 template <int kHeadDim, int kRingBytes>
 LaunchStatus Launch(const DecodeWork& work, int thread_blocks,
                     cudaStream_t stream) {
-  return LaunchDependent(
-      DecodeAttentionKernel<kHeadDim, kRingBytes>,
-      {static_cast<unsigned>(thread_blocks), kDecodeThreads,
-       SharedBytes<kHeadDim, kRingBytes>()},
-      work, stream, "launch of decode attention");
+  return LaunchDependent(DecodeAttentionKernel<kHeadDim, kRingBytes>,
+                         {static_cast<unsigned>(thread_blocks), kDecodeThreads,
+                          SharedBytes<kHeadDim, kRingBytes>()},
+                         work, stream, "launch of decode attention");
 }
 
 }  // namespace
