@@ -122,10 +122,14 @@ absl::Status AllocateKvCache(const Engine::Options& options,
   shape.kv_heads = model.config.kv_heads;
   shape.head_dim = model.config.head_dim;
   shape.dtype = model.backend->device().kv_dtype;
-  // In layers with a window no scores choose.
-  shape.bounds_keys = std::any_of(
-      model.config.layer_configs.begin(), model.config.layer_configs.end(),
-      [](const LayerConfig& layer) { return layer.window_tokens == 0; });
+  // For rules that choose by scores: in layers with a window none does, and on
+  // some devices none at all.
+  const auto& layers = model.config.layer_configs;
+  shape.bounds_keys =
+      model.backend->device().selects &&
+      std::any_of(layers.begin(), layers.end(), [](const LayerConfig& layer) {
+        return layer.window_tokens == 0;
+      });
   KvBudget::Request request;
   request.bytes = options.kv_cache_bytes;
   request.page_bytes = KvCache::PageBytes(shape);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/backend/cuda/cuda_status.h"
 #include "engine/backend/cuda/decode_attention.h"
 #include "engine/backend/cuda/device_layout.h"
 #include "engine/backend/cuda/embedding.h"
@@ -29,16 +30,6 @@
 
 namespace sparseserve::cuda {
 namespace {
-
-absl::Status CudaStatus(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  const std::string message =
-      absl::StrCat(what, ": ", cudaGetErrorString(error));
-  if (error == cudaErrorMemoryAllocation) {
-    return absl::ResourceExhaustedError(message);
-  }
-  return absl::InternalError(message);
-}
 
 absl::Status Missing(const LaunchStatus& status) {
   if (status.ok()) return absl::OkStatus();

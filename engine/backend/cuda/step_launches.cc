@@ -5,7 +5,7 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "engine/backend/cuda/cuda_status.h"
 #include "engine/base/status_macros.h"
 
 namespace sparseserve::cuda {
@@ -13,12 +13,6 @@ namespace {
 
 constexpr size_t kMostGraphs = 128;
 constexpr size_t kMostSeen = 4096;
-
-absl::Status CudaStatus(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  return absl::InternalError(
-      absl::StrCat(what, ": ", cudaGetErrorString(error)));
-}
 
 // splitmix64's finaliser (Steele et al., "Fast splittable pseudorandom number
 // generators", 2014).

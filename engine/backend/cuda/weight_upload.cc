@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/backend/cuda/cuda_status.h"
 #include "engine/tensor/quant_blocks.h"
 
 namespace sparseserve::cuda {
@@ -17,12 +18,6 @@ namespace {
 
 constexpr int kPieces = 3;
 constexpr int64_t kPieceBytes = int64_t{16} << 20;
-
-absl::Status CudaStatus(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  return absl::InternalError(
-      absl::StrCat(what, ": ", cudaGetErrorString(error)));
-}
 
 // To the nearest, of two to the even one; NaN stays NaN.
 uint16_t ToBfloat16(float value) {
