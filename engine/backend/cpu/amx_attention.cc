@@ -11,6 +11,7 @@
 #include "engine/backend/cpu/amx_operands.h"
 #include "engine/backend/cpu/amx_softmax.h"
 #include "engine/backend/cpu/amx_target.h"
+#include "engine/backend/cpu/amx_tiles-inl.h"
 #include "engine/base/check.h"
 
 namespace sparseserve::cpu {
@@ -21,25 +22,6 @@ constexpr int kKeys = AmxScratch::kKeys;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 static_assert(kMaxPackedRows % kAmxRows == 0);
-
-// All tiles are 16 rows of 64 bytes.
-SPARSESERVE_AMX void ConfigureTiles() {
-  struct alignas(64) Config {
-    uint8_t palette = 1;
-    uint8_t start_row = 0;
-    uint8_t reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-  };
-  Config config;
-  for (int tile = 0; tile < 8; ++tile) {
-    config.row_bytes[tile] = 64;
-    config.rows[tile] = 16;
-  }
-  // GCC 12 believes that the instruction reads eight bytes.
-  asm volatile("" : : "r"(&config) : "memory");
-  _tile_loadconfig(&config);
-}
 
 void Begin(int rows, int head_dim, float scale, AttentionScratch& scratch) {
   scratch.scale = scale;
@@ -146,8 +128,7 @@ SPARSESERVE_AMX void MultiplyValues(int first_row, AttentionScratch& scratch) {
 SPARSESERVE_AMX void AddHeldBlocks(AttentionScratch& scratch) {
   AmxScratch& amx = *scratch.amx;
   if (amx.blocks == 0) return;
-  // oneDNN's products configure the same tiles otherwise.
-  ConfigureTiles();
+  ConfigureTiles(TileRows());
   for (int row = 0; row < amx.block.rows; row += kAmxRows) {
     MultiplyKeys(row, amx);
     WeighAmxRows(row, scratch);
