@@ -170,7 +170,8 @@ __device__ __forceinline__ void ScoreBlocks(const SelectionWork& work,
   const int lane = threadIdx.x % 32;
   const int own = min(part.first_block + lane % kBlocksOfWarp, scored - 1);
   const int page =
-      args.kv.page_tables[part.sequence * args.kv.page_table_stride + own];
+      __ldcg(args.kv.page_tables +
+             part.sequence * args.kv.page_table_stride + own);
   LaneElements<kEach> rows[kBlocksOfWarp];
 #pragma unroll
   for (int i = 0; i < kBlocksOfWarp; ++i) {

@@ -12,11 +12,13 @@
 #include <cstdint>
 
 #include "engine/backend/cuda/decode_attention.h"
+#include "engine/backend/cuda/dependent_launch.cuh"
 
 namespace sparseserve::cuda {
 
-constexpr int kDecodeWarps = 4;
-constexpr int kDecodeThreads = 32 * kDecodeWarps;
+constexpr int kDecodeWarps = 4;  // that multiply; one more joins
+constexpr int kMultiplyThreads = 32 * kDecodeWarps;
+constexpr int kDecodeThreads = kMultiplyThreads + 32;
 constexpr int kDecodeGroup = 16;  // query heads of a KV head, at most
 
 // What a thread block leaves of pairs that it shares with others: part 0 of the
@@ -36,6 +38,25 @@ struct DecodeWork {
   int pairs = 0;  // sequences * kv_heads
   int group = 0;
 };
+
+// Asks for lengths, counts and page tables while the launch ahead still runs:
+// whatever it writes, they are near when they are read.
+__device__ __forceinline__ void FetchTables(const DecodeWork& work) {
+  const DecodeAttentionArgs& args = work.args;
+  int line = blockIdx.x * kDecodeThreads + threadIdx.x;
+  const auto fetch = [&](const void* begin, std::int64_t bytes) {
+    const std::int64_t lines = bytes / 128 + 1;  // wherever lines begin
+    if (begin != nullptr && line >= 0 && line < lines) {
+      PrefetchToL2(static_cast<const char*>(begin) +
+                   min(line * std::int64_t{128}, bytes - 1));
+    }
+    line -= static_cast<int>(min(lines, std::int64_t{1} << 30));
+  };
+  fetch(args.lengths, args.sequences * std::int64_t{4});
+  fetch(args.lists.block_counts, work.pairs * std::int64_t{4});
+  fetch(args.lists.block_offsets, work.pairs * std::int64_t{8});
+  fetch(args.kv.page_tables, args.sequences * args.kv.page_table_stride * 4);
+}
 
 struct PairSize {
   int listed = 0;  // may be kAllBlocks
@@ -71,7 +92,7 @@ struct DecodeShare {
 };
 
 struct ShareScratch {
-  int warp_units[kDecodeWarps];
+  int warp_units[kDecodeThreads / 32];
   UnitCursor begin;
 };
 
@@ -98,7 +119,7 @@ __device__ __forceinline__ DecodeShare FindShare(const DecodeWork& work,
   DecodeShare share;
   int unit = until - units;  // where this thread's pairs begin
 #pragma unroll
-  for (int i = 0; i < kDecodeWarps; ++i) {
+  for (int i = 0; i < kDecodeThreads / 32; ++i) {
     if (i < warp) unit += scratch.warp_units[i];
     share.all_units += scratch.warp_units[i];
   }
@@ -141,8 +162,13 @@ __device__ __forceinline__ UnitPlan PlanUnits(const DecodeWork& work,
   const DecodeAttentionArgs& args = work.args;
   // Sizes of 32 pairs from the cursor's on, and where their units end.
   PairSize size = {32, 0};
+  std::int64_t offset = 0;
   if (cursor.pair + lane < work.pairs) {
     size = SizeOf(work, cursor.pair + lane);
+    // With the sizes, not after them; what lists nothing may have none.
+    if (args.lists.block_offsets != nullptr) {
+      offset = args.lists.block_offsets[cursor.pair + lane];
+    }
   }
   int until = min(size.units() - (lane == 0 ? cursor.index : 0), 32);
 #pragma unroll
@@ -159,16 +185,14 @@ __device__ __forceinline__ UnitPlan PlanUnits(const DecodeWork& work,
   const int before = __shfl_sync(kAll, until, max(ahead - 1, 0));
   size = {__shfl_sync(kAll, size.listed, ahead),
           __shfl_sync(kAll, size.tokens, ahead)};
+  offset = __shfl_sync(kAll, offset, ahead);
   UnitPlan plan;
   plan.pair = cursor.pair + ahead;
   plan.index = ahead == 0 ? lane + cursor.index : lane - before;
   plan.units = size.units();
   if (plan.pair < work.pairs && size.tokens > 0 && size.listed != 0) {
     const int block =
-        size.listed < 0
-            ? plan.index
-            : args.lists
-                  .blocks[args.lists.block_offsets[plan.pair] + plan.index];
+        size.listed < 0 ? plan.index : args.lists.blocks[offset + plan.index];
     plan.visible = min(max(size.tokens - block * 64, 0), 64);
     if (plan.visible > 0) {
       plan.page = args.kv.page_tables[plan.pair / args.kv.kv_heads *
