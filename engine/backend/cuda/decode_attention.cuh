@@ -150,18 +150,29 @@ struct RowPart {
   float denominator = 0.0f;
   float4 sums = {0.0f, 0.0f, 0.0f, 0.0f};
 
-  __device__ __forceinline__ void Add(float2 totals, float4 part, float scale) {
-    const float larger = fmaxf(maximum, totals.x);
+  // One that has seen no key has a maximum of -infinity and nothing else.
+  template <int kParts>
+  __device__ __forceinline__ void Add(const float2 (&totals)[kParts],
+                                      const float4 (&parts)[kParts],
+                                      float scale) {
+    float largest = maximum;
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) largest = fmaxf(largest, totals[i].x);
     // Where no part has seen a key: -infinity - -infinity is no number.
-    const float base = larger == -INFINITY ? 0.0f : larger * scale;
+    const float base = largest == -INFINITY ? 0.0f : largest * scale;
     const float own = ExpBase2(maximum * scale - base);
-    const float decay = ExpBase2(totals.x * scale - base);
-    maximum = larger;
-    denominator = denominator * own + totals.y * decay;
-    sums.x = sums.x * own + part.x * decay;
-    sums.y = sums.y * own + part.y * decay;
-    sums.z = sums.z * own + part.z * decay;
-    sums.w = sums.w * own + part.w * decay;
+    maximum = largest;
+    denominator *= own;
+    sums = {sums.x * own, sums.y * own, sums.z * own, sums.w * own};
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) {
+      const float decay = ExpBase2(totals[i].x * scale - base);
+      denominator += totals[i].y * decay;
+      sums.x += parts[i].x * decay;
+      sums.y += parts[i].y * decay;
+      sums.z += parts[i].z * decay;
+      sums.w += parts[i].w * decay;
+    }
   }
 
   __device__ __forceinline__ void Store(const DecodeWork& work, int pair,
@@ -188,6 +199,21 @@ struct RowPart {
 // share of `first_block`.
 __device__ __forceinline__ int PartOf(int block, int first_block) {
   return 2 * block + (block == first_block ? 1 : 0);
+}
+
+// Asks for the queries of pairs that begin within the 32 units.
+template <int kHeadDim>
+__device__ __forceinline__ void FetchQueries(const DecodeWork& work,
+                                             const UnitPlan& plan) {
+  if (plan.index != 0 || plan.pair >= work.pairs) return;
+  const int kv_heads = work.args.kv.kv_heads;
+  const auto* rows =
+      static_cast<const __nv_bfloat16*>(work.args.queries) +
+      plan.pair / kv_heads * work.args.query_stride +
+      static_cast<std::int64_t>(plan.pair % kv_heads) * work.group * kHeadDim;
+  for (int at = 0; at < work.group * kHeadDim; at += 64) {
+    PrefetchToL2(rows + at);
+  }
 }
 
 // Barriers by number. The first two are between the four warps that multiply
@@ -232,14 +258,16 @@ __device__ __forceinline__ void JoinWarps(const DecodeWork& work,
        at += kThreads) {
     const int row = at / kFours, column = at % kFours * 4;
     const int batch_row = finished.first_row + row;
-    RowPart joined;
+    float2 totals[kDecodeWarps];
+    float4 sums[kDecodeWarps];
 #pragma unroll
     for (int warp = 0; warp < kDecodeWarps; ++warp) {
-      joined.Add(shared.totals[warp][batch_row],
-                 *reinterpret_cast<const float4*>(
-                     &shared.sums[warp][row][column ^ (row * 8)]),
-                 work.args.scale * kLog2E);
+      totals[warp] = shared.totals[warp][batch_row];
+      sums[warp] = *reinterpret_cast<const float4*>(
+          &shared.sums[warp][row][column ^ (row * 8)]);
     }
+    RowPart joined;
+    joined.Add(totals, sums, work.args.scale * kLog2E);
     if (!finished.shared()) {
       joined.Store(work, finished.pair, batch_row, column);
       continue;
@@ -260,24 +288,43 @@ __device__ __forceinline__ void JoinWarps(const DecodeWork& work,
 template <int kHeadDim, int kThreads>
 __device__ __forceinline__ void JoinParts(const DecodeWork& work,
                                           const FinishedPair& finished) {
-  constexpr int kFours = kHeadDim / 4;
+  constexpr int kFours = kHeadDim / 4, kAtOnce = 8;
   for (int at = Joiners<kThreads>::Thread(); at < work.group * kFours;
        at += kThreads) {
     const int row = at / kFours, column = at % kFours * 4;
     RowPart joined;
-#pragma unroll 8
-    for (int block = finished.first; block <= finished.last; ++block) {
-      const std::int64_t at_row =
-          static_cast<std::int64_t>(PartOf(block, finished.first)) *
-              kDecodeGroup +
-          row;
-      joined.Add(__ldcg(work.workspace.totals + at_row),
-                 __ldcg(reinterpret_cast<const float4*>(
-                     work.workspace.sums + at_row * kHeadDim + column)),
-                 work.args.scale * kLog2E);
+    for (int next = finished.first; next <= finished.last; next += kAtOnce) {
+      float2 totals[kAtOnce];
+      float4 sums[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        totals[i] = {-INFINITY, 0.0f};
+        sums[i] = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (next + i > finished.last) continue;
+        const std::int64_t at_row =
+            static_cast<std::int64_t>(PartOf(next + i, finished.first)) *
+                kDecodeGroup +
+            row;
+        totals[i] = __ldcg(work.workspace.totals + at_row);
+        sums[i] = __ldcg(reinterpret_cast<const float4*>(
+            work.workspace.sums + at_row * kHeadDim + column));
+      }
+      joined.Add(totals, sums, work.args.scale * kLog2E);
     }
     joined.Store(work, finished.pair, row, column);
   }
+}
+
+// How often that was done before. What this thread has seen done is then seen
+// by whoever counts later, and what earlier ones had, by this thread and those
+// that wait for it.
+__device__ __forceinline__ int CountUp(std::int32_t* counter) {
+  int before;
+  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(counter)
+               : "memory");
+  return before;
 }
 
 // Whether this thread block's part is the last of the pair's that came; then
@@ -287,13 +334,11 @@ __device__ __forceinline__ bool CameLast(const DecodeWork& work,
                                          const FinishedPair& finished,
                                          Shared& shared) {
   int& came_last = shared.came_last[Joiners<kThreads>::kFour ? 0 : 1];
-  __threadfence();
   Joiners<kThreads>::Sync();
   if (Joiners<kThreads>::Thread() == 0) {
     std::int32_t* const counter = work.workspace.counters + finished.first;
-    const bool last = atomicAdd(counter, 1) == finished.last - finished.first;
+    const bool last = CountUp(counter) == finished.last - finished.first;
     if (last) *counter = 0;
-    __threadfence();
     came_last = last;
   }
   Joiners<kThreads>::Sync();
@@ -400,7 +445,10 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   UnitPlan plans = PlanUnits(work, cursor), later_plans = plans;
   const auto copy_unit = [&](int unit, int unit_at_work) {
     if (unit < share.units) {
-      if (unit % 32 == 0 && unit > 0) later_plans = PlanUnits(work, cursor);
+      if (unit % 32 == 0 && unit > 0) {
+        later_plans = PlanUnits(work, cursor);
+        if (warp == 0) FetchQueries<kHeadDim>(work, later_plans);
+      }
       const bool later = unit / 32 != unit_at_work / 32;
       const UnitPlan plan = later ? later_plans : plans;
       const int page = __shfl_sync(kAll, plan.page, unit % 32);
@@ -421,16 +469,17 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   };
 #pragma unroll
   for (int unit = 0; unit < kStages - 1; ++unit) copy_unit(unit, 0);
+  if (warp == 0) FetchQueries<kHeadDim>(work, plans);
 
   PairState<kHeadDim> state;
-  for (int unit = 0; unit < share.units; ++unit) {
+  for (int unit = 0;; ++unit) {
     if (unit % 32 == 0 && unit > 0) plans = later_plans;
     copy_unit(unit + kStages - 1, unit);
-    const int pair = __shfl_sync(kAll, plans.pair, unit % 32);
+    FinishedPair finished = {__shfl_sync(kAll, plans.pair, unit % 32)};
     const int index = __shfl_sync(kAll, plans.index, unit % 32);
     const int units = __shfl_sync(kAll, plans.units, unit % 32);
     const int visible = __shfl_sync(kAll, plans.visible, unit % 32);
-    if (unit == 0 || index == 0) state.Begin(work, pair);
+    if (unit == 0 || index == 0) state.Begin(work, finished.pair);
     WaitForCopies<kStages - 1>();
     __syncwarp();
     const auto& stage = ring[unit % kStages];
@@ -440,13 +489,10 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     const bool ends_share = unit + 1 == share.units;
     if (index + 1 != units && !ends_share) continue;
     const int first = share.first + unit - index;
-    const FinishedPair finished = {pair, share.OwnerOf(first),
-                                   share.OwnerOf(first + units - 1)};
-    if (ends_share) {
-      FinishShare(work, state, finished, shared);
-    } else {
-      PassPair(work, state, finished, shared);
-    }
+    finished.first = share.OwnerOf(first);
+    finished.last = share.OwnerOf(first + units - 1);
+    if (ends_share) return FinishShare(work, state, finished, shared);
+    PassPair(work, state, finished, shared);
   }
 }
 

@@ -72,6 +72,16 @@ __device__ __forceinline__ const __nv_bfloat16* BoundsOf(
              kHeadDim;
 }
 
+// Of lane l, the page of block l % 8 of its warp's, if the table has an entry;
+// not by caches that do not see what other multiprocessors write.
+__device__ __forceinline__ int PageOfLane(const DecodeSelectionArgs& args,
+                                          const SelectionPart& part) {
+  const int block = part.first_block + threadIdx.x % kBlocksOfWarp;
+  if (block >= args.kv.page_table_stride) return 0;
+  return __ldcg(args.kv.page_tables +
+                part.sequence * args.kv.page_table_stride + block);
+}
+
 // Asks for the bounds while the launch ahead may still write: what it has not
 // written yet only makes the wish a wrong one.
 template <int kHeadDim>
@@ -159,25 +169,26 @@ __device__ __forceinline__ float SumOverLanes(float (&sums)[kBlocksOfWarp]) {
   return sums[0] + __shfl_xor_sync(kAll, sums[0], 1);
 }
 
-// Scores of a warp's blocks below `scored`. All warps call together.
+// Scores of a warp's blocks below `scored`, whose pages lanes have. All warps
+// call together.
 template <int kHeadDim>
 __device__ __forceinline__ void ScoreBlocks(const SelectionWork& work,
-                                            const SelectionPart& part,
+                                            const SelectionPart& part, int page,
                                             int scored,
                                             QuerySums<kHeadDim>& queries) {
   constexpr int kEach = kHeadDim / 16;
   const DecodeSelectionArgs& args = work.args;
   const int lane = threadIdx.x % 32;
-  const int own = min(part.first_block + lane % kBlocksOfWarp, scored - 1);
-  const int page =
-      __ldcg(args.kv.page_tables +
-             part.sequence * args.kv.page_table_stride + own);
+  // Behind the last block entries may be anything. What is read in place of
+  // them does not count.
+  const int most = min(scored - part.first_block, kBlocksOfWarp) - 1;
   LaneElements<kEach> rows[kBlocksOfWarp];
 #pragma unroll
   for (int i = 0; i < kBlocksOfWarp; ++i) {
-    rows[i].Load(
-        BoundsOf<kHeadDim>(args, __shfl_sync(kAll, page, i), part.kv_head) +
-        lane * kEach);
+    rows[i].Load(BoundsOf<kHeadDim>(
+                     args, most < 0 ? 0 : __shfl_sync(kAll, page, min(i, most)),
+                     part.kv_head) +
+                 lane * kEach);
   }
   queries.Write(args, part);
   __syncthreads();
@@ -263,6 +274,8 @@ __global__ void __launch_bounds__(kSelectionThreads, 4)
   FetchBounds<kHeadDim>(args, part);
   WaitForDependency();
   LetDependentsStart();
+  // Needs no other load's result.
+  const int page = PageOfLane(args, part);
   const int4 rule =
       __ldcg(reinterpret_cast<const int4*>(args.rules) + part.pair);
   const int blocks = BlocksOf(__ldcg(args.lengths + part.sequence));
@@ -283,7 +296,7 @@ __global__ void __launch_bounds__(kSelectionThreads, 4)
   const int parts =
       max((scored + kBlocksOfThreadBlock - 1) / kBlocksOfThreadBlock, 1);
   if (part.number >= parts) return;
-  if (scored > 0) ScoreBlocks(work, part, scored, queries);
+  if (scored > 0) ScoreBlocks(work, part, page, scored, queries);
   if (!CameLast(work.counters + part.pair, parts)) return;
   WriteChoice(work, part.pair, rule, blocks, keys, scratch);
 }

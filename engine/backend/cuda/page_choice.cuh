@@ -80,16 +80,28 @@ class PageChoice {
   // Keys into shared memory, their range into scratch; bins are empty then.
   template <class ScoreOf>
   __device__ __forceinline__ bool Load(const ScoreOf& score_of) {
+    constexpr int kAtOnce = 4;
     std::uint32_t least = 0xffffffffu, greatest = 0;
     bool finite = true;
-    for (int page = threadIdx.x; page < pages_; page += kThreads) {
-      const float score = page == pages_ - 1 ? 0.0f : score_of(page);
-      const std::uint32_t key = AscendingKey(score);
-      finite = finite && isfinite(score);
-      keys_[At(page)] = key;
-      if (forced_.Has(page)) continue;
-      least = min(least, key);
-      greatest = max(greatest, key);
+    // Several loads under way at a time.
+    for (int next = threadIdx.x; next < pages_; next += kAtOnce * kThreads) {
+      float scores[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int page = next + i * kThreads;
+        scores[i] = page < pages_ - 1 ? score_of(page) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int page = next + i * kThreads;
+        if (page >= pages_) break;
+        const std::uint32_t key = AscendingKey(scores[i]);
+        finite = finite && isfinite(scores[i]);
+        keys_[At(page)] = key;
+        if (forced_.Has(page)) continue;
+        least = min(least, key);
+        greatest = max(greatest, key);
+      }
     }
     for (int i = threadIdx.x; i < kBins; i += kThreads) scratch_.bins[i] = 0;
     least = __reduce_min_sync(kAll, least);
