@@ -433,8 +433,9 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   // Before anyone leaves: what follows waits for this launch alone.
   WaitForDependency();
   LetDependentsStart();
-  const DecodeShare share = FindShare(work, shared.share);
-  if (share.units == 0) return;
+  const int share_units = FindShare(work, shared.share);
+  if (share_units == 0) return;
+  const DecodeShare& share = shared.share.share;
   const int warp = threadIdx.x / 32;
   if (warp == kDecodeWarps) return JoinPassedPairs<kHeadDim>(work, shared);
   const int kv_heads = work.args.kv.kv_heads;
@@ -444,7 +445,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   UnitCursor cursor = share.begin;
   UnitPlan plans = PlanUnits(work, cursor), later_plans = plans;
   const auto copy_unit = [&](int unit, int unit_at_work) {
-    if (unit < share.units) {
+    if (unit < share_units) {
       if (unit % 32 == 0 && unit > 0) {
         later_plans = PlanUnits(work, cursor);
         if (warp == 0) FetchQueries<kHeadDim>(work, later_plans);
@@ -486,11 +487,11 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     state.Add(stage.keys, stage.values, visible - warp * kSliceKeys,
               work.args.scale * kLog2E);
     __syncwarp();
-    const bool ends_share = unit + 1 == share.units;
+    const bool ends_share = unit + 1 == share_units;
     if (index + 1 != units && !ends_share) continue;
-    const int first = share.first + unit - index;
-    finished.first = share.OwnerOf(first);
-    finished.last = share.OwnerOf(first + units - 1);
+    const PairOwners owners = share.OwnersOf(unit, index, units);
+    finished.first = owners.first;
+    finished.last = owners.last;
     if (ends_share) return FinishShare(work, state, finished, shared);
     PassPair(work, state, finished, shared);
   }

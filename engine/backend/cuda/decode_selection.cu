@@ -225,20 +225,28 @@ __device__ __forceinline__ bool CameLast(std::uint32_t* counter, int parts) {
   return last;
 }
 
+// A pair's list as it is, to be read along with whether it is wanted.
+struct KeptList {
+  int count;
+  std::int64_t offset;
+
+  __device__ __forceinline__ KeptList(const DecodeChoice& choice, int pair)
+      : count(__ldcg(choice.block_counts + pair)),
+        offset(__ldcg(choice.block_offsets + pair)) {}
+};
+
 // The blocks that a sequence has opened since its list was written.
 __device__ __forceinline__ void ExtendList(const DecodeChoice& choice, int pair,
-                                           int blocks) {
-  const int count = choice.block_counts[pair];
-  const std::int64_t offset = choice.block_offsets[pair];
-  if (count == kAllBlocks) return;
-  std::int32_t* const list = choice.blocks + offset;
-  const int next = count > 0 ? list[count - 1] + 1 : 0;
+                                           const KeptList& kept, int blocks) {
+  if (kept.count == kAllBlocks) return;
+  std::int32_t* const list = choice.blocks + kept.offset;
+  const int next = kept.count > 0 ? __ldcg(list + kept.count - 1) + 1 : 0;
   __syncthreads();
   for (int b = next + threadIdx.x; b < blocks; b += blockDim.x) {
-    list[count + b - next] = b;
+    list[kept.count + b - next] = b;
   }
   if (threadIdx.x == 0 && next < blocks) {
-    choice.block_counts[pair] = count + blocks - next;
+    choice.block_counts[pair] = kept.count + blocks - next;
   }
 }
 
@@ -281,7 +289,8 @@ __global__ void __launch_bounds__(kSelectionThreads, 4)
   const int blocks = BlocksOf(__ldcg(args.lengths + part.sequence));
   const bool is_first = part.number == 0;
   if (rule.x == kKeepChoice && is_first) {
-    ExtendList(args.choice, part.pair, blocks);
+    ExtendList(args.choice, part.pair, KeptList(args.choice, part.pair),
+               blocks);
   }
   if (rule.x < 0) return;
   if (blocks <= rule.x) {
@@ -302,14 +311,20 @@ __global__ void __launch_bounds__(kSelectionThreads, 4)
 }
 
 __global__ void __launch_bounds__(kExtendThreads)
-    ExtendPages(const DecodeSelectionArgs args) {
+    ExtendPages(const __grid_constant__ DecodeSelectionArgs args) {
+  const int pair = blockIdx.x, sequence = pair / args.kv.kv_heads;
+  if (threadIdx.x == 0) {
+    PrefetchToL2(args.rules + pair * 4);
+    PrefetchToL2(args.lengths + sequence);
+    PrefetchToL2(args.choice.block_counts + pair);
+    PrefetchToL2(args.choice.block_offsets + pair);
+  }
   WaitForDependency();
   LetDependentsStart();
-  const int pair = blockIdx.x;
+  const KeptList kept(args.choice, pair);
   const int rule = __ldcg(args.rules + pair * 4);
-  if (rule == kNoRule) return;
-  ExtendList(args.choice, pair,
-             BlocksOf(__ldcg(args.lengths + pair / args.kv.kv_heads)));
+  const int blocks = BlocksOf(__ldcg(args.lengths + sequence));
+  if (rule != kNoRule) ExtendList(args.choice, pair, kept, blocks);
 }
 
 LaunchStatus CheckArguments(const DecodeSelectionArgs& args) {

@@ -1,9 +1,10 @@
 #pragma once
 
 // From scores of a sequence's pages to its list, by one thread block: forced
-// pages and the best others, ties to the lower index. The least chosen score is
-// found by histograms of ever narrower ranges; counts are integers, so no order
-// of adding shows.
+// pages and the best others, ties to the lower index. A histogram of scores
+// leaves few that may be the least chosen one, which are compared; where it
+// leaves many, histograms of ever narrower ranges of their bits find it. Counts
+// are integers, so no order of adding shows.
 
 #include <cstdint>
 
@@ -13,6 +14,11 @@ namespace sparseserve::cuda {
 __device__ __forceinline__ std::uint32_t AscendingKey(float score) {
   const std::uint32_t bits = __float_as_uint(score + 0.0f);
   return (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+}
+
+// The score of a key.
+__device__ __forceinline__ float ScoreOf(std::uint32_t key) {
+  return __uint_as_float((key & 0x80000000u) != 0 ? key & 0x7fffffffu : ~key);
 }
 
 // Pages that a rule takes whatever their scores: the first and the last.
@@ -44,6 +50,8 @@ class PageChoice {
     struct {
       unsigned bin, above, inside;
     } found;
+    unsigned candidates;
+    std::uint32_t candidate_keys[32];
   };
 
   __host__ __device__ static constexpr int KeyBytes(int pages) {
@@ -104,6 +112,7 @@ class PageChoice {
       }
     }
     for (int i = threadIdx.x; i < kBins; i += kThreads) scratch_.bins[i] = 0;
+    if (threadIdx.x == 0) scratch_.candidates = 0;
     least = __reduce_min_sync(kAll, least);
     greatest = __reduce_max_sync(kAll, greatest);
     if (threadIdx.x % 32 == 0) {
@@ -120,6 +129,56 @@ class PageChoice {
       least = min(least, scratch_.warp_least[i]);
       greatest = max(greatest, scratch_.warp_greatest[i]);
     }
+    // Bins of equal width. Rounding keeps the order of scores.
+    const float lowest = ScoreOf(least);
+    const float width = ScoreOf(greatest) - lowest;
+    const float scale = width > 0.0f ? kBins / width : 0.0f;
+    const auto bin_of = [&](std::uint32_t key) {
+      return min(static_cast<unsigned>((ScoreOf(key) - lowest) * scale),
+                 kBins - 1u);
+    };
+    for (int page = first_; page < end_; ++page) {
+      if (!forced_.Has(page)) {
+        atomicAdd(&scratch_.bins[bin_of(keys_[At(page)])], 1u);
+      }
+    }
+    __syncthreads();
+    FindBin(need);
+    if (scratch_.found.inside > 32) return Narrow(need, least, greatest);
+    const unsigned bin = scratch_.found.bin;
+    for (int page = first_; page < end_; ++page) {
+      const std::uint32_t key = keys_[At(page)];
+      if (!forced_.Has(page) && bin_of(key) == bin) {
+        scratch_.candidate_keys[atomicAdd(&scratch_.candidates, 1u)] = key;
+      }
+    }
+    __syncthreads();
+    return Compare(need - scratch_.found.above, scratch_.found.inside);
+  }
+
+  // The least of the `need` greatest of up to 32 candidates: each warp by
+  // itself. Their order does not matter.
+  __device__ __forceinline__ LeastKey Compare(unsigned need,
+                                              unsigned candidates) const {
+    const unsigned lane = threadIdx.x % 32;
+    const std::uint32_t key =
+        lane < candidates ? scratch_.candidate_keys[lane] : 0;
+    unsigned above = 0, equal = 0;
+    for (unsigned i = 0; i < candidates; ++i) {
+      const std::uint32_t other = __shfl_sync(kAll, key, i);
+      above += other > key ? 1 : 0;
+      equal += other == key ? 1 : 0;
+    }
+    const unsigned found = __ballot_sync(
+        kAll, lane < candidates && above < need && need <= above + equal);
+    const int at = __ffs(found) - 1;
+    return {__shfl_sync(kAll, key, at) + 1,
+            need - __shfl_sync(kAll, above, at)};
+  }
+
+  // Likewise from keys between the least and the greatest; bins are empty.
+  __device__ __forceinline__ LeastKey Narrow(unsigned need, std::uint32_t least,
+                                             std::uint32_t greatest) {
     while (true) {
       // The range's keys by their upper bits.
       const int shift = max(32 - kBinBits - __clz(greatest - least), 0);
