@@ -5,7 +5,8 @@
 //
 // Work split: equal shares of listed blocks (decode_work.cuh), one for each
 // thread block; each of four warps takes 16 keys of every block, for all query
-// heads of the KV head at once, and runs by itself until a pair ends.
+// heads of the KV head at once, and runs by itself until a pair ends. A fifth
+// warp adds up what they have of pairs that end before the share does.
 // Memory traffic: each listed key and value once; parts of results once each
 // way through L2, two for each thread block at most.
 // Limits: head_dim 64 or 128, 64-token pages, up to 16 query heads a KV head.
@@ -49,6 +50,15 @@ struct KvSlice {
   }
 };
 
+// A pair that is done with, or what a share has of it.
+struct FinishedPair {
+  int pair = -1;            // -1: no more of them for the fifth warp
+  int first = 0, last = 0;  // thread blocks that have blocks of it
+  int first_row = 0;        // eight at a time
+
+  __device__ __forceinline__ bool shared() const { return first != last; }
+};
+
 template <int kHeadDim, int kRingBytes>
 struct DecodeShared {
   static constexpr int kStages = kRingBytes / (64 * kHeadDim * 4);
@@ -61,7 +71,8 @@ struct DecodeShared {
   float sums[kDecodeWarps][8][kHeadDim];
   float2 totals[kDecodeWarps][kDecodeGroup];  // maximum, sum of weights
   ShareScratch share;
-  int came_last;
+  FinishedPair finished;
+  int came_last[2];  // of the four warps and of the fifth
 };
 
 // What a warp has of the pair that it works on: rows are the query heads.
@@ -133,22 +144,35 @@ struct PairState {
   }
 };
 
-// Four columns of one row, to which parts are added in a fixed order. Their
-// maximum over all parts must be known before.
+// Four columns of one row, to which parts are added in a fixed order.
 struct RowPart {
   float maximum = -INFINITY;
   float denominator = 0.0f;
   float4 sums = {0.0f, 0.0f, 0.0f, 0.0f};
 
-  __device__ __forceinline__ void Add(float2 totals, float4 part, float scale) {
+  // One that has seen no key has a maximum of -infinity and nothing else.
+  template <int kParts>
+  __device__ __forceinline__ void Add(const float2 (&totals)[kParts],
+                                      const float4 (&parts)[kParts],
+                                      float scale) {
+    float largest = maximum;
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) largest = fmaxf(largest, totals[i].x);
     // Where no part has seen a key: -infinity - -infinity is no number.
-    const float base = maximum == -INFINITY ? 0.0f : maximum * scale;
-    const float decay = ExpBase2(totals.x * scale - base);
-    denominator += totals.y * decay;
-    sums.x += part.x * decay;
-    sums.y += part.y * decay;
-    sums.z += part.z * decay;
-    sums.w += part.w * decay;
+    const float base = largest == -INFINITY ? 0.0f : largest * scale;
+    const float own = ExpBase2(maximum * scale - base);
+    maximum = largest;
+    denominator *= own;
+    sums = {sums.x * own, sums.y * own, sums.z * own, sums.w * own};
+#pragma unroll
+    for (int i = 0; i < kParts; ++i) {
+      const float decay = ExpBase2(totals[i].x * scale - base);
+      denominator += totals[i].y * decay;
+      sums.x += parts[i].x * decay;
+      sums.y += parts[i].y * decay;
+      sums.z += parts[i].z * decay;
+      sums.w += parts[i].w * decay;
+    }
   }
 
   __device__ __forceinline__ void Store(const DecodeWork& work, int pair,
@@ -177,31 +201,75 @@ __device__ __forceinline__ int PartOf(int block, int first_block) {
   return 2 * block + (block == first_block ? 1 : 0);
 }
 
-// Adds what the warps have of eight rows: to results, or to the workspace's
-// `part` where it is not negative.
-template <int kHeadDim, class Shared>
+// Asks for the queries of pairs that begin within the 32 units.
+template <int kHeadDim>
+__device__ __forceinline__ void FetchQueries(const DecodeWork& work,
+                                             const UnitPlan& plan) {
+  if (plan.index != 0 || plan.pair >= work.pairs) return;
+  const int kv_heads = work.args.kv.kv_heads;
+  const auto* rows =
+      static_cast<const __nv_bfloat16*>(work.args.queries) +
+      plan.pair / kv_heads * work.args.query_stride +
+      static_cast<std::int64_t>(plan.pair % kv_heads) * work.group * kHeadDim;
+  for (int at = 0; at < work.group * kHeadDim; at += 64) {
+    PrefetchToL2(rows + at);
+  }
+}
+
+// Barriers by number. The first two are between the four warps that multiply
+// and the fifth: room for sums is free, is full. The third is the four's.
+constexpr int kRoomFree = 1, kRoomFull = 2, kFourWarps = 3;
+
+template <int kThreads>
+__device__ __forceinline__ void SyncAt(int barrier) {
+  asm volatile("bar.sync %0, %1;" ::"r"(barrier), "n"(kThreads) : "memory");
+}
+template <int kThreads>
+__device__ __forceinline__ void ArriveAt(int barrier) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "n"(kThreads) : "memory");
+}
+
+// Who joins: the four warps, or the fifth.
+template <int kThreads>
+struct Joiners {
+  static constexpr bool kFour = kThreads == kMultiplyThreads;
+  __device__ __forceinline__ static int Thread() {
+    return kFour ? threadIdx.x : threadIdx.x % 32;
+  }
+  __device__ __forceinline__ static void Sync() {
+    if constexpr (kFour) {
+      SyncAt<kThreads>(kFourWarps);
+    } else {
+      __syncwarp();
+    }
+  }
+};
+
+// Adds what the warps have of eight rows: to results, or to the workspace where
+// the pair has more parts.
+template <int kHeadDim, int kThreads, class Shared>
 __device__ __forceinline__ void JoinWarps(const DecodeWork& work,
-                                          const Shared& shared, int pair,
-                                          int first_row, int part) {
+                                          const Shared& shared,
+                                          const FinishedPair& finished) {
   constexpr int kFours = kHeadDim / 4;
-  const int rows = min(work.group - first_row, 8);
-  for (int at = threadIdx.x; at < rows * kFours; at += kDecodeThreads) {
+  const int rows = min(work.group - finished.first_row, 8);
+  const int part = PartOf(blockIdx.x, finished.first);
+  for (int at = Joiners<kThreads>::Thread(); at < rows * kFours;
+       at += kThreads) {
     const int row = at / kFours, column = at % kFours * 4;
-    const int batch_row = first_row + row;
+    const int batch_row = finished.first_row + row;
+    float2 totals[kDecodeWarps];
+    float4 sums[kDecodeWarps];
+#pragma unroll
+    for (int warp = 0; warp < kDecodeWarps; ++warp) {
+      totals[warp] = shared.totals[warp][batch_row];
+      sums[warp] = *reinterpret_cast<const float4*>(
+          &shared.sums[warp][row][column ^ (row * 8)]);
+    }
     RowPart joined;
-#pragma unroll
-    for (int warp = 0; warp < kDecodeWarps; ++warp) {
-      joined.maximum = fmaxf(joined.maximum, shared.totals[warp][batch_row].x);
-    }
-#pragma unroll
-    for (int warp = 0; warp < kDecodeWarps; ++warp) {
-      joined.Add(shared.totals[warp][batch_row],
-                 *reinterpret_cast<const float4*>(
-                     &shared.sums[warp][row][column ^ (row * 8)]),
-                 work.args.scale * kLog2E);
-    }
-    if (part < 0) {
-      joined.Store(work, pair, batch_row, column);
+    joined.Add(totals, sums, work.args.scale * kLog2E);
+    if (!finished.shared()) {
+      joined.Store(work, finished.pair, batch_row, column);
       continue;
     }
     const std::int64_t at_row =
@@ -216,83 +284,140 @@ __device__ __forceinline__ void JoinWarps(const DecodeWork& work,
   }
 }
 
-// Adds the parts of thread blocks `first` to `last` in that order.
-template <int kHeadDim>
-__device__ __forceinline__ void JoinParts(const DecodeWork& work, int pair,
-                                          int first, int last) {
-  constexpr int kFours = kHeadDim / 4;
-  for (int at = threadIdx.x; at < work.group * kFours; at += kDecodeThreads) {
+// Adds the parts of all thread blocks that have one, in their order.
+template <int kHeadDim, int kThreads>
+__device__ __forceinline__ void JoinParts(const DecodeWork& work,
+                                          const FinishedPair& finished) {
+  constexpr int kFours = kHeadDim / 4, kAtOnce = 8;
+  for (int at = Joiners<kThreads>::Thread(); at < work.group * kFours;
+       at += kThreads) {
     const int row = at / kFours, column = at % kFours * 4;
-    const auto row_of = [&](int block) {
-      return static_cast<std::int64_t>(PartOf(block, first)) * kDecodeGroup +
-             row;
-    };
     RowPart joined;
-#pragma unroll 8
-    for (int block = first; block <= last; ++block) {
-      joined.maximum = fmaxf(joined.maximum,
-                             __ldcg(work.workspace.totals + row_of(block)).x);
+    for (int next = finished.first; next <= finished.last; next += kAtOnce) {
+      float2 totals[kAtOnce];
+      float4 sums[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        totals[i] = {-INFINITY, 0.0f};
+        sums[i] = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (next + i > finished.last) continue;
+        const std::int64_t at_row =
+            static_cast<std::int64_t>(PartOf(next + i, finished.first)) *
+                kDecodeGroup +
+            row;
+        totals[i] = __ldcg(work.workspace.totals + at_row);
+        sums[i] = __ldcg(reinterpret_cast<const float4*>(
+            work.workspace.sums + at_row * kHeadDim + column));
+      }
+      joined.Add(totals, sums, work.args.scale * kLog2E);
     }
-#pragma unroll 8
-    for (int block = first; block <= last; ++block) {
-      joined.Add(__ldcg(work.workspace.totals + row_of(block)),
-                 __ldcg(reinterpret_cast<const float4*>(
-                     work.workspace.sums + row_of(block) * kHeadDim + column)),
-                 work.args.scale * kLog2E);
-    }
-    joined.Store(work, pair, row, column);
+    joined.Store(work, finished.pair, row, column);
   }
 }
 
-// Whether this thread block is the last of `parts` that came to `counter`; then
+// How often that was done before. What this thread has seen done is then seen
+// by whoever counts later, and what earlier ones had, by this thread and those
+// that wait for it.
+__device__ __forceinline__ int CountUp(std::int32_t* counter) {
+  int before;
+  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(counter)
+               : "memory");
+  return before;
+}
+
+// Whether this thread block's part is the last of the pair's that came; then
 // what the others wrote is there to be read.
-template <class Shared>
-__device__ __forceinline__ bool CameLast(std::int32_t* counter, int parts,
+template <int kThreads, class Shared>
+__device__ __forceinline__ bool CameLast(const DecodeWork& work,
+                                         const FinishedPair& finished,
                                          Shared& shared) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    const bool last = atomicAdd(counter, 1) == parts - 1;
+  int& came_last = shared.came_last[Joiners<kThreads>::kFour ? 0 : 1];
+  Joiners<kThreads>::Sync();
+  if (Joiners<kThreads>::Thread() == 0) {
+    std::int32_t* const counter = work.workspace.counters + finished.first;
+    const bool last = CountUp(counter) == finished.last - finished.first;
     if (last) *counter = 0;
-    shared.came_last = last;
+    came_last = last;
   }
-  __syncthreads();
-  __threadfence();
-  return shared.came_last != 0;
+  Joiners<kThreads>::Sync();
+  return came_last != 0;
 }
 
-// The end of a pair, or of what this share has of it: units of the pair are in
-// shares of thread blocks `first` to `last`. All warps come together here.
+// A warp's sums of eight rows to where they are joined.
 template <int kHeadDim, class Shared>
-__device__ __forceinline__ void FinishPair(const DecodeWork& work,
-                                           const PairState<kHeadDim>& state,
-                                           int pair, int first, int last,
-                                           Shared& shared) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int part = first == last ? -1 : PartOf(blockIdx.x, first);
+__device__ __forceinline__ void LeaveSums(const PairState<kHeadDim>& state,
+                                          int first_row, Shared& shared) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane / 4;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (half * 8 >= work.group) break;
+    if (half * 8 != first_row) continue;
     const float denominator = state.softmax.Denominator(half);
     if (lane % 4 == 0) {
-      shared.totals[warp][half * 8 + lane / 4] =
+      shared.totals[warp][half * 8 + row] =
           make_float2(state.softmax.maximum(half), denominator);
     }
 #pragma unroll
     for (int eight = 0; eight < kHeadDim / 8; ++eight) {
-      const int row = lane / 4;
       *reinterpret_cast<float2*>(
           &shared.sums[warp][row][(eight ^ row) * 8 + lane % 4 * 2]) =
           make_float2(state.sums[eight * 4 + half * 2],
                       state.sums[eight * 4 + half * 2 + 1]);
     }
-    __syncthreads();
-    JoinWarps<kHeadDim>(work, shared, pair, half * 8, part);
-    __syncthreads();
   }
-  if (part >= 0 &&
-      CameLast(work.workspace.counters + first, last - first + 1, shared)) {
-    JoinParts<kHeadDim>(work, pair, first, last);
+}
+
+// The end of a pair before the share's: the fifth warp does the rest.
+template <int kHeadDim, class Shared>
+__device__ __forceinline__ void PassPair(const DecodeWork& work,
+                                         const PairState<kHeadDim>& state,
+                                         FinishedPair finished,
+                                         Shared& shared) {
+  for (; finished.first_row < work.group; finished.first_row += 8) {
+    SyncAt<kDecodeThreads>(kRoomFree);
+    if (threadIdx.x == 0) shared.finished = finished;
+    LeaveSums(state, finished.first_row, shared);
+    ArriveAt<kDecodeThreads>(kRoomFull);
+  }
+}
+
+// The end of the share, which lets the fifth warp go.
+template <int kHeadDim, class Shared>
+__device__ __forceinline__ void FinishShare(const DecodeWork& work,
+                                            const PairState<kHeadDim>& state,
+                                            FinishedPair finished,
+                                            Shared& shared) {
+  SyncAt<kDecodeThreads>(kRoomFree);
+  if (threadIdx.x == 0) shared.finished.pair = -1;
+  ArriveAt<kDecodeThreads>(kRoomFull);
+  for (; finished.first_row < work.group; finished.first_row += 8) {
+    LeaveSums(state, finished.first_row, shared);
+    SyncAt<kMultiplyThreads>(kFourWarps);
+    JoinWarps<kHeadDim, kMultiplyThreads>(work, shared, finished);
+    SyncAt<kMultiplyThreads>(kFourWarps);
+  }
+  if (finished.shared() && CameLast<kMultiplyThreads>(work, finished, shared)) {
+    JoinParts<kHeadDim, kMultiplyThreads>(work, finished);
+  }
+}
+
+// What the fifth warp does.
+template <int kHeadDim, class Shared>
+__device__ __forceinline__ void JoinPassedPairs(const DecodeWork& work,
+                                                Shared& shared) {
+  ArriveAt<kDecodeThreads>(kRoomFree);
+  while (true) {
+    SyncAt<kDecodeThreads>(kRoomFull);
+    const FinishedPair finished = shared.finished;
+    if (finished.pair < 0) return;
+    JoinWarps<kHeadDim, 32>(work, shared, finished);
+    __syncwarp();
+    ArriveAt<kDecodeThreads>(kRoomFree);
+    if (finished.first_row + 8 < work.group || !finished.shared()) continue;
+    if (CameLast<32>(work, finished, shared)) {
+      JoinParts<kHeadDim, 32>(work, finished);
+    }
   }
 }
 
@@ -304,12 +429,15 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   constexpr unsigned kAll = 0xffffffffu;
   extern __shared__ uint4 memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory);
+  FetchTables(work);
   // Before anyone leaves: what follows waits for this launch alone.
   WaitForDependency();
   LetDependentsStart();
-  const DecodeShare share = FindShare(work, shared.share);
-  if (share.units == 0) return;
+  const int share_units = FindShare(work, shared.share);
+  if (share_units == 0) return;
+  const DecodeShare& share = shared.share.share;
   const int warp = threadIdx.x / 32;
+  if (warp == kDecodeWarps) return JoinPassedPairs<kHeadDim>(work, shared);
   const int kv_heads = work.args.kv.kv_heads;
   auto& ring = shared.ring[warp];
 
@@ -317,8 +445,11 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   UnitCursor cursor = share.begin;
   UnitPlan plans = PlanUnits(work, cursor), later_plans = plans;
   const auto copy_unit = [&](int unit, int unit_at_work) {
-    if (unit < share.units) {
-      if (unit % 32 == 0 && unit > 0) later_plans = PlanUnits(work, cursor);
+    if (unit < share_units) {
+      if (unit % 32 == 0 && unit > 0) {
+        later_plans = PlanUnits(work, cursor);
+        if (warp == 0) FetchQueries<kHeadDim>(work, later_plans);
+      }
       const bool later = unit / 32 != unit_at_work / 32;
       const UnitPlan plan = later ? later_plans : plans;
       const int page = __shfl_sync(kAll, plan.page, unit % 32);
@@ -339,27 +470,30 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   };
 #pragma unroll
   for (int unit = 0; unit < kStages - 1; ++unit) copy_unit(unit, 0);
+  if (warp == 0) FetchQueries<kHeadDim>(work, plans);
 
   PairState<kHeadDim> state;
-  for (int unit = 0; unit < share.units; ++unit) {
+  for (int unit = 0;; ++unit) {
     if (unit % 32 == 0 && unit > 0) plans = later_plans;
     copy_unit(unit + kStages - 1, unit);
-    const int pair = __shfl_sync(kAll, plans.pair, unit % 32);
+    FinishedPair finished = {__shfl_sync(kAll, plans.pair, unit % 32)};
     const int index = __shfl_sync(kAll, plans.index, unit % 32);
     const int units = __shfl_sync(kAll, plans.units, unit % 32);
     const int visible = __shfl_sync(kAll, plans.visible, unit % 32);
-    if (unit == 0 || index == 0) state.Begin(work, pair);
+    if (unit == 0 || index == 0) state.Begin(work, finished.pair);
     WaitForCopies<kStages - 1>();
     __syncwarp();
     const auto& stage = ring[unit % kStages];
     state.Add(stage.keys, stage.values, visible - warp * kSliceKeys,
               work.args.scale * kLog2E);
     __syncwarp();
-    if (index + 1 == units || unit + 1 == share.units) {
-      const int first = share.first + unit - index;
-      FinishPair<kHeadDim>(work, state, pair, share.OwnerOf(first),
-                           share.OwnerOf(first + units - 1), shared);
-    }
+    const bool ends_share = unit + 1 == share_units;
+    if (index + 1 != units && !ends_share) continue;
+    const PairOwners owners = share.OwnersOf(unit, index, units);
+    finished.first = owners.first;
+    finished.last = owners.last;
+    if (ends_share) return FinishShare(work, state, finished, shared);
+    PassPair(work, state, finished, shared);
   }
 }
 
