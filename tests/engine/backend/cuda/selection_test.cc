@@ -384,7 +384,7 @@ void ExpectMass(Scored scored, double mass, const std::vector<char>& in,
                 chosen - worst, total);
 }
 
-void TestPrefill(const BatchShape& shape,
+void TestPrefill(PrefillKernel kernel, const BatchShape& shape,
                  const std::vector<SelectionRule>& rules,
                  std::int64_t workspace, TestReport& report) {
   std::mt19937 random(3);
@@ -446,7 +446,8 @@ void TestPrefill(const BatchShape& shape,
   args.chosen.partial_blocks = partial_blocks.data();
   args.chosen.order = order.data();
   std::unique_ptr<BlockSelection> selection;
-  report.Expect(BlockSelection::Create(workspace, &selection).ok(), "create");
+  report.Expect(BlockSelection::Create(kernel, workspace, &selection).ok(),
+                "create");
   const LaunchStatus status = selection->Run(args, nullptr);
   report.Expect(status.ok(), "%s", status.message().c_str());
   report.ExpectOk(cudaDeviceSynchronize(), "choice of blocks");
@@ -456,7 +457,9 @@ void TestPrefill(const BatchShape& shape,
   std::vector<int> lengths(pairs);
   for (int pair = 0; pair < pairs; ++pair) {
     const int tile = pair / kv_heads;
-    const std::string where = "d " + std::to_string(shape.head_dim) +
+    const std::string where = (kernel == PrefillKernel::kHopper ? "Hopper, d "
+                                                                : "d ") +
+                              std::to_string(shape.head_dim) +
                               " group " + std::to_string(shape.group) +
                               " tile " + std::to_string(tile) + " head " +
                               std::to_string(pair % kv_heads) + " rule " +
@@ -512,6 +515,33 @@ void TestPrefill(const BatchShape& shape,
                 "the same arguments gave other choices");
 }
 
+void TestAllPrefill(PrefillKernel kernel, bool is_short, TestReport& report) {
+  for (int width : {64, 128}) {
+    for (int group : {1, 3, 4, 8}) {
+      const BatchShape shape = {
+          width, 2, group, {{0, 130}, {0, 1}, {301, 150}, {64, 64}, {777, 3}}};
+      // Small enough for several rounds of tiles.
+      TestPrefill(kernel, shape,
+                  {AntidiagonalRule{8, 0.8f}, SimilarityRule{-1.0f, 0.7f}},
+                  200000, report);
+      if (is_short) continue;
+      TestPrefill(kernel, shape,
+                  {AntidiagonalRule{16, 0.9f}, SimilarityRule{0.015f, 0.8f},
+                   AntidiagonalRule{2, 0.5f}, AntidiagonalRule{64, 1.0f}},
+                  1 << 24, report);
+    }
+  }
+  if (is_short) return;
+  // More columns and rows than products have at once.
+  for (int group : {1, 4, 6}) {
+    TestPrefill(kernel, {64, 1, group, {{4090, 1200}, {37, 20}}},
+                {AntidiagonalRule{16, 0.9f}}, 1 << 24, report);
+  }
+  TestPrefill(kernel, {128, 2, 4, {{30, 1400}, {1000, 600}, {9, 100}}},
+              {AntidiagonalRule{32, 0.8f}, AntidiagonalRule{4, 0.95f}}, 1 << 24,
+              report);
+}
+
 int RunAll(bool is_short) {
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess) {
@@ -525,18 +555,14 @@ int RunAll(bool is_short) {
                                         0, 1300, 2047, is_short ? 100 : 20000};
       TestDecode({width, 2, group, lengths}, false, report);
       if (group == 4) TestDecode({width, 3, group, lengths}, true, report);
-      const BatchShape shape = {
-          width, 2, group, {{0, 130}, {0, 1}, {301, 150}, {64, 64}, {777, 3}}};
-      // Small enough for several rounds of tiles.
-      TestPrefill(shape,
-                  {AntidiagonalRule{8, 0.8f}, SimilarityRule{-1.0f, 0.7f}},
-                  200000, report);
-      if (is_short) continue;
-      TestPrefill(shape,
-                  {AntidiagonalRule{16, 0.9f}, SimilarityRule{0.015f, 0.8f},
-                   AntidiagonalRule{2, 0.5f}, AntidiagonalRule{64, 1.0f}},
-                  1 << 24, report);
     }
+  }
+  std::unique_ptr<BlockSelection> best;
+  report.Expect(BlockSelection::Create(1 << 20, &best).ok(), "create");
+  if (best == nullptr) return report.Finish("selection_test");
+  TestAllPrefill(PrefillKernel::kPortable, is_short, report);
+  if (best->kernel() != PrefillKernel::kPortable) {
+    TestAllPrefill(best->kernel(), is_short, report);
   }
   return report.Finish("selection_test");
 }
