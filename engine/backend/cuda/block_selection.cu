@@ -34,7 +34,7 @@ namespace {
 
 constexpr unsigned kAll = 0xffffffffu;
 constexpr int kProductThreads = 256;
-constexpr int kSide = 128;      // rows and columns of a thread block
+constexpr int kSide = 128;  // rows and columns of a thread block
 static_assert(kSide == kColumns);
 constexpr int kStepDepth = 64;  // elements of a row at a time
 constexpr int kStages = 3;
@@ -45,7 +45,9 @@ constexpr int kOrderParts = 4;  // threads of a tile
 constexpr int kOrderTiles = kOrderThreads / kOrderParts;
 constexpr int kScorePitch = kSide + 4;
 
-__host__ __device__ constexpr int RoundedUp4(int count) { return (count + 3) / 4 * 4; }
+__host__ __device__ constexpr int RoundedUp4(int count) {
+  return (count + 3) / 4 * 4;
+}
 
 struct ProductShared {
   union {
@@ -188,8 +190,8 @@ __device__ __forceinline__ void MultiplyStep(const ProductShared& shared,
 }
 
 // What group_scores.cuh says of the thread block's rows and columns, but for
-// rows of tiles of another slice than `last_tile`. A warp has every eighth row, a lane four
-// columns.
+// rows of tiles of another slice than `last_tile`. A warp has every eighth row,
+// a lane four columns.
 __device__ __forceinline__ void StoreSums(const GroupWork& work,
                                           const ProductShared& shared,
                                           int first_row, int first_column,
@@ -203,13 +205,12 @@ __device__ __forceinline__ void StoreSums(const GroupWork& work,
   bool scored[4];  // said so that NaN is
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    scored[i] =
-        work.stride != 0 || column + i >= work.args.most_blocks ||
-        !(work.key_similarities[(std::int64_t{slice_number} *
-                                     work.args.kv.kv_heads +
-                                 kv_head) *
-                                    work.args.most_blocks +
-                                column + i] < work.similarity);
+    scored[i] = work.stride != 0 || column + i >= work.args.most_blocks ||
+                !(work.key_similarities[(std::int64_t{slice_number} *
+                                             work.args.kv.kv_heads +
+                                         kv_head) *
+                                            work.args.most_blocks +
+                                        column + i] < work.similarity);
   }
 #pragma unroll 1
   for (int r = threadIdx.x / 32; r < kSide; r += kProductThreads / 32) {
@@ -235,7 +236,8 @@ __device__ __forceinline__ void StoreSums(const GroupWork& work,
       score = PowerOf2(fmaf(score, work.factor, -reference));
     }
     const std::int64_t at = kv_head * rows + first_row + r;
-    float* const to = work.sums + at * work.row_blocks() + first_column / groups;
+    float* const to =
+        work.sums + at * work.row_blocks() + first_column / groups;
     const float2 pairs = {scores[0] + scores[1], scores[2] + scores[3]};
     float sum = pairs.x + pairs.y;
     if (groups == 1) {
@@ -363,6 +365,19 @@ __global__ void __launch_bounds__(kProductThreads, 1)
   }
 }
 
+template <int kHeadDim>
+__device__ __forceinline__ void StoreMean(const Vector8& mean,
+                                          __nv_bfloat16* to) {
+  Vector8 upper, lower;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    upper.of[i] = __bfloat162float(__float2bfloat16(mean.of[i]));
+    lower.of[i] = mean.of[i] - upper.of[i];
+  }
+  Store8(upper, to);
+  Store8(lower, to + kHeadDim);
+}
+
 // The mean of `count` rows of this warp's head, `stride` apart, as two halves,
 // and, if `gated`, the mean cosine of all pairs. A lane has 16 bytes of every
 // second row (head_dim 64: every fourth).
@@ -429,15 +444,10 @@ __device__ __forceinline__ void PoolRows(const __nv_bfloat16* rows, int count,
   }
   if (lane == 0) *similarity = square;
   if (row != 0) return;
-  Vector8 upper, lower;
+  Vector8 value;
 #pragma unroll
-  for (int i = 0; i < 8; ++i) {
-    const float value = sums[i] * share;
-    upper.of[i] = __bfloat162float(__float2bfloat16(value));
-    lower.of[i] = value - upper.of[i];
-  }
-  Store8(upper, mean + first);
-  Store8(lower, mean + kHeadDim + first);
+  for (int i = 0; i < 8; ++i) value.of[i] = sums[i] * share;
+  StoreMean<kHeadDim>(value, mean + first);
 }
 
 struct PoolWork {
@@ -454,8 +464,8 @@ __global__ void __launch_bounds__(kPoolThreads, 3) Pool(const PoolWork pool) {
   WaitForDependency();
   LetDependentsStart();
   const bool gated = work.similarity > -INFINITY;
-  std::int64_t unit = std::int64_t{blockIdx.x} * (kPoolThreads / 32) +
-                      threadIdx.x / 32;
+  std::int64_t unit =
+      std::int64_t{blockIdx.x} * (kPoolThreads / 32) + threadIdx.x / 32;
   if (unit < pool.key_means) {
     const int block = static_cast<int>(unit % args.most_blocks);
     const auto pair = static_cast<int>(unit / args.most_blocks);
@@ -466,11 +476,22 @@ __global__ void __launch_bounds__(kPoolThreads, 3) Pool(const PoolWork pool) {
     if (block * 64 >= end) return;
     const std::int64_t page =
         args.kv.page_tables[last.x * args.kv.page_table_stride + block];
-    PoolRows<kHeadDim>(
-        static_cast<const __nv_bfloat16*>(args.kv.keys) +
-            (page * args.kv.kv_heads + kv_head) * 64 * kHeadDim,
-        min(64, end - block * 64), kHeadDim, gated,
-        work.key_means + unit * 2 * kHeadDim, work.key_similarities + unit);
+    const std::int64_t head_of_page = page * args.kv.kv_heads + kv_head;
+    __nv_bfloat16* const mean = work.key_means + unit * 2 * kHeadDim;
+    if (args.mean_keys != nullptr && !gated && (block + 1) * 64 <= end) {
+      const int first = static_cast<int>(threadIdx.x) % 32 * 8;
+      if (first < kHeadDim) {
+        StoreMean<kHeadDim>(
+            Load8(args.mean_keys + head_of_page * kHeadDim + first),
+            mean + first);
+      }
+      if (first == 0) work.key_similarities[unit] = 0.0f;
+      return;
+    }
+    PoolRows<kHeadDim>(static_cast<const __nv_bfloat16*>(args.kv.keys) +
+                           head_of_page * 64 * kHeadDim,
+                       min(64, end - block * 64), kHeadDim, gated, mean,
+                       work.key_similarities + unit);
     return;
   }
   unit -= pool.key_means;
@@ -638,9 +659,8 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
     const int r = base + static_cast<int>(threadIdx.x) / kLanes;
     const bool counts =
         r < rows && RowAt(work, tile * rows + r, kv_head).counts;
-    const float sum =
-        RowSum<kLanes>(tops + std::int64_t{r} * work.column_tiles,
-                       counts ? ColumnTilesOf(work, fields) : 0);
+    const float sum = RowSum<kLanes>(tops + std::int64_t{r} * work.column_tiles,
+                                     counts ? ColumnTilesOf(work, fields) : 0);
     if (threadIdx.x % kLanes == 0 && r < rows) row_sums[r] = sum;
   }
   __syncthreads();
@@ -785,11 +805,11 @@ struct Launcher {
       return OutOfRange("thread blocks of a launch of block selection",
                         thread_blocks, "below 2^31");
     }
-    return LaunchDependent(kernel,
-                           {static_cast<unsigned>(thread_blocks),
-                            static_cast<unsigned>(threads),
-                            static_cast<unsigned>(bytes)},
-                           args, stream, "launch of block selection");
+    return LaunchDependent(
+        kernel,
+        {static_cast<unsigned>(thread_blocks), static_cast<unsigned>(threads),
+         static_cast<unsigned>(bytes)},
+        args, stream, "launch of block selection");
   }
 };
 
@@ -844,9 +864,8 @@ LaunchStatus LaunchRule(GroupWork work, Room room, const Launcher& launcher) {
     work.key_similarities = room.Take<float>(key_means);
   }
   const std::int64_t rows = kv_heads * work.rows_of_tile();
-  std::int64_t bytes_a_tile =
-      rows * (work.row_blocks() * sizeof(float) +
-              work.column_tiles * sizeof(float2));
+  std::int64_t bytes_a_tile = rows * (work.row_blocks() * sizeof(float) +
+                                      work.column_tiles * sizeof(float2));
   if (pooled) {
     bytes_a_tile += rows * (4 * args.kv.head_dim + 4);
   } else if (launcher.hopper) {
@@ -925,6 +944,9 @@ LaunchStatus CheckArguments(const BlockSelectionArgs& args) {
   if (args.most_blocks < 1 || args.most_blocks > BlockSelection::kMostBlocks) {
     return OutOfRange("most_blocks", args.most_blocks, "1 to 8192");
   }
+  if (reinterpret_cast<std::uintptr_t>(args.mean_keys) % 16 != 0) {
+    return LaunchStatus::Error("mean_keys must be 16-byte aligned");
+  }
   return CheckAligned("queries, keys and tile_fields",
                       {args.queries, args.kv.keys, args.tile_fields});
 }
@@ -964,26 +986,25 @@ LaunchStatus FindCapability(int* capability) {
 LaunchStatus Prepare(PrefillKernel kernel, int capability) {
   if (kernel == PrefillKernel::kHopper) {
     if (capability != 90) {
-      return OutOfRange("the device's compute capability times ten",
-                        capability, "90 for Hopper's kernels");
+      return OutOfRange("the device's compute capability times ten", capability,
+                        "90 for Hopper's kernels");
     }
     if (auto status = PrepareHopperProducts(); !status.ok()) return status;
   }
   for (const auto kernel : {GroupProducts<true>, GroupProducts<false>}) {
-    if (auto status = StatusOf(
-            cudaFuncSetAttribute(kernel,
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                 sizeof(ProductShared)),
-            "shared memory of group products");
+    if (auto status =
+            StatusOf(cudaFuncSetAttribute(
+                         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         sizeof(ProductShared)),
+                     "shared memory of group products");
         !status.ok()) {
       return status;
     }
   }
-  return StatusOf(
-      cudaFuncSetAttribute(ChooseByMass,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           BlockRowBytes(BlockSelection::kMostBlocks) + 8192),
-      "shared memory of the choice of blocks");
+  return StatusOf(cudaFuncSetAttribute(
+                      ChooseByMass, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                      BlockRowBytes(BlockSelection::kMostBlocks) + 8192),
+                  "shared memory of the choice of blocks");
 }
 
 }  // namespace
@@ -992,9 +1013,9 @@ LaunchStatus BlockSelection::Create(std::int64_t workspace_bytes,
                                     std::unique_ptr<BlockSelection>* created) {
   int capability = 0;
   if (auto status = FindCapability(&capability); !status.ok()) return status;
-  return Create(capability == 90 ? PrefillKernel::kHopper
-                                 : PrefillKernel::kPortable,
-                workspace_bytes, created);
+  return Create(
+      capability == 90 ? PrefillKernel::kHopper : PrefillKernel::kPortable,
+      workspace_bytes, created);
 }
 
 LaunchStatus BlockSelection::Create(PrefillKernel kernel,
@@ -1012,8 +1033,8 @@ LaunchStatus BlockSelection::Create(PrefillKernel kernel,
       !status.ok()) {
     return status;
   }
-  created->reset(new BlockSelection(kernel, multiprocessors, workspace,
-                                    workspace_bytes));
+  created->reset(
+      new BlockSelection(kernel, multiprocessors, workspace, workspace_bytes));
   return LaunchStatus();
 }
 

@@ -77,6 +77,10 @@ struct BlockSelectionArgs {
   // element of a page's keys, of pages that are full; 16-byte aligned. May be
   // null where no rule is a PageBoundRule.
   const void* key_bounds = nullptr;
+  // f32 [pages, kv_heads, head_dim]: the mean of a page's keys, of pages that
+  // are full; 16-byte aligned. A SimilarityRule that gates nothing then does
+  // not read their keys. May be null.
+  const float* mean_keys = nullptr;
 
   ChosenLists chosen;
 };

@@ -76,8 +76,7 @@ __device__ __forceinline__ int ColumnTilesOf(const GroupWork& work,
 }
 __device__ __forceinline__ bool IsAsked(const GroupWork& work, int tile,
                                         int kv_head) {
-  return work.args.rule_of[tile * work.args.kv.kv_heads + kv_head] ==
-         work.rule;
+  return work.args.rule_of[tile * work.args.kv.kv_heads + kv_head] == work.rule;
 }
 
 // 2^x; 0 for -infinity.

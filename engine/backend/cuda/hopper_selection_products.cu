@@ -3,13 +3,13 @@
 //
 // Work split: an item is 128 key groups and four slabs of 64 query groups that
 // follow each other, one of a head each: four heads of a KV head, or fewer
-// heads and more slabs of each. So a key in shared memory serves 256 rows. Items
-// above the diagonal do not exist: a launch ahead lists the others, KV head by
-// KV head, so that keys come from L2. Thread blocks, one a multiprocessor, take
-// items in turn; one warpgroup copies, two multiply, 128 rows each. The one that
-// copies is in the next item while the others compute exponentials.
-// Memory traffic: queries once; keys once for every 64 query groups, from L2.
-// Limits: head_dim 64 or 128, stride a power of two up to 64.
+// heads and more slabs of each. So a key in shared memory serves 256 rows.
+// Items above the diagonal do not exist: a launch ahead lists the others, KV
+// head by KV head, so that keys come from L2. Thread blocks, one a
+// multiprocessor, take items in turn; one warpgroup copies, two multiply, 128
+// rows each. The one that copies is in the next item while the others compute
+// exponentials. Memory traffic: queries once; keys once for every 64 query
+// groups, from L2. Limits: head_dim 64 or 128, stride a power of two up to 64.
 
 #include <cuda.h>
 #include <cuda_bf16.h>
@@ -121,10 +121,10 @@ __global__ void __launch_bounds__(kListThreads)
       while (!BeginsRun(work, first, most_tiles)) --first;
     }
     for (int kv_head = 0; kv_head < work.args.kv.kv_heads; ++kv_head) {
-      const int own = column_tiles > 0 &&
-                              IsAsked(work, work.first_tile + tile, kv_head)
-                          ? column_tiles
-                          : 0;
+      const int own =
+          column_tiles > 0 && IsAsked(work, work.first_tile + tile, kv_head)
+              ? column_tiles
+              : 0;
       const int2 before = SumBefore(own, sums[turn]);
       turn ^= 1;
       for (int part = 0; part < split.items; ++part) {
@@ -229,7 +229,7 @@ class ProductCopies {
     int rows;                      // of the item's tiles
     int key_positions;             // from this thread's first key group on
     int heads;
-    int groups;  // of the item's tiles
+    int groups;                      // of the item's tiles
     std::uint32_t keys[kKeyCopies];  // of 8 elements; where slot 0 begins
   };
 
@@ -301,18 +301,17 @@ class ProductCopies {
     for (int s = 0; s < kSlabs; ++s) {
       const int run = s / split_.heads, head = s % split_.heads;
       if (head >= from.heads || run * kSlabRows >= from.groups) continue;
-      const __nv_bfloat16* source = queries +
-                                    run * kSlabCopies * rows_on +
-                                    head * work_.args.kv.head_dim;
+      const __nv_bfloat16* source =
+          queries + run * kSlabCopies * rows_on + head * work_.args.kv.head_dim;
       int query = from.query + run * kSlabRows * work_.stride - slot;
 #pragma unroll
       for (int i = 0; i < kSlabCopies; ++i) {
-        const bool exists = static_cast<unsigned>(query) <
-                            static_cast<unsigned>(from.rows);
-        CopyChunk(query_place + (s * kSlabRows + i * kRows) * 128,
-                  exists ? static_cast<const void*>(source)
-                         : work_.args.queries,
-                  exists);
+        const bool exists =
+            static_cast<unsigned>(query) < static_cast<unsigned>(from.rows);
+        CopyChunk(
+            query_place + (s * kSlabRows + i * kRows) * 128,
+            exists ? static_cast<const void*>(source) : work_.args.queries,
+            exists);
         source += rows_on;
         query += kRows * work_.stride;
       }
@@ -487,8 +486,7 @@ __device__ __forceinline__ void MultiplyGroups(const GroupWork& work,
     for (int step = 0; step < steps; ++step) {
       shared.full[at.stage].Wait(at.parity);
       const ProductStage& stage = shared.stages[at.stage];
-      const std::uint64_t left =
-          DescribeBoxes(stage.queries[2 * warpgroup], 0);
+      const std::uint64_t left = DescribeBoxes(stage.queries[2 * warpgroup], 0);
       const std::uint64_t right = DescribeBoxes(stage.keys, 0);
       FenceProducts();
 #pragma unroll

@@ -386,7 +386,7 @@ void ExpectMass(Scored scored, double mass, const std::vector<char>& in,
 
 void TestPrefill(PrefillKernel kernel, const BatchShape& shape,
                  const std::vector<SelectionRule>& rules,
-                 std::int64_t workspace, TestReport& report) {
+                 std::int64_t workspace, bool keeps_means, TestReport& report) {
   std::mt19937 random(3);
   const HostBatch batch = MakeBatch(shape, random);
   const int kv_heads = shape.kv_heads, tiles = batch.lists.tiles();
@@ -407,7 +407,9 @@ void TestPrefill(PrefillKernel kernel, const BatchShape& shape,
   const DeviceArray<std::int32_t> tables(batch.page_tables),
       fields(batch.lists.tile_fields), device_first(first_tiles),
       device_rule_of(rule_of), device_base(base_list_of);
+  const DeviceArray<float> means(MeanKeys(batch));
   BlockSelectionArgs args;
+  if (keeps_means) args.mean_keys = means.data();
   args.queries = queries.data();
   args.query_stride = std::int64_t{batch.heads()} * shape.head_dim;
   args.heads = batch.heads();
@@ -457,13 +459,12 @@ void TestPrefill(PrefillKernel kernel, const BatchShape& shape,
   std::vector<int> lengths(pairs);
   for (int pair = 0; pair < pairs; ++pair) {
     const int tile = pair / kv_heads;
-    const std::string where = (kernel == PrefillKernel::kHopper ? "Hopper, d "
-                                                                : "d ") +
-                              std::to_string(shape.head_dim) +
-                              " group " + std::to_string(shape.group) +
-                              " tile " + std::to_string(tile) + " head " +
-                              std::to_string(pair % kv_heads) + " rule " +
-                              std::to_string(rule_of[pair]);
+    const std::string where =
+        (kernel == PrefillKernel::kHopper ? "Hopper, d " : "d ") +
+        std::to_string(shape.head_dim) + " group " +
+        std::to_string(shape.group) + " tile " + std::to_string(tile) +
+        " head " + std::to_string(pair % kv_heads) + " rule " +
+        std::to_string(rule_of[pair]);
     if (rule_of[pair] < 0) {
       report.Expect(lists[pair] == 0, "%s: not the base list", where.c_str());
       lengths[pair] = 1;
@@ -523,23 +524,23 @@ void TestAllPrefill(PrefillKernel kernel, bool is_short, TestReport& report) {
       // Small enough for several rounds of tiles.
       TestPrefill(kernel, shape,
                   {AntidiagonalRule{8, 0.8f}, SimilarityRule{-1.0f, 0.7f}},
-                  200000, report);
+                  200000, group == 4, report);
       if (is_short) continue;
       TestPrefill(kernel, shape,
                   {AntidiagonalRule{16, 0.9f}, SimilarityRule{0.015f, 0.8f},
                    AntidiagonalRule{2, 0.5f}, AntidiagonalRule{64, 1.0f}},
-                  1 << 24, report);
+                  1 << 24, true, report);
     }
   }
   if (is_short) return;
   // More columns and rows than products have at once.
   for (int group : {1, 4, 6}) {
     TestPrefill(kernel, {64, 1, group, {{4090, 1200}, {37, 20}}},
-                {AntidiagonalRule{16, 0.9f}}, 1 << 24, report);
+                {AntidiagonalRule{16, 0.9f}}, 1 << 24, false, report);
   }
   TestPrefill(kernel, {128, 2, 4, {{30, 1400}, {1000, 600}, {9, 100}}},
               {AntidiagonalRule{32, 0.8f}, AntidiagonalRule{4, 0.95f}}, 1 << 24,
-              report);
+              false, report);
 }
 
 int RunAll(bool is_short) {
