@@ -54,6 +54,10 @@ struct ProductShared {
     __nv_bfloat16 operands[kStages][2][kSide][kStepDepth];
     float scores[kSide][kScorePitch];
   };
+  // Of rows: a column, -1 where the row does not count; the slice, -1 where
+  // there is no row.
+  int last_columns[kSide];
+  int slice_numbers[kSide];
 };
 
 // What a row of products is, and whether it counts.
@@ -89,11 +93,13 @@ __device__ __forceinline__ GroupRow RowAt(const GroupWork& work, int index,
   return row;
 }
 
+constexpr std::uint32_t kNoChunk = 0xffffffffu;
+
 // Of one row or column of operands, vectors of head_dim elements: slot s of
 // [begin, end) is `chunk` and s steps behind the matrix's beginning, other
-// slots are zeros.
+// slots are zeros. Of means all slots are there, or no chunk is.
 struct OperandRow {
-  std::uint32_t chunk = 0;  // of 8 elements
+  std::uint32_t chunk = kNoChunk;  // of 8 elements
   short begin = 0;
   short end = 0;
 };
@@ -111,7 +117,6 @@ __device__ __forceinline__ OperandRow QueriesAt(const GroupWork& work,
     operand.chunk = static_cast<std::uint32_t>(
         (std::int64_t{kv_head} * work.tiles * work.group() + index) * 2 *
         head_dim / 8);
-    operand.end = 3;
     return operand;
   }
   const int last = row.first + work.stride - 1;  // slot 0
@@ -139,7 +144,6 @@ __device__ __forceinline__ OperandRow KeysAt(const GroupWork& work,
              work.args.most_blocks +
          column) *
         2 * kv.head_dim / 8);
-    operand.end = 3;
     return operand;
   }
   const int position = column * work.stride;
@@ -189,15 +193,15 @@ __device__ __forceinline__ void MultiplyStep(const ProductShared& shared,
   }
 }
 
-// What group_scores.cuh says of the thread block's rows and columns, but for
-// rows of tiles of another slice than `last_tile`. A warp has every eighth row,
+// What group_scores.cuh says of the thread block's rows from begin_row to
+// end_row, which are one slice's, and its columns. A warp has every eighth row,
 // a lane four columns.
 __device__ __forceinline__ void StoreSums(const GroupWork& work,
                                           const ProductShared& shared,
-                                          int first_row, int first_column,
-                                          int kv_head, int last_tile) {
-  const int slice_number = work.slice_of[last_tile];
-  const int slice = TileAt(work.args, last_tile).x;
+                                          int first_row, int begin_row,
+                                          int end_row, int first_column,
+                                          int kv_head) {
+  const int slice_number = shared.slice_numbers[begin_row];
   const int lane = threadIdx.x % 32;
   const int groups = work.block_groups;
   const int column = first_column + 4 * lane;
@@ -212,17 +216,17 @@ __device__ __forceinline__ void StoreSums(const GroupWork& work,
                                             work.args.most_blocks +
                                         column + i] < work.similarity);
   }
-#pragma unroll 1
-  for (int r = threadIdx.x / 32; r < kSide; r += kProductThreads / 32) {
-    const GroupRow row = RowAt(work, first_row + r, kv_head);
-    if (!row.counts || row.tile.x != slice) continue;
+  constexpr int kWarps = kProductThreads / 32;
+  for (int r = begin_row + threadIdx.x / 32; r < end_row; r += kWarps) {
+    const int last_column = shared.last_columns[r];
+    if (last_column < 0) continue;
     const float4 read =
         *reinterpret_cast<const float4*>(shared.scores[r] + 4 * lane);
     float scores[4] = {read.x, read.y, read.z, read.w};
     float greatest = -INFINITY;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      if (column + i > row.last_column || !scored[i]) scores[i] = -INFINITY;
+      if (column + i > last_column || !scored[i]) scores[i] = -INFINITY;
       greatest = fmaxf(greatest, scores[i]);
     }
 #pragma unroll
@@ -257,8 +261,15 @@ __device__ __forceinline__ void StoreSums(const GroupWork& work,
   }
 }
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr int kPooledResident = 1;  // thread blocks of a multiprocessor
+#else
+constexpr int kPooledResident = 2;
+#endif
+
 template <bool kPooled>
-__global__ void __launch_bounds__(kProductThreads, 1)
+__global__ void __launch_bounds__(kProductThreads,
+                                  kPooled ? kPooledResident : 1)
     GroupProducts(const GroupWork work) {
   extern __shared__ uint4 memory[];
   auto& shared = *reinterpret_cast<ProductShared*>(memory);
@@ -273,20 +284,28 @@ __global__ void __launch_bounds__(kProductThreads, 1)
   const int head_dim = work.args.kv.head_dim;
   const int steps = (kPooled ? 3 : work.stride) * head_dim / kStepDepth;
   const int head_bits = head_dim == 64 ? 6 : 7;
-  const int end_tile =
-      min((first_row + kSide - 1) / rows_of_tile + 1, work.tiles);
-  // One run of a slice's tiles after another; mostly there is one.
-  for (int tile = first_row / rows_of_tile; tile < end_tile;) {
-    const int4 begin = TileAt(work.args, work.first_tile + tile);
-    const int slice_number = work.slice_of[work.first_tile + tile];
-    bool asked = false;
-    int4 last = begin;
-    for (; tile < end_tile; ++tile) {
-      const int4 fields = TileAt(work.args, work.first_tile + tile);
-      if (fields.x != begin.x) break;
-      last = fields;
-      asked = asked || IsAsked(work, work.first_tile + tile, kv_head);
-    }
+  if (threadIdx.x < kSide) {
+    const int row = first_row + static_cast<int>(threadIdx.x);
+    const GroupRow own = RowAt(work, row, kv_head);
+    shared.last_columns[threadIdx.x] = own.counts ? own.last_column : -1;
+    shared.slice_numbers[threadIdx.x] =
+        row / rows_of_tile < work.tiles
+            ? work.slice_of[work.first_tile + row / rows_of_tile]
+            : -1;
+  }
+  __syncthreads();
+  // One run of a slice's rows after another; mostly there is one.
+  for (int begin_row = 0, end_row; begin_row < kSide; begin_row = end_row) {
+    const int slice_number = shared.slice_numbers[begin_row];
+    if (slice_number < 0) break;
+    const bool is_in = threadIdx.x < kSide &&
+                       shared.slice_numbers[threadIdx.x] == slice_number;
+    end_row = begin_row + __syncthreads_count(is_in);
+    const bool asked =
+        __syncthreads_or(is_in && shared.last_columns[threadIdx.x] >= 0);
+    const int4 last = TileAt(
+        work.args, work.first_tile + (first_row + end_row - 1) / rows_of_tile);
+    const int slice = last.x;
     const int end = last.w + last.z;  // of positions that some row sees
     if (!asked || first_column >= (OwnBlock(last) + 1) * work.block_groups) {
       continue;
@@ -298,24 +317,26 @@ __global__ void __launch_bounds__(kProductThreads, 1)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int r = i * 32 + threadIdx.x / 8;
-      left[i] = QueriesAt(work, first_row + r, kv_head, begin.x);
+      left[i] = QueriesAt(work, first_row + r, kv_head, slice);
       right[i] =
-          KeysAt(work, slice_number, begin.x, end, first_column + r, kv_head);
+          KeysAt(work, slice_number, slice, end, first_column + r, kv_head);
     }
     const auto load = [&](int step) {
       if (step < steps) {
         auto& stage = shared.operands[step % kStages];
         const int slot = step * kStepDepth >> head_bits;
         const int within = (step * kStepDepth & (head_dim - 1)) + chunk * 8;
-        const std::int64_t left_at =
+        using Distance = std::conditional_t<kPooled, int, std::int64_t>;
+        const Distance left_at =
             within +
-            (kPooled ? slot % 2 * head_dim : -slot * work.args.query_stride);
+            (kPooled ? slot % 2 * head_dim
+                     : static_cast<Distance>(-slot * work.args.query_stride));
         const int right_at = within + (kPooled ? slot / 2 : slot) * head_dim;
         const auto copy = [&](const __nv_bfloat16(&to)[kSide][kStepDepth],
                               int r, const void* matrix, const OperandRow& from,
-                              std::int64_t at) {
-          const bool exists =
-              kPooled ? from.end > 0 : slot >= from.begin && slot < from.end;
+                              Distance at) {
+          const bool exists = kPooled ? from.chunk != kNoChunk
+                                      : slot >= from.begin && slot < from.end;
           CopyChunk(ChunkOf(to, r, chunk),
                     static_cast<const __nv_bfloat16*>(matrix) +
                         (exists ? std::int64_t{from.chunk} * 8 + at : 0),
@@ -359,8 +380,8 @@ __global__ void __launch_bounds__(kProductThreads, 1)
       }
     }
     __syncthreads();
-    StoreSums(work, shared, first_row, first_column, kv_head,
-              work.first_tile + tile - 1);
+    StoreSums(work, shared, first_row, begin_row, end_row, first_column,
+              kv_head);
     __syncthreads();
   }
 }
