@@ -892,10 +892,10 @@ LaunchStatus LaunchRule(GroupWork work, Room room, const Launcher& launcher) {
   } else if (launcher.hopper) {
     bytes_a_tile += HopperProductBytes(work);
   }
-  constexpr std::int64_t kRounding = 2048;  // of parts, and bytes beside
-  const std::int64_t fitting = (room.left() - kRounding) / bytes_a_tile;
-  if (room.left() < kRounding || fitting < 1) {
-    return TooSmall(bytes_a_tile + kRounding - room.left());
+  const std::int64_t beside = 2048 + HopperProductBytesBeside(work);
+  const std::int64_t fitting = (room.left() - beside) / bytes_a_tile;
+  if (room.left() < beside || fitting < 1) {
+    return TooSmall(bytes_a_tile + beside - room.left());
   }
   const std::int64_t at_once = std::min<std::int64_t>(fitting, args.tiles);
   work.sums = room.Take<float>(at_once * rows * work.row_blocks());
@@ -905,8 +905,9 @@ LaunchStatus LaunchRule(GroupWork work, Room room, const Launcher& launcher) {
         room.Take<__nv_bfloat16>(at_once * rows * 2 * args.kv.head_dim);
     work.query_similarities = room.Take<float>(at_once * rows);
   } else if (launcher.hopper) {
-    work.product_items = room.Take<int4>(
-        1 + at_once * HopperProductBytes(work) / std::int64_t{sizeof(int4)});
+    work.product_items = reinterpret_cast<int4*>(room.Take<char>(
+        HopperProductBytesBeside(work) + at_once * HopperProductBytes(work)));
+    work.product_tiles = static_cast<int>(at_once);
   }
   for (std::int64_t first = 0; first < args.tiles; first += at_once) {
     work.first_tile = static_cast<int>(first);

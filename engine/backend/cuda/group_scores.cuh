@@ -49,6 +49,7 @@ struct GroupWork {
   const std::int32_t* slice_of = nullptr;  // [tiles of the batch]
   // What hopper_selection_products.h asks for.
   int4* product_items = nullptr;
+  int product_tiles = 0;  // for which there is room
 
   __host__ __device__ int group() const {
     return args.heads / args.kv.kv_heads;

@@ -36,6 +36,7 @@ constexpr int kStages = 4;
 // Stages that are being filled before the oldest of them is waited for. Less
 // than kStages - 1: a stage is freed when the next one's products are queued.
 constexpr int kBehind = 2;
+constexpr int kItems = 4;  // under way at most
 constexpr int kWarpgroup = 128;
 constexpr int kThreads = 3 * kWarpgroup;
 constexpr int kListThreads = 1024;
@@ -45,11 +46,6 @@ struct ProductStage {
   __nv_bfloat16 queries[kSlabs][kSlabRows][64];
   __nv_bfloat16 keys[kColumns][64];
 };
-struct ProductShared {
-  ProductStage stages[kStages];
-  Barrier full[kStages], empty[kStages];
-};
-constexpr int kSharedBytes = static_cast<int>(sizeof(ProductShared)) + 1024;
 
 // How the query heads of a KV head become slabs of items.
 struct HeadSplit {
@@ -75,13 +71,6 @@ __device__ __forceinline__ bool Follows(const int4& before, const int4& tile) {
          OwnBlock(tile) == OwnBlock(before) + 1;
 }
 
-__device__ __forceinline__ bool BeginsRun(const GroupWork& work, int tile,
-                                          int most_tiles) {
-  const int number = work.first_tile + tile;
-  return tile % most_tiles == 0 ||
-         !Follows(TileAt(work.args, number - 1), TileAt(work.args, number));
-}
-
 // Sum of the values of the threads before, and of all.
 __device__ __forceinline__ int2 SumBefore(int value, int (&sums)[32]) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -100,81 +89,107 @@ __device__ __forceinline__ int2 SumBefore(int value, int (&sums)[32]) {
           static_cast<int>(__reduce_add_sync(kAll, of_warp))};
 }
 
-// Items (first tile, tiles, column tile, kv_head * HeadSplit::items + part of
-// the heads), and their number behind product_items' first.
+// Where a KV head's items are, behind the number of every KV head's.
+__device__ __forceinline__ int4* ItemsOf(const GroupWork& work, int kv_head) {
+  const std::int64_t most = std::int64_t{work.product_tiles} *
+                            work.column_tiles * HeadSplit(work.group()).items;
+  return work.product_items + (work.args.kv.kv_heads + 3) / 4 + kv_head * most;
+}
+__device__ __forceinline__ int* ItemCounts(const GroupWork& work) {
+  return reinterpret_cast<int*>(work.product_items);
+}
+
+// A thread block for each KV head. Items: first tile, tiles, column tile, part
+// of the heads.
 __global__ void __launch_bounds__(kListThreads)
     ListProducts(const GroupWork work) {
-  __shared__ int sums[2][32];
+  __shared__ int sums[32];
+  __shared__ bool begins[kListThreads];
   WaitForDependency();
   LetDependentsStart();
   const HeadSplit split(work.group());
+  const int kv_head = blockIdx.x;
   const int most_tiles = split.tiles(work.row_groups);
-  int4* const items = work.product_items + 1;
-  int listed = 0, turn = 0;
-  for (int base = 0; base < work.tiles; base += kListThreads) {
-    const int tile = base + static_cast<int>(threadIdx.x);
-    int first = tile, column_tiles = 0;
-    if (tile < work.tiles &&
-        (tile + 1 == work.tiles || BeginsRun(work, tile + 1, most_tiles))) {
-      column_tiles =
-          ColumnTilesOf(work, TileAt(work.args, work.first_tile + tile));
-      while (!BeginsRun(work, first, most_tiles)) --first;
+  int4* const items = ItemsOf(work, kv_head);
+  int listed = 0;
+  // No run goes on from one round to the next.
+  const int at_once = kListThreads / most_tiles * most_tiles;
+  for (int base = 0; base < work.tiles; base += at_once) {
+    const int own = static_cast<int>(threadIdx.x);
+    const int tile = base + own, number = work.first_tile + tile;
+    const bool exists = own < at_once && tile < work.tiles;
+    int4 fields = {}, before = {};
+    bool asked = false;
+    if (exists) {
+      fields = TileAt(work.args, number);
+      if (own > 0) before = TileAt(work.args, number - 1);
+      asked = IsAsked(work, number, kv_head);
     }
-    for (int kv_head = 0; kv_head < work.args.kv.kv_heads; ++kv_head) {
-      const int own =
-          column_tiles > 0 && IsAsked(work, work.first_tile + tile, kv_head)
-              ? column_tiles
-              : 0;
-      const int2 before = SumBefore(own, sums[turn]);
-      turn ^= 1;
-      for (int part = 0; part < split.items; ++part) {
-        for (int c = 0; c < own; ++c) {
-          items[listed + before.x + c] = {work.first_tile + first,
-                                          tile - first + 1, c,
-                                          kv_head * split.items + part};
-        }
-        listed += before.y;
-      }
+    __syncthreads();
+    begins[own] = !exists || own % most_tiles == 0 || !Follows(before, fields);
+    __syncthreads();
+    int first = own;
+    while (exists && !begins[first]) --first;
+    const bool ends = exists && (own + 1 == at_once || begins[own + 1]);
+    const int column_tiles = ends && asked ? ColumnTilesOf(work, fields) : 0;
+    const int2 place = SumBefore(column_tiles * split.items, sums);
+    for (int i = 0; i < column_tiles * split.items; ++i) {
+      items[listed + place.x + i] = {number - (own - first), own - first + 1,
+                                     i / split.items, i % split.items};
     }
+    listed += place.y;
   }
-  if (threadIdx.x == 0) work.product_items[0].x = listed;
+  if (threadIdx.x == 0) ItemCounts(work)[kv_head] = listed;
 }
 
 // ---- An item.
 
 struct ProductItem {
-  int4 first;  // fields of the first tile
   int first_tile;
   int tiles;
   int column_tile;
   int kv_head;
   int first_head;   // of the group
   int heads;        // up to HeadSplit::heads
-  int first_group;  // the first tile's block's
-  int end;          // behind the last position
+  int first_group;  // of the first tile's block
+  int begin, end;   // positions
 };
 
-__device__ __forceinline__ ProductItem ItemOf(const GroupWork& work,
-                                              const HeadSplit& split,
-                                              const int4& listed,
-                                              const int4& first,
-                                              const int4& last) {
-  ProductItem item;
-  item.first_tile = listed.x;
-  item.tiles = listed.y;
-  item.column_tile = listed.z;
-  item.kv_head = listed.w / split.items;
-  item.first_head = listed.w % split.items * split.heads;
-  item.heads = min(split.heads, work.group() - item.first_head);
-  item.first = first;
-  item.first_group = OwnBlock(first) * work.row_groups;
-  item.end = last.w + last.z;
-  return item;
-}
-__device__ __forceinline__ int4 LastTileOf(const GroupWork& work,
-                                           const int4& listed) {
-  return TileAt(work.args, listed.x + listed.y - 1);
-}
+// Items of all KV heads, one after another.
+class ItemQueue {
+ public:
+  __device__ __forceinline__ explicit ItemQueue(const GroupWork& work)
+      : work_(work) {}
+
+  // The item `steps` behind the last one; false if there is none.
+  __device__ __forceinline__ bool Skip(int steps) {
+    index_ += steps;
+    while (kv_head_ < work_.args.kv.kv_heads) {
+      const int count = ItemCounts(work_)[kv_head_];
+      if (index_ < count) return true;
+      index_ -= count;
+      ++kv_head_;
+    }
+    return false;
+  }
+  __device__ __forceinline__ int kv_head() const { return kv_head_; }
+  __device__ __forceinline__ int4 Listed() const {
+    return ItemsOf(work_, kv_head_)[index_];
+  }
+
+ private:
+  const GroupWork& work_;
+  int kv_head_ = 0, index_ = 0;
+};
+
+struct ProductShared {
+  ProductStage stages[kStages];
+  // Full with the item's first stage. An item has two stages at least, so none
+  // of the next two is copied before this one is stored.
+  ProductItem items[kItems];
+  Barrier full[kStages], empty[kStages];
+};
+constexpr int kSharedBytes = static_cast<int>(sizeof(ProductShared)) + 1024;
 
 // ---- The warpgroup that copies. A thread has a 16-byte column of every 16th
 // row of queries and keys.
@@ -186,33 +201,24 @@ class ProductCopies {
       : work_(work),
         shared_(shared),
         split_(work.group()),
+        queue_(work),
         row_(threadIdx.x / 8),
         column_(threadIdx.x % 8) {}
 
   __device__ __forceinline__ void Run() {
-    const int items = work_.product_items[0].x;
-    const int steps = work_.stride * work_.args.kv.head_dim / 64;
-    int next = blockIdx.x;
-    if (next >= items) return;
-    Look(next);
+    bool more = queue_.Skip(blockIdx.x);
+    if (!more) return;
+    Look();
     LookAtTiles();
     LookAtPages();
-    while (true) {
-      const Planned now = Plan();
-      next += gridDim.x;
-      const bool more = next < items;
-      int slot = 0, depth = 0;
-      for (int step = 0; step < steps; ++step) {
-        CopyStage(now, slot, depth);
-        depth += 64;
-        if (depth == work_.args.kv.head_dim) depth = 0, ++slot;
-        if (!more) continue;
-        // The next item's loads, each of which needs what the one before gave.
-        if (step == 0) Look(next);
-        if (step == min(1, steps - 1)) LookAtTiles();
-        if (step == min(2, steps - 1)) LookAtPages();
+    for (int number = 0; more; ++number) {
+      const Planned now = Plan(shared_.items[number % kItems]);
+      more = queue_.Skip(gridDim.x);
+      if (now.whole) {
+        CopyItem<true>(now, more);
+      } else {
+        CopyItem<false>(now, more);
       }
-      if (!more) break;
     }
     WaitForCopies<0>();
     for (int i = min(filled_, kBehind); i > 0; --i) Publish(i);
@@ -224,21 +230,25 @@ class ProductCopies {
   static constexpr int kKeyCopies = kColumns / kRows;
 
   struct Planned {
-    const __nv_bfloat16* queries;  // this thread's, of slab 0 and slot 0
-    int query;                     // how far behind the first tile's first row
-    int rows;                      // of the item's tiles
-    int key_positions;             // from this thread's first key group on
-    int heads;
-    int groups;                      // of the item's tiles
-    std::uint32_t keys[kKeyCopies];  // of 8 elements; where slot 0 begins
+    // This thread's, of slot 0.
+    const __nv_bfloat16* queries;    // of slab 0
+    std::int64_t slabs[kSlabs];      // how far behind the others are
+    std::uint32_t keys[kKeyCopies];  // of 8 elements
+    bool exists[kSlabs];
+    bool whole;  // no query and no key is missing
+    // What says which are missing:
+    int query;          // how far behind the item's first row
+    int rows;           // of the item
+    int key_positions;  // from this thread's first key group on
   };
 
-  __device__ __forceinline__ void Look(int index) {
-    listed_ = work_.product_items[1 + index];
+  __device__ __forceinline__ void Look() {
+    listed_ = queue_.Listed();
+    kv_head_ = queue_.kv_head();
   }
   __device__ __forceinline__ void LookAtTiles() {
     first_ = TileAt(work_.args, listed_.x);
-    last_ = LastTileOf(work_, listed_);
+    last_ = TileAt(work_.args, listed_.x + listed_.y - 1);
   }
   // This thread's first key group.
   __device__ __forceinline__ int FirstKey() const {
@@ -257,27 +267,44 @@ class ProductCopies {
     }
   }
 
-  __device__ __forceinline__ Planned Plan() const {
+  // Of what was looked at; also leaves the item for those that multiply.
+  __device__ __forceinline__ Planned Plan(ProductItem& item) const {
     const BlockSelectionArgs& args = work_.args;
     const PagedKv& kv = args.kv;
-    const ProductItem item = ItemOf(work_, split_, listed_, first_, last_);
+    const int end = last_.w + last_.z;
+    const int first_group = OwnBlock(first_) * work_.row_groups;
+    const int first_head = listed_.w * split_.heads;
+    const int heads = min(split_.heads, work_.group() - first_head);
+    const int groups = listed_.y * work_.row_groups;
+    if (threadIdx.x == 0) {
+      item = {listed_.x, listed_.y,   listed_.z, kv_head_, first_head,
+              heads,     first_group, first_.w,  end};
+    }
     Planned planned;
-    planned.query = (item.first_group + row_) * work_.stride + work_.stride -
-                    1 - item.first.w;
+    planned.query =
+        (first_group + row_) * work_.stride + work_.stride - 1 - first_.w;
     planned.queries =
         static_cast<const __nv_bfloat16*>(args.queries) +
-        (std::int64_t{item.first.y} + planned.query) * args.query_stride +
-        (item.kv_head * work_.group() + item.first_head) * kv.head_dim +
-        column_ * 8;
-    planned.rows = item.end - item.first.w;
-    planned.heads = item.heads;
-    planned.groups = item.tiles * work_.row_groups;
-    planned.key_positions = item.end - FirstKey();
+        (std::int64_t{first_.y} + planned.query) * args.query_stride +
+        (kv_head_ * work_.group() + first_head) * kv.head_dim + column_ * 8;
+    planned.rows = end - first_.w;
+    planned.key_positions = end - FirstKey();
+    planned.whole = planned.rows == groups * work_.stride &&
+                    groups % kSlabRows == 0 &&
+                    end >= (listed_.z + 1) * kColumns * work_.stride;
+#pragma unroll
+    for (int s = 0; s < kSlabs; ++s) {
+      const int run = s / split_.heads, head = s % split_.heads;
+      planned.exists[s] = head < heads && run * kSlabRows < groups;
+      planned.slabs[s] =
+          std::int64_t{run} * kSlabRows * work_.stride * args.query_stride +
+          head * kv.head_dim;
+    }
 #pragma unroll
     for (int i = 0; i < kKeyCopies; ++i) {
       const int position = FirstKey() + i * kRows * work_.stride;
       planned.keys[i] = static_cast<std::uint32_t>(
-          ((std::int64_t{pages_[i]} * kv.kv_heads + item.kv_head) * 64 +
+          ((std::int64_t{pages_[i]} * kv.kv_heads + kv_head_) * 64 +
            position % 64) *
               kv.head_dim / 8 +
           column_);
@@ -285,8 +312,26 @@ class ProductCopies {
     return planned;
   }
 
+  // `more`: there is a next item, whose loads are under way meanwhile; each of
+  // them needs what the one before gave.
+  template <bool kWhole>
+  __device__ __forceinline__ void CopyItem(const Planned& now, bool more) {
+    const int steps = work_.stride * work_.args.kv.head_dim / 64;
+    int slot = 0, depth = 0;
+    for (int step = 0; step < steps; ++step) {
+      CopyStage<kWhole>(now, slot, depth);
+      depth += 64;
+      if (depth == work_.args.kv.head_dim) depth = 0, ++slot;
+      if (!more) continue;
+      if (step == 0) Look();
+      if (step == min(1, steps - 1)) LookAtTiles();
+      if (step == min(2, steps - 1)) LookAtPages();
+    }
+  }
+
   // Slot `slot` of every group, query slots counted backwards, and 64 elements
   // of it. What is no query or key of the item is zeros.
+  template <bool kWhole>
   __device__ __forceinline__ void CopyStage(const Planned& from, int slot,
                                             int depth) {
     shared_.empty[at_.stage].Wait(at_.parity ^ 1);
@@ -299,31 +344,32 @@ class ProductCopies {
     const __nv_bfloat16* const queries = from.queries - slot * stride + depth;
 #pragma unroll
     for (int s = 0; s < kSlabs; ++s) {
-      const int run = s / split_.heads, head = s % split_.heads;
-      if (head >= from.heads || run * kSlabRows >= from.groups) continue;
-      const __nv_bfloat16* source =
-          queries + run * kSlabCopies * rows_on + head * work_.args.kv.head_dim;
-      int query = from.query + run * kSlabRows * work_.stride - slot;
+      if (!from.exists[s]) continue;
+      const __nv_bfloat16* source = queries + from.slabs[s];
+      int query = 0;
+      if (!kWhole) {
+        query = from.query - slot + s / split_.heads * kSlabRows * work_.stride;
+      }
 #pragma unroll
       for (int i = 0; i < kSlabCopies; ++i) {
-        const bool exists =
-            static_cast<unsigned>(query) < static_cast<unsigned>(from.rows);
+        const bool exists = kWhole || static_cast<unsigned>(query) <
+                                          static_cast<unsigned>(from.rows);
         CopyChunk(
             query_place + (s * kSlabRows + i * kRows) * 128,
             exists ? static_cast<const void*>(source) : work_.args.queries,
             exists);
         source += rows_on;
-        query += kRows * work_.stride;
+        if (!kWhole) query += kRows * work_.stride;
       }
     }
     const std::uint32_t key_place = SharedAddress(stage.keys) + place;
     const auto* const keys =
         static_cast<const __nv_bfloat16*>(work_.args.kv.keys) +
         slot * work_.args.kv.head_dim + depth;
-    const int before = from.key_positions - slot;
 #pragma unroll
     for (int i = 0; i < kKeyCopies; ++i) {
-      const bool exists = i * kRows * work_.stride < before;
+      const bool exists =
+          kWhole || i * kRows * work_.stride < from.key_positions - slot;
       CopyChunk(key_place + i * kRows * 128,
                 exists ? static_cast<const void*>(
                              keys + std::int64_t{from.keys[i]} * 8)
@@ -352,11 +398,13 @@ class ProductCopies {
   const GroupWork& work_;
   ProductShared& shared_;
   const HeadSplit split_;
+  ItemQueue queue_;
   const int row_, column_;
   RingPosition<kStages> at_;
   int filled_ = 0;
   // Of the item that is copied next.
   int4 listed_, first_, last_;
+  int kv_head_;
   std::int32_t pages_[kKeyCopies];
 };
 
@@ -403,7 +451,7 @@ __device__ __forceinline__ void StoreSlab(const GroupWork& work,
     const int block = group / work.row_groups;
     const int tile = item.first_tile + within / work.row_groups;
     const bool counts = within < item.tiles * work.row_groups &&
-                        (group + 1) * work.stride > item.first.w &&
+                        (group + 1) * work.stride > item.begin &&
                         group * work.stride < item.end;
     const std::int64_t row =
         ((std::int64_t{item.kv_head} * work.tiles + tile - work.first_tile) *
@@ -470,18 +518,15 @@ __device__ __forceinline__ void MultiplyGroups(const GroupWork& work,
                                                ProductShared& shared,
                                                int warpgroup) {
   const HeadSplit split(work.group());
-  const int items = work.product_items[0].x;
   const int steps = work.stride * work.args.kv.head_dim / 64;
   const auto free = [&](int stage) {
     if (threadIdx.x % 32 == 0) shared.empty[stage].Arrive();
   };
   RingPosition<kStages> at;
   float scores[2][64];
-  for (int next = blockIdx.x; next < items; next += gridDim.x) {
-    const int4 listed = work.product_items[1 + next];
-    const ProductItem item =
-        ItemOf(work, split, listed, TileAt(work.args, listed.x),
-               LastTileOf(work, listed));
+  ItemQueue queue(work);
+  for (int number = 0; queue.Skip(number == 0 ? blockIdx.x : gridDim.x);
+       ++number) {
     int previous = 0;
     for (int step = 0; step < steps; ++step) {
       shared.full[at.stage].Wait(at.parity);
@@ -508,6 +553,7 @@ __device__ __forceinline__ void MultiplyGroups(const GroupWork& work,
     Pin(scores[0]);
     Pin(scores[1]);
     free(previous);
+    const ProductItem item = shared.items[number % kItems];
 #pragma unroll
     for (int m = 0; m < 2; ++m) {
       const int slab = 2 * warpgroup + m;
@@ -562,11 +608,16 @@ std::int64_t HopperProductBytes(const GroupWork& work) {
          work.column_tiles * static_cast<int>(sizeof(int4));
 }
 
+std::int64_t HopperProductBytesBeside(const GroupWork& work) {
+  return (work.args.kv.kv_heads + 3) / 4 * std::int64_t{sizeof(int4)};
+}
+
 LaunchStatus LaunchHopperProducts(const GroupWork& work, int multiprocessors,
                                   CUstream_st* stream) {
-  if (auto status =
-          LaunchDependent(ListProducts, {1, kListThreads, 0}, work, stream,
-                          "launch of the list of group products");
+  if (auto status = LaunchDependent(
+          ListProducts,
+          {static_cast<unsigned>(work.args.kv.kv_heads), kListThreads, 0}, work,
+          stream, "launch of the list of group products");
       !status.ok()) {
     return status;
   }

@@ -13,10 +13,10 @@ struct GroupWork;
 // Compute capability 9.0a. Once for each device, before the first launch.
 LaunchStatus PrepareHopperProducts();
 
-// Bytes that `work.product_items` needs for each tile that is worked on at
-// once, and in all beside these.
+// Bytes that `work.product_items` needs for each of `work.product_tiles`, and
+// beside these.
 std::int64_t HopperProductBytes(const GroupWork& work);
-constexpr std::int64_t kHopperProductBytesBeside = 16;
+std::int64_t HopperProductBytesBeside(const GroupWork& work);
 
 // Queues two launches, which leave what group_scores.cuh says of antidiagonals.
 // REQUIRES: work.stride > 0.
