@@ -39,6 +39,7 @@ static_assert(kSide == kColumns);
 constexpr int kStepDepth = 64;  // elements of a row at a time
 constexpr int kStages = 3;
 constexpr int kChoiceThreads = 128;
+constexpr int kRowsAtOnce = 8;  // of a choice's sums
 constexpr int kPoolThreads = 256;
 constexpr int kOrderThreads = 256;
 constexpr int kOrderParts = 4;  // threads of a tile
@@ -617,10 +618,17 @@ struct Top {
 // neighbouring lanes for the first; infinity for rows that weigh nothing.
 template <int kLanes>
 __device__ __forceinline__ float RowSum(const float2* tops, int count) {
+  constexpr int kAtOnce = 4;  // loads
   Top top;
-  for (int i = threadIdx.x % kLanes; i < count; i += kLanes) {
-    const float2 read = tops[i];
-    top.Join(read.x, read.y);
+  for (int i = threadIdx.x % kLanes; i < count; i += kLanes * kAtOnce) {
+    float2 read[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int at = i + j * kLanes;
+      read[j] = at < count ? tops[at] : float2{-INFINITY, 0.0f};
+    }
+#pragma unroll
+    for (const float2& one : read) top.Join(one.x, one.y);
   }
 #pragma unroll
   for (int step = kLanes / 2; step > 0; step /= 2) {
@@ -690,26 +698,33 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
   const float* const sums = work.sums + first_row * work.row_blocks();
   const int tile_bits = __ffs(work.tile_blocks()) - 1;
   double total = 0;
-  for (int b = threadIdx.x * 4; b < blocks; b += kChoiceThreads * 4) {
-    float4 score = {};
-#pragma unroll 4
-    for (int r = 0; r < rows; ++r) {
-      if (row_sums[r] == INFINITY) continue;
-      const float4 read = __ldcs(reinterpret_cast<const float4*>(
-          sums + std::int64_t{r} * work.row_blocks() + b));
-      const float top =
-          tops[std::int64_t{r} * work.column_tiles + (b >> tile_bits)].x;
-      const float share = PowerOf2(top - row_sums[r]);
-      score.x += read.x * share;
-      score.y += read.y * share;
-      score.z += read.z * share;
-      score.w += read.w * share;
+  for (int b = threadIdx.x * 2; b < blocks; b += kChoiceThreads * 2) {
+    const float2* const top = tops + (b >> tile_bits);
+    float2 score = {};
+    for (int first = 0; first < rows; first += kRowsAtOnce) {
+      float2 read[kRowsAtOnce];
+      float greatest[kRowsAtOnce];
+#pragma unroll
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        // The last row once more, which then weighs nothing.
+        const std::int64_t r = min(first + i, rows - 1);
+        read[i] = __ldcs(
+            reinterpret_cast<const float2*>(sums + r * work.row_blocks() + b));
+        greatest[i] = top[r * work.column_tiles].x;
+      }
+#pragma unroll
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        const float row_sum = first + i < rows ? row_sums[first + i] : INFINITY;
+        // What a row holds that weighs nothing is no number, perhaps.
+        if (row_sum == INFINITY) continue;
+        const float share = PowerOf2(greatest[i] - row_sum);
+        score.x += read[i].x * share;
+        score.y += read[i].y * share;
+      }
     }
-    *reinterpret_cast<float4*>(scores + b) = score;
+    *reinterpret_cast<float2*>(scores + b) = score;
     total += score.x;
     if (b + 1 < blocks) total += score.y;
-    if (b + 2 < blocks) total += score.z;
-    if (b + 3 < blocks) total += score.w;
   }
   total = TotalOf<kChoiceThreads>(total, scratch);
   if (!isfinite(total)) return writer.WriteAll();  // garbage comes to light
