@@ -2,8 +2,9 @@
 
 // From scores of blocks to the blocks of a list, by one thread block: the best
 // k, or the smallest set with a share of the sum, forced blocks before others,
-// ties to the lower index. The threshold is found by bisection; what is added
-// up on the way are integers, so no order of adding shows.
+// ties to the lower index. The threshold is found by histograms of weights over
+// ever narrower ranges of keys, until a bin has one key; what is added up are
+// integers, so no order of adding shows.
 
 #include <cstdint>
 
@@ -16,9 +17,6 @@ struct BlockRow {
   int count = 0;
 };
 
-// So many blocks at most are left to one warp, which needs no barriers.
-constexpr int kBlocksOfWarpSearch = 512;
-
 __host__ __device__ constexpr int BlockRowBytes(int blocks) {
   return blocks * 8;
 }
@@ -29,13 +27,19 @@ struct Threshold {
   unsigned equals = 0;
 };
 
+constexpr int kChoiceBinBits = 10;
+constexpr int kChoiceBins = 1 << kChoiceBinBits;
+
 // What thread blocks of kThreads threads add up in.
 template <int kThreads>
 struct ChoiceScratch {
   unsigned long long sums[2][kThreads / 32];
   double totals[kThreads / 32];
-  uint3 parts[2][kThreads / 32];
-  uint2 threshold;  // key and equals
+  // Of FindThreshold():
+  unsigned bins[kChoiceBins];
+  unsigned of_warps[kThreads / 32];
+  uint3 extremes[kThreads / 32];
+  unsigned found_bin, found_above, found_weight;
 };
 
 // Floats in order, -0 as 0.
@@ -73,139 +77,105 @@ __device__ __forceinline__ double TotalOf(double value,
   return sum;
 }
 
-// The weights from some key on, and the keys next to it: the least of them, and
-// the greatest below.
-struct KeySplit {
-  unsigned weight = 0;
-  std::uint32_t least = 0xffffffffu;
-  std::uint32_t below = 0;
-
-  __device__ __forceinline__ void Add(std::uint32_t key, unsigned of_key,
-                                      std::uint32_t from) {
-    if (of_key == 0) return;
-    if (key >= from) {
-      weight += of_key;
-      least = min(least, key);
-    } else {
-      below = max(below, key);
-    }
-  }
-  __device__ __forceinline__ void JoinWarp() {
-    weight = __reduce_add_sync(0xffffffffu, weight);
-    least = __reduce_min_sync(0xffffffffu, least);
-    below = __reduce_max_sync(0xffffffffu, below);
-  }
-};
-
-// split(from) gives the KeySplit of all blocks together, count(key) the number
-// of those that have the key and a weight.
-template <class Split, class Count>
-__device__ __forceinline__ Threshold Bisect(unsigned need, const Split& split,
-                                            const Count& count) {
-  // Keys in question are low ... high; weights from low and from above high on.
-  const KeySplit whole = split(0);
-  std::uint32_t low = whole.least;
-  std::uint32_t high = split(0xffffffffu).below;
-  unsigned from = whole.weight, above = 0;
-  while (low < high) {
-    const std::uint32_t middle = low + (high - low + 1) / 2;
-    const KeySplit halves = split(middle);
-    if (halves.weight >= need) {
-      low = halves.least;
-      from = halves.weight;
-    } else {
-      high = halves.below;
-      above = halves.weight;
-    }
-  }
-  // All equal ones have the same weight.
-  const unsigned weight = (from - above) / max(count(low), 1u);
-  Threshold found;
-  found.key = low;
-  found.equals = weight == 0 ? 0 : (need - above - 1) / weight + 1;
-  return found;
-}
-
-// By one warp, which has all blocks in registers.
-__device__ __forceinline__ Threshold BisectByWarp(const BlockRow& row,
-                                                  unsigned need) {
-  constexpr int kEach = kBlocksOfWarpSearch / 32;
-  std::uint32_t keys[kEach], weights[kEach];
+// Where among bins the weights from the last one down reach `need`: the thread
+// that finds it writes the bin, the weights above it and its own.
+template <int kThreads>
+__device__ __forceinline__ void FindBin(unsigned need,
+                                        ChoiceScratch<kThreads>& scratch) {
+  constexpr int kEach = kChoiceBins / kThreads;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int last = kChoiceBins - 1 - static_cast<int>(threadIdx.x) * kEach;
+  unsigned bins[kEach], own = 0;
 #pragma unroll
   for (int i = 0; i < kEach; ++i) {
-    const int b = i * 32 + static_cast<int>(threadIdx.x % 32);
-    keys[i] = b < row.count ? row.keys[b] : 0;
-    weights[i] = b < row.count ? row.weights[b] : 0;
+    bins[i] = scratch.bins[last - i];
+    own += bins[i];
   }
-  return Bisect(
-      need,
-      [&](std::uint32_t from) {
-        KeySplit split;
+  unsigned sum = own;
 #pragma unroll
-        for (int i = 0; i < kEach; ++i) split.Add(keys[i], weights[i], from);
-        split.JoinWarp();
-        return split;
-      },
-      [&](std::uint32_t key) {
-        unsigned number = 0;
+  for (int step = 1; step < 32; step *= 2) {
+    const unsigned other = __shfl_up_sync(0xffffffffu, sum, step);
+    if (lane >= step) sum += other;
+  }
+  if (lane == 31) scratch.of_warps[warp] = sum;
+  __syncthreads();
 #pragma unroll
-        for (int i = 0; i < kEach; ++i) {
-          number += keys[i] == key && weights[i] > 0;
-        }
-        return __reduce_add_sync(0xffffffffu, number);
-      });
+  for (int i = 0; i < kThreads / 32; ++i) {
+    if (i < warp) sum += scratch.of_warps[i];
+  }
+  unsigned above = sum - own;
+  if (above >= need || sum < need) return;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    if (above < need && above + bins[i] >= need) {
+      scratch.found_bin = last - i;
+      scratch.found_above = above;
+      scratch.found_weight = bins[i];
+    }
+    above += bins[i];
+  }
 }
 
 // The smallest set of blocks whose weights, but for forced ones', reach `need`.
 // REQUIRES: equal keys have equal weights, unless forced, and greater keys no
 // smaller ones; all weights together reach `need` and are below 2^32; need is
-// above 0, no key with a weight is 2^32 - 1. All threads call together, after a
-// barrier.
+// above 0. All threads call together, after a barrier.
 template <int kThreads>
 __device__ __forceinline__ Threshold FindThreshold(
     const BlockRow& row, unsigned need, ChoiceScratch<kThreads>& scratch) {
-  if (row.count <= kBlocksOfWarpSearch) {
-    if (threadIdx.x < 32) {
-      const Threshold found = BisectByWarp(row, need);
-      if (threadIdx.x == 0) scratch.threshold = {found.key, found.equals};
+  // Keys in question, all at first; `need` counts from above them on.
+  std::uint32_t low = 0, high = 0xffffffffu;
+  unsigned weight = 0, number = 0;
+  int shift = -1;  // the first round only finds the keys there are
+  std::uint32_t bin_low = 0;
+  while (true) {
+    // The extremes of what is in the bin that was found, and how many.
+    std::uint32_t least = 0xffffffffu, greatest = 0;
+    unsigned count = 0;
+    for (int b = threadIdx.x; b < row.count; b += kThreads) {
+      const std::uint32_t key = row.keys[b];
+      const bool is_in = row.weights[b] > 0 && key >= low && key <= high &&
+                         (shift < 0 || (key - low) >> shift == bin_low);
+      if (!is_in) continue;
+      least = min(least, key);
+      greatest = max(greatest, key);
+      ++count;
+    }
+    least = __reduce_min_sync(0xffffffffu, least);
+    greatest = __reduce_max_sync(0xffffffffu, greatest);
+    count = __reduce_add_sync(0xffffffffu, count);
+    if (threadIdx.x % 32 == 0) {
+      scratch.extremes[threadIdx.x / 32] = {least, greatest, count};
+    }
+    for (int i = threadIdx.x; i < kChoiceBins; i += kThreads) {
+      scratch.bins[i] = 0;
     }
     __syncthreads();
-    return {scratch.threshold.x, scratch.threshold.y};
-  }
-  int turn = 0;
-  const Threshold found = Bisect(
-      need,
-      [&](std::uint32_t from) {
-        KeySplit split;
-        for (int b = threadIdx.x; b < row.count; b += kThreads) {
-          split.Add(row.keys[b], row.weights[b], from);
-        }
-        split.JoinWarp();
-        turn ^= 1;
-        if (threadIdx.x % 32 == 0) {
-          scratch.parts[turn][threadIdx.x / 32] = {split.weight, split.least,
-                                                   split.below};
-        }
-        __syncthreads();
-        split = KeySplit();
+    low = 0xffffffffu, high = 0, number = 0;
 #pragma unroll
-        for (int i = 0; i < kThreads / 32; ++i) {
-          const uint3 part = scratch.parts[turn][i];
-          split.weight += part.x;
-          split.least = min(split.least, part.y);
-          split.below = max(split.below, part.z);
-        }
-        return split;
-      },
-      [&](std::uint32_t key) {
-        unsigned number = 0;
-        for (int b = threadIdx.x; b < row.count; b += kThreads) {
-          number += row.keys[b] == key && row.weights[b] > 0;
-        }
-        return SumOf<kThreads>(number, 1, scratch);
-      });
-  __syncthreads();
-  return found;
+    for (int i = 0; i < kThreads / 32; ++i) {
+      const uint3 of_warp = scratch.extremes[i];
+      low = min(low, of_warp.x);
+      high = max(high, of_warp.y);
+      number += of_warp.z;
+    }
+    if (shift >= 0 && low == high) break;
+    shift = max(0, 32 - __clz(high - low) - kChoiceBinBits);
+    for (int b = threadIdx.x; b < row.count; b += kThreads) {
+      const std::uint32_t key = row.keys[b];
+      if (key < low || key > high || row.weights[b] == 0) continue;
+      atomicAdd(&scratch.bins[(key - low) >> shift], row.weights[b]);
+    }
+    __syncthreads();
+    FindBin<kThreads>(need, scratch);
+    __syncthreads();
+    bin_low = scratch.found_bin;
+    need -= scratch.found_above;
+    weight = scratch.found_weight;
+  }
+  // All equal ones have the same weight.
+  const unsigned each = weight / max(number, 1u);
+  return {low, each == 0 ? 0 : (need - 1) / each + 1};
 }
 
 // Calls write(place, block) for every chosen block, places from 0 on in the

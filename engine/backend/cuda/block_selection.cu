@@ -707,7 +707,7 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
 #pragma unroll
       for (int i = 0; i < kRowsAtOnce; ++i) {
         // The last row once more, which then weighs nothing.
-        const std::int64_t r = min(first + i, rows - 1);
+        const int r = min(first + i, rows - 1);
         read[i] = __ldcs(
             reinterpret_cast<const float2*>(sums + r * work.row_blocks() + b));
         greatest[i] = top[r * work.column_tiles].x;
