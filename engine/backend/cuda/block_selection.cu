@@ -194,6 +194,15 @@ __device__ __forceinline__ void MultiplyStep(const ProductShared& shared,
   }
 }
 
+// Where sums of a row begin from a column on.
+__device__ __forceinline__ float* RowOfSums(const GroupWork& work, int kv_head,
+                                            int row, int column) {
+  return work.sums +
+         (std::int64_t{kv_head} * work.tiles * work.rows_of_tile() + row) *
+             work.row_blocks() +
+         column / work.block_groups;
+}
+
 // What group_scores.cuh says of the thread block's rows from begin_row to
 // end_row, which are one slice's, and its columns. A warp has every eighth row,
 // a lane four columns.
@@ -206,7 +215,6 @@ __device__ __forceinline__ void StoreSums(const GroupWork& work,
   const int lane = threadIdx.x % 32;
   const int groups = work.block_groups;
   const int column = first_column + 4 * lane;
-  const std::int64_t rows = std::int64_t{work.tiles} * work.rows_of_tile();
   bool scored[4];  // said so that NaN is
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -217,47 +225,74 @@ __device__ __forceinline__ void StoreSums(const GroupWork& work,
                                             work.args.most_blocks +
                                         column + i] < work.similarity);
   }
-  constexpr int kWarps = kProductThreads / 32;
-  for (int r = begin_row + threadIdx.x / 32; r < end_row; r += kWarps) {
-    const int last_column = shared.last_columns[r];
-    if (last_column < 0) continue;
-    const float4 read =
-        *reinterpret_cast<const float4*>(shared.scores[r] + 4 * lane);
-    float scores[4] = {read.x, read.y, read.z, read.w};
-    float greatest = -INFINITY;
+  // Several rows side by side, so that one's shuffles hide the others'.
+  constexpr int kWarps = kProductThreads / 32, kTogether = 4;
+  for (int base = begin_row + threadIdx.x / 32; base < end_row;
+       base += kWarps * kTogether) {
+    float scores[kTogether][4], greatest[kTogether], sums[kTogether];
+    bool counts[kTogether];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (column + i > last_column || !scored[i]) scores[i] = -INFINITY;
-      greatest = fmaxf(greatest, scores[i]);
+    for (int i = 0; i < kTogether; ++i) {
+      const int r = min(base + i * kWarps, kSide - 1);
+      const int last_column = shared.last_columns[r];
+      counts[i] = base + i * kWarps < end_row && last_column >= 0;
+      const float4 read =
+          *reinterpret_cast<const float4*>(shared.scores[r] + 4 * lane);
+      const float four[4] = {read.x, read.y, read.z, read.w};
+      greatest[i] = -INFINITY;
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const bool shows = column + c <= last_column && scored[c];
+        scores[i][c] = shows ? four[c] : -INFINITY;
+        greatest[i] = fmaxf(greatest[i], scores[i][c]);
+      }
     }
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) {
-      greatest = fmaxf(greatest, __shfl_xor_sync(kAll, greatest, step));
-    }
-    greatest *= work.factor;
-    const float reference = greatest == -INFINITY ? 0.0f : greatest;
 #pragma unroll
-    for (float& score : scores) {
-      score = PowerOf2(fmaf(score, work.factor, -reference));
+      for (float& one : greatest) {
+        one = fmaxf(one, __shfl_xor_sync(kAll, one, step));
+      }
     }
-    const std::int64_t at = kv_head * rows + first_row + r;
-    float* const to =
-        work.sums + at * work.row_blocks() + first_column / groups;
-    const float2 pairs = {scores[0] + scores[1], scores[2] + scores[3]};
-    float sum = pairs.x + pairs.y;
-    if (groups == 1) {
-      reinterpret_cast<float4*>(to)[lane] = {scores[0], scores[1], scores[2],
-                                             scores[3]};
-    } else if (groups == 2) {
-      reinterpret_cast<float2*>(to)[lane] = pairs;
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      greatest[i] *= work.factor;
+      const float reference = greatest[i] == -INFINITY ? 0.0f : greatest[i];
+#pragma unroll
+      for (float& score : scores[i]) {
+        score = PowerOf2(fmaf(score, work.factor, -reference));
+      }
+      const float2 pairs = {scores[i][0] + scores[i][1],
+                            scores[i][2] + scores[i][3]};
+      sums[i] = pairs.x + pairs.y;
+      if (!counts[i] || groups > 2) continue;
+      float* const to =
+          RowOfSums(work, kv_head, first_row + base + i * kWarps, first_column);
+      if (groups == 1) {
+        reinterpret_cast<float4*>(to)[lane] = {scores[i][0], scores[i][1],
+                                               scores[i][2], scores[i][3]};
+      } else {
+        reinterpret_cast<float2*>(to)[lane] = pairs;
+      }
     }
+#pragma unroll
     for (int step = 1; step <= 16; step *= 2) {
-      if (groups == 4 * step && lane % step == 0) to[lane / step] = sum;
-      sum += __shfl_xor_sync(kAll, sum, step);
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        if (groups == 4 * step && counts[i] && lane % step == 0) {
+          RowOfSums(work, kv_head, first_row + base + i * kWarps,
+                    first_column)[lane / step] = sums[i];
+        }
+        sums[i] += __shfl_xor_sync(kAll, sums[i], step);
+      }
     }
-    if (lane == 0) {
-      work.tops[at * work.column_tiles + first_column / kColumns] = {greatest,
-                                                                     sum};
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      if (!counts[i] || lane != 0) continue;
+      work.tops[(std::int64_t{kv_head} * work.tiles * work.rows_of_tile() +
+                 first_row + base + i * kWarps) *
+                    work.column_tiles +
+                first_column / kColumns] = {greatest[i], sums[i]};
     }
   }
 }
