@@ -569,13 +569,14 @@ __global__ void __launch_bounds__(kPoolThreads, 3) Pool(const PoolWork pool) {
                      work.query_similarities + at);
 }
 
-struct BeginWork {
+struct PairWork {
   BlockSelectionArgs args;
-  std::int32_t* slice_of;
+  std::int32_t* slice_of;  // [tiles]
+  std::int32_t* lengths;   // [tiles, kv_heads]: blocks of the list of a pair
 };
 
 // Number of the slice that each tile belongs to; list_of as the base has it.
-__global__ void BeginLists(const BeginWork work) {
+__global__ void BeginLists(const PairWork work) {
   WaitForDependency();
   LetDependentsStart();
   const BlockSelectionArgs& args = work.args;
@@ -589,13 +590,20 @@ __global__ void BeginLists(const BeginWork work) {
   work.slice_of[tile] = low;
   for (int head = 0; head < args.kv.kv_heads; ++head) {
     const int pair = tile * args.kv.kv_heads + head;
-    args.chosen.list_of[pair] = args.base_list_of[pair];
+    const int list = args.base_list_of[pair];
+    args.chosen.list_of[pair] = list;
+    if (args.rule_of[pair] >= 0) continue;
+    const ChosenLists& lists = args.chosen;
+    work.lengths[pair] = static_cast<std::int32_t>(
+        lists.full_offsets[list + 1] - lists.full_offsets[list] +
+        lists.partial_offsets[list + 1] - lists.partial_offsets[list]);
   }
 }
 
 // All blocks, when `all`; else those of `threshold` and forced ones.
 struct ListWriter {
   const BlockSelectionArgs& args;
+  std::int32_t* lengths;  // as in PairWork
   int tile_number;
   int kv_head;
   int4 tile;
@@ -621,6 +629,7 @@ struct ListWriter {
       chosen.partial_offsets[list] = partial;
       chosen.partial_offsets[list + 1] = partial + 1;
       chosen.partial_blocks[partial] = OwnBlock(tile);
+      lengths[pair()] = count + 1;
     }
     if (chosen.partial_masks != nullptr && threadIdx.x < 64) {
       const int seen = tile.w % 64 + static_cast<int>(threadIdx.x) + 1;
@@ -690,7 +699,7 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
   const int tile_number = work.first_tile + tile;
   if (!IsAsked(work, tile_number, kv_head)) return;
   const int4 fields = TileAt(args, tile_number);
-  const ListWriter writer = {args, tile_number, kv_head, fields};
+  const ListWriter writer = {args, work.lengths, tile_number, kv_head, fields};
   const int blocks = OwnBlock(fields) + 1;
   const int rows = work.rows_of_tile();
   const std::int64_t first_row =
@@ -801,20 +810,17 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
 // Four threads for each tile: how many of its KV head have longer lists, or the
 // same and come later.
 __global__ void __launch_bounds__(kOrderThreads)
-    OrderPairs(const BlockSelectionArgs args) {
+    OrderPairs(const PairWork work) {
   constexpr int kAtOnce = 1024;
   __shared__ int lengths[kAtOnce];
   WaitForDependency();
   LetDependentsStart();
-  const ChosenLists& chosen = args.chosen;
+  const BlockSelectionArgs& args = work.args;
   const int kv_head = blockIdx.x % args.kv.kv_heads;
   const int tile = blockIdx.x / args.kv.kv_heads * kOrderTiles +
                    static_cast<int>(threadIdx.x) / kOrderParts;
   const auto length_of = [&](int t) {
-    const int list = chosen.list_of[t * args.kv.kv_heads + kv_head];
-    return static_cast<int>(
-        chosen.full_offsets[list + 1] - chosen.full_offsets[list] +
-        chosen.partial_offsets[list + 1] - chosen.partial_offsets[list]);
+    return work.lengths[t * args.kv.kv_heads + kv_head];
   };
   const int own = tile < args.tiles ? length_of(tile) : 0;
   int rank = 0;
@@ -833,7 +839,7 @@ __global__ void __launch_bounds__(kOrderThreads)
   rank += __shfl_xor_sync(kAll, rank, 1);
   rank += __shfl_xor_sync(kAll, rank, 2);
   if (tile < args.tiles && threadIdx.x % kOrderParts == 0) {
-    chosen.order[kv_head * args.tiles + rank] =
+    args.chosen.order[kv_head * args.tiles + rank] =
         tile * args.kv.kv_heads + kv_head;
   }
 }
@@ -1118,14 +1124,15 @@ LaunchStatus BlockSelection::Run(const BlockSelectionArgs& args,
   if (auto status = CheckArguments(args); !status.ok()) return status;
   if (auto status = CheckRules(args); !status.ok()) return status;
   Room room(workspace_, workspace_bytes_);
-  if (room.left() < 4 * std::int64_t{args.tiles} + 256) {
-    return TooSmall(4 * std::int64_t{args.tiles} + 256 - room.left());
-  }
+  const std::int64_t pairs = std::int64_t{args.tiles} * args.kv.kv_heads;
+  const std::int64_t least = 4 * (args.tiles + pairs) + 512;
+  if (room.left() < least) return TooSmall(least - room.left());
   const Launcher launcher = {kernel_ == PrefillKernel::kHopper,
                              multiprocessors_, stream};
-  std::int32_t* const slice_of = room.Take<std::int32_t>(args.tiles);
-  if (auto status = launcher.Launch<BeginWork>(
-          BeginLists, (args.tiles + 127) / 128, 128, 0, {args, slice_of});
+  const PairWork of_pairs = {args, room.Take<std::int32_t>(args.tiles),
+                             room.Take<std::int32_t>(pairs)};
+  if (auto status = launcher.Launch<PairWork>(
+          BeginLists, (args.tiles + 127) / 128, 128, 0, of_pairs);
       !status.ok()) {
     return status;
   }
@@ -1133,17 +1140,18 @@ LaunchStatus BlockSelection::Run(const BlockSelectionArgs& args,
     GroupWork work;
     work.args = args;
     work.rule = i;
-    work.slice_of = slice_of;
+    work.slice_of = of_pairs.slice_of;
+    work.lengths = of_pairs.lengths;
     Describe(args.rules[i], &work);
     if (auto status = LaunchRule(work, room, launcher); !status.ok()) {
       return status;
     }
   }
-  return launcher.Launch<BlockSelectionArgs>(
+  return launcher.Launch<PairWork>(
       OrderPairs,
       (std::int64_t{args.tiles} + kOrderTiles - 1) / kOrderTiles *
           args.kv.kv_heads,
-      kOrderThreads, 0, args);
+      kOrderThreads, 0, of_pairs);
 }
 
 }  // namespace sparseserve::cuda

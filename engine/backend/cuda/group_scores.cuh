@@ -47,6 +47,7 @@ struct GroupWork {
   __nv_bfloat16* key_means = nullptr;  // [slices, kv_heads, most_blocks]
   float* key_similarities = nullptr;
   const std::int32_t* slice_of = nullptr;  // [tiles of the batch]
+  std::int32_t* lengths = nullptr;         // [tiles of the batch, kv_heads]
   // What hopper_selection_products.h asks for.
   int4* product_items = nullptr;
   int product_tiles = 0;  // for which there is room
