@@ -77,6 +77,10 @@ struct BlockSelectionArgs {
   // element of a page's keys, of pages that are full; 16-byte aligned. May be
   // null where no rule is a PageBoundRule.
   const void* key_bounds = nullptr;
+  // f32 [pages, kv_heads, head_dim]: the mean of a page's keys, of pages that
+  // are full; 16-byte aligned. A SimilarityRule that gates nothing then does
+  // not read their keys. May be null.
+  const float* mean_keys = nullptr;
 
   ChosenLists chosen;
 };
@@ -92,9 +96,14 @@ class BlockSelection {
   // another. An error names what the device lacks.
   static LaunchStatus Create(std::int64_t workspace_bytes,
                              std::unique_ptr<BlockSelection>* created);
+  // Likewise, with kernels of the caller's choice.
+  static LaunchStatus Create(PrefillKernel kernel, std::int64_t workspace_bytes,
+                             std::unique_ptr<BlockSelection>* created);
   BlockSelection(const BlockSelection&) = delete;
   BlockSelection& operator=(const BlockSelection&) = delete;
   ~BlockSelection();
+
+  PrefillKernel kernel() const { return kernel_; }
 
   // Queues launches, whose number and size follow from what is on the host, and
   // returns; may be captured in a CUDA graph. Writes lists of pairs that have a
@@ -103,9 +112,15 @@ class BlockSelection {
   LaunchStatus Run(const BlockSelectionArgs& args, CUstream_st* stream) const;
 
  private:
-  BlockSelection(void* workspace, std::int64_t workspace_bytes)
-      : workspace_(workspace), workspace_bytes_(workspace_bytes) {}
+  BlockSelection(PrefillKernel kernel, int multiprocessors, void* workspace,
+                 std::int64_t workspace_bytes)
+      : kernel_(kernel),
+        multiprocessors_(multiprocessors),
+        workspace_(workspace),
+        workspace_bytes_(workspace_bytes) {}
 
+  PrefillKernel kernel_;
+  int multiprocessors_;
   void* workspace_;
   std::int64_t workspace_bytes_;
 };

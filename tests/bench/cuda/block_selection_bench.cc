@@ -136,6 +136,7 @@ void RunPrefill(const Output& output) {
   args.chosen.partial_offsets = partial_offsets.data();
   args.chosen.partial_blocks = partial.data();
   args.chosen.order = order.data();
+  const DeviceArray<float> means(MeanKeys(batch));
   std::unique_ptr<BlockSelection> selection;
   std::unique_ptr<PrefillAttention> attention;
   Require(BlockSelection::Create(std::int64_t{384} << 20, &selection));
@@ -154,12 +155,13 @@ void RunPrefill(const Output& output) {
   struct Case {
     const char* name;
     std::function<SelectionRule(float)> rule;
+    const float* mean_keys = nullptr;
   };
+  const auto pooled = [](float mass) { return SimilarityRule{-1.0f, mass}; };
   const Case cases[] = {
-      {"pooled",
-       [](float mass) {
-         return SimilarityRule{-1.0f, mass};
-       }},
+      {"pooled", pooled},
+      // As they are where storing keys keeps them.
+      {"pooled, means kept", pooled, means.data()},
       {"antidiagonal stride 16",
        [](float mass) {
          return AntidiagonalRule{16, mass};
@@ -172,6 +174,7 @@ void RunPrefill(const Output& output) {
   for (const Case& c : cases) {
     SelectionRule rule;
     args.rules = &rule;
+    args.mean_keys = c.mean_keys;
     double density = 0;
     float low = 0.0f, high = 1.0f;
     for (int i = 0; i < 9; ++i) {
