@@ -50,6 +50,16 @@ struct BlockLayout {
   std::vector<QueryTile> tiles;
   // [tiles, kv_heads]: the list that the pair visits.
   std::vector<int32_t> list_of;
+  // [tiles, kv_heads], or empty if no pair skips: ln(lambda), at most 0;
+  // -infinity: the pair skips nothing. Its rows may leave out a block whose
+  // scores, as they enter the softmax, all lie more than -ln(lambda) below the
+  // greatest score of a block that came before it in the list (skip-softmax,
+  // BLASST). A kernel need not, and may decide for several rows at once, if
+  // that holds for each; what it never does is leave out another block. Since a
+  // row's greatest score is always kept, n blocks that are left out have less
+  // than block_tokens * n * lambda of the weight of what is kept. What a kernel
+  // decides may depend on which rows a tile has, not on other tiles.
+  std::vector<float> skip_below;
   // List l owns full_blocks[full_offsets[l] ... full_offsets[l + 1]): every key
   // of these is visible to every row of the tile.
   std::vector<int64_t> full_offsets = {0};

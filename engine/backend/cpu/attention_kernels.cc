@@ -81,6 +81,10 @@ void AddBlockToRows(const Keys& keys, const Right<Element>& values,
                     AttentionScratch& scratch) {
   keys.template Score<kRows>(first, scratch);
   const int columns = (block.loaded_keys + 15) / 16 * 16;
+  if (block.skip_below > kMinusInfinity &&
+      AreNegligible(block, first, kRows, columns, scratch)) {
+    return;
+  }
   const float* weights[kRows];
   for (int r = 0; r < kRows; ++r) {
     float* scores = scratch.scores + r * kBlockKeys;

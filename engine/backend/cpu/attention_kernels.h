@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "engine/backend/cpu/simd_level.h"
 #include "engine/tensor/dtype.h"
@@ -76,6 +77,8 @@ struct AttentionBlock {
   int rows = 0;
   float scale = 1.0f;    // as in AttentionArgs
   float softcap = 0.0f;  // likewise
+  // As BlockLayout::skip_below; lower than any score is: nothing is skipped.
+  float skip_below = -std::numeric_limits<float>::infinity();
 };
 
 struct AttentionKernels {

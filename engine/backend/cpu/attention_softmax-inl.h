@@ -138,6 +138,28 @@ void WeighRow(const AttentionBlock& block, int row, int columns, float* scores,
   }
 }
 
+// Whether `rows` rows from `first` on may all leave a block out, by their raw
+// scores and their maxima of the stretch so far. Hidden keys count as the
+// others do: that can only keep more. REQUIRES: no cap and no bias.
+HWY_NOINLINE bool AreNegligible(const AttentionBlock& block, int first,
+                                int rows, int columns,
+                                const AttentionScratch& scratch) {
+  const DF d;
+  for (int r = 0; r < rows; ++r) {
+    const float* scores = scratch.scores + r * kBlockKeys;
+    // A score that is no number, or a maximum of no key, is not below.
+    const float limit =
+        scratch.maximum[first + r] + block.skip_below / scratch.scale;
+    const VF limits = hn::Set(d, limit);
+    auto below = hn::Lt(hn::LoadU(d, scores), limits);
+    for (int i = kLanes; i < columns; i += kLanes) {
+      below = hn::And(below, hn::Lt(hn::LoadU(d, scores + i), limits));
+    }
+    if (!hn::AllTrue(d, below)) return false;
+  }
+  return true;
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace sparseserve::cpu
 HWY_AFTER_NAMESPACE();

@@ -1,6 +1,7 @@
 #include "engine/backend/cpu/block_attention.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "engine/base/check.h"
 
@@ -88,6 +89,15 @@ int32_t EndOfList(const BlockLayout& layout, int32_t list) {
 // What multiplies scores before the softmax: capped ones are scaled already.
 float SoftmaxScale(const AttentionArgs& args) {
   return args.softcap > 0 ? 1.0f : args.scale;
+}
+
+constexpr float kNoSkip = -std::numeric_limits<float>::infinity();
+
+// Kernels compare raw scores, so they skip nothing where a cap bends them.
+float SkipBelow(const AttentionArgs& args, int32_t tile, int32_t kv_head) {
+  const BlockLayout& layout = *args.layout;
+  if (layout.skip_below.empty() || args.softcap > 0) return kNoSkip;
+  return layout.skip_below[int64_t{tile} * layout.kv_heads + kv_head];
 }
 
 // A pass's rows from the first of (tile, KV head) on.
@@ -262,6 +272,7 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     return (int64_t{page} * kv.kv_heads + rows.kv_head) * block_bytes;
   };
   const AttentionKernels& kernels = KernelsOf(args, rows.tile);
+  const float skip_below = SkipBelow(args, item.tile, item.kv_head);
   BlockWalk walk(layout, list, item.first_block, item.end_block);
   ListedBlock next;
   bool has_next = walk.Next(next);
@@ -288,7 +299,8 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
                        .has_bias = bias != nullptr,
                        .rows = rows.count,
                        .scale = args.scale,
-                       .softcap = args.softcap},
+                       .softcap = args.softcap,
+                       .skip_below = bias == nullptr ? skip_below : kNoSkip},
                       scratch);
     if (!has_next ||
         next.index / kStretchBlocks != block.index / kStretchBlocks) {
