@@ -33,6 +33,7 @@ struct ModelInfo {
   bool chooses_blocks = true;      // rules that choose blocks by scores
   bool corrects_rows = true;       // rows by others that are attended twice
   bool profiles_attention = true;  // StepSlice::profile
+  bool skips_blocks = true;        // blocks whose scores turn out negligible
 };
 
 struct MemoryUse {

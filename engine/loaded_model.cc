@@ -163,6 +163,7 @@ absl::StatusOr<LoadedModel> LoadModel(const Engine::Options& options) {
   model.info.chooses_blocks = device.selects;
   model.info.corrects_rows = device.corrects;
   model.info.profiles_attention = device.profiles;
+  model.info.skips_blocks = device.skips;
   RETURN_IF_ERROR(AllocateKvCache(options, model));
   return model;
 }

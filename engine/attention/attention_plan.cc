@@ -1,6 +1,7 @@
 #include "engine/attention/attention_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <variant>
 
@@ -66,6 +67,7 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   kv_slots_.clear();
   pages_.assign(slices.size(), {});
   blocks_.assign(slices.size(), {});
+  skipped_blocks_.assign(slices.size(), 0);
   rules_.clear();
   keepers_.assign(slices.size(), nullptr);
   samples_.clear();
@@ -273,6 +275,8 @@ void AttentionPlan::AddLists(const PlannedSlice& planned, const QueryTile& tile,
                            HidesWithin(group.window_tokens, keys));
     }
     group.builder.Assign(head, list);
+    const float skip_below = SkipBelowOf(patterns_.specs[spec]);
+    if (skip_below > kNoSkip) group.builder.AllowSkip(head, skip_below);
     head_corrections_[head] = patterns_.corrections[spec];
     group.selections.push_back(selection);
     const int64_t selecting =
@@ -419,6 +423,35 @@ void AttentionPlan::TakeSelected(int32_t layer, const BlockLayout& selected) {
                    selected.list_of[i]);
     }
   }
+}
+
+int64_t* AttentionPlan::CountSkipped(int32_t layer) {
+  const BlockLayout& layout = this->layout(layer);
+  if (layout.skip_below.empty()) return nullptr;
+  skipped_.assign(layout.list_of.size(), 0);
+  return skipped_.data();
+}
+
+void AttentionPlan::TakeSkipped(int32_t layer) {
+  const BlockLayout& layout = this->layout(layer);
+  if (layout.skip_below.empty()) return;
+  SPARSESERVE_CHECK(skipped_.size() == layout.list_of.size());
+  SPARSESERVE_CHECK(shape_.heads >= shape_.kv_heads);
+  const int32_t group = shape_.heads / shape_.kv_heads;
+  for (size_t i = 0; i < skipped_.size(); ++i) {
+    const QueryTile& tile = layout.tiles[i / shape_.kv_heads];
+    skipped_blocks_[tile.slice] +=
+        static_cast<double>(skipped_[i]) / (tile.rows * group);
+  }
+}
+
+AttentionBlocks AttentionPlan::blocks(int slice) const {
+  // Shares of blocks that add up to a whole one may miss it by rounding.
+  constexpr double kRounding = 1e-6;
+  AttentionBlocks blocks = blocks_[slice];
+  blocks.computed -=
+      static_cast<int64_t>(std::floor(skipped_blocks_[slice] + kRounding));
+  return blocks;
 }
 
 }  // namespace sparseserve

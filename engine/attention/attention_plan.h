@@ -82,6 +82,12 @@ class AttentionPlan {
   // it.
   void TakeSelected(int32_t layer, const BlockLayout& selected);
 
+  // AttentionArgs::skipped of the layer, all 0; null if none of its rows may
+  // leave blocks out. Until the next call.
+  int64_t* CountSkipped(int32_t layer);
+  // Takes what the layer's attention counted there out of blocks().
+  void TakeSkipped(int32_t layer);
+
   // Rows whose recall somebody wants.
   struct Sample {
     int32_t row = 0;
@@ -115,11 +121,13 @@ class AttentionPlan {
     return windows_[window_of_[layer]];
   }
 
-  // Over all layers and KV heads, layers that select once they are counted.
+  // Over all layers and KV heads, layers that select or skip once they are
+  // counted. A block that some of a tile's rows and heads left out counts for
+  // the share of the others, which is rounded up for the slice.
   // Causality alone says what is allowed. A visit by a row that corrects others
   // counts 1 / kPageTokens more, rounded up for a tile, so `computed` exceeds
   // `allowed` where a pattern leaves out less than that.
-  const AttentionBlocks& blocks(int slice) const { return blocks_[slice]; }
+  AttentionBlocks blocks(int slice) const;
 
  private:
   // What layers with one window and the same patterns share.
@@ -194,6 +202,8 @@ class AttentionPlan {
   std::vector<int64_t> kv_slots_;
   std::vector<absl::Span<const PageId>> pages_;
   std::vector<AttentionBlocks> blocks_;
+  std::vector<double> skipped_blocks_;  // [slices]: of those computed
+  std::vector<int64_t> skipped_;        // of CountSkipped()
   std::vector<Sample> samples_;
   std::vector<Profiled> profiled_;
   std::vector<SelectionRule> rules_;

@@ -49,10 +49,12 @@ struct DeviceInfo {
   // Whether Download() has nothing to do: the host may look into buffers, as
   // soon as an operation returns.
   bool shares_host_memory = true;
-  // Whether Select(), Correct() and Profile() run here.
+  // Whether Select(), Correct() and Profile() run here, and whether Attention()
+  // looks at BlockLayout::skip_below.
   bool selects = true;
   bool corrects = true;
   bool profiles = true;
+  bool skips = true;
   // Of what it has left when the model is loaded, the share that KV pages get
   // if nobody says how many bytes, and for how many contexts at most.
   double kv_share = 0.25;
@@ -150,6 +152,10 @@ struct AttentionArgs {
   // [rows, heads]: natural log of the row's softmax denominator; -infinity
   // where no key was visible (the output row is then 0). May be null.
   float* lse = nullptr;
+  // [tiles, kv_heads] of the layout, to add to: the listed blocks that rows
+  // left out (BlockLayout::skip_below), each counted once for a row and query
+  // head. Null: nobody counts.
+  int64_t* skipped = nullptr;
 };
 
 // A row that was attended twice, by its list and by more keys, whose difference

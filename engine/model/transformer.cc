@@ -150,7 +150,9 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
     SPARSESERVE_CHECK(limits_.measures_recall);
     attention.lse = activations_.lse.as<float>();
   }
+  attention.skipped = plan.CountSkipped(layer);
   backend_.Attention(attention);
+  plan.TakeSkipped(layer);
   if (!plan.samples().empty() || plan.Corrects(layer)) {
     AttendDensely(layer, plan, attention);
   }
@@ -182,6 +184,7 @@ MatrixView Transformer::DenseOutput() const {
 void Transformer::AttendDensely(int32_t layer, const AttentionPlan& plan,
                                 const AttentionArgs& attention) {
   AttentionArgs dense = attention;
+  dense.skipped = nullptr;
   dense.layout = &plan.dense_rows(layer);
   dense.output = DenseOutput();
   dense.lse = activations_.dense_lse.as<float>();
@@ -212,6 +215,7 @@ void Transformer::MeasureRecall(int32_t layer, const AttentionPlan& plan,
 void Transformer::MeasureProfiles(int32_t layer, const AttentionPlan& plan,
                                   const AttentionArgs& attention) {
   AttentionArgs dense = attention;
+  dense.skipped = nullptr;
   dense.layout = nullptr;  // the profiler's
   dense.output = DenseOutput();
   dense.lse = activations_.dense_lse.as<float>();

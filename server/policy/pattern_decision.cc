@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -34,6 +35,7 @@ bool Rules(const PatternSpec& pattern, Phase phase, const ModelInfo& model,
                                  : traits.rules_decode)) {
     return false;
   }
+  if (std::holds_alternative<SkipSoftmaxPattern>(pattern)) return true;
   const PatternSelection selection = SelectionOf(pattern);
   return !selection.rule.has_value() ||
          (layer >= selection.first_layer && WindowOfLayer(model, layer) == 0);
@@ -69,6 +71,9 @@ struct WhyNot {
     }
     if (CorrectionOf(pattern).every_rows > 0 && !model.corrects_rows) {
       return "the server's device does not correct rows by others";
+    }
+    if (std::is_same_v<Pattern, SkipSoftmaxPattern> && !model.skips_blocks) {
+      return "the server's device does not leave out blocks by their scores";
     }
     return "";
   }

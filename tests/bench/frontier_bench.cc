@@ -12,13 +12,14 @@
 // peak_weight,STRIDE,ROWS,THRESHOLD[,DENSE_LAYERS],
 // quest,BUDGET_TOKENS[,DENSE_LAYERS[,REUSE_STEPS]],
 // page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS[,REUSE_STEPS]],
-// moba,BLOCK_TOKENS,TOP_K[,DENSE_LAYERS[,REUSE_STEPS]] or delta,GAMMA,PATTERN:
-// "delta,64,xattention,8,0.9"; or triangle_mix,DENSE_LAYERS,SINK,WINDOW,
-// DENSE_BLOCKS: the first layers dense, the others tri_shape. Every plan's rows
-// are teacher-forced and compared with the dense run's; columns are in
-// tests/README.md. A plan whose prompt must come whole runs in one step, which
-// holds the logits of every row. With --decode_from the rows from there on run
-// one by one, as output does, and they alone are counted.
+// moba,BLOCK_TOKENS,TOP_K[,DENSE_LAYERS[,REUSE_STEPS]], delta,GAMMA,PATTERN:
+// "delta,64,xattention,8,0.9", or skip_softmax,THRESHOLD,PATTERN; or
+// triangle_mix,DENSE_LAYERS,SINK,WINDOW, DENSE_BLOCKS: the first layers dense,
+// the others tri_shape. Every plan's rows are teacher-forced and compared with
+// the dense run's; columns are in tests/README.md. A plan whose prompt must
+// come whole runs in one step, which holds the logits of every row. With
+// --decode_from the rows from there on run one by one, as output does, and they
+// alone are counted.
 //
 // streaming,HEADS,SINK,WINDOW is sink_window in so many KV heads and dense
 // attention in the others: in those that keep the most weight under it (the
@@ -91,11 +92,12 @@ struct Plan {
   double attention_seconds = 0;
 };
 
-// False if the pattern is none that can be corrected.
-bool SetBase(const PatternSpec& pattern, DeltaBase& base) {
+// False if the pattern is none that another can be made of.
+template <typename Base>
+bool SetBase(const PatternSpec& pattern, Base& base) {
   return std::visit(
       [&base](const auto& own) {
-        if constexpr (std::is_constructible_v<DeltaBase, decltype(own)>) {
+        if constexpr (std::is_constructible_v<Base, decltype(own)>) {
           base = own;
           return true;
         } else {
@@ -174,6 +176,13 @@ bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
     auto& own = pattern.emplace<DeltaPattern>();
     PatternSpec base;
     return number(1, own.gamma) &&
+           ParsePattern({parts.begin() + 2, parts.end()}, base) &&
+           SetBase(base, own.base);
+  }
+  if (parts[0] == "skip_softmax" && count > 2) {
+    auto& own = pattern.emplace<SkipSoftmaxPattern>();
+    PatternSpec base;
+    return number(1, own.threshold) &&
            ParsePattern({parts.begin() + 2, parts.end()}, base) &&
            SetBase(base, own.base);
   }
@@ -306,7 +315,9 @@ absl::StatusOr<Plan> ParsePlan(const std::string& text, const ModelInfo& info) {
                      DenseThen(plan.choice.pattern, plan.first_layer, info));
     plan.choice.map = std::make_shared<const PatternMap>(std::move(map));
   } else {
-    plan.first_layer = SelectionOf(plan.choice.pattern).first_layer;
+    const bool skips =
+        std::holds_alternative<SkipSoftmaxPattern>(plan.choice.pattern);
+    plan.first_layer = skips ? 0 : SelectionOf(plan.choice.pattern).first_layer;
   }
   if (absl::GetFlag(FLAGS_decode_from) > 0 &&
       !TraitsOf(plan.choice).is_selection_causal) {

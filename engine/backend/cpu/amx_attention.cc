@@ -83,18 +83,18 @@ SPARSESERVE_AMX void MultiplyKeys(int first_row, AmxScratch& amx) {
   }
 }
 
-// output[32, dims] += weights * values.
+// output[32, dims] += weights * values of the blocks kept.
 SPARSESERVE_AMX void MultiplyValues(int first_row, AttentionScratch& scratch) {
   AmxScratch& amx = *scratch.amx;
   const int dim_tiles = AmxDimTiles(amx.block.head_dim);
-  const int depth_tiles = amx.blocks * kBlockKeys / 32;
+  constexpr int kBlockTiles = kBlockKeys / 32;
   const int columns = RowStride(amx.block.head_dim);
   const int stride = columns * static_cast<int>(sizeof(float));
   constexpr int kWeightStride = kKeys * sizeof(float);
   const char* weights = reinterpret_cast<const char*>(amx.scores);
   for (int t = 0; t < dim_tiles; t += 2) {
     float* output = scratch.output + first_row * columns + t * 16;
-    const uint16_t* values = amx.values + t * kTileElements;
+    const uint16_t* all_values = amx.values + t * kTileElements;
     const bool has_second = t + 1 < dim_tiles;
     _tile_loadd(0, output, stride);
     _tile_loadd(2, output + 16 * columns, stride);
@@ -102,7 +102,9 @@ SPARSESERVE_AMX void MultiplyValues(int first_row, AttentionScratch& scratch) {
       _tile_loadd(1, output + 16, stride);
       _tile_loadd(3, output + 16 * columns + 16, stride);
     }
-    for (int k = 0; k < depth_tiles; ++k) {
+    for (int i = 0; i < amx.kept_blocks * kBlockTiles; ++i) {
+      const int k = amx.kept[i / kBlockTiles] * kBlockTiles + i % kBlockTiles;
+      const uint16_t* values = all_values + k * dim_tiles * kTileElements;
       _tile_loadd(4, weights + k * 64, kWeightStride);
       _tile_loadd(6, values, 64);
       _tile_dpbf16ps(0, 4, 6);
@@ -113,7 +115,6 @@ SPARSESERVE_AMX void MultiplyValues(int first_row, AttentionScratch& scratch) {
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(3, 5, 7);
       }
-      values += dim_tiles * kTileElements;
     }
     _tile_stored(0, output, stride);
     _tile_stored(2, output + 16 * columns, stride);
@@ -132,7 +133,7 @@ SPARSESERVE_AMX void AddHeldBlocks(AttentionScratch& scratch) {
   for (int row = 0; row < amx.block.rows; row += kAmxRows) {
     MultiplyKeys(row, amx);
     WeighAmxRows(row, scratch);
-    MultiplyValues(row, scratch);
+    if (amx.kept_blocks > 0) MultiplyValues(row, scratch);
   }
   _tile_release();
   amx.blocks = 0;

@@ -512,6 +512,7 @@ absl::StatusOr<DeviceInfo> DescribeDevice() {
   device.selects = false;
   device.corrects = false;
   device.profiles = false;
+  device.skips = false;
   device.kv_share = 0.9;
   device.kv_contexts = 4096;
   return device;

@@ -95,6 +95,20 @@ TEST(DecideTest, ACorrectedPatternRulesWhatItsBaseRules) {
   EXPECT_EQ(Heads(Decide("", near, Model()), Phase::kDecode, near), 15);
 }
 
+TEST(DecideTest, SkippingRulesEveryHeadInBothPhases) {
+  for (const SkipSoftmaxBase& base :
+       {SkipSoftmaxBase(DensePattern()),
+        SkipSoftmaxBase(XAttentionPattern{.dense_layers = 1}),
+        SkipSoftmaxBase(QuestPattern())}) {
+    const PatternSpec pattern = SkipSoftmaxPattern{base};
+    for (const ModelInfo& model : {Model(), Gemma()}) {
+      const PatternDecision decision = Decide("", pattern, model);
+      EXPECT_EQ(Heads(decision, Phase::kPrefill, pattern), 15);
+      EXPECT_EQ(Heads(decision, Phase::kDecode, pattern), 15);
+    }
+  }
+}
+
 TEST(DecideTest, APatternOfOutputAloneIsReportedByItsOutput) {
   const PatternSpec pattern = QuestPattern{.dense_layers = 1};
   const PatternDecision decision = Decide("", pattern, Model());
@@ -185,12 +199,22 @@ TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
         PatternSpec(SimilarityGatedPattern()), PatternSpec(PeakWeightPattern()),
         PatternSpec(QuestPattern()), PatternSpec(PageTopPPattern()),
         PatternSpec(MobaPattern()),
-        PatternSpec(DeltaPattern{XAttentionPattern()})}) {
+        PatternSpec(DeltaPattern{XAttentionPattern()}),
+        PatternSpec(SkipSoftmaxPattern{XAttentionPattern()})}) {
     EXPECT_EQ(WhyUnsupported(pattern, Model()), "");
     EXPECT_EQ(WhyUnsupported(pattern, Gemma()), "");
     EXPECT_THAT(WhyUnsupported(pattern, Mistral()),
                 HasSubstr("window of its own"));
   }
+}
+
+TEST(WhyUnsupportedTest, SkippingNeedsADeviceThatSkips) {
+  ModelInfo model = Model();
+  EXPECT_EQ(WhyUnsupported(SkipSoftmaxPattern(), model), "");
+  model.skips_blocks = false;
+  EXPECT_EQ(WhyUnsupported(SkipSoftmaxPattern(), model),
+            "the server's device does not leave out blocks by their scores");
+  EXPECT_EQ(WhyUnsupported(XAttentionPattern(), model), "");
 }
 
 TEST(WhyUnsupportedTest, NoModelHasNoneButPrunedHeads) {
@@ -216,15 +240,15 @@ std::vector<std::string_view> SupportedNames(const ModelInfo& model) {
 
 TEST(SupportedPatternsTest, FollowTheCheckpoint) {
   for (const ModelInfo& model : {Model(), Gemma()}) {
-    EXPECT_THAT(
-        SupportedNames(model),
-        ElementsAre("dense", "sink_window", "tri_shape", "xattention",
-                    "vertical_slash", "flex_prefill", "similarity_gated",
-                    "peak_weight", "quest", "page_top_p", "moba", "delta"));
+    EXPECT_THAT(SupportedNames(model),
+                ElementsAre("dense", "sink_window", "tri_shape", "xattention",
+                            "vertical_slash", "flex_prefill",
+                            "similarity_gated", "peak_weight", "quest",
+                            "page_top_p", "moba", "delta", "skip_softmax"));
   }
   EXPECT_THAT(SupportedNames(Mistral()),
               ElementsAre("dense", "sliding_window", "sink_window", "tri_shape",
-                          "delta"));
+                          "delta", "skip_softmax"));
   EXPECT_EQ(SupportedPatterns(Mistral())[1],
             PatternSpec(SlidingWindowPattern{128}));
 }
