@@ -31,11 +31,13 @@ class LastRowsSelection {
   // another. An error names what the device lacks.
   static LaunchStatus Create(std::int64_t workspace_bytes,
                              std::unique_ptr<LastRowsSelection>* created);
-  // So much that all slices fit at once.
-  static std::int64_t WorkspaceFor(const BlockSelectionArgs& args);
   LastRowsSelection(const LastRowsSelection&) = delete;
   LastRowsSelection& operator=(const LastRowsSelection&) = delete;
   ~LastRowsSelection();
+
+  // What a slice takes of the workspace with these arguments' heads and
+  // most_blocks.
+  std::int64_t BytesForSlice(const BlockSelectionArgs& args) const;
 
   // Queues launches, whose number and size follow from what is on the host, and
   // returns; may be captured in a CUDA graph. Rules other than
@@ -47,14 +49,16 @@ class LastRowsSelection {
 
  private:
   LastRowsSelection(void* workspace, std::int64_t workspace_bytes,
-                    int multiprocessors)
+                    int multiprocessors, int shared_bytes)
       : workspace_(workspace),
         workspace_bytes_(workspace_bytes),
-        multiprocessors_(multiprocessors) {}
+        multiprocessors_(multiprocessors),
+        shared_bytes_(shared_bytes) {}
 
   void* workspace_;
   std::int64_t workspace_bytes_;
   int multiprocessors_;
+  int shared_bytes_;  // that a thread block may have
 };
 
 }  // namespace sparseserve::cuda

@@ -1,0 +1,327 @@
+// What the last rows attend to, and lists from it, for compute capability 8.0
+// and later: four launches for all heads of the slices that fit into the
+// workspace, and one for the order.
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <variant>
+
+#include "engine/backend/cuda/argument_checks.h"
+#include "engine/backend/cuda/chosen_lists.cuh"
+#include "engine/backend/cuda/cuda_error.h"
+#include "engine/backend/cuda/dependent_launch.cuh"
+#include "engine/backend/cuda/last_rows_choice.cuh"
+#include "engine/backend/cuda/last_rows_selection.h"
+#include "engine/backend/cuda/last_rows_sums.cuh"
+#include "engine/backend/cuda/last_rows_work.cuh"
+
+namespace sparseserve::cuda {
+namespace {
+
+constexpr int kListWarps = 8;  // of a thread block
+constexpr float kLog2E = 1.4426950408889634f;
+
+// The 64 bits from `begin` on, which is above -64; those before 0 are 0.
+__device__ __forceinline__ std::uint64_t WindowAt(const std::uint64_t* words,
+                                                  int begin) {
+  const int word = begin >> 6, shift = begin & 63;
+  const std::uint64_t low = word < 0 ? 0 : words[word];
+  if (shift == 0) return low;
+  return low >> shift | words[word + 1] << (64 - shift);
+}
+
+// A warp for each pair of tile and KV head.
+__global__ void __launch_bounds__(kListWarps * 32)
+    ListBlocks(const LastRowsWork work) {
+  WaitForDependency();
+  LetDependentsStart();
+  const BlockSelectionArgs& args = work.args;
+  const int lane = threadIdx.x % 32;
+  const std::int64_t pair =
+      std::int64_t{blockIdx.x} * kListWarps + threadIdx.x / 32;
+  if (pair >= std::int64_t{args.tiles} * args.kv.kv_heads) return;
+  const int tile_number = static_cast<int>(pair / args.kv.kv_heads);
+  int low = 0, high = args.slices;  // first_tiles[low] <= tile_number
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    (args.first_tiles[middle] <= tile_number ? low : high) = middle;
+  }
+  const int slice = low - work.first_slice;
+  if (slice < 0 || slice >= work.slices) return;
+  if (args.rule_of[pair] < 0) {
+    if (lane == 0 && args.base_list_of != nullptr) {
+      args.chosen.list_of[pair] = args.base_list_of[pair];
+    }
+    return;
+  }
+  const int4 tile = TileFields(args, tile_number);
+  const int own = BlockOf(tile), last = tile.w + tile.z - 1;
+  const int head =
+      slice * args.kv.kv_heads + static_cast<int>(pair % args.kv.kv_heads);
+  const std::uint64_t* const columns =
+      work.chosen + std::int64_t{head} * 2 * args.most_blocks;
+  const std::uint64_t* const distances = columns + args.most_blocks;
+  const bool is_everything = work.is_everything[head * 2 + kColumns] != 0 ||
+                             work.is_everything[head * 2 + kDiagonals] != 0;
+  std::int32_t* const full = ChosenBlocks(args, pair);
+  int count = 0;
+  for (int first = 0; first < own; first += 32) {
+    const int block = first + lane;
+    bool is_listed = false;
+    if (block < own) {
+      // Of a chosen distance, the keys that the first and the last row meet.
+      is_listed = block == 0 || is_everything || columns[block] != 0 ||
+                  WindowAt(distances, last - block * 64 - 63) != 0 ||
+                  WindowAt(distances, tile.w - block * 64 - 63) != 0;
+    }
+    const unsigned listed = __ballot_sync(0xffffffffu, is_listed);
+    if (is_listed) {
+      full[count + __popc(listed & ((1u << lane) - 1))] = block;
+    }
+    count += __popc(listed);
+  }
+  EndChosenList(args, pair, tile, count);
+}
+
+// A thread block for each KV head and so many tiles as it has threads.
+__global__ void __launch_bounds__(kOrderThreads)
+    OrderLists(const BlockSelectionArgs args) {
+  WaitForDependency();
+  LetDependentsStart();
+  PlaceInOrder(args, blockIdx.x % args.kv.kv_heads,
+               blockIdx.x / args.kv.kv_heads * kOrderThreads);
+}
+
+// Bytes of the workspace for a slice, and where its parts begin.
+class Room {
+ public:
+  explicit Room(void* begin) : begin_(static_cast<char*>(begin)) {}
+  template <class T>
+  void Take(std::int64_t count, T** taken) {
+    *taken = reinterpret_cast<T*>(begin_ + used_);
+    used_ += (count * static_cast<std::int64_t>(sizeof(T)) + 255) / 256 * 256;
+  }
+  std::int64_t used() const { return used_; }
+
+ private:
+  char* begin_;
+  std::int64_t used_ = 0;
+};
+
+// Bytes that are used for `slices` at once.
+std::int64_t TakeParts(void* workspace, std::int64_t slices,
+                       LastRowsWork* work) {
+  Room room(workspace);
+  const std::int64_t heads = slices * work->args.kv.kv_heads;
+  const std::int64_t blocks = work->args.most_blocks;
+  room.Take(heads * work->chunks * work->splits * kMostChunkHeads * 64,
+            &work->row_parts);
+  room.Take(heads * work->chunks * blocks * 64, &work->key_sums);
+  room.Take(heads * work->chunks * blocks * 128, &work->distance_parts);
+  room.Take(heads * 2 * blocks * 64, &work->values);
+  room.Take(heads * 2 * blocks, &work->chosen);
+  room.Take(heads * 2, &work->is_everything);
+  return room.used();
+}
+
+struct DeviceLimits {
+  int multiprocessors = 1;
+  int shared_bytes = 0;  // of a thread block
+
+  int ChunkHeads(int width) const {
+    return SweepBytes(width, kMostChunkHeads) <= shared_bytes ? kMostChunkHeads
+                                                              : 2;
+  }
+};
+
+LaunchStatus GetLimits(DeviceLimits* limits) {
+  int device = 0;
+  if (auto status = StatusOf(cudaGetDevice(&device), "no CUDA device");
+      !status.ok()) {
+    return status;
+  }
+  if (auto status = StatusOf(
+          cudaDeviceGetAttribute(&limits->multiprocessors,
+                                 cudaDevAttrMultiProcessorCount, device),
+          "number of multiprocessors");
+      !status.ok()) {
+    return status;
+  }
+  return StatusOf(
+      cudaDeviceGetAttribute(&limits->shared_bytes,
+                             cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+      "shared memory of a thread block");
+}
+
+// How many query heads a thread block takes, and how blocks are split.
+void Divide(const DeviceLimits& limits, LastRowsWork* work) {
+  const int group = work->group(), kv_heads = work->args.kv.kv_heads;
+  work->chunk_heads =
+      std::min(limits.ChunkHeads(work->args.kv.head_dim), group);
+  work->chunks = (group + work->chunk_heads - 1) / work->chunk_heads;
+  work->splits =
+      std::clamp(2 * limits.multiprocessors / (kv_heads * work->chunks), 1,
+                 (work->args.most_blocks + 1) / 2);
+}
+
+using Kernel = void (*)(LastRowsWork);
+
+LaunchStatus AllowShared(Kernel kernel, int bytes) {
+  return StatusOf(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           bytes),
+      "shared memory for sums of the last rows");
+}
+
+LaunchStatus LaunchSlices(const LastRowsWork& work, cudaStream_t stream) {
+  const bool is_wide = work.args.kv.head_dim == 128;
+  const unsigned heads = work.slices * work.args.kv.kv_heads;
+  LaunchShape sweep;
+  sweep.thread_blocks = heads * work.chunks * work.splits;
+  sweep.threads = kSweepThreads;
+  sweep.shared_bytes = SweepBytes(work.args.kv.head_dim, work.chunk_heads);
+  LaunchStatus status = LaunchDependent<LastRowsWork>(
+      is_wide ? SumExponentials<128> : SumExponentials<64>, sweep, work, stream,
+      "launch of the last rows' exponentials");
+  if (!status.ok()) return status;
+  status = LaunchDependent<LastRowsWork>(
+      is_wide ? SumWeights<128> : SumWeights<64>, sweep, work, stream,
+      "launch of the last rows' weights");
+  if (!status.ok()) return status;
+  status = LaunchDependent<LastRowsWork>(
+      ChooseLargest, {heads * 2, kChoiceThreads, 0}, work, stream,
+      "launch of the choice of keys and distances");
+  if (!status.ok()) return status;
+  const std::int64_t pairs =
+      std::int64_t{work.args.tiles} * work.args.kv.kv_heads;
+  LaunchShape lists;
+  lists.thread_blocks =
+      static_cast<unsigned>((pairs + kListWarps - 1) / kListWarps);
+  lists.threads = kListWarps * 32;
+  return LaunchDependent<LastRowsWork>(ListBlocks, lists, work, stream,
+                                       "launch of the last rows' lists");
+}
+
+LaunchStatus CheckArguments(const BlockSelectionArgs& args) {
+  if (auto status = CheckHeads(args.kv, args.heads); !status.ok()) {
+    return status;
+  }
+  if (auto status = CheckStride("query_stride", args.query_stride,
+                                std::int64_t{args.heads} * args.kv.head_dim);
+      !status.ok()) {
+    return status;
+  }
+  if (auto status = CheckScale(args.scale); !status.ok()) return status;
+  if (args.tiles < 0 || args.tiles > 1 << 20) {
+    return OutOfRange("tiles", args.tiles, "0 to 2^20");
+  }
+  if (args.slices < 1 || args.slices > 65535) {
+    return OutOfRange("slices", args.slices, "1 to 65535");
+  }
+  if (args.most_blocks < 1 || args.most_blocks > BlockSelection::kMostBlocks) {
+    return OutOfRange("most_blocks", args.most_blocks, "1 to 8192");
+  }
+  if (args.rule_count < 0 || args.rule_count > LastRowsSelection::kMostRules) {
+    return OutOfRange("rule_count", args.rule_count, "0 to 16");
+  }
+  return CheckAligned("queries, keys and tile_fields",
+                      {args.queries, args.kv.keys, args.tile_fields});
+}
+
+LaunchStatus TakeRules(LastRowsWork* work) {
+  for (int i = 0; i < work->args.rule_count; ++i) {
+    const auto* rule = std::get_if<VerticalSlashRule>(&work->args.rules[i]);
+    if (rule == nullptr) {
+      return LaunchStatus::Error(
+          "rule " + std::to_string(i) +
+          " is of a kind that does not choose by the last rows on a GPU; "
+          "VerticalSlashRule does");
+    }
+    if (rule->rows < 1 || rule->rows > 64) {
+      return OutOfRange("rows", rule->rows, "1 to 64");
+    }
+    if (rule->columns < 0) {
+      return OutOfRange("columns", rule->columns, "at least 0");
+    }
+    if (rule->diagonals < 0) {
+      return OutOfRange("diagonals", rule->diagonals, "at least 0");
+    }
+    work->rules[i] = {rule->rows, {rule->columns, rule->diagonals}};
+  }
+  return LaunchStatus();
+}
+
+}  // namespace
+
+LaunchStatus LastRowsSelection::Create(
+    std::int64_t workspace_bytes, std::unique_ptr<LastRowsSelection>* created) {
+  DeviceLimits limits;
+  if (auto status = GetLimits(&limits); !status.ok()) return status;
+  for (const auto& [kernel, width] :
+       {std::pair<Kernel, int>{SumExponentials<64>, 64},
+        {SumExponentials<128>, 128},
+        {SumWeights<64>, 64},
+        {SumWeights<128>, 128}}) {
+    const int bytes = SweepBytes(width, limits.ChunkHeads(width));
+    if (auto status = AllowShared(kernel, bytes); !status.ok()) return status;
+  }
+  void* workspace = nullptr;
+  if (auto status = StatusOf(cudaMalloc(&workspace, workspace_bytes),
+                             "workspace of the last rows' choice");
+      !status.ok()) {
+    return status;
+  }
+  created->reset(new LastRowsSelection(
+      workspace, workspace_bytes, limits.multiprocessors, limits.shared_bytes));
+  return LaunchStatus();
+}
+
+LastRowsSelection::~LastRowsSelection() { cudaFree(workspace_); }
+
+std::int64_t LastRowsSelection::BytesForSlice(
+    const BlockSelectionArgs& args) const {
+  LastRowsWork work;
+  work.args = args;
+  Divide({multiprocessors_, shared_bytes_}, &work);
+  return TakeParts(nullptr, 1, &work);
+}
+
+LaunchStatus LastRowsSelection::Run(const BlockSelectionArgs& args,
+                                    CUstream_st* stream) const {
+  if (args.tiles == 0) return LaunchStatus();
+  if (auto status = CheckArguments(args); !status.ok()) return status;
+  LastRowsWork work;
+  work.args = args;
+  work.factor = args.scale * kLog2E;
+  if (auto status = TakeRules(&work); !status.ok()) return status;
+  Divide({multiprocessors_, shared_bytes_}, &work);
+  const std::int64_t of_slice = TakeParts(workspace_, 1, &work);
+  if (of_slice > workspace_bytes_) {
+    return LaunchStatus::Error("the workspace of the last rows' choice has " +
+                               std::to_string(workspace_bytes_) +
+                               " bytes; a slice of these arguments needs " +
+                               std::to_string(of_slice));
+  }
+  // Parts are rounded up, so that more slices take no more than as many times
+  // one.
+  const int at_once = static_cast<int>(
+      std::min<std::int64_t>(workspace_bytes_ / of_slice, args.slices));
+  TakeParts(workspace_, at_once, &work);
+  for (int first = 0; first < args.slices; first += at_once) {
+    work.first_slice = first;
+    work.slices = std::min(at_once, args.slices - first);
+    if (auto status = LaunchSlices(work, stream); !status.ok()) return status;
+  }
+  LaunchShape order;
+  order.thread_blocks = static_cast<unsigned>((args.tiles + kOrderThreads - 1) /
+                                              kOrderThreads * args.kv.kv_heads);
+  order.threads = kOrderThreads;
+  return LaunchDependent<BlockSelectionArgs>(OrderLists, order, args, stream,
+                                             "launch of the order of lists");
+}
+
+}  // namespace sparseserve::cuda
