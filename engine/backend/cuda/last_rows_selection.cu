@@ -184,26 +184,33 @@ LaunchStatus LaunchSlices(const LastRowsWork& work, cudaStream_t stream) {
   sweep.thread_blocks = heads * work.chunks * work.splits;
   sweep.threads = kSweepThreads;
   sweep.shared_bytes = SweepBytes(work.args.kv.head_dim, work.chunk_heads);
-  LaunchStatus status = LaunchDependent<LastRowsWork>(
-      is_wide ? SumExponentials<128> : SumExponentials<64>, sweep, work, stream,
-      "launch of the last rows' exponentials");
-  if (!status.ok()) return status;
-  status = LaunchDependent<LastRowsWork>(
-      is_wide ? SumWeights<128> : SumWeights<64>, sweep, work, stream,
-      "launch of the last rows' weights");
-  if (!status.ok()) return status;
-  status = LaunchDependent<LastRowsWork>(
-      ChooseLargest, {heads * 2, kChoiceThreads, 0}, work, stream,
-      "launch of the choice of keys and distances");
-  if (!status.ok()) return status;
+  const Kernel exponentials =
+      is_wide ? SumExponentials<128> : SumExponentials<64>;
+  if (auto status = LaunchDependent(exponentials, sweep, work, stream,
+                                    "launch of the last rows' exponentials");
+      !status.ok()) {
+    return status;
+  }
+  const Kernel weights = is_wide ? SumWeights<128> : SumWeights<64>;
+  if (auto status = LaunchDependent(weights, sweep, work, stream,
+                                    "launch of the last rows' weights");
+      !status.ok()) {
+    return status;
+  }
+  const LaunchShape choice = {heads * 2, kChoiceThreads, 0};
+  if (auto status = LaunchDependent(Kernel{ChooseLargest}, choice, work, stream,
+                                    "launch of the last rows' choice");
+      !status.ok()) {
+    return status;
+  }
   const std::int64_t pairs =
       std::int64_t{work.args.tiles} * work.args.kv.kv_heads;
   LaunchShape lists;
   lists.thread_blocks =
       static_cast<unsigned>((pairs + kListWarps - 1) / kListWarps);
   lists.threads = kListWarps * 32;
-  return LaunchDependent<LastRowsWork>(ListBlocks, lists, work, stream,
-                                       "launch of the last rows' lists");
+  return LaunchDependent(Kernel{ListBlocks}, lists, work, stream,
+                         "launch of the last rows' lists");
 }
 
 LaunchStatus CheckArguments(const BlockSelectionArgs& args) {
@@ -320,8 +327,8 @@ LaunchStatus LastRowsSelection::Run(const BlockSelectionArgs& args,
   order.thread_blocks = static_cast<unsigned>((args.tiles + kOrderThreads - 1) /
                                               kOrderThreads * args.kv.kv_heads);
   order.threads = kOrderThreads;
-  return LaunchDependent<BlockSelectionArgs>(OrderLists, order, args, stream,
-                                             "launch of the order of lists");
+  return LaunchDependent(OrderLists, order, args, stream,
+                         "launch of the order of lists");
 }
 
 }  // namespace sparseserve::cuda
