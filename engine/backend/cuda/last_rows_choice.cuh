@@ -1,18 +1,14 @@
 #pragma once
 
-// From sums of keys and distances to the largest of them. Keys are the sums'
-// bits, which ascend as sums do, since none is negative; counts are integers,
-// so no order of adding shows.
+// From sums of keys and distances to the largest of them.
 
 #include <cstdint>
 
 #include "engine/backend/cuda/dependent_launch.cuh"
 #include "engine/backend/cuda/last_rows_work.cuh"
+#include "engine/backend/cuda/weight_cut.cuh"
 
 namespace sparseserve::cuda {
-
-constexpr int kChoiceThreads = 1024;
-constexpr int kDigits = 2048;  // of 11 bits
 
 // Keys and distances that are taken before others.
 __device__ __forceinline__ int FirstTaken(int kind) {
@@ -54,140 +50,89 @@ __device__ __forceinline__ float KeySum(const LastRowsWork& work, int head,
   return sum;
 }
 
-struct DigitSearch {
-  unsigned counts[kDigits];
-  unsigned warps[kChoiceThreads / 32];
-  unsigned digit, left, at_digit;
-};
-
-// Sum of the threads' values up to this one's, its own included.
-__device__ __forceinline__ unsigned SumUpTo(unsigned value, unsigned* warps) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-  for (int step = 1; step < 32; step *= 2) {
-    const unsigned other = __shfl_up_sync(0xffffffffu, value, step);
-    if (lane >= step) value += other;
+// Writes the sums of a kind as bits. Returns whether all are finite, to all
+// threads.
+__device__ __forceinline__ bool WriteSums(const LastRowsWork& work, int head,
+                                          int kind, const LastRows& rows,
+                                          std::uint32_t* values) {
+  bool is_garbage = false;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < rows.end; i += kCutThreads) {
+    const float sum = kind == kColumns ? KeySum(work, head, i)
+                                       : DistanceSum(work, head, rows, i);
+    is_garbage = is_garbage || !isfinite(sum);
+    values[i] = __float_as_uint(sum) & 0x7fffffffu;
   }
-  if (lane == 31) warps[warp] = value;
-  __syncthreads();
-  const unsigned of_warp = lane < warp ? warps[lane] : 0;
-  value += __reduce_add_sync(0xffffffffu, of_warp);
-  __syncthreads();
-  return value;
+  return __syncthreads_or(is_garbage) == 0;
 }
 
-// The largest digit such that so many counts from it upwards are `need` or
-// more; how many of it are needed, and how many there are. REQUIRES: need is
-// above 0, all counts together reach it.
-__device__ __forceinline__ void FindDigit(DigitSearch& search, unsigned need) {
-  const int high = kDigits - 1 - 2 * static_cast<int>(threadIdx.x);
-  const unsigned upper = search.counts[high], lower = search.counts[high - 1];
-  const unsigned sum = SumUpTo(upper + lower, search.warps);
-  const unsigned before = sum - upper - lower;
-  if (before < need && need <= sum) {
-    const bool is_upper = need <= before + upper;
-    search.digit = is_upper ? high : high - 1;
-    search.left = is_upper ? need - before : need - before - upper;
-    search.at_digit = is_upper ? upper : lower;
+// Bits of the chosen elements before `end`: the `first` first, and those that
+// the cut of the others lets in. All threads call together.
+__device__ __forceinline__ void WriteChosen(const std::uint32_t* values,
+                                            int first, int end,
+                                            const WeightCut& cut, int words,
+                                            std::uint32_t* chosen,
+                                            CutScratch& scratch) {
+  // Of equal ones the first are taken. A warp has neighbouring words.
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int each = (words + kCutThreads / 32 - 1) / (kCutThreads / 32);
+  const int begin_word = warp * each, end_word = min(begin_word + each, words);
+  const auto is_equal = [&](int i) {
+    return i >= first && i < end && values[i] == cut.threshold;
+  };
+  unsigned before = 0;
+  if (cut.at > cut.left) {
+    unsigned number = 0;
+    for (int word = begin_word; word < end_word; ++word) {
+      number += is_equal(word * 32 + lane);
+    }
+    number = __reduce_add_sync(0xffffffffu, number);
+    __syncthreads();
+    if (lane == 0) scratch.warps[warp] = number;
+    __syncthreads();
+    before =
+        __reduce_add_sync(0xffffffffu, lane < warp ? scratch.warps[lane] : 0);
   }
-  __syncthreads();
+#pragma unroll 4
+  for (int word = begin_word; word < end_word; ++word) {
+    const int i = word * 32 + lane;
+    const bool equal = is_equal(i);
+    const unsigned equal_ones = __ballot_sync(0xffffffffu, equal);
+    const bool is_sure = i < first || (i < end && values[i] > cut.threshold);
+    const unsigned rank = before + __popc(equal_ones & ((1u << lane) - 1));
+    const unsigned ones =
+        __ballot_sync(0xffffffffu, is_sure || (equal && rank < cut.left));
+    before += __popc(equal_ones);
+    if (lane == 0) chosen[word] = ones;
+  }
 }
 
 // A thread block for each head and kind.
-__global__ void __launch_bounds__(kChoiceThreads)
+__global__ void __launch_bounds__(kCutThreads)
     ChooseLargest(const LastRowsWork work) {
-  __shared__ DigitSearch search;
-  __shared__ unsigned equals[kChoiceThreads / 32];
+  __shared__ CutScratch scratch;
   WaitForDependency();
   LetDependentsStart();
   const int head = blockIdx.x / 2, kind = blockIdx.x % 2;
   const LastRows rows = RowsOfHead(work, head);
-  if (rows.rule < 0) return;
+  if (rows.rule < 0 || work.rules[rows.rule].is_flex) return;
   const std::int64_t array = blockIdx.x * std::int64_t{work.args.most_blocks};
   std::uint32_t* const values = work.values + array * 64;
   const int count = min(work.rules[rows.rule].counts[kind], rows.end);
   const int first = min(FirstTaken(kind), count);
-  const unsigned need = count - first;
-
-  for (int i = threadIdx.x; i < kDigits; i += kChoiceThreads) {
-    search.counts[i] = 0;
-  }
-  __syncthreads();
-  bool is_garbage = false;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < rows.end; i += kChoiceThreads) {
-    const float sum = kind == kColumns ? KeySum(work, head, i)
-                                       : DistanceSum(work, head, rows, i);
-    is_garbage = is_garbage || !isfinite(sum);
-    const std::uint32_t bits = __float_as_uint(sum) & 0x7fffffffu;
-    values[i] = bits;
-    if (i >= first) atomicAdd(&search.counts[bits >> 20], 1u);
-  }
-  is_garbage = __syncthreads_or(is_garbage) != 0;
-  if (threadIdx.x == 0) work.is_everything[blockIdx.x] = is_garbage;
-  if (is_garbage) return;
-
-  std::uint32_t threshold = 0xffffffffu;
-  unsigned left = 0, at_threshold = 0;
-  if (need > 0) {
-    FindDigit(search, need);
-    threshold = search.digit;
-    left = search.left;
-#pragma unroll
-    for (int shift : {9, 0}) {
-      const int bits = shift == 9 ? 11 : 9;
-      for (int i = threadIdx.x; i < kDigits; i += kChoiceThreads) {
-        search.counts[i] = 0;
-      }
-      __syncthreads();
+  const bool is_sound = WriteSums(work, head, kind, rows, values);
+  if (threadIdx.x == 0) work.is_everything[head * 3 + kind] = !is_sound;
+  if (!is_sound) return;
+  const WeightCut cut = FindCut(
+      [&](const auto& use) {
 #pragma unroll 8
-      for (int i = threadIdx.x; i < rows.end; i += kChoiceThreads) {
-        const std::uint32_t value = values[i];
-        if (i >= first && value >> (shift + bits) == threshold) {
-          atomicAdd(&search.counts[value >> shift & ((1u << bits) - 1)], 1u);
+        for (int i = threadIdx.x; i < rows.end; i += kCutThreads) {
+          if (i >= first) use(values[i]);
         }
-      }
-      __syncthreads();
-      FindDigit(search, left);
-      threshold = threshold << bits | search.digit;
-      left = search.left;
-      at_threshold = search.at_digit;
-    }
-  }
-
-  // Of equal ones the first are taken. A warp has neighbouring words.
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int words = rows.blocks() * 2;
-  const int each = (words + kChoiceThreads / 32 - 1) / (kChoiceThreads / 32);
-  const int begin = warp * each, end = min(begin + each, words);
-  const auto is_equal = [&](int i) {
-    return i >= first && i < rows.end && values[i] == threshold;
-  };
-  unsigned before = 0;
-  if (at_threshold > left) {
-    unsigned number = 0;
-    for (int word = begin; word < end; ++word) {
-      number += is_equal(word * 32 + lane);
-    }
-    number = __reduce_add_sync(0xffffffffu, number);
-    if (lane == 0) equals[warp] = number;
-    __syncthreads();
-    before = __reduce_add_sync(0xffffffffu, lane < warp ? equals[lane] : 0);
-  }
-  auto* const chosen = reinterpret_cast<std::uint32_t*>(work.chosen + array);
-#pragma unroll 4
-  for (int word = begin; word < end; ++word) {
-    const int i = word * 32 + lane;
-    const bool equal = is_equal(i);
-    const unsigned equal_ones = __ballot_sync(0xffffffffu, equal);
-    const bool is_sure =
-        i < first || (i < rows.end && need > 0 && values[i] > threshold);
-    const unsigned rank = before + __popc(equal_ones & ((1u << lane) - 1));
-    const unsigned ones =
-        __ballot_sync(0xffffffffu, is_sure || (equal && rank < left));
-    before += __popc(equal_ones);
-    if (lane == 0) chosen[word] = ones;
-  }
+      },
+      [](std::uint32_t) { return 1u; }, count - first, scratch);
+  WriteChosen(values, first, rows.end, cut, rows.blocks() * 2,
+              reinterpret_cast<std::uint32_t*>(work.chosen + array), scratch);
 }
 
 }  // namespace sparseserve::cuda

@@ -14,6 +14,7 @@
 #include "engine/backend/cuda/chosen_lists.cuh"
 #include "engine/backend/cuda/cuda_error.h"
 #include "engine/backend/cuda/dependent_launch.cuh"
+#include "engine/backend/cuda/flex_prefill_choice.cuh"
 #include "engine/backend/cuda/last_rows_choice.cuh"
 #include "engine/backend/cuda/last_rows_selection.h"
 #include "engine/backend/cuda/last_rows_sums.cuh"
@@ -33,6 +34,48 @@ __device__ __forceinline__ std::uint64_t WindowAt(const std::uint64_t* words,
   if (shift == 0) return low;
   return low >> shift | words[word + 1] << (64 - shift);
 }
+
+// What the pairs of a head visit.
+struct HeadChoice {
+  const LastRowsWork& work;
+  int head;
+  const LastRowsRule& rule;
+  const std::uint64_t* columns;
+  const std::uint64_t* distances;
+  bool is_everything;
+
+  __device__ __forceinline__ HeadChoice(const LastRowsWork& all, int number,
+                                        int rule_number)
+      : work(all),
+        head(number),
+        rule(all.rules[rule_number]),
+        columns(all.chosen + std::int64_t{number} * 2 * all.args.most_blocks),
+        distances(columns + all.args.most_blocks) {
+    const std::int32_t* flags = all.is_everything + number * 3;
+    is_everything = flags[kColumns] != 0 || flags[kDiagonals] != 0 ||
+                    (rule.is_flex && flags[2] != 0);
+  }
+
+  // Whether a tile visits a block before its own.
+  __device__ __forceinline__ bool Has(const int4& tile, int block) const {
+    if (block == 0 || is_everything || columns[block] != 0) return true;
+    const int own = BlockOf(tile);
+    if (!rule.is_flex) {
+      // Of a chosen distance, the keys that the first and the last row meet.
+      const int last = tile.w + tile.z - 1;
+      return WindowAt(distances, last - block * 64 - 63) != 0 ||
+             WindowAt(distances, tile.w - block * 64 - 63) != 0;
+    }
+    if (distances[own - block] != 0) return true;
+    if (work.is_query_aware[head] == 0) return false;
+    const std::uint32_t score = __float_as_uint(work.Map(head, own)[block]);
+    const MapCut cut = work.map_cuts[head];
+    return score > cut.threshold ||
+           (score == cut.threshold &&
+            (own < cut.last_tile_block ||
+             (own == cut.last_tile_block && block <= cut.last_block)));
+  }
+};
 
 // A warp for each pair of tile and KV head.
 __global__ void __launch_bounds__(kListWarps * 32)
@@ -59,25 +102,15 @@ __global__ void __launch_bounds__(kListWarps * 32)
     return;
   }
   const int4 tile = TileFields(args, tile_number);
-  const int own = BlockOf(tile), last = tile.w + tile.z - 1;
+  const int own = BlockOf(tile);
   const int head =
       slice * args.kv.kv_heads + static_cast<int>(pair % args.kv.kv_heads);
-  const std::uint64_t* const columns =
-      work.chosen + std::int64_t{head} * 2 * args.most_blocks;
-  const std::uint64_t* const distances = columns + args.most_blocks;
-  const bool is_everything = work.is_everything[head * 2 + kColumns] != 0 ||
-                             work.is_everything[head * 2 + kDiagonals] != 0;
+  const HeadChoice choice(work, head, args.rule_of[pair]);
   std::int32_t* const full = ChosenBlocks(args, pair);
   int count = 0;
   for (int first = 0; first < own; first += 32) {
     const int block = first + lane;
-    bool is_listed = false;
-    if (block < own) {
-      // Of a chosen distance, the keys that the first and the last row meet.
-      is_listed = block == 0 || is_everything || columns[block] != 0 ||
-                  WindowAt(distances, last - block * 64 - 63) != 0 ||
-                  WindowAt(distances, tile.w - block * 64 - 63) != 0;
-    }
+    const bool is_listed = block < own && choice.Has(tile, block);
     const unsigned listed = __ballot_sync(0xffffffffu, is_listed);
     if (is_listed) {
       full[count + __popc(listed & ((1u << lane) - 1))] = block;
@@ -124,7 +157,14 @@ std::int64_t TakeParts(void* workspace, std::int64_t slices,
   room.Take(heads * work->chunks * blocks * 128, &work->distance_parts);
   room.Take(heads * 2 * blocks * 64, &work->values);
   room.Take(heads * 2 * blocks, &work->chosen);
-  room.Take(heads * 2, &work->is_everything);
+  room.Take(heads * 3, &work->is_everything);
+  if (work->has_flex) {
+    room.Take(heads * work->args.kv.head_dim * blocks, &work->key_means);
+    room.Take(heads * (kMostGroup + 2) * blocks, &work->estimates);
+    room.Take(heads, &work->is_query_aware);
+    room.Take(heads * blocks * blocks, &work->map);
+    room.Take(heads, &work->map_cuts);
+  }
   return room.used();
 }
 
@@ -177,6 +217,32 @@ LaunchStatus AllowShared(Kernel kernel, int bytes) {
       "shared memory for sums of the last rows");
 }
 
+// Mean keys do not wait for sums, but a launch waits for all before it.
+LaunchStatus LaunchFlexPrefill(const LastRowsWork& work, cudaStream_t stream) {
+  const unsigned heads = work.slices * work.args.kv.kv_heads;
+  const unsigned most_blocks = work.args.most_blocks;
+  const unsigned tiles_at_once = kMostGroup / work.group();
+  const std::pair<Kernel, LaunchShape> launches[] = {
+      {PoolKeyBlocks,
+       {heads * ((most_blocks + kPoolWarps - 1) / kPoolWarps), kPoolWarps * 32,
+        0}},
+      {DecideWay, {heads, kCutThreads, 0}},
+      {ChooseBlocks, {heads * 2, kCutThreads, 0}},
+      {ScoreMap,
+       {heads * ((most_blocks + tiles_at_once - 1) / tiles_at_once),
+        kMapThreads, 0}},
+      {CutMap, {heads, kCutThreads, 0}},
+  };
+  for (const auto& [kernel, shape] : launches) {
+    if (auto status = LaunchDependent(kernel, shape, work, stream,
+                                      "launch of FlexPrefill's choice");
+        !status.ok()) {
+      return status;
+    }
+  }
+  return LaunchStatus();
+}
+
 LaunchStatus LaunchSlices(const LastRowsWork& work, cudaStream_t stream) {
   const bool is_wide = work.args.kv.head_dim == 128;
   const unsigned heads = work.slices * work.args.kv.kv_heads;
@@ -197,11 +263,19 @@ LaunchStatus LaunchSlices(const LastRowsWork& work, cudaStream_t stream) {
       !status.ok()) {
     return status;
   }
-  const LaunchShape choice = {heads * 2, kChoiceThreads, 0};
-  if (auto status = LaunchDependent(Kernel{ChooseLargest}, choice, work, stream,
-                                    "launch of the last rows' choice");
-      !status.ok()) {
-    return status;
+  const LaunchShape choice = {heads * 2, kCutThreads, 0};
+  if (work.has_vertical_slash) {
+    if (auto status =
+            LaunchDependent(Kernel{ChooseLargest}, choice, work, stream,
+                            "launch of the last rows' choice");
+        !status.ok()) {
+      return status;
+    }
+  }
+  if (work.has_flex) {
+    if (auto status = LaunchFlexPrefill(work, stream); !status.ok()) {
+      return status;
+    }
   }
   const std::int64_t pairs =
       std::int64_t{work.args.tiles} * work.args.kv.kv_heads;
@@ -239,25 +313,61 @@ LaunchStatus CheckArguments(const BlockSelectionArgs& args) {
                       {args.queries, args.kv.keys, args.tile_fields});
 }
 
+LaunchStatus TakeRule(const VerticalSlashRule& rule, LastRowsRule* taken) {
+  if (rule.rows < 1 || rule.rows > 64) {
+    return OutOfRange("rows", rule.rows, "1 to 64");
+  }
+  if (rule.columns < 0) {
+    return OutOfRange("columns", rule.columns, "at least 0");
+  }
+  if (rule.diagonals < 0) {
+    return OutOfRange("diagonals", rule.diagonals, "at least 0");
+  }
+  taken->rows = rule.rows;
+  taken->counts[kColumns] = rule.columns;
+  taken->counts[kDiagonals] = rule.diagonals;
+  return LaunchStatus();
+}
+
+LaunchStatus TakeRule(const FlexPrefillRule& rule, LastRowsRule* taken) {
+  if (!(rule.mass > 0)) {
+    return LaunchStatus::Error("mass is " + std::to_string(rule.mass) +
+                               "; must be above 0");
+  }
+  if (rule.least_blocks < 0) {
+    return OutOfRange("least_blocks", rule.least_blocks, "at least 0");
+  }
+  taken->rows = 64;
+  taken->is_flex = true;
+  taken->mass = rule.mass;
+  taken->divergence = rule.divergence;
+  taken->least_blocks = rule.least_blocks;
+  return LaunchStatus();
+}
+
+LaunchStatus TakeRule(int index, LastRowsWork* work) {
+  const SelectionRule& rule = work->args.rules[index];
+  if (const auto* by_count = std::get_if<VerticalSlashRule>(&rule)) {
+    work->has_vertical_slash = true;
+    return TakeRule(*by_count, &work->rules[index]);
+  }
+  if (const auto* by_mass = std::get_if<FlexPrefillRule>(&rule)) {
+    work->has_flex = true;
+    return TakeRule(*by_mass, &work->rules[index]);
+  }
+  return LaunchStatus::Error(
+      "rule " + std::to_string(index) +
+      " is of a kind that does not choose by the last rows on a GPU; "
+      "VerticalSlashRule and FlexPrefillRule do");
+}
+
 LaunchStatus TakeRules(LastRowsWork* work) {
   for (int i = 0; i < work->args.rule_count; ++i) {
-    const auto* rule = std::get_if<VerticalSlashRule>(&work->args.rules[i]);
-    if (rule == nullptr) {
-      return LaunchStatus::Error(
-          "rule " + std::to_string(i) +
-          " is of a kind that does not choose by the last rows on a GPU; "
-          "VerticalSlashRule does");
-    }
-    if (rule->rows < 1 || rule->rows > 64) {
-      return OutOfRange("rows", rule->rows, "1 to 64");
-    }
-    if (rule->columns < 0) {
-      return OutOfRange("columns", rule->columns, "at least 0");
-    }
-    if (rule->diagonals < 0) {
-      return OutOfRange("diagonals", rule->diagonals, "at least 0");
-    }
-    work->rules[i] = {rule->rows, {rule->columns, rule->diagonals}};
+    if (auto status = TakeRule(i, work); !status.ok()) return status;
+  }
+  if (work->has_flex && work->group() > kMostGroup) {
+    return OutOfRange("heads / kv_heads", work->group(),
+                      "at most 16 for FlexPrefillRule");
   }
   return LaunchStatus();
 }
@@ -293,6 +403,10 @@ std::int64_t LastRowsSelection::BytesForSlice(
     const BlockSelectionArgs& args) const {
   LastRowsWork work;
   work.args = args;
+  for (int i = 0; i < args.rule_count; ++i) {
+    work.has_flex =
+        work.has_flex || std::holds_alternative<FlexPrefillRule>(args.rules[i]);
+  }
   Divide({multiprocessors_, shared_bytes_}, &work);
   return TakeParts(nullptr, 1, &work);
 }

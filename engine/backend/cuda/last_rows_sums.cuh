@@ -16,6 +16,7 @@
 #include "engine/backend/cuda/dependent_launch.cuh"
 #include "engine/backend/cuda/last_rows_work.cuh"
 #include "engine/backend/cuda/mma_sync.cuh"
+#include "engine/backend/cuda/power_sum.cuh"
 
 namespace sparseserve::cuda {
 
@@ -24,33 +25,6 @@ constexpr int kSweepThreads = 256;
 __host__ __device__ constexpr int SweepBytes(int width, int chunk_heads) {
   return (chunk_heads + 2) * 64 * width * 2 + 64 * 64 * 4;
 }
-
-// exp2 whose relative error is 2^-22.
-__device__ __forceinline__ float PowerOfTwo(float x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-
-// Maximum of some products and the sum of powers of 2 of them behind it, both
-// times the factor. A NaN is left in the sum.
-struct PowerSum {
-  float maximum = -INFINITY;
-  float sum = 0.0f;
-
-  // What powers are taken relative to; never infinite below.
-  __device__ __forceinline__ static float Reference(float maximum,
-                                                    float factor) {
-    return maximum == -INFINITY ? 0.0f : maximum * factor;
-  }
-  __device__ __forceinline__ void Join(const PowerSum& other, float factor) {
-    const float greater = fmaxf(maximum, other.maximum);
-    const float reference = Reference(greater, factor);
-    sum = sum * PowerOfTwo(maximum * factor - reference) +
-          other.sum * PowerOfTwo(other.maximum * factor - reference);
-    maximum = greater;
-  }
-};
 
 template <int kWidth>
 class KeySweep {

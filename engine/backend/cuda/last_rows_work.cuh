@@ -14,6 +14,18 @@ constexpr int kColumns = 0, kDiagonals = 1;
 struct LastRowsRule {
   int rows = 0;
   int counts[2] = {};  // of keys and of distances that are chosen
+  // FlexPrefillRule.
+  bool is_flex = false;
+  float mass = 1.0f;
+  float divergence = 0.0f;
+  int least_blocks = 0;
+};
+
+// Of a map's elements that are at the threshold, those up to block last_block
+// of the tile in block last_tile_block are in.
+struct MapCut {
+  std::uint32_t threshold;
+  std::int32_t last_tile_block, last_block;
 };
 
 // Arrays begin with the round's slices. A "head" is a pair of slice of the
@@ -26,6 +38,8 @@ struct LastRowsWork {
   int chunk_heads = 0;  // query heads of a chunk, the last one's may be fewer
   int chunks = 0;       // of a KV head
   int splits = 0;       // of a slice's blocks
+  bool has_vertical_slash = false;
+  bool has_flex = false;
   float factor = 1.0f;  // from products to logs to the base 2
 
   // [heads, chunks, splits, kMostChunkHeads, 64]: maximum of the row's products
@@ -40,10 +54,26 @@ struct LastRowsWork {
   std::uint32_t* values = nullptr;
   // [heads, 2, most_blocks]: words of which are chosen.
   std::uint64_t* chosen = nullptr;
-  std::int32_t* is_everything = nullptr;  // [heads, 2]
+  // [heads, 3]: whether the sums of keys and of distances, and what they were
+  // compared with, leave no choice.
+  std::int32_t* is_everything = nullptr;
+
+  // FlexPrefillRule's.
+  float* key_means = nullptr;  // [heads, head_dim, most_blocks]
+  // [heads, 18, most_blocks]: products of mean queries of 16 heads, the sum of
+  // their softmaxes, the sums of keys by block.
+  float* estimates = nullptr;
+  std::int32_t* is_query_aware = nullptr;  // [heads]
+  // [heads, most_blocks, most_blocks]: scores of blocks of the tile in a block.
+  float* map = nullptr;
+  MapCut* map_cuts = nullptr;  // [heads]
 
   __host__ __device__ int group() const {
     return args.heads / args.kv.kv_heads;
+  }
+  __device__ __forceinline__ float* Map(int head, int tile_block) const {
+    return map + (std::int64_t{head} * args.most_blocks + tile_block) *
+                     args.most_blocks;
   }
 };
 

@@ -8,9 +8,11 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <variant>
@@ -120,6 +122,94 @@ Taken TakeLargest(const std::vector<double>& sums, int first, int count) {
   }
   return taken;
 }
+
+double SqrtJensenShannon(const std::vector<double>& p,
+                         const std::vector<double>& q) {
+  const double p_sum = std::accumulate(p.begin(), p.end(), 0.0);
+  const double q_sum = std::accumulate(q.begin(), q.end(), 0.0);
+  const auto term = [](double a, double mean) {
+    return a > 0 ? a * std::log(a / mean) : 0;
+  };
+  double divergence = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    const double a = p[i] / p_sum, b = q[i] / q_sum, mean = (a + b) / 2;
+    divergence += (term(a, mean) + term(b, mean)) / 2;
+  }
+  return std::sqrt(std::max(divergence, 0.0));
+}
+
+std::vector<double> SumBlocks(const std::vector<double>& sums) {
+  std::vector<double> blocks((sums.size() + 63) / 64);
+  for (std::size_t i = 0; i < sums.size(); ++i) blocks[i / 64] += sums[i];
+  return blocks;
+}
+
+// How many of the largest have so much of the total.
+int CountOfMass(std::vector<double> sums, double mass) {
+  const double target = mass * std::accumulate(sums.begin(), sums.end(), 0.0);
+  std::sort(sums.rbegin(), sums.rend());
+  double sum = 0;
+  int count = 0;
+  while (sum < target && count < static_cast<int>(sums.size())) {
+    sum += sums[count++];
+  }
+  return count;
+}
+
+// By mean queries and keys: for a slice's tile or its last rows, the softmax
+// over blocks, summed over query heads.
+class MeanScores {
+ public:
+  MeanScores(const HostBatch& batch, const Slice& slice, int kv_head)
+      : batch_(batch), kv_head_(kv_head), width_(batch.shape.head_dim) {
+    for (int b = 0; b * 64 < slice.end; ++b) {
+      const int count = std::min(64, slice.end - b * 64);
+      const std::int64_t page =
+          batch.page_tables[slice.number * batch.page_table_stride + b];
+      means_.push_back(Mean(count, [&](int r, int i) {
+        return batch
+            .keys[((page * batch.shape.kv_heads + kv_head) * 64 + r) * width_ +
+                  i];
+      }));
+    }
+  }
+  std::vector<double> Of(std::int64_t first_row, int rows, int blocks) const {
+    std::vector<double> scores(blocks);
+    const int group = batch_.shape.group;
+    for (int h = 0; h < group; ++h) {
+      const auto query = Mean(rows, [&](int r, int i) {
+        return batch_
+            .queries[((first_row + r) * batch_.heads() + kv_head_ * group + h) *
+                         width_ +
+                     i];
+      });
+      std::vector<double> weights(blocks);
+      double sum = 0;
+      for (int b = 0; b < blocks; ++b) {
+        const double dot = std::inner_product(query.begin(), query.end(),
+                                              means_[b].begin(), 0.0);
+        sum += weights[b] = std::exp(dot * batch_.scale);
+      }
+      for (int b = 0; b < blocks; ++b) scores[b] += weights[b] / sum;
+    }
+    return scores;
+  }
+
+ private:
+  template <class At>
+  std::vector<double> Mean(int count, const At& at) const {
+    std::vector<double> mean(width_);
+    for (int r = 0; r < count; ++r) {
+      for (int i = 0; i < width_; ++i) mean[i] += FromBfloat16(at(r, i));
+    }
+    for (double& element : mean) element /= count;
+    return mean;
+  }
+
+  const HostBatch& batch_;
+  int kv_head_, width_;
+  std::vector<std::vector<double>> means_;  // of key blocks
+};
 
 // Blocks up to the tile's own that hold a key of `columns`, or one at a
 // distance of `diagonals` from one of its queries.
@@ -273,30 +363,18 @@ class Selection {
     return true;
   }
 
-  // Against the rules in double precision.
-  void CheckChoices() const {
+  // Against the rules in double precision. Ways that FlexPrefillRule went are
+  // added to `ways`.
+  void CheckChoices(std::array<int, 2>* ways) const {
     for (const Slice& slice : slices_) {
       for (int h = 0; h < kv_heads_; ++h) {
         const int rule_number = rule_of_[slice.first_tile * kv_heads_ + h];
         if (rule_number < 0) continue;
-        const auto& rule = std::get<VerticalSlashRule>(rules_[rule_number]);
-        const Sums sums = SumLastRows(batch_, slice, rule.rows, h);
-        const Taken columns = TakeLargest(sums.columns, 30, rule.columns);
-        const Taken diagonals =
-            TakeLargest(sums.diagonals, 100, rule.diagonals);
-        for (int t = slice.first_tile; t < slice.end_tile; ++t) {
-          const int pair = t * kv_heads_ + h;
-          const auto surely =
-              BlocksOfTile(columns.surely, diagonals.surely, Fields(pair));
-          const auto maybe =
-              BlocksOfTile(columns.maybe, diagonals.maybe, Fields(pair));
-          for (std::size_t b = 0; b < surely.size(); ++b) {
-            const bool is_in = visited_[pair][b] != 0;
-            report_.Expect(is_in || !surely[b], "%s: block %zu is left out",
-                           Where(pair).c_str(), b);
-            report_.Expect(!is_in || maybe[b], "%s: block %zu is listed",
-                           Where(pair).c_str(), b);
-          }
+        const SelectionRule& rule = rules_[rule_number];
+        if (const auto* by_count = std::get_if<VerticalSlashRule>(&rule)) {
+          CheckVerticalSlash(*by_count, slice, h);
+        } else {
+          CheckFlexPrefill(std::get<FlexPrefillRule>(rule), slice, h, ways);
         }
       }
     }
@@ -344,6 +422,88 @@ class Selection {
     return batch_.lists.tile_fields.data() + pair / kv_heads_ * 4;
   }
 
+  void CheckVerticalSlash(const VerticalSlashRule& rule, const Slice& slice,
+                          int h) const {
+    const Sums sums = SumLastRows(batch_, slice, rule.rows, h);
+    const Taken columns = TakeLargest(sums.columns, 30, rule.columns);
+    const Taken diagonals = TakeLargest(sums.diagonals, 100, rule.diagonals);
+    for (int t = slice.first_tile; t < slice.end_tile; ++t) {
+      const int pair = t * kv_heads_ + h;
+      Check(pair, BlocksOfTile(columns.surely, diagonals.surely, Fields(pair)),
+            BlocksOfTile(columns.maybe, diagonals.maybe, Fields(pair)));
+    }
+  }
+
+  void CheckFlexPrefill(const FlexPrefillRule& rule, const Slice& slice, int h,
+                        std::array<int, 2>* ways) const {
+    const Sums sums = SumLastRows(batch_, slice, 64, h);
+    const MeanScores means(batch_, slice, h);
+    const int blocks = (slice.end + 63) / 64;
+    const int last_rows = std::min(64, slice.rows);
+    const double distance = SqrtJensenShannon(
+        means.Of(slice.first_row + slice.rows - last_rows, last_rows, blocks),
+        SumBlocks(sums.columns));
+    // Of one block nothing differs but rounding, which a root makes large.
+    if (rule.mass < 1 && std::abs(distance - rule.divergence) < 1e-3) return;
+    const bool is_aware = distance < rule.divergence;
+    if (rule.mass < 1) ++(*ways)[is_aware];
+    const auto blocks_of = [&](const std::vector<double>& of_tokens) {
+      const auto count = [&](double mass) {
+        const int least = rule.least_blocks;
+        return is_aware
+                   ? least
+                   : std::max(least, CountOfMass(of_tokens, mass) / 64 + 1);
+      };
+      const int low = count(rule.mass - kShare);
+      const int high = count(rule.mass + kShare);
+      const auto sums_of = SumBlocks(of_tokens);
+      return Taken{TakeLargest(sums_of, 1, low).surely,
+                   TakeLargest(sums_of, 1, high).maybe};
+    };
+    const Taken keys = blocks_of(sums.columns);
+    const Taken distances = blocks_of(sums.diagonals);
+    std::vector<std::vector<double>> map;
+    std::vector<double> all;
+    for (int t = slice.first_tile; is_aware && t < slice.end_tile; ++t) {
+      const std::int32_t* f = Fields(t * kv_heads_);
+      map.push_back(means.Of(f[1], f[2], (f[3] + f[2] - 1) / 64 + 1));
+      all.insert(all.end(), map.back().begin(), map.back().end());
+    }
+    double least_sure = INFINITY, least_possible = INFINITY;
+    if (is_aware) {
+      const int low = CountOfMass(all, rule.mass - kShare);
+      const int high = CountOfMass(all, rule.mass + kShare);
+      std::sort(all.rbegin(), all.rend());
+      least_sure = low > 0 ? all[low - 1] * (1 + 2 * kShare) : INFINITY;
+      least_possible = all[high - 1] * (1 - 2 * kShare);
+    }
+    for (int t = slice.first_tile; t < slice.end_tile; ++t) {
+      const int pair = t * kv_heads_ + h;
+      const int own = static_cast<int>(visited_[pair].size()) - 1;
+      std::vector<char> surely(own + 1), maybe(own + 1);
+      for (int b = 0; b <= own; ++b) {
+        const double score = is_aware ? map[t - slice.first_tile][b] : -1.0;
+        const bool is_forced = b == 0 || b == own || rule.mass >= 1;
+        surely[b] = is_forced || keys.surely[b] || distances.surely[own - b] ||
+                    score >= least_sure;
+        maybe[b] = is_forced || keys.maybe[b] || distances.maybe[own - b] ||
+                   score >= least_possible;
+      }
+      Check(pair, surely, maybe);
+    }
+  }
+
+  void Check(int pair, const std::vector<char>& surely,
+             const std::vector<char>& maybe) const {
+    for (std::size_t b = 0; b < surely.size(); ++b) {
+      const bool is_in = visited_[pair][b] != 0;
+      report_.Expect(is_in || !surely[b], "%s: block %zu is left out",
+                     Where(pair).c_str(), b);
+      report_.Expect(!is_in || maybe[b], "%s: block %zu is listed",
+                     Where(pair).c_str(), b);
+    }
+  }
+
   void CheckOrder(const std::vector<int>& lengths) const {
     const auto sorted = order_.Download();
     std::vector<char> seen(pairs_);
@@ -387,18 +547,18 @@ std::unique_ptr<LastRowsSelection> WithRoom(std::int64_t bytes,
 }
 
 void TestShape(const BatchShape& shape, const std::vector<SelectionRule>& rules,
-               TestReport& report) {
+               std::array<int, 2>* ways, TestReport& report) {
   std::mt19937 random(5);
   const HostBatch batch = MakeBatch(shape, random);
   Selection selection(batch, rules, report);
   const auto roomy = WithRoom(1 << 26, report);
   if (!selection.Run(*roomy)) return;
-  selection.CheckChoices();
+  selection.CheckChoices(ways);
   selection.CheckRepeats(*roomy);
   // Slice by slice.
   const std::int64_t bytes = roomy->BytesForSlice(selection.args());
   if (!selection.Run(*WithRoom(bytes, report))) return;
-  selection.CheckChoices();
+  selection.CheckChoices(ways);
   const LaunchStatus status =
       WithRoom(bytes - 1, report)->Run(selection.args(), nullptr);
   report.Expect(!status.ok() && status.message().find(std::to_string(bytes)) !=
@@ -469,6 +629,8 @@ void TestRefusals(TestReport& report) {
   expect(VerticalSlashRule{65, 1, 1}, "rows is 65; must be 1 to 64");
   expect(VerticalSlashRule{64, -1, 1}, "columns is -1");
   expect(VerticalSlashRule{64, 1, -2}, "diagonals is -2");
+  expect(FlexPrefillRule{0.0f, 0.1f, 0}, "mass is 0");
+  expect(FlexPrefillRule{0.5f, 0.1f, -1}, "least_blocks is -1");
   expect(AntidiagonalRule{}, "rule 0 is of a kind");
 }
 
@@ -479,21 +641,38 @@ int RunAll(bool is_short) {
     return kSkipped;
   }
   TestReport report;
-  const std::vector<SelectionRule> rules = {VerticalSlashRule{64, 45, 112},
-                                            VerticalSlashRule{7, 20, 130},
-                                            VerticalSlashRule{50, 5000, 3}};
+  std::array<int, 2> ways = {};
   for (int width : {64, 128}) {
     for (int group : {1, 3, 4, 8}) {
-      TestShape({width,
-                 2,
-                 group,
-                 {{0, 130}, {0, 1}, {301, 150}, {640, 64}, {777, 3}}},
-                rules, report);
+      const BatchShape shape = {
+          width,
+          2,
+          group,
+          {{0, 130}, {0, 1}, {301, 150}, {640, 64}, {777, 3}, {64, 900}}};
+      TestShape(shape,
+                {VerticalSlashRule{64, 45, 112}, VerticalSlashRule{7, 20, 130},
+                 VerticalSlashRule{50, 5000, 3}},
+                &ways, report);
+      TestShape(shape,
+                {FlexPrefillRule{0.5f, 0.0f, 1}, FlexPrefillRule{0.3f, 1.0f, 0},
+                 VerticalSlashRule{64, 31, 1}, FlexPrefillRule{1.0f, 0.1f, 0}},
+                &ways, report);
       if (is_short) continue;
-      TestShape({width, 3, group, {{0, 2500}, {1984, 100}, {3000, 1}}}, rules,
-                report);
+      const BatchShape longer = {
+          width, 3, group, {{0, 2500}, {1984, 100}, {3000, 1}}};
+      TestShape(longer,
+                {VerticalSlashRule{64, 45, 112}, VerticalSlashRule{7, 20, 130}},
+                &ways, report);
+      TestShape(
+          longer,
+          {FlexPrefillRule{0.2f, 0.15f, 1}, FlexPrefillRule{0.6f, 1.0f, 3},
+           FlexPrefillRule{0.1f, 0.0f, 0}},
+          &ways, report);
     }
   }
+  report.Expect(ways[0] > 0 && ways[1] > 0,
+                "of FlexPrefillRule's ways one was never gone: %d, %d", ways[0],
+                ways[1]);
   TestTies(report);
   TestGarbage(report);
   TestRefusals(report);
