@@ -53,15 +53,18 @@ __device__ __forceinline__ void EndChosenList(const BlockSelectionArgs& args,
 }
 
 constexpr int kOrderThreads = 256;
+constexpr int kOrderTiles = 32;  // of a thread block
 
-// A tile for each thread, `first_tile` the first thread's: how many of its KV
+// Eight threads for each of the tiles from `first_tile` on: how many of its KV
 // head have longer lists, or the same and come later, is its place.
 __device__ __forceinline__ void PlaceInOrder(const BlockSelectionArgs& args,
                                              int kv_head, int first_tile) {
   constexpr int kAtOnce = 1024;
+  constexpr int kThreadsOfTile = kOrderThreads / kOrderTiles;
   __shared__ int lengths[kAtOnce];
   const ChosenLists& chosen = args.chosen;
-  const int tile = first_tile + static_cast<int>(threadIdx.x);
+  const int part = threadIdx.x % kThreadsOfTile;
+  const int tile = first_tile + static_cast<int>(threadIdx.x) / kThreadsOfTile;
   const auto length_of = [&](int t) {
     const int list = chosen.list_of[t * args.kv.kv_heads + kv_head];
     return static_cast<int>(
@@ -73,16 +76,21 @@ __device__ __forceinline__ void PlaceInOrder(const BlockSelectionArgs& args,
   for (int first = 0; first < args.tiles; first += kAtOnce) {
     __syncthreads();
     const int count = min(kAtOnce, args.tiles - first);
+#pragma unroll 2
     for (int i = threadIdx.x; i < count; i += kOrderThreads) {
       lengths[i] = length_of(first + i);
     }
     __syncthreads();
 #pragma unroll 8
-    for (int i = 0; i < count; ++i) {
+    for (int i = part; i < count; i += kThreadsOfTile) {
       rank += lengths[i] > own || (lengths[i] == own && first + i > tile);
     }
   }
-  if (tile < args.tiles) {
+#pragma unroll
+  for (int step = kThreadsOfTile / 2; step > 0; step /= 2) {
+    rank += __shfl_xor_sync(0xffffffffu, rank, step);
+  }
+  if (tile < args.tiles && part == 0) {
     chosen.order[kv_head * args.tiles + rank] =
         tile * args.kv.kv_heads + kv_head;
   }

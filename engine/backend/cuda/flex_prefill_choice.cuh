@@ -92,6 +92,17 @@ __device__ __forceinline__ void MeanProducts(const LastRowsWork& work, int head,
   }
 }
 
+__device__ __forceinline__ float KeySum(const LastRowsWork& work, int head,
+                                        int key) {
+  float sum = 0.0f;
+  for (int chunk = 0; chunk < work.chunks; ++chunk) {
+    sum += work.key_sums[(std::int64_t{head} * work.chunks + chunk) *
+                             work.args.most_blocks * 64 +
+                         key];
+  }
+  return sum;
+}
+
 // What a distribution's element adds to the divergence of it from a mean.
 __device__ __forceinline__ double DivergenceTerm(double p, double mean) {
   return p > 0 ? p * log(p / mean) : 0;

@@ -15,53 +15,65 @@ __device__ __forceinline__ int FirstTaken(int kind) {
   return kind == kColumns ? 30 : 100;
 }
 
-// The sum of weights at a distance: a block's keys are at 127 distances from
-// the rows, so two blocks meet at most of them.
-__device__ __forceinline__ float DistanceSum(const LastRowsWork& work, int head,
-                                             const LastRows& rows,
-                                             int distance) {
-  // Element i of block b: distance = first_position - 64 b + i - 63.
-  const int ahead = distance - rows.first_position - 1;
-  const int element = ahead & 63;
-  const int block = (element - ahead) / 64 - 1;
-  float sum = 0.0f;
+constexpr int kHeld = 32;  // sums of a thread at a time
+constexpr int kHeldSums = kHeld * kCutThreads;
+constexpr std::uint32_t kNoSum = 0xffffffffu;
+
+// Sums of a kind: of elements first + threadIdx.x + k * kCutThreads, 0 behind
+// the last.
+__device__ __forceinline__ void LoadSums(const LastRowsWork& work, int head,
+                                         int kind, const LastRows& rows,
+                                         int first, float (&sums)[kHeld]) {
+  const int begin = first + static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (float& sum : sums) sum = 0.0f;
   for (int chunk = 0; chunk < work.chunks; ++chunk) {
-    const float* parts =
-        work.distance_parts + (std::int64_t{head} * work.chunks + chunk) *
-                                  work.args.most_blocks * 128;
-    if (block >= 0 && block < rows.blocks()) {
-      sum += parts[block * 128 + element];
+    const std::int64_t blocks_before =
+        (std::int64_t{head} * work.chunks + chunk) * work.args.most_blocks;
+    if (kind == kColumns) {
+      const float* from = work.key_sums + blocks_before * 64 + begin;
+#pragma unroll
+      for (int k = 0; k < kHeld; ++k) {
+        if (begin + k * kCutThreads < rows.end)
+          sums[k] += from[k * kCutThreads];
+      }
+      continue;
     }
-    if (block + 1 >= 0 && block + 1 < rows.blocks()) {
-      sum += parts[(block + 1) * 128 + element + 64];
+    // A block's keys are at 127 distances from the rows, so two blocks meet at
+    // most of them. Element i of block b: distance = first_position - 64 b + i
+    // - 63.
+    const int ahead = begin - rows.first_position - 1;
+    const int element = ahead & 63;
+    const int block = (element - ahead) / 64 - 1;
+    const auto blocks = static_cast<unsigned>(rows.blocks());
+    const float* from = work.distance_parts + blocks_before * 128 + element;
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      if (begin + k * kCutThreads >= rows.end) continue;
+      const int b = block - k * (kCutThreads / 64);
+      if (static_cast<unsigned>(b) < blocks) sums[k] += from[b * 128];
+      if (static_cast<unsigned>(b + 1) < blocks) {
+        sums[k] += from[b * 128 + 128 + 64];
+      }
     }
   }
-  return sum;
 }
 
-__device__ __forceinline__ float KeySum(const LastRowsWork& work, int head,
-                                        int key) {
-  float sum = 0.0f;
-  for (int chunk = 0; chunk < work.chunks; ++chunk) {
-    sum += work.key_sums[(std::int64_t{head} * work.chunks + chunk) *
-                             work.args.most_blocks * 64 +
-                         key];
-  }
-  return sum;
-}
-
-// Writes the sums of a kind as bits. Returns whether all are finite, to all
+// Writes all sums of a kind as bits. Returns whether they are finite, to all
 // threads.
 __device__ __forceinline__ bool WriteSums(const LastRowsWork& work, int head,
                                           int kind, const LastRows& rows,
                                           std::uint32_t* values) {
   bool is_garbage = false;
-#pragma unroll 4
-  for (int i = threadIdx.x; i < rows.end; i += kCutThreads) {
-    const float sum = kind == kColumns ? KeySum(work, head, i)
-                                       : DistanceSum(work, head, rows, i);
-    is_garbage = is_garbage || !isfinite(sum);
-    values[i] = __float_as_uint(sum) & 0x7fffffffu;
+  for (int first = 0; first < rows.end; first += kHeldSums) {
+    float sums[kHeld];
+    LoadSums(work, head, kind, rows, first, sums);
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      const int i = first + k * kCutThreads + static_cast<int>(threadIdx.x);
+      is_garbage = is_garbage || !isfinite(sums[k]);
+      if (i < rows.end) values[i] = __float_as_uint(sums[k]) & 0x7fffffffu;
+    }
   }
   return __syncthreads_or(is_garbage) == 0;
 }
@@ -107,7 +119,48 @@ __device__ __forceinline__ void WriteChosen(const std::uint32_t* values,
   }
 }
 
-// A thread block for each head and kind.
+// The same for sums that threads hold as LoadSums() leaves them; those that are
+// not to be compared are kNoSum.
+__device__ __forceinline__ void WriteChosenOf(
+    const std::uint32_t (&sums)[kHeld], int first, int end,
+    const WeightCut& cut, int words, std::uint32_t* chosen,
+    CutScratch& scratch) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const bool has_ties = cut.at > cut.left;
+  if (has_ties) {
+    __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      const unsigned ones =
+          __ballot_sync(0xffffffffu, sums[k] == cut.threshold);
+      if (lane == 0) scratch.weights[k * 32 + warp] = __popc(ones);
+    }
+    __syncthreads();
+    const unsigned number = scratch.weights[threadIdx.x];
+    const unsigned sum = SumUpTo(number, scratch.warps);
+    scratch.weights[threadIdx.x] = sum - number;
+    __syncthreads();
+  }
+#pragma unroll
+  for (int k = 0; k < kHeld; ++k) {
+    const int word = k * 32 + warp, i = word * 32 + lane;
+    if (word >= words) break;
+    bool is_in = i < first || (i < end && sums[k] > cut.threshold);
+    const bool is_equal = sums[k] == cut.threshold && cut.left > 0;
+    if (has_ties) {
+      const unsigned ones = __ballot_sync(0xffffffffu, is_equal);
+      const unsigned rank =
+          scratch.weights[word] + __popc(ones & ((1u << lane) - 1));
+      is_in = is_in || (is_equal && rank < cut.left);
+    } else {
+      is_in = is_in || is_equal;
+    }
+    const unsigned ones = __ballot_sync(0xffffffffu, is_in);
+    if (lane == 0) chosen[word] = ones;
+  }
+}
+
+// A thread block for each head and kind. What fits into registers stays there.
 __global__ void __launch_bounds__(kCutThreads)
     ChooseLargest(const LastRowsWork work) {
   __shared__ CutScratch scratch;
@@ -117,9 +170,40 @@ __global__ void __launch_bounds__(kCutThreads)
   const LastRows rows = RowsOfHead(work, head);
   if (rows.rule < 0 || work.rules[rows.rule].is_flex) return;
   const std::int64_t array = blockIdx.x * std::int64_t{work.args.most_blocks};
-  std::uint32_t* const values = work.values + array * 64;
+  auto* const chosen = reinterpret_cast<std::uint32_t*>(work.chosen + array);
+  const int words = rows.blocks() * 2;
   const int count = min(work.rules[rows.rule].counts[kind], rows.end);
   const int first = min(FirstTaken(kind), count);
+  const auto one = [](std::uint32_t) { return 1u; };
+
+  if (rows.end <= kHeldSums) {
+    std::uint32_t held[kHeld];
+    bool is_garbage = false;
+    {
+      float sums[kHeld];
+      LoadSums(work, head, kind, rows, 0, sums);
+#pragma unroll
+      for (int k = 0; k < kHeld; ++k) {
+        const int i = k * kCutThreads + static_cast<int>(threadIdx.x);
+        is_garbage = is_garbage || !isfinite(sums[k]);
+        held[k] = i >= first && i < rows.end
+                      ? __float_as_uint(sums[k]) & 0x7fffffffu
+                      : kNoSum;
+      }
+    }
+    is_garbage = __syncthreads_or(is_garbage) != 0;
+    if (threadIdx.x == 0) work.is_everything[head * 3 + kind] = is_garbage;
+    if (is_garbage) return;
+    const WeightCut cut = FindCut(
+        [&](const auto& use) {
+#pragma unroll
+          for (int k = 0; k < kHeld; ++k) use(held[k]);
+        },
+        one, count - first, scratch);
+    return WriteChosenOf(held, first, rows.end, cut, words, chosen, scratch);
+  }
+
+  std::uint32_t* const values = work.values + array * 64;
   const bool is_sound = WriteSums(work, head, kind, rows, values);
   if (threadIdx.x == 0) work.is_everything[head * 3 + kind] = !is_sound;
   if (!is_sound) return;
@@ -130,9 +214,8 @@ __global__ void __launch_bounds__(kCutThreads)
           if (i >= first) use(values[i]);
         }
       },
-      [](std::uint32_t) { return 1u; }, count - first, scratch);
-  WriteChosen(values, first, rows.end, cut, rows.blocks() * 2,
-              reinterpret_cast<std::uint32_t*>(work.chosen + array), scratch);
+      one, count - first, scratch);
+  WriteChosen(values, first, rows.end, cut, words, chosen, scratch);
 }
 
 }  // namespace sparseserve::cuda

@@ -30,9 +30,9 @@ constexpr float kLog2E = 1.4426950408889634f;
 __device__ __forceinline__ std::uint64_t WindowAt(const std::uint64_t* words,
                                                   int begin) {
   const int word = begin >> 6, shift = begin & 63;
-  const std::uint64_t low = word < 0 ? 0 : words[word];
-  if (shift == 0) return low;
-  return low >> shift | words[word + 1] << (64 - shift);
+  const std::uint64_t low = words[max(word, 0)], high = words[word + 1];
+  return (word < 0 ? 0 : low >> shift) |
+         (shift == 0 ? 0 : high << (64 - shift));
 }
 
 // What the pairs of a head visit.
@@ -56,17 +56,22 @@ struct HeadChoice {
                     (rule.is_flex && flags[2] != 0);
   }
 
-  // Whether a tile visits a block before its own.
+  // Whether a tile visits a block before its own. Loads do not wait for each
+  // other.
   __device__ __forceinline__ bool Has(const int4& tile, int block) const {
-    if (block == 0 || is_everything || columns[block] != 0) return true;
-    const int own = BlockOf(tile);
+    if (is_everything) return true;
     if (!rule.is_flex) {
       // Of a chosen distance, the keys that the first and the last row meet.
       const int last = tile.w + tile.z - 1;
-      return WindowAt(distances, last - block * 64 - 63) != 0 ||
-             WindowAt(distances, tile.w - block * 64 - 63) != 0;
+      const std::uint64_t found = columns[block] |
+                                  WindowAt(distances, last - block * 64 - 63) |
+                                  WindowAt(distances, tile.w - block * 64 - 63);
+      return block == 0 || found != 0;
     }
-    if (distances[own - block] != 0) return true;
+    const int own = BlockOf(tile);
+    if (block == 0 || (columns[block] | distances[own - block]) != 0) {
+      return true;
+    }
     if (work.is_query_aware[head] == 0) return false;
     const std::uint32_t score = __float_as_uint(work.Map(head, own)[block]);
     const MapCut cut = work.map_cuts[head];
@@ -108,25 +113,34 @@ __global__ void __launch_bounds__(kListWarps * 32)
   const HeadChoice choice(work, head, args.rule_of[pair]);
   std::int32_t* const full = ChosenBlocks(args, pair);
   int count = 0;
-  for (int first = 0; first < own; first += 32) {
-    const int block = first + lane;
-    const bool is_listed = block < own && choice.Has(tile, block);
-    const unsigned listed = __ballot_sync(0xffffffffu, is_listed);
-    if (is_listed) {
-      full[count + __popc(listed & ((1u << lane) - 1))] = block;
+  constexpr int kTurns = 4;  // whose loads are under way at once
+  for (int first = 0; first < own; first += kTurns * 32) {
+    bool is_listed[kTurns];
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+      const int block = first + turn * 32 + lane;
+      is_listed[turn] = block < own && choice.Has(tile, block);
     }
-    count += __popc(listed);
+#pragma unroll
+    for (int turn = 0; turn < kTurns; ++turn) {
+      const unsigned listed = __ballot_sync(0xffffffffu, is_listed[turn]);
+      if (is_listed[turn]) {
+        full[count + __popc(listed & ((1u << lane) - 1))] =
+            first + turn * 32 + lane;
+      }
+      count += __popc(listed);
+    }
   }
   EndChosenList(args, pair, tile, count);
 }
 
-// A thread block for each KV head and so many tiles as it has threads.
+// A thread block for each KV head and kOrderTiles tiles.
 __global__ void __launch_bounds__(kOrderThreads)
     OrderLists(const BlockSelectionArgs args) {
   WaitForDependency();
   LetDependentsStart();
   PlaceInOrder(args, blockIdx.x % args.kv.kv_heads,
-               blockIdx.x / args.kv.kv_heads * kOrderThreads);
+               blockIdx.x / args.kv.kv_heads * kOrderTiles);
 }
 
 // Bytes of the workspace for a slice, and where its parts begin.
@@ -151,7 +165,7 @@ std::int64_t TakeParts(void* workspace, std::int64_t slices,
   Room room(workspace);
   const std::int64_t heads = slices * work->args.kv.kv_heads;
   const std::int64_t blocks = work->args.most_blocks;
-  room.Take(heads * work->chunks * work->splits * kMostChunkHeads * 64,
+  room.Take(heads * work->chunks * work->splits * work->chunk_heads * 64,
             &work->row_parts);
   room.Take(heads * work->chunks * blocks * 64, &work->key_sums);
   room.Take(heads * work->chunks * blocks * 128, &work->distance_parts);
@@ -200,8 +214,8 @@ LaunchStatus GetLimits(DeviceLimits* limits) {
 // How many query heads a thread block takes, and how blocks are split.
 void Divide(const DeviceLimits& limits, LastRowsWork* work) {
   const int group = work->group(), kv_heads = work->args.kv.kv_heads;
-  work->chunk_heads =
-      std::min(limits.ChunkHeads(work->args.kv.head_dim), group);
+  work->chunk_heads = std::min(limits.ChunkHeads(work->args.kv.head_dim),
+                               group == 3 ? 4 : group);
   work->chunks = (group + work->chunk_heads - 1) / work->chunk_heads;
   work->splits =
       std::clamp(2 * limits.multiprocessors / (kv_heads * work->chunks), 1,
@@ -210,11 +224,28 @@ void Divide(const DeviceLimits& limits, LastRowsWork* work) {
 
 using Kernel = void (*)(LastRowsWork);
 
-LaunchStatus AllowShared(Kernel kernel, int bytes) {
-  return StatusOf(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                           bytes),
-      "shared memory for sums of the last rows");
+// Both passes over the keys.
+struct Sweep {
+  Kernel exponentials, weights;
+  int width, chunk_heads;
+
+  unsigned shared_bytes() const { return SweepBytes(width, chunk_heads); }
+};
+
+template <int kWidth, int kHeads>
+constexpr Sweep MakeSweep() {
+  return {SumExponentials<kWidth, kHeads>, SumWeights<kWidth, kHeads>, kWidth,
+          kHeads};
+}
+
+constexpr Sweep kSweeps[] = {MakeSweep<64, 1>(),  MakeSweep<64, 2>(),
+                             MakeSweep<64, 4>(),  MakeSweep<128, 1>(),
+                             MakeSweep<128, 2>(), MakeSweep<128, 4>()};
+
+const Sweep& SweepOf(int width, int chunk_heads) {
+  const Sweep* sweep = kSweeps;
+  while (sweep->width != width || sweep->chunk_heads != chunk_heads) ++sweep;
+  return *sweep;
 }
 
 // Mean keys do not wait for sums, but a launch waits for all before it.
@@ -244,24 +275,16 @@ LaunchStatus LaunchFlexPrefill(const LastRowsWork& work, cudaStream_t stream) {
 }
 
 LaunchStatus LaunchSlices(const LastRowsWork& work, cudaStream_t stream) {
-  const bool is_wide = work.args.kv.head_dim == 128;
   const unsigned heads = work.slices * work.args.kv.kv_heads;
-  LaunchShape sweep;
-  sweep.thread_blocks = heads * work.chunks * work.splits;
-  sweep.threads = kSweepThreads;
-  sweep.shared_bytes = SweepBytes(work.args.kv.head_dim, work.chunk_heads);
-  const Kernel exponentials =
-      is_wide ? SumExponentials<128> : SumExponentials<64>;
-  if (auto status = LaunchDependent(exponentials, sweep, work, stream,
-                                    "launch of the last rows' exponentials");
-      !status.ok()) {
-    return status;
-  }
-  const Kernel weights = is_wide ? SumWeights<128> : SumWeights<64>;
-  if (auto status = LaunchDependent(weights, sweep, work, stream,
-                                    "launch of the last rows' weights");
-      !status.ok()) {
-    return status;
+  const Sweep& sweep = SweepOf(work.args.kv.head_dim, work.chunk_heads);
+  const LaunchShape shape = {heads * work.chunks * work.splits, kSweepThreads,
+                             sweep.shared_bytes()};
+  for (const Kernel kernel : {sweep.exponentials, sweep.weights}) {
+    if (auto status = LaunchDependent(kernel, shape, work, stream,
+                                      "launch of the last rows' sums");
+        !status.ok()) {
+      return status;
+    }
   }
   const LaunchShape choice = {heads * 2, kCutThreads, 0};
   if (work.has_vertical_slash) {
@@ -378,13 +401,18 @@ LaunchStatus LastRowsSelection::Create(
     std::int64_t workspace_bytes, std::unique_ptr<LastRowsSelection>* created) {
   DeviceLimits limits;
   if (auto status = GetLimits(&limits); !status.ok()) return status;
-  for (const auto& [kernel, width] :
-       {std::pair<Kernel, int>{SumExponentials<64>, 64},
-        {SumExponentials<128>, 128},
-        {SumWeights<64>, 64},
-        {SumWeights<128>, 128}}) {
-    const int bytes = SweepBytes(width, limits.ChunkHeads(width));
-    if (auto status = AllowShared(kernel, bytes); !status.ok()) return status;
+  for (const Sweep& sweep : kSweeps) {
+    if (sweep.chunk_heads > limits.ChunkHeads(sweep.width)) continue;
+    for (const Kernel kernel : {sweep.exponentials, sweep.weights}) {
+      if (auto status =
+              StatusOf(cudaFuncSetAttribute(
+                           kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           sweep.shared_bytes()),
+                       "shared memory for sums of the last rows");
+          !status.ok()) {
+        return status;
+      }
+    }
   }
   void* workspace = nullptr;
   if (auto status = StatusOf(cudaMalloc(&workspace, workspace_bytes),

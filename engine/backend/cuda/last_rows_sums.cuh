@@ -5,7 +5,9 @@
 //
 // Work split: a thread block has a chunk of the query heads of a KV head, with
 // all of their rows, and a run of key blocks; warp w takes rows 16 (w % 4) on
-// and keys 32 (w / 4) on of each block, all heads of the chunk.
+// and keys 32 (w / 4) on of each block, all heads of the chunk. Heads that a
+// chunk lacks are zeros that weigh nothing: without branches products follow
+// each other closely.
 // Memory traffic: keys are read twice for each chunk; what is left is 3 floats
 // for each key and chunk.
 
@@ -26,22 +28,22 @@ __host__ __device__ constexpr int SweepBytes(int width, int chunk_heads) {
   return (chunk_heads + 2) * 64 * width * 2 + 64 * 64 * 4;
 }
 
-template <int kWidth>
+template <int kWidth, int kHeads>
 class KeySweep {
  public:
   __device__ __forceinline__ KeySweep(const LastRowsWork& work, char* memory)
       : work_(work),
         queries_(AddressOf(memory)),
-        keys_(queries_ + work.chunk_heads * 64 * kWidth * 2),
-        weights_(reinterpret_cast<float*>(memory + (work.chunk_heads + 2) * 64 *
-                                                       kWidth * 2)) {
+        keys_(queries_ + kHeads * 64 * kWidth * 2),
+        weights_(
+            reinterpret_cast<float*>(memory + (kHeads + 2) * 64 * kWidth * 2)) {
     int index = blockIdx.x;
     split = index % work.splits;
     index /= work.splits;
     chunk = index % work.chunks;
     head = index / work.chunks;
     rows = RowsOfHead(work, head);
-    heads = min(work.chunk_heads, work.group() - chunk * work.chunk_heads);
+    heads = min(kHeads, work.group() - chunk * kHeads);
     const int each = BlocksOfSplit(work, rows.blocks());
     begin = split * each;
     end = min(begin + each, rows.blocks());
@@ -63,15 +65,17 @@ class KeySweep {
     const auto* from =
         static_cast<const __nv_bfloat16*>(work_.args.queries) +
         (std::int64_t{head % work_.args.kv.kv_heads} * work_.group() +
-         chunk * work_.chunk_heads) *
+         chunk * kHeads) *
             kWidth;
-    for (int i = threadIdx.x; i < heads * 64 * kChunks; i += kSweepThreads) {
+#pragma unroll 4
+    for (int i = threadIdx.x; i < kHeads * 64 * kChunks; i += kSweepThreads) {
       const int row = i / kChunks, part = i % kChunks;
-      const bool exists = row % 64 < rows.rows;
+      const bool exists = row % 64 < rows.rows && row / 64 < heads;
       const std::int64_t at =
           exists ? (rows.first_row + row % 64) * work_.args.query_stride : 0;
       CopyChunk(ChunkAt(queries_, row, part),
-                from + at + row / 64 * kWidth + part * 8, exists);
+                from + (exists ? at + row / 64 * kWidth + part * 8 : 0),
+                exists);
     }
   }
   __device__ __forceinline__ int PageOf(int block) const {
@@ -101,7 +105,7 @@ class KeySweep {
   // This lane's products: of n8 tile i / 4 of its keys, row i % 4 / 2, key
   // i % 2. -infinity where the row does not see the key.
   __device__ __forceinline__ void Multiply(
-      int block, float (&products)[kMostChunkHeads][16]) const {
+      int block, float (&products)[kHeads][16]) const {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
     for (auto& of_head : products) {
@@ -120,8 +124,7 @@ class KeySweep {
             right[pair]);
       }
 #pragma unroll
-      for (int h = 0; h < kMostChunkHeads; ++h) {
-        if (h >= heads) break;
+      for (int h = 0; h < kHeads; ++h) {
         std::uint32_t left[4];
         LoadMatrices(ChunkAt(queries_, h * 64 + warp % 4 * 16 + lane % 16,
                              step * 2 + lane / 16),
@@ -163,14 +166,14 @@ class KeySweep {
   }
 
   const LastRowsWork& work_;
-  std::uint32_t queries_;  // [chunk_heads, 64, kWidth]
+  std::uint32_t queries_;  // [kHeads, 64, kWidth]
   std::uint32_t keys_;     // [2, 64, kWidth]
   float* weights_;         // [64 * 64]
 };
 
 // Calls use(block, products) for the run's blocks one by one, after a barrier.
-template <int kWidth, class Use>
-__device__ __forceinline__ void ForBlocks(const KeySweep<kWidth>& sweep,
+template <int kWidth, int kHeads, class Use>
+__device__ __forceinline__ void ForBlocks(const KeySweep<kWidth, kHeads>& sweep,
                                           const Use& use) {
   int page = sweep.PageOf(sweep.begin + 1);
   for (int block = sweep.begin; block < sweep.end; ++block) {
@@ -178,27 +181,26 @@ __device__ __forceinline__ void ForBlocks(const KeySweep<kWidth>& sweep,
     __syncthreads();
     sweep.CopyKeys(block + 1, page);
     page = sweep.PageOf(block + 2);
-    float products[kMostChunkHeads][16];
+    float products[kHeads][16];
     sweep.Multiply(block, products);
     use(block, products);
   }
 }
 
-template <int kWidth>
+template <int kWidth, int kHeads>
 __global__ void __launch_bounds__(kSweepThreads, 2)
     SumExponentials(const LastRowsWork work) {
   extern __shared__ uint4 memory[];
   WaitForDependency();
   LetDependentsStart();
-  const KeySweep<kWidth> sweep(work, reinterpret_cast<char*>(memory));
+  const KeySweep<kWidth, kHeads> sweep(work, reinterpret_cast<char*>(memory));
   if (!sweep.IsAsked()) return;
   sweep.CopyQueries();
   sweep.CopyKeys(sweep.begin, sweep.PageOf(sweep.begin));
-  PowerSum sums[kMostChunkHeads][2];
-  ForBlocks(sweep, [&](int, const float(&products)[kMostChunkHeads][16]) {
+  PowerSum sums[kHeads][2];
+  ForBlocks(sweep, [&](int, const float(&products)[kHeads][16]) {
 #pragma unroll
-    for (int h = 0; h < kMostChunkHeads; ++h) {
-      if (h >= sweep.heads) break;
+    for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
         PowerSum& sum = sums[h][row];
@@ -225,7 +227,7 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
   // Lanes of a row, then the two halves of the keys.
   auto* const halves = reinterpret_cast<float2*>(sweep.weights());
 #pragma unroll
-  for (int h = 0; h < kMostChunkHeads; ++h) {
+  for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       PowerSum& sum = sums[h][row];
@@ -237,55 +239,63 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
         sum.Join(other, work.factor);
       }
       if (threadIdx.x % 4 == 0) {
-        halves[(threadIdx.x / 128 * kMostChunkHeads + h) * 64 + sweep.Row() +
-               row * 8] = make_float2(sum.maximum, sum.sum);
+        halves[(threadIdx.x / 128 * kHeads + h) * 64 + sweep.Row() + row * 8] =
+            make_float2(sum.maximum, sum.sum);
       }
     }
   }
   __syncthreads();
+  if (threadIdx.x >= kHeads * 64) return;
   PowerSum joined = {halves[threadIdx.x].x, halves[threadIdx.x].y};
-  const float2 other = halves[kMostChunkHeads * 64 + threadIdx.x];
+  const float2 other = halves[kHeads * 64 + threadIdx.x];
   joined.Join({other.x, other.y}, work.factor);
-  work.row_parts[std::int64_t{blockIdx.x} * kMostChunkHeads * 64 +
-                 threadIdx.x] = make_float2(joined.maximum, joined.sum);
+  work.row_parts[std::int64_t{blockIdx.x} * kHeads * 64 + threadIdx.x] =
+      make_float2(joined.maximum, joined.sum);
 }
 
 // Log to the base 2 of a row's denominator, of row threadIdx.x % 64 of head
 // threadIdx.x / 64 of the chunk. Infinite where there is no row.
-__device__ __forceinline__ float LogSum(const LastRowsWork& work, int head,
-                                        int chunk, const LastRows& rows) {
-  const int each = BlocksOfSplit(work, rows.blocks());
-  const int splits = (rows.blocks() + each - 1) / each;
-  const float2* parts =
-      work.row_parts + (std::int64_t{head} * work.chunks + chunk) *
-                           work.splits * kMostChunkHeads * 64;
+template <int kWidth, int kHeads>
+__device__ __forceinline__ float LogSum(const LastRowsWork& work,
+                                        const KeySweep<kWidth, kHeads>& sweep) {
+  const int each = BlocksOfSplit(work, sweep.rows.blocks());
+  const int splits = (sweep.rows.blocks() + each - 1) / each;
+  const float2* parts = work.row_parts +
+                        (std::int64_t{sweep.head} * work.chunks + sweep.chunk) *
+                            work.splits * kHeads * 64 +
+                        threadIdx.x;
   PowerSum sum;
 #pragma unroll 8
   for (int split = 0; split < splits; ++split) {
-    const float2 part = parts[split * kMostChunkHeads * 64 + threadIdx.x];
+    const float2 part = parts[split * kHeads * 64];
     sum.Join({part.x, part.y}, work.factor);
   }
-  return static_cast<int>(threadIdx.x % 64) < rows.rows
+  const int row = threadIdx.x % 64, head = threadIdx.x / 64;
+  return row < sweep.rows.rows && head < sweep.heads
              ? sum.maximum * work.factor + log2f(sum.sum)
              : INFINITY;
 }
 
-template <int kWidth>
+template <int kWidth, int kHeads>
 __global__ void __launch_bounds__(kSweepThreads, 2)
     SumWeights(const LastRowsWork work) {
   extern __shared__ uint4 memory[];
+  const KeySweep<kWidth, kHeads> sweep(work, reinterpret_cast<char*>(memory));
+  // The launch ahead let this one start when all before it were done, so only
+  // what it writes itself has to be waited for.
+  if (sweep.IsAsked()) {
+    sweep.CopyQueries();
+    sweep.CopyKeys(sweep.begin, sweep.PageOf(sweep.begin));
+  }
   WaitForDependency();
   LetDependentsStart();
-  const KeySweep<kWidth> sweep(work, reinterpret_cast<char*>(memory));
   if (!sweep.IsAsked()) return;
-  sweep.CopyQueries();
-  sweep.CopyKeys(sweep.begin, sweep.PageOf(sweep.begin));
   float* const weights = sweep.weights();
-  weights[threadIdx.x] = LogSum(work, sweep.head, sweep.chunk, sweep.rows);
+  if (threadIdx.x < kHeads * 64) weights[threadIdx.x] = LogSum(work, sweep);
   __syncthreads();
-  float log_sums[kMostChunkHeads][2];
+  float log_sums[kHeads][2];
 #pragma unroll
-  for (int h = 0; h < kMostChunkHeads; ++h) {
+  for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
       log_sums[h][row] = weights[h * 64 + sweep.Row() + row * 8];
@@ -296,23 +306,18 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
   float* const key_sums = work.key_sums + chunk * work.args.most_blocks * 64;
   float* const distance_parts =
       work.distance_parts + chunk * work.args.most_blocks * 128;
-  // Keys are exchanged by eights so that neither rows nor diagonals meet in a
-  // bank.
+  // Keys are exchanged by eights so that rows that are stored together, and
+  // those that are added together, do not meet in a bank.
   const auto at = [](int row, int key) {
     return row * 64 + (key ^ row % 4 * 8);
   };
-  ForBlocks(sweep, [&](int block, const float(&products)[kMostChunkHeads][16]) {
+  ForBlocks(sweep, [&](int block, const float(&products)[kHeads][16]) {
     float sums[16];
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
-      sums[i] =
-          PowerOfTwo(products[0][i] * work.factor - log_sums[0][i % 4 / 2]);
-    }
+      sums[i] = 0.0f;
 #pragma unroll
-    for (int h = 1; h < kMostChunkHeads; ++h) {
-      if (h >= sweep.heads) break;
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
+      for (int h = 0; h < kHeads; ++h) {
         sums[i] +=
             PowerOfTwo(products[h][i] * work.factor - log_sums[h][i % 4 / 2]);
       }
@@ -324,21 +329,33 @@ __global__ void __launch_bounds__(kSweepThreads, 2)
           make_float2(sums[i], sums[i + 1]);
     }
     __syncthreads();
-    const int thread = threadIdx.x;
-    if (thread < 64) {
+    // Of a warp, lanes 0 ... 15 add rows 4 n and 4 n + 1 of 16 columns or
+    // diagonals, the others rows 4 n + 2 and 4 n + 3 of the same.
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int first = warp % 4 * 16 + lane % 16, second_rows = lane / 16 * 2;
+    if (warp < 4) {
       float sum = 0.0f;
-#pragma unroll 16
-      for (int row = 0; row < 64; ++row) sum += weights[at(row, thread)];
-      key_sums[block * 64 + thread] = sum;
-    } else if (thread < 64 + 128) {
-      const int diagonal = thread - 64;
-      float sum = 0.0f;
-#pragma unroll 16
-      for (int row = 0; row < 64; ++row) {
-        const int key = row - diagonal + 63;
-        if (key >= 0 && key < 64) sum += weights[at(row, key)];
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        sum += weights[at(i / 2 * 4 + second_rows + i % 2, first)];
       }
-      distance_parts[block * 128 + diagonal] = sum;
+      sum += __shfl_xor_sync(0xffffffffu, sum, 16);
+      if (lane < 16) key_sums[block * 64 + first] = sum;
+    } else {
+      // Diagonal `first` has rows up to it, diagonal first + 64 the others.
+      float sum = 0.0f, longer = 0.0f;
+#pragma unroll
+      for (int i = 0; i < 32; ++i) {
+        const int row = i / 2 * 4 + second_rows + i % 2;
+        const float weight = weights[at(row, (row + 63 - first) & 63)];
+        (row <= first ? sum : longer) += weight;
+      }
+      sum += __shfl_xor_sync(0xffffffffu, sum, 16);
+      longer += __shfl_xor_sync(0xffffffffu, longer, 16);
+      if (lane < 16) {
+        distance_parts[block * 128 + first] = sum;
+        distance_parts[block * 128 + first + 64] = longer;
+      }
     }
   });
 }

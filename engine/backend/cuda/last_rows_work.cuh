@@ -35,14 +35,14 @@ struct LastRowsWork {
   LastRowsRule rules[LastRowsSelection::kMostRules];
   int first_slice = 0;
   int slices = 0;       // of the round
-  int chunk_heads = 0;  // query heads of a chunk, the last one's may be fewer
+  int chunk_heads = 0;  // query heads of a chunk: 1, 2 or 4; some may lack
   int chunks = 0;       // of a KV head
   int splits = 0;       // of a slice's blocks
   bool has_vertical_slash = false;
   bool has_flex = false;
   float factor = 1.0f;  // from products to logs to the base 2
 
-  // [heads, chunks, splits, kMostChunkHeads, 64]: maximum of the row's products
+  // [heads, chunks, splits, chunk_heads, 64]: maximum of the row's products
   // and the sum of the powers of 2 behind it.
   float2* row_parts = nullptr;
   // [heads, chunks, most_blocks, 64]: the rows' weights by key.

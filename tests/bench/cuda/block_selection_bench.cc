@@ -109,8 +109,8 @@ double DensityOf(const std::vector<std::int32_t>& list_of,
   return listed / (8.0 * kBlocks * (kBlocks + 1) / 2);
 }
 
-// By the last 64 rows: as many distances as keys, those that are always taken
-// among them, more of both until the lists hold 10 %.
+// By the last 64 rows. As many distances as keys, those that are always taken
+// among them, or such a mass that the lists hold 10 %.
 void RunLastRows(const Output& output, BlockSelectionArgs args,
                  const PrefillAttentionArgs& attended,
                  const PrefillAttention& attention,
@@ -118,23 +118,43 @@ void RunLastRows(const Output& output, BlockSelectionArgs args,
                  const DeviceArray<std::int64_t>& full_offsets) {
   std::unique_ptr<LastRowsSelection> selection;
   Require(LastRowsSelection::Create(std::int64_t{64} << 20, &selection));
-  SelectionRule rule;
-  args.rules = &rule;
-  double density = 0;
-  int low = 0, high = 1000;
-  for (int i = 0; i < 10; ++i) {
-    const int more = (low + high) / 2;
-    rule = VerticalSlashRule{64, 30 + more, 100 + more};
-    Require(selection->Run(args, nullptr));
-    density = DensityOf(list_of.Download(), full_offsets.Download());
-    (density < 0.1 ? low : high) = more;
+  struct Case {
+    const char* name;
+    std::function<SelectionRule(float)> rule;  // of 0 to 1
+  };
+  const Case cases[] = {
+      {"vertical-slash",
+       [](float share) {
+         const int more = static_cast<int>(share * 1000);
+         return VerticalSlashRule{64, 30 + more, 100 + more};
+       }},
+      {"flex by last rows",
+       [](float share) {
+         return FlexPrefillRule{share, 0.0f, 0};
+       }},
+      {"flex by means",
+       [](float share) {
+         return FlexPrefillRule{share, 1.0f, 0};
+       }},
+  };
+  for (const Case& c : cases) {
+    SelectionRule rule;
+    args.rules = &rule;
+    double density = 0;
+    float low = 0.0f, high = 1.0f;
+    for (int i = 0; i < 10; ++i) {
+      const float share = (low + high) / 2;
+      rule = c.rule(share);
+      Require(selection->Run(args, nullptr));
+      density = DensityOf(list_of.Download(), full_offsets.Download());
+      (density < 0.1 ? low : high) = share;
+    }
+    const double chosen =
+        Time([&](cudaStream_t s) { Require(selection->Run(args, s)); });
+    const double time =
+        Time([&](cudaStream_t s) { Require(attention.Run(attended, s)); });
+    output.Print(c.name, density, chosen * 1e3, time * 1e3, chosen / time);
   }
-  const double chosen =
-      Time([&](cudaStream_t s) { Require(selection->Run(args, s)); });
-  const double time =
-      Time([&](cudaStream_t s) { Require(attention.Run(attended, s)); });
-  output.Print("vertical-slash", density, chosen * 1e3, time * 1e3,
-               chosen / time);
 }
 
 void RunPrefill(const Output& output) {

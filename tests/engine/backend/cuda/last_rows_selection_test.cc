@@ -643,7 +643,7 @@ int RunAll(bool is_short) {
   TestReport report;
   std::array<int, 2> ways = {};
   for (int width : {64, 128}) {
-    for (int group : {1, 3, 4, 8}) {
+    for (int group : {1, 2, 3, 4, 8}) {
       const BatchShape shape = {
           width,
           2,
@@ -669,6 +669,13 @@ int RunAll(bool is_short) {
            FlexPrefillRule{0.1f, 0.0f, 0}},
           &ways, report);
     }
+  }
+  // More sums than a thread block holds in registers.
+  if (!is_short) {
+    TestShape({64, 2, 1, {{0, 100}, {32900, 70}, {0, 200}}},
+              {VerticalSlashRule{64, 300, 130}, FlexPrefillRule{0.05f, 1.0f, 2},
+               FlexPrefillRule{0.03f, 0.0f, 0}, VerticalSlashRule{9, 40, 105}},
+              &ways, report);
   }
   report.Expect(ways[0] > 0 && ways[1] > 0,
                 "of FlexPrefillRule's ways one was never gone: %d, %d", ways[0],
