@@ -252,13 +252,17 @@ __global__ void __launch_bounds__(kCutThreads)
     __syncthreads();
   }
   const int forced = count > 0 ? 1 : 0;
+  const auto for_blocks = [&](const auto& use) {
+    for (int b = threadIdx.x; b < rows.blocks(); b += kCutThreads) {
+      if (b >= forced) use(values[b]);
+    }
+  };
+  SumRange range;
+  for_blocks([&](std::uint32_t value) { range.Add(value); });
+  range = RangeOfAll(range, scratch);
   const WeightCut cut = FindCut(
-      [&](const auto& use) {
-        for (int b = threadIdx.x; b < rows.blocks(); b += kCutThreads) {
-          if (b >= forced) use(values[b]);
-        }
-      },
-      [](std::uint32_t) { return 1u; }, count - forced, scratch);
+      for_blocks, [](std::uint32_t) { return 1u; }, count - forced, range,
+      scratch);
   // Bits first, at the end of the values, where tokens' sums are done with.
   const int words = (rows.blocks() + 31) / 32;
   std::uint32_t* const bits = values + rows.blocks();

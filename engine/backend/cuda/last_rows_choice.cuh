@@ -18,6 +18,7 @@ __device__ __forceinline__ int FirstTaken(int kind) {
 constexpr int kHeld = 32;  // sums of a thread at a time
 constexpr int kHeldSums = kHeld * kCutThreads;
 constexpr std::uint32_t kNoSum = 0xffffffffu;
+constexpr std::uint32_t kInfinity = 0x7f800000u;  // its bits; NaNs are above
 
 // Sums of a kind: of elements first + threadIdx.x + k * kCutThreads, 0 behind
 // the last.
@@ -160,7 +161,8 @@ __device__ __forceinline__ void WriteChosenOf(
   }
 }
 
-// A thread block for each head and kind. What fits into registers stays there.
+// A thread block for each head and kind, whose sums it holds.
+// REQUIRES: they are not more than kHeldSums.
 __global__ void __launch_bounds__(kCutThreads)
     ChooseLargest(const LastRowsWork work) {
   __shared__ CutScratch scratch;
@@ -169,53 +171,70 @@ __global__ void __launch_bounds__(kCutThreads)
   const int head = blockIdx.x / 2, kind = blockIdx.x % 2;
   const LastRows rows = RowsOfHead(work, head);
   if (rows.rule < 0 || work.rules[rows.rule].is_flex) return;
-  const std::int64_t array = blockIdx.x * std::int64_t{work.args.most_blocks};
-  auto* const chosen = reinterpret_cast<std::uint32_t*>(work.chosen + array);
-  const int words = rows.blocks() * 2;
   const int count = min(work.rules[rows.rule].counts[kind], rows.end);
   const int first = min(FirstTaken(kind), count);
-  const auto one = [](std::uint32_t) { return 1u; };
-
-  if (rows.end <= kHeldSums) {
-    std::uint32_t held[kHeld];
-    bool is_garbage = false;
-    {
-      float sums[kHeld];
-      LoadSums(work, head, kind, rows, 0, sums);
+  float sums[kHeld];
+  LoadSums(work, head, kind, rows, 0, sums);
+  std::uint32_t held[kHeld];
+  std::uint32_t greatest = 0;  // of all
+  SumRange range;              // of those that are compared
 #pragma unroll
-      for (int k = 0; k < kHeld; ++k) {
-        const int i = k * kCutThreads + static_cast<int>(threadIdx.x);
-        is_garbage = is_garbage || !isfinite(sums[k]);
-        held[k] = i >= first && i < rows.end
-                      ? __float_as_uint(sums[k]) & 0x7fffffffu
-                      : kNoSum;
-      }
+  for (int k = 0; k < kHeld; ++k) {
+    const int i = k * kCutThreads + static_cast<int>(threadIdx.x);
+    held[k] = __float_as_uint(sums[k]) & 0x7fffffffu;
+    greatest = max(greatest, held[k]);
+    if (i >= first && i < rows.end) {
+      range.Add(held[k]);
+    } else {
+      held[k] = kNoSum;
     }
-    is_garbage = __syncthreads_or(is_garbage) != 0;
-    if (threadIdx.x == 0) work.is_everything[head * 3 + kind] = is_garbage;
-    if (is_garbage) return;
-    const WeightCut cut = FindCut(
-        [&](const auto& use) {
-#pragma unroll
-          for (int k = 0; k < kHeld; ++k) use(held[k]);
-        },
-        one, count - first, scratch);
-    return WriteChosenOf(held, first, rows.end, cut, words, chosen, scratch);
   }
+  const bool is_garbage = __syncthreads_or(greatest >= kInfinity) != 0;
+  if (threadIdx.x == 0) work.is_everything[head * 3 + kind] = is_garbage;
+  if (is_garbage) return;
+  const WeightCut cut = FindCut(
+      [&](const auto& use) {
+#pragma unroll
+        for (int k = 0; k < kHeld; ++k) use(held[k]);
+      },
+      [](std::uint32_t) { return 1u; }, count - first,
+      RangeOfAll(range, scratch), scratch);
+  WriteChosenOf(
+      held, first, rows.end, cut, rows.blocks() * 2,
+      reinterpret_cast<std::uint32_t*>(work.chosen + std::int64_t{blockIdx.x} *
+                                                         work.args.most_blocks),
+      scratch);
+}
 
+// Likewise, of any number.
+__global__ void __launch_bounds__(kCutThreads)
+    ChooseLargestOfMany(const LastRowsWork work) {
+  __shared__ CutScratch scratch;
+  WaitForDependency();
+  LetDependentsStart();
+  const int head = blockIdx.x / 2, kind = blockIdx.x % 2;
+  const LastRows rows = RowsOfHead(work, head);
+  if (rows.rule < 0 || work.rules[rows.rule].is_flex) return;
+  const std::int64_t array = blockIdx.x * std::int64_t{work.args.most_blocks};
   std::uint32_t* const values = work.values + array * 64;
+  const int count = min(work.rules[rows.rule].counts[kind], rows.end);
+  const int first = min(FirstTaken(kind), count);
   const bool is_sound = WriteSums(work, head, kind, rows, values);
   if (threadIdx.x == 0) work.is_everything[head * 3 + kind] = !is_sound;
   if (!is_sound) return;
-  const WeightCut cut = FindCut(
-      [&](const auto& use) {
+  const auto for_each = [&](const auto& use) {
 #pragma unroll 8
-        for (int i = threadIdx.x; i < rows.end; i += kCutThreads) {
-          if (i >= first) use(values[i]);
-        }
-      },
-      one, count - first, scratch);
-  WriteChosen(values, first, rows.end, cut, words, chosen, scratch);
+    for (int i = threadIdx.x; i < rows.end; i += kCutThreads) {
+      if (i >= first) use(values[i]);
+    }
+  };
+  SumRange range;
+  for_each([&](std::uint32_t sum) { range.Add(sum); });
+  const WeightCut cut = FindCut(
+      for_each, [](std::uint32_t) { return 1u; }, count - first,
+      RangeOfAll(range, scratch), scratch);
+  WriteChosen(values, first, rows.end, cut, rows.blocks() * 2,
+              reinterpret_cast<std::uint32_t*>(work.chosen + array), scratch);
 }
 
 }  // namespace sparseserve::cuda

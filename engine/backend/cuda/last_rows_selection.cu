@@ -26,17 +26,25 @@ namespace {
 constexpr int kListWarps = 8;  // of a thread block
 constexpr float kLog2E = 1.4426950408889634f;
 
-// The 64 bits from `begin` on, which is above -64; those before 0 are 0.
-__device__ __forceinline__ std::uint64_t WindowAt(const std::uint64_t* words,
-                                                  int begin) {
-  const int word = begin >> 6, shift = begin & 63;
-  const std::uint64_t low = words[max(word, 0)], high = words[word + 1];
-  return (word < 0 ? 0 : low >> shift) |
-         (shift == 0 ? 0 : high << (64 - shift));
-}
+// Whether a bit is set of the 64 from `begin` on, and, block by block, of the
+// 64 before those.
+class BitWindow {
+ public:
+  __device__ __forceinline__ BitWindow(const std::uint64_t* words, int begin)
+      : words_(words + (begin >> 6)),
+        upper_((std::uint64_t{1} << (begin & 63)) - 1) {}
+  // Bits, not where they are. REQUIRES: the window begins at bit 0 or later.
+  __device__ __forceinline__ std::uint64_t Before(int blocks) const {
+    return (words_[-blocks] & ~upper_) | (words_[1 - blocks] & upper_);
+  }
 
-// What the pairs of a head visit.
-struct HeadChoice {
+ private:
+  const std::uint64_t* words_;
+  std::uint64_t upper_;  // what of the next word is within
+};
+
+// What a tile and KV head visit.
+struct TileChoice {
   const LastRowsWork& work;
   int head;
   const LastRowsRule& rule;
@@ -44,31 +52,34 @@ struct HeadChoice {
   const std::uint64_t* distances;
   bool is_everything;
 
-  __device__ __forceinline__ HeadChoice(const LastRowsWork& all, int number,
-                                        int rule_number)
+  // Of a chosen distance, the keys that the last and the first row meet.
+  BitWindow last, first;
+  int own;
+
+  __device__ __forceinline__ TileChoice(const LastRowsWork& all, int number,
+                                        int rule_number, const int4& tile)
       : work(all),
         head(number),
         rule(all.rules[rule_number]),
         columns(all.chosen + std::int64_t{number} * 2 * all.args.most_blocks),
-        distances(columns + all.args.most_blocks) {
+        distances(columns + all.args.most_blocks),
+        last(distances, tile.w + tile.z - 1 - 63),
+        first(distances, tile.w - 63),
+        own(BlockOf(tile)) {
     const std::int32_t* flags = all.is_everything + number * 3;
     is_everything = flags[kColumns] != 0 || flags[kDiagonals] != 0 ||
                     (rule.is_flex && flags[2] != 0);
   }
 
-  // Whether a tile visits a block before its own. Loads do not wait for each
+  // Whether the tile visits a block before its own. Loads do not wait for each
   // other.
-  __device__ __forceinline__ bool Has(const int4& tile, int block) const {
+  __device__ __forceinline__ bool Has(int block) const {
     if (is_everything) return true;
     if (!rule.is_flex) {
-      // Of a chosen distance, the keys that the first and the last row meet.
-      const int last = tile.w + tile.z - 1;
-      const std::uint64_t found = columns[block] |
-                                  WindowAt(distances, last - block * 64 - 63) |
-                                  WindowAt(distances, tile.w - block * 64 - 63);
+      const std::uint64_t found =
+          columns[block] | last.Before(block) | first.Before(block);
       return block == 0 || found != 0;
     }
-    const int own = BlockOf(tile);
     if (block == 0 || (columns[block] | distances[own - block]) != 0) {
       return true;
     }
@@ -110,7 +121,7 @@ __global__ void __launch_bounds__(kListWarps * 32)
   const int own = BlockOf(tile);
   const int head =
       slice * args.kv.kv_heads + static_cast<int>(pair % args.kv.kv_heads);
-  const HeadChoice choice(work, head, args.rule_of[pair]);
+  const TileChoice choice(work, head, args.rule_of[pair], tile);
   std::int32_t* const full = ChosenBlocks(args, pair);
   int count = 0;
   constexpr int kTurns = 4;  // whose loads are under way at once
@@ -119,7 +130,7 @@ __global__ void __launch_bounds__(kListWarps * 32)
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
       const int block = first + turn * 32 + lane;
-      is_listed[turn] = block < own && choice.Has(tile, block);
+      is_listed[turn] = block < own && choice.Has(block);
     }
 #pragma unroll
     for (int turn = 0; turn < kTurns; ++turn) {
@@ -288,9 +299,11 @@ LaunchStatus LaunchSlices(const LastRowsWork& work, cudaStream_t stream) {
   }
   const LaunchShape choice = {heads * 2, kCutThreads, 0};
   if (work.has_vertical_slash) {
-    if (auto status =
-            LaunchDependent(Kernel{ChooseLargest}, choice, work, stream,
-                            "launch of the last rows' choice");
+    const Kernel kernel = work.args.most_blocks * 64 <= kHeldSums
+                              ? ChooseLargest
+                              : ChooseLargestOfMany;
+    if (auto status = LaunchDependent(kernel, choice, work, stream,
+                                      "launch of the last rows' choice");
         !status.ok()) {
       return status;
     }
@@ -466,8 +479,8 @@ LaunchStatus LastRowsSelection::Run(const BlockSelectionArgs& args,
     if (auto status = LaunchSlices(work, stream); !status.ok()) return status;
   }
   LaunchShape order;
-  order.thread_blocks = static_cast<unsigned>((args.tiles + kOrderThreads - 1) /
-                                              kOrderThreads * args.kv.kv_heads);
+  order.thread_blocks = static_cast<unsigned>((args.tiles + kOrderTiles - 1) /
+                                              kOrderTiles * args.kv.kv_heads);
   order.threads = kOrderThreads;
   return LaunchDependent(OrderLists, order, args, stream,
                          "launch of the order of lists");

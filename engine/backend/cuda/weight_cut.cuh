@@ -58,12 +58,38 @@ __device__ __forceinline__ unsigned SumUpTo(unsigned value, unsigned* warps) {
   return value + __reduce_add_sync(0xffffffffu, lane < warp ? warps[lane] : 0);
 }
 
-// All sums' weights, `of` each, by the digit of `bits` bits above `shift`, of
-// those whose bits above it are `prefix`: for_each calls its argument with
-// every sum that this thread has.
+// The least and the greatest of some sums.
+struct SumRange {
+  std::uint32_t least = 0xffffffffu;
+  std::uint32_t greatest = 0;
+
+  __device__ __forceinline__ void Add(std::uint32_t sum) {
+    least = min(least, sum);
+    greatest = max(greatest, sum);
+  }
+};
+__device__ __forceinline__ SumRange RangeOfAll(const SumRange& own,
+                                               CutScratch& scratch) {
+  const unsigned least = __reduce_min_sync(0xffffffffu, own.least);
+  const unsigned greatest = __reduce_max_sync(0xffffffffu, own.greatest);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) {
+    scratch.warps[threadIdx.x / 32] = least;
+    scratch.weights[threadIdx.x / 32] = greatest;
+  }
+  __syncthreads();
+  const int lane = threadIdx.x % 32;
+  return {__reduce_min_sync(0xffffffffu, scratch.warps[lane]),
+          __reduce_max_sync(0xffffffffu, scratch.weights[lane])};
+}
+
+// Weights of the sums, `of` each, by a digit: `bits` bits above `shift` of how
+// far a sum is above `least`, of those whose bits above these are `prefix`.
+// for_each calls its argument with every sum that this thread has.
 template <class ForEach, class WeightOf>
 __device__ __forceinline__ void CountDigits(const ForEach& for_each,
-                                            const WeightOf& of, int shift,
+                                            const WeightOf& of,
+                                            std::uint32_t least, int shift,
                                             int bits, std::uint32_t prefix,
                                             CutScratch& scratch) {
   __syncthreads();
@@ -71,9 +97,11 @@ __device__ __forceinline__ void CountDigits(const ForEach& for_each,
     scratch.weights[i] = 0;
   }
   __syncthreads();
+  const std::uint32_t mask = (1u << bits) - 1;
   for_each([&](std::uint32_t sum) {
-    if (sum >> (shift + bits) == prefix) {
-      atomicAdd(&scratch.weights[sum >> shift & ((1u << bits) - 1)], of(sum));
+    const std::uint32_t digits = (sum - least) >> shift;
+    if (digits >> bits == prefix) {
+      atomicAdd(&scratch.weights[digits & mask], of(sum));
     }
   });
   __syncthreads();
@@ -99,23 +127,30 @@ __device__ __forceinline__ WeightCut FindDigit(unsigned need,
 
 // The smallest set of sums whose weights are `need` or more. REQUIRES: equal
 // sums have equal weights; all weights together reach `need` and are below
-// 2^32. Without a need nothing is in. All threads call together.
+// 2^32; `range` is that of the sums, which are below 2^31, and what for_each
+// calls with besides is 2^32 - 1. Without a need nothing is in. All threads
+// call together.
 template <class ForEach, class WeightOf>
 __device__ __forceinline__ WeightCut FindCut(const ForEach& for_each,
                                              const WeightOf& of, unsigned need,
+                                             const SumRange& range,
                                              CutScratch& scratch) {
   WeightCut cut;
   if (need == 0) return cut;
-  CountDigits(for_each, of, 20, 11, 0, scratch);
-  cut = FindDigit(need, scratch);
-  CountDigits(for_each, of, 9, 11, cut.threshold, scratch);
-  WeightCut next = FindDigit(cut.left, scratch);
-  next.threshold |= cut.threshold << 11;
-  cut = next;
-  CountDigits(for_each, of, 0, 9, cut.threshold, scratch);
-  next = FindDigit(cut.left, scratch);
-  next.threshold |= cut.threshold << 9;
-  return next;
+  // Digits of the range that there is, so that threads seldom add to the same.
+  int bits = 11;
+  int shift = max(32 - __clz(range.greatest - range.least) - bits, 0);
+  cut = {0, need, 0};
+  for (;;) {
+    CountDigits(for_each, of, range.least, shift, bits, cut.threshold, scratch);
+    const WeightCut digit = FindDigit(cut.left, scratch);
+    cut = {cut.threshold << bits | digit.threshold, digit.left, digit.at};
+    if (shift == 0) break;
+    bits = min(shift, 11);
+    shift -= bits;
+  }
+  cut.threshold += range.least;
+  return cut;
 }
 
 // Weights of sums in units of 2^-31 of their total.
@@ -135,11 +170,16 @@ __device__ __forceinline__ WeightCut FindMass(const ForEach& for_each,
                                               CutScratch& scratch) {
   weights->unit = static_cast<float>(2147483648.0 / total);
   double sum = 0;  // exact
-  for_each([&](std::uint32_t value) { sum += (*weights)(value); });
+  SumRange range;
+  for_each([&](std::uint32_t value) {
+    sum += (*weights)(value);
+    range.Add(value);
+  });
   sum = CutTotal(sum, scratch);
+  range = RangeOfAll(range, scratch);
   const double need = ceil(static_cast<double>(mass) * sum);
   return FindCut(for_each, *weights, static_cast<unsigned>(need < 1 ? 1 : need),
-                 scratch);
+                 range, scratch);
 }
 
 // How many sums at the threshold are in.
