@@ -72,6 +72,10 @@ LoadedEngine::LoadedEngine(Options options, LoadedModel model)
   limits_.context_tokens = model_.config.context_tokens;
   limits_.kv_pages = model_.kv_cache->pages();
   limits_.attention = {model_.config.layers, model_.config.kv_heads};
+  const DeviceInfo& device = model_.backend->device();
+  limits_.selection_rules = device.selection_rules;
+  limits_.selects_for_output_chunks = device.selects_for_output_chunks;
+  limits_.corrects = device.corrects;
   if (options_.measure_recall) {
     limits_.recall_width = int64_t{model_.config.layers} * model_.config.heads;
   }

@@ -225,6 +225,7 @@ const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,
   args.heads = attention.heads;
   args.kv = attention.kv;
   args.pages = attention.pages;
+  args.groups = attention.groups;
   args.scale = attention.scale;
   args.softcap = attention.softcap;
   args.base = &plan.layout(layer);

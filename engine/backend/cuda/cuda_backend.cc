@@ -319,6 +319,7 @@ class CudaBackend : public Backend {
   }
 
   void Select(const SelectArgs&) override { Lacks("selection of blocks"); }
+  void Sample(const SampleArgs&) override { Lacks("sampling"); }
   void Correct(const CorrectArgs&) override { Lacks("correction of rows"); }
   void Profile(const ProfileArgs&) override { Lacks("profiles of attention"); }
 
@@ -509,7 +510,8 @@ absl::StatusOr<DeviceInfo> DescribeDevice() {
   device.kv_dtype = DType::kBF16;
   device.activation_dtype = DType::kBF16;
   device.shares_host_memory = false;
-  device.selects = false;
+  device.selection_rules = {};
+  device.selects_for_output_chunks = false;
   device.corrects = false;
   device.profiles = false;
   device.kv_share = 0.9;
