@@ -20,6 +20,7 @@
 #include "engine/backend/cuda/block_choice.cuh"
 #include "engine/backend/cuda/block_selection.h"
 #include "engine/backend/cuda/cuda_error.h"
+#include "engine/backend/cuda/decode_attention.h"
 #include "engine/backend/cuda/group_scores.cuh"
 #include "engine/backend/cuda/mma_sync.cuh"
 
@@ -472,6 +473,9 @@ struct ListWriter {
   __device__ __forceinline__ void End(int count) const {
     const ChosenLists& chosen = args.chosen;
     const std::int64_t partial = chosen.base_partial_blocks + pair();
+    if (threadIdx.x == 0 && chosen.counts != nullptr) {
+      chosen.counts[pair()] = count + 1;
+    }
     if (threadIdx.x == 0) {
       const std::int64_t list = chosen.base_lists + 1 + 2 * pair();
       const std::int64_t first =
@@ -495,6 +499,26 @@ struct ListWriter {
     End(own);
   }
 };
+
+// A thread block for each pair, of which those with kRowList get their row's.
+__global__ void __launch_bounds__(kChoiceThreads)
+    TakeRowLists(const BlockSelectionArgs args) {
+  const int tile = blockIdx.x, kv_head = blockIdx.y;
+  if (args.rule_of[tile * args.kv.kv_heads + kv_head] != kRowList) return;
+  const int4 fields = TileAt(args, tile);
+  const ListWriter writer = {args, tile, kv_head, fields};
+  const std::int64_t row =
+      std::int64_t{fields.y} * args.kv.kv_heads + kv_head;
+  const int count = args.row_lists.block_counts[row];
+  if (count == kAllBlocks) return writer.WriteAll();
+  const std::int32_t* const from =
+      args.row_lists.blocks + args.row_lists.block_offsets[row];
+  std::int32_t* const full = writer.full();
+  for (int i = threadIdx.x; i + 1 < count; i += kChoiceThreads) {
+    full[i] = from[i];
+  }
+  writer.End(count - 1);
+}
 
 // From what products left to a list.
 __global__ void __launch_bounds__(kChoiceThreads, 8)
@@ -837,6 +861,25 @@ LaunchStatus BlockSelection::Create(std::int64_t workspace_bytes,
 
 BlockSelection::~BlockSelection() { cudaFree(workspace_); }
 
+std::int64_t BlockSelection::LeastWorkspace(const BlockSelectionArgs& args) {
+  constexpr std::int64_t kRounding = 8192;  // that parts are rounded up by
+  const std::int64_t kv_heads = args.kv.kv_heads;
+  const std::int64_t mean_bytes = 4 * args.kv.head_dim + sizeof(float);
+  std::int64_t least = 0;
+  for (int i = 0; i < args.rule_count; ++i) {
+    GroupWork work;
+    work.args = args;
+    if (!Describe(args.rules[i], &work)) continue;
+    const std::int64_t rows = kv_heads * work.rows_of_tile();
+    std::int64_t bytes = rows * args.most_blocks * sizeof(float);
+    if (work.stride == 0) {
+      bytes += (rows + args.slices * kv_heads * args.most_blocks) * mean_bytes;
+    }
+    least = std::max(least, bytes);
+  }
+  return least + sizeof(std::int32_t) * std::int64_t{args.tiles} + kRounding;
+}
+
 LaunchStatus BlockSelection::Run(const BlockSelectionArgs& args,
                                  CUstream_st* stream) const {
   if (args.tiles == 0) return LaunchStatus();
@@ -848,6 +891,10 @@ LaunchStatus BlockSelection::Run(const BlockSelectionArgs& args,
   }
   std::int32_t* const slice_of = room.Take<std::int32_t>(args.tiles);
   BeginLists<<<(args.tiles + 127) / 128, 128, 0, stream>>>(args, slice_of);
+  if (args.row_lists.block_counts != nullptr) {
+    TakeRowLists<<<dim3(args.tiles, args.kv.kv_heads), kChoiceThreads, 0,
+                   stream>>>(args);
+  }
   for (int i = 0; i < args.rule_count; ++i) {
     GroupWork work;
     work.args = args;

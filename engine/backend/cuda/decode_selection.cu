@@ -128,15 +128,19 @@ __global__ void __launch_bounds__(kChoiceThreads)
   const int blocks = BlocksOf(args.lengths[pair / args.kv.kv_heads]);
   if (rule.x == kKeepChoice) return ExtendList(args.choice, pair, blocks);
   if (rule.x < 0) return;
+  const int room = args.choice.room_blocks > 0 ? args.choice.room_blocks
+                                               : args.most_blocks;
   const std::int64_t offset =
-      args.choice.own_offset + std::int64_t{pair} * args.most_blocks;
-  if (threadIdx.x == 0) args.choice.block_offsets[pair] = offset;
-  if (blocks <= rule.x) {
-    if (threadIdx.x == 0) {
-      args.choice.block_counts[pair] = blocks == 0 ? 0 : kAllBlocks;
+      args.choice.own_offset + std::int64_t{pair} * room;
+  const auto end = [&](int count) {
+    if (threadIdx.x != 0) return;
+    args.choice.block_counts[pair] = count;
+    if (args.choice.chosen_counts != nullptr) {
+      args.choice.chosen_counts[pair] = count;
     }
-    return;
-  }
+  };
+  if (threadIdx.x == 0) args.choice.block_offsets[pair] = offset;
+  if (blocks <= rule.x) return end(blocks == 0 ? 0 : kAllBlocks);
   BlockRow row = {memory, memory + args.most_blocks, blocks};
   const int first = min(max(rule.y, 1), blocks);
   const int last = min(max(rule.z, 1), blocks);
@@ -151,8 +155,7 @@ __global__ void __launch_bounds__(kChoiceThreads)
     row.weights[b] = is_forced(b) ? 0 : 1;
   }
   if (__syncthreads_or(!finite)) {  // garbage must come to light
-    if (threadIdx.x == 0) args.choice.block_counts[pair] = kAllBlocks;
-    return;
+    return end(kAllBlocks);
   }
   const int need = rule.x - min(first + last, blocks);
   Threshold threshold = {0xffffffffu, 0};  // no finite score's key
@@ -161,7 +164,7 @@ __global__ void __launch_bounds__(kChoiceThreads)
   const int count = WriteChosen<kChoiceThreads>(
       row, threshold, is_forced, [&](int place, int b) { list[place] = b; },
       scratch);
-  if (threadIdx.x == 0) args.choice.block_counts[pair] = count;
+  end(count);
 }
 
 __global__ void ExtendPages(const DecodeSelectionArgs args) {
