@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "absl/strings/str_cat.h"
 #include "engine/backend/cuda/cuda_status.h"
@@ -69,7 +70,8 @@ void StepResults::Deliver() {
 
 absl::Status StepResults::AddChunk(size_t bytes) {
   Chunk chunk;
-  chunk.bytes = std::max(Aligned(bytes), kChunkBytes);
+  // A power of two, so that steps that grow do not leave many behind.
+  chunk.bytes = std::max(std::bit_ceil(bytes), kChunkBytes);
   cudaError_t error =
       cudaMallocHost(reinterpret_cast<void**>(&chunk.host), chunk.bytes);
   if (error == cudaSuccess) {

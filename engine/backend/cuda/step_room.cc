@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <bit>
 
 #include "absl/strings/str_cat.h"
 
@@ -43,7 +44,8 @@ std::byte* StepRoom::TakeBytes(size_t bytes) {
 
 absl::Status StepRoom::AddChunk(size_t bytes) {
   Chunk chunk;
-  chunk.bytes = std::max(Aligned(bytes), kChunkBytes);
+  // A power of two, so that steps that grow do not leave many behind.
+  chunk.bytes = std::max(std::bit_ceil(bytes), kChunkBytes);
   const cudaError_t error =
       cudaMalloc(reinterpret_cast<void**>(&chunk.data), chunk.bytes);
   if (error != cudaSuccess) {
