@@ -57,6 +57,7 @@ AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
   }
   same_pattern_.assign(shape_.kv_heads, 0);
   head_corrections_.resize(shape_.kv_heads);
+  chosen_.resize(shape_.layers);
 }
 
 void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
@@ -385,6 +386,16 @@ KeptBlocks* AttentionPlan::KeeperOf(int32_t layer, size_t pair) const {
   return keepers_[layout(layer).tiles[pair / shape_.kv_heads].slice];
 }
 
+bool AttentionPlan::IsNew(const KeptBlocks& keeper, int32_t layer,
+                          size_t pair) const {
+  const HeadSelection& selection = selections(layer)[pair];
+  const QueryTile& tile = layout(layer).tiles[pair / shape_.kv_heads];
+  return keeper
+      .Find(HeadOf(layer, pair), tile.first_position, selection.reuse_steps,
+            rules_[selection.rule])
+      .empty();
+}
+
 absl::Span<const absl::Span<const BlockRange>> AttentionPlan::FindKept(
     int32_t layer) {
   kept_.clear();
@@ -414,13 +425,26 @@ void AttentionPlan::TakeSelected(int32_t layer, const BlockLayout& selected) {
     const QueryTile& tile = selected.tiles[i / shape_.kv_heads];
     blocks_[tile.slice].computed += selected.ListBlocks(selected.list_of[i]);
     KeptBlocks* const keeper = KeeperOf(layer, i);
-    if (keeper == nullptr) continue;
-    const int64_t head = HeadOf(layer, i);
-    const SelectionRule& rule = rules_[selections[i].rule];
-    if (keeper->Find(head, tile.first_position, selections[i].reuse_steps, rule)
-            .empty()) {
-      keeper->Keep(head, tile.first_position, rule, selected,
-                   selected.list_of[i]);
+    if (keeper == nullptr || !IsNew(*keeper, layer, i)) continue;
+    keeper->Keep(HeadOf(layer, i), tile.first_position,
+                 rules_[selections[i].rule], selected, selected.list_of[i]);
+  }
+}
+
+void AttentionPlan::TakeChosen() {
+  for (int32_t layer = 0; layer < shape_.layers; ++layer) {
+    if (!Selects(layer)) continue;
+    const ChosenBlocks& chosen = chosen_[layer];
+    const absl::Span<const HeadSelection> selections = this->selections(layer);
+    SPARSESERVE_CHECK(chosen.counts.size() == selections.size());
+    for (size_t i = 0; i < selections.size(); ++i) {
+      if (!selections[i].IsUsedIn(layer)) continue;
+      const QueryTile& tile = layout(layer).tiles[i / shape_.kv_heads];
+      blocks_[tile.slice].computed += chosen.counts[i];
+      KeptBlocks* const keeper = KeeperOf(layer, i);
+      if (keeper == nullptr || !IsNew(*keeper, layer, i)) continue;
+      keeper->Keep(HeadOf(layer, i), tile.first_position,
+                   rules_[selections[i].rule], chosen.lists[i]);
     }
   }
 }

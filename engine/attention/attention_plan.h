@@ -81,6 +81,11 @@ class AttentionPlan {
   // kept. Once for each layer that selects, with what Backend::Select made of
   // it.
   void TakeSelected(int32_t layer, const BlockLayout& selected);
+  // SelectArgs::chosen of the layer, for devices that say at a step's end what
+  // they chose.
+  ChosenBlocks& chosen(int32_t layer) { return chosen_[layer]; }
+  // Likewise, then, of all layers that select.
+  void TakeChosen();
 
   // AttentionArgs::skipped of the layer, all 0; null if none of its rows may
   // leave blocks out. Until the next call.
@@ -169,6 +174,8 @@ class AttentionPlan {
   // Where the choice of a layer's tile and head is kept, by their place in
   // selections(); null if it is not.
   KeptBlocks* KeeperOf(int32_t layer, size_t pair) const;
+  // Whether a choice that is to be kept was made in this step.
+  bool IsNew(const KeptBlocks& keeper, int32_t layer, size_t pair) const;
   // As KeptBlocks counts heads.
   int64_t HeadOf(int32_t layer, size_t pair) const {
     return int64_t{layer} * shape_.kv_heads +
@@ -209,6 +216,7 @@ class AttentionPlan {
   std::vector<SelectionRule> rules_;
   std::vector<KeptBlocks*> keepers_;  // [slices]: null if nothing is kept
   std::vector<absl::Span<const BlockRange>> kept_;  // of FindKept()
+  std::vector<ChosenBlocks> chosen_;                // [layers]
   // [kv_heads]: 0, for slices whose heads have one pattern.
   std::vector<int32_t> same_pattern_;
   Patterns patterns_;

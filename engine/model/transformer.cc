@@ -229,6 +229,7 @@ const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,
   args.heads = attention.heads;
   args.kv = attention.kv;
   args.pages = attention.pages;
+  args.groups = attention.groups;
   args.scale = attention.scale;
   args.softcap = attention.softcap;
   args.base = &plan.layout(layer);
@@ -237,8 +238,10 @@ const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,
   args.layer = layer;
   args.kept = plan.FindKept(layer);
   args.selected = &plan.selected(layer);
+  const bool tells_at_end = !backend_.device().shares_host_memory;
+  if (tells_at_end) args.chosen = &plan.chosen(layer);
   backend_.Select(args);
-  plan.TakeSelected(layer, args.selected->layout());
+  if (!tells_at_end) plan.TakeSelected(layer, args.selected->layout());
   return args.selected->layout();
 }
 
@@ -302,7 +305,7 @@ void Transformer::AddHalf(const Weight& weight, ConstMatrixView input,
                       hidden);
 }
 
-ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
+ConstMatrixView Transformer::DeviceLogits(absl::Span<const int32_t> rows) {
   const int64_t count = static_cast<int64_t>(rows.size());
   SPARSESERVE_CHECK(count >= 1 && count <= limits_.max_logit_rows);
   for (const int32_t row : rows) {
@@ -319,11 +322,16 @@ ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
   if (config_.logit_softcap > 0) {
     backend_.SoftCap(config_.logit_softcap, logits);
   }
+  return logits;
+}
+
+ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
+  const ConstMatrixView logits = DeviceLogits(rows);
   if (host_logits_.empty()) return logits;
   backend_.Download(logits.data,
-                    count * config_.vocab_size * int64_t{sizeof(float)},
+                    logits.rows * logits.columns * int64_t{sizeof(float)},
                     host_logits_.data());
-  return ConstMatrixView(host_logits_.data(), count, config_.vocab_size);
+  return ConstMatrixView(host_logits_.data(), logits.rows, logits.columns);
 }
 
 int64_t Transformer::weights_bytes() const {

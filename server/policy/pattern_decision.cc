@@ -66,8 +66,10 @@ struct WhyNot {
     if (SelectionOf(pattern).rule.has_value() && TrainedWindow(model) != 0) {
       return "every layer of the checkpoint has a window of its own";
     }
-    if (SelectionOf(pattern).rule.has_value() && !model.chooses_blocks) {
-      return "the server's device does not choose blocks by scores";
+    const auto rule = SelectionOf(pattern).rule;
+    if (rule.has_value() && !model.selection_rules.Has(*rule)) {
+      return StrCat("no kernel of the server's device chooses blocks as ",
+                    PatternName(pattern), " does");
     }
     if (CorrectionOf(pattern).every_rows > 0 && !model.corrects_rows) {
       return "the server's device does not correct rows by others";

@@ -199,6 +199,9 @@ class CpuBackend : public Backend {
   }
 
   void Select(const SelectArgs& args) override { selection_.Run(args); }
+  void Sample(const SampleArgs&) override {
+    SPARSESERVE_CHECK(false);  // the host samples
+  }
 
   void Attention(const AttentionArgs& args) override { attention_.Run(args); }
 

@@ -24,6 +24,7 @@
 #include "engine/backend/cuda/block_choice.cuh"
 #include "engine/backend/cuda/block_selection.h"
 #include "engine/backend/cuda/cuda_error.h"
+#include "engine/backend/cuda/decode_attention.h"
 #include "engine/backend/cuda/dependent_launch.cuh"
 #include "engine/backend/cuda/group_scores.cuh"
 #include "engine/backend/cuda/hopper_selection_products.h"
@@ -619,6 +620,9 @@ struct ListWriter {
   __device__ __forceinline__ void End(int count) const {
     const ChosenLists& chosen = args.chosen;
     const std::int64_t partial = chosen.base_partial_blocks + pair();
+    if (threadIdx.x == 0 && chosen.counts != nullptr) {
+      chosen.counts[pair()] = count + 1;
+    }
     if (threadIdx.x == 0) {
       const std::int64_t list = chosen.base_lists + 1 + 2 * pair();
       const std::int64_t first =
@@ -681,6 +685,29 @@ __device__ __forceinline__ float RowSum(const float2* tops, int count) {
   }
   if (isnan(top.sum)) return NAN;
   return top.greatest == -INFINITY ? INFINITY : top.greatest + __log2f(top.sum);
+}
+
+// A thread block for each pair, of which those with kRowList get their row's.
+__global__ void __launch_bounds__(kChoiceThreads)
+    TakeRowLists(const PairWork work) {
+  WaitForDependency();
+  LetDependentsStart();
+  const BlockSelectionArgs& args = work.args;
+  const int kv_head = static_cast<int>(blockIdx.x) % args.kv.kv_heads;
+  const int tile = static_cast<int>(blockIdx.x) / args.kv.kv_heads;
+  if (args.rule_of[blockIdx.x] != kRowList) return;
+  const int4 fields = TileAt(args, tile);
+  const ListWriter writer = {args, work.lengths, tile, kv_head, fields};
+  const std::int64_t row = std::int64_t{fields.y} * args.kv.kv_heads + kv_head;
+  const int count = args.row_lists.block_counts[row];
+  if (count == kAllBlocks) return writer.WriteAll();
+  const std::int32_t* const from =
+      args.row_lists.blocks + args.row_lists.block_offsets[row];
+  std::int32_t* const full = writer.full();
+  for (int i = threadIdx.x; i + 1 < count; i += kChoiceThreads) {
+    full[i] = from[i];
+  }
+  writer.End(count - 1);
 }
 
 // From what products left to a list.
@@ -930,28 +957,46 @@ LaunchStatus LaunchTiles(const GroupWork& work, std::int64_t key_means,
       kChoiceThreads, bytes, work);
 }
 
-LaunchStatus LaunchRule(GroupWork work, Room room, const Launcher& launcher) {
+// What a rule needs of the workspace.
+struct RuleRoom {
+  std::int64_t key_means = 0;  // how many
+  std::int64_t keys = 0;       // bytes of these
+  std::int64_t beside = 0;     // bytes that do not depend on tiles
+  std::int64_t a_tile = 0;     // bytes of each tile that is worked on at once
+};
+
+RuleRoom RoomOf(const GroupWork& work, bool hopper) {
   const BlockSelectionArgs& args = work.args;
   const std::int64_t kv_heads = args.kv.kv_heads;
+  const std::int64_t mean_bytes = 4 * args.kv.head_dim + sizeof(float);
+  const std::int64_t rows = kv_heads * work.rows_of_tile();
+  RuleRoom room;
+  room.a_tile = rows * (work.row_blocks() * sizeof(float) +
+                        work.column_tiles * sizeof(float2));
+  room.beside = 2048 + HopperProductBytesBeside(work);
+  if (work.stride == 0) {
+    room.key_means = args.slices * kv_heads * args.most_blocks;
+    room.keys = room.key_means * mean_bytes;
+    room.a_tile += rows * mean_bytes;
+  } else if (hopper) {
+    room.a_tile += HopperProductBytes(work);
+  }
+  return room;
+}
+
+LaunchStatus LaunchRule(GroupWork work, Room room, const Launcher& launcher) {
+  const BlockSelectionArgs& args = work.args;
   const bool pooled = work.stride == 0;
-  const std::int64_t key_means =
-      pooled ? args.slices * kv_heads * args.most_blocks : 0;
+  const RuleRoom needed = RoomOf(work, launcher.hopper);
+  const std::int64_t key_means = needed.key_means;
   if (pooled) {
     work.key_means = room.Take<__nv_bfloat16>(key_means * 2 * args.kv.head_dim);
     work.key_similarities = room.Take<float>(key_means);
   }
-  const std::int64_t rows = kv_heads * work.rows_of_tile();
-  std::int64_t bytes_a_tile = rows * (work.row_blocks() * sizeof(float) +
-                                      work.column_tiles * sizeof(float2));
-  if (pooled) {
-    bytes_a_tile += rows * (4 * args.kv.head_dim + 4);
-  } else if (launcher.hopper) {
-    bytes_a_tile += HopperProductBytes(work);
-  }
-  const std::int64_t beside = 2048 + HopperProductBytesBeside(work);
-  const std::int64_t fitting = (room.left() - beside) / bytes_a_tile;
-  if (room.left() < beside || fitting < 1) {
-    return TooSmall(bytes_a_tile + beside - room.left());
+  const std::int64_t rows = args.kv.kv_heads * work.rows_of_tile();
+  const std::int64_t fitting = (room.left() - needed.beside) / needed.a_tile;
+  if (room.left() < needed.beside || fitting < 1) {
+    return TooSmall(needed.a_tile + needed.beside - room.left());
   }
   const std::int64_t at_once = std::min<std::int64_t>(fitting, args.tiles);
   work.sums = room.Take<float>(at_once * rows * work.row_blocks());
@@ -1118,6 +1163,20 @@ LaunchStatus BlockSelection::Create(PrefillKernel kernel,
 
 BlockSelection::~BlockSelection() { cudaFree(workspace_); }
 
+std::int64_t BlockSelection::LeastWorkspace(const BlockSelectionArgs& args) {
+  constexpr std::int64_t kRounding = 8192;  // that parts are rounded up by
+  std::int64_t least = 0;
+  for (int i = 0; i < args.rule_count; ++i) {
+    GroupWork work;
+    work.args = args;
+    if (!Describe(args.rules[i], &work)) continue;
+    const RuleRoom room = RoomOf(work, /*hopper=*/true);
+    least = std::max(least, room.keys + room.beside + room.a_tile);
+  }
+  const std::int64_t pairs = std::int64_t{args.tiles} * args.kv.kv_heads;
+  return least + sizeof(std::int32_t) * (args.tiles + pairs) + kRounding;
+}
+
 LaunchStatus BlockSelection::Run(const BlockSelectionArgs& args,
                                  CUstream_st* stream) const {
   if (args.tiles == 0) return LaunchStatus();
@@ -1135,6 +1194,13 @@ LaunchStatus BlockSelection::Run(const BlockSelectionArgs& args,
           BeginLists, (args.tiles + 127) / 128, 128, 0, of_pairs);
       !status.ok()) {
     return status;
+  }
+  if (args.row_lists.block_counts != nullptr) {
+    if (auto status = launcher.Launch<PairWork>(TakeRowLists, pairs,
+                                                kChoiceThreads, 0, of_pairs);
+        !status.ok()) {
+      return status;
+    }
   }
   for (int i = 0; i < args.rule_count; ++i) {
     GroupWork work;

@@ -33,6 +33,9 @@ struct ChosenLists {
   // As in DeviceBlockLists; null if the base has none.
   std::uint64_t* partial_masks = nullptr;
   std::int32_t* order = nullptr;  // [tiles * kv_heads]
+  // [tiles, kv_heads], or null: how many blocks the pair has chosen. Those of
+  // pairs without a rule are left alone.
+  std::int32_t* counts = nullptr;
 
   std::int64_t OffsetsWith(std::int64_t pairs) const {
     return base_lists + 2 * pairs + 1;
@@ -44,6 +47,17 @@ struct ChosenLists {
   std::int64_t PartialBlocksWith(std::int64_t pairs) const {
     return base_partial_blocks + pairs;
   }
+};
+
+// In place of a pair's rule.
+inline constexpr std::int32_t kBaseList = -1;  // it visits its base list
+inline constexpr std::int32_t kRowList = -2;   // its row's in RowLists
+
+// Lists that were chosen for single rows, as DecodeLists: [rows, kv_heads].
+struct RowLists {
+  const std::int32_t* block_counts = nullptr;  // or kAllBlocks
+  const std::int64_t* block_offsets = nullptr;
+  const std::int32_t* blocks = nullptr;  // of each list ascending, its own last
 };
 
 struct BlockSelectionArgs {
@@ -69,9 +83,10 @@ struct BlockSelectionArgs {
   // and MeanKeyRule are refused: no kernel runs them yet.
   const SelectionRule* rules = nullptr;
   std::int32_t rule_count = 0;
-  // [tiles, kv_heads]: index of the pair's rule; -1: it visits its base list.
-  // The same for all tiles of a slice.
+  // [tiles, kv_heads]: index of the pair's rule, of all tiles of a slice the
+  // same where it is not kBaseList; or kRowList, only of tiles of one row.
   const std::int32_t* rule_of = nullptr;
+  RowLists row_lists;  // may be null where no pair has kRowList
   const std::int32_t* base_list_of = nullptr;  // [tiles, kv_heads]
   // bf16 [pages, kv_heads, 2, head_dim]: the greatest and the least of each
   // element of a page's keys, of pages that are full; 16-byte aligned. May be
@@ -110,6 +125,10 @@ class BlockSelection {
   // rule, list_of and order. An error names the argument that is out of range,
   // or the workspace that a rule needs. The same arguments give the same bits.
   LaunchStatus Run(const BlockSelectionArgs& args, CUstream_st* stream) const;
+
+  // Bytes with which Run() has room for these arguments.
+  static std::int64_t LeastWorkspace(const BlockSelectionArgs& args);
+  std::int64_t workspace_bytes() const { return workspace_bytes_; }
 
  private:
   BlockSelection(PrefillKernel kernel, int multiprocessors, void* workspace,

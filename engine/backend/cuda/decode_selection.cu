@@ -250,13 +250,29 @@ __device__ __forceinline__ void ExtendList(const DecodeChoice& choice, int pair,
   }
 }
 
+// Where a pair's own list begins.
+__device__ __forceinline__ std::int64_t OffsetOf(
+    const DecodeSelectionArgs& args, int pair) {
+  const int room = args.choice.room_blocks > 0 ? args.choice.room_blocks
+                                               : args.most_blocks;
+  return args.choice.own_offset + std::int64_t{pair} * room;
+}
+
+__device__ __forceinline__ void EndChoice(const DecodeSelectionArgs& args,
+                                          int pair, int count) {
+  args.choice.block_offsets[pair] = OffsetOf(args, pair);
+  args.choice.block_counts[pair] = count;
+  if (args.choice.chosen_counts != nullptr) {
+    args.choice.chosen_counts[pair] = count;
+  }
+}
+
 // The choice of one pair, from scores that are all there.
 __device__ __forceinline__ void WriteChoice(
     const SelectionWork& work, int pair, const int4& rule, int blocks,
     std::uint32_t* keys, PageChoice<kSelectionThreads>::Scratch& scratch) {
   const DecodeSelectionArgs& args = work.args;
   const std::int64_t row = std::int64_t{pair} * args.most_blocks;
-  const std::int64_t offset = args.choice.own_offset + row;
   const int first = min(max(rule.y, 1), blocks);
   const int last = min(max(rule.z, 1), blocks);
   PageChoice<kSelectionThreads> choice(
@@ -264,11 +280,9 @@ __device__ __forceinline__ void WriteChoice(
   const int count = choice.Choose(
       rule.x - min(first + last, blocks),
       [&](int block) { return __ldcg(work.scores + row + block); },
-      args.choice.blocks + offset);
-  if (threadIdx.x != 0) return;
-  args.choice.block_offsets[pair] = offset;
+      args.choice.blocks + OffsetOf(args, pair));
   // Garbage must come to light.
-  args.choice.block_counts[pair] = count < 0 ? kAllBlocks : count;
+  if (threadIdx.x == 0) EndChoice(args, pair, count < 0 ? kAllBlocks : count);
 }
 
 template <int kHeadDim>
@@ -295,9 +309,7 @@ __global__ void __launch_bounds__(kSelectionThreads, 4)
   if (rule.x < 0) return;
   if (blocks <= rule.x) {
     if (is_first && threadIdx.x == 0) {
-      args.choice.block_offsets[part.pair] =
-          args.choice.own_offset + std::int64_t{part.pair} * args.most_blocks;
-      args.choice.block_counts[part.pair] = blocks == 0 ? 0 : kAllBlocks;
+      EndChoice(args, part.pair, blocks == 0 ? 0 : kAllBlocks);
     }
     return;
   }

@@ -365,6 +365,37 @@ TEST(AttentionPlanTest, ChoicesOfOutputRowsAreKeptForTheirPeriod) {
   EXPECT_FALSE(is_kept(1));
 }
 
+// A device that keeps its lists says at a step's end how long they are.
+TEST(AttentionPlanTest, ChoicesThatAreToldLaterCountAndAreKept) {
+  const PatternSpec quest = QuestPattern{.dense_layers = 1, .reuse_steps = 4};
+  AttentionPlan plan({.layers = 3, .kv_heads = 2});
+  KeptBlocks kept;
+  const auto build = [&](int position) {
+    const Part part(Phase::kDecode, position, 1, 0);
+    StepSlice slice = part.slice;
+    slice.kept_blocks = &kept;
+    const PlannedSlice planned = {&slice, quest};
+    plan.Build({&planned, 1});
+  };
+  build(201);
+  const int64_t before = plan.blocks(0).computed;
+  plan.chosen(1) = {.counts = {2, 3}, .lists = {{{0, 1}, {3, 4}}, {{1, 4}}}};
+  plan.chosen(2) = {.counts = {4, 4}, .lists = {{{0, 4}}, {{0, 4}}}};
+  plan.TakeChosen();
+  EXPECT_EQ(plan.blocks(0).computed, before + 2 + 3 + 4 + 4);
+  build(202);
+  ASSERT_EQ(plan.FindKept(1).size(), 2);
+  ASSERT_EQ(plan.FindKept(1)[1].size(), 1);
+  EXPECT_EQ(plan.FindKept(1)[1][0].begin, 1);
+  EXPECT_EQ(plan.FindKept(1)[1][0].end, 4);
+  // What is used again is counted, and not kept anew.
+  plan.chosen(1) = {.counts = {2, 3}, .lists = {{}, {}}};
+  plan.chosen(2) = {.counts = {4, 4}, .lists = {{}, {}}};
+  plan.TakeChosen();
+  EXPECT_EQ(plan.blocks(0).computed, before + 2 + 3 + 4 + 4);
+  EXPECT_EQ(plan.FindKept(1)[0].size(), 2);
+}
+
 // A sequence chooses at 130 and is set back to before it: however its rows run
 // again, the choice was that of tokens that are gone.
 TEST(AttentionPlanTest, ChoicesOfRowsThatRunAgainAreDropped) {

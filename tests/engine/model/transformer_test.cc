@@ -90,6 +90,7 @@ class SparseListsBackend : public Backend {
     real_->RopeAndStore(args);
   }
   void Select(const SelectArgs& args) override { real_->Select(args); }
+  void Sample(const SampleArgs& args) override { real_->Sample(args); }
   void Profile(const ProfileArgs& args) override { real_->Profile(args); }
   void Correct(const CorrectArgs& args) override { real_->Correct(args); }
   void Attention(const AttentionArgs& args) override {

@@ -192,6 +192,19 @@ TEST(WhyUnsupportedTest, WindowsAreOnlyForCheckpointsTrainedWithThem) {
             "64");
 }
 
+TEST(WhyUnsupportedTest, RulesNeedAKernelOfTheirKind) {
+  ModelInfo model = Model();
+  model.selection_rules =
+      SelectionRuleKinds::Of<AntidiagonalRule, PageBoundRule>();
+  EXPECT_EQ(WhyUnsupported(XAttentionPattern(), model), "");
+  EXPECT_EQ(WhyUnsupported(QuestPattern(), model), "");
+  EXPECT_EQ(WhyUnsupported(DensePattern(), model), "");
+  EXPECT_EQ(WhyUnsupported(MobaPattern(), model),
+            "no kernel of the server's device chooses blocks as moba does");
+  EXPECT_THAT(WhyUnsupported(VerticalSlashPattern(), model),
+              HasSubstr("vertical_slash"));
+}
+
 TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
   for (const PatternSpec& pattern :
        {PatternSpec(XAttentionPattern()), PatternSpec(VerticalSlashPattern()),
