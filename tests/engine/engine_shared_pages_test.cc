@@ -29,8 +29,8 @@ constexpr int kPrompt = 300;
 
 // Runs the stream's next `count` tokens as a part of a prompt that is
 // `stream.tokens` but for its last `outputs`.
-std::vector<float> Run(Engine& engine, Stream& stream, int count,
-                       const AttentionChoice& choice, int outputs = 1) {
+std::vector<float> RunPart(Engine& engine, Stream& stream, int count,
+                           const AttentionChoice& choice, int outputs = 1) {
   std::vector<float> logits;
   StepSlice slice = NextSlice(stream, count, logits);
   const absl::Span<const TokenId> tokens = stream.tokens;
@@ -76,20 +76,22 @@ TEST_P(PrefixHitTest, LogitsBehindAHitAreThoseWithoutItToTheBit) {
     SCOPED_TRACE(hit);
     // The first sequence goes another way behind what they have in common.
     Stream first(RandomTokens(kPrompt + 1, 1), 0);
-    Run(*engine, first, kPrompt, choice);
+    RunPart(*engine, first, kPrompt, choice);
     std::vector<TokenId> tokens = RandomTokens(kPrompt + 1, 2);
     std::copy_n(first.tokens.begin(), hit, tokens.begin());
 
     Stream alone(tokens, 8);
-    const std::vector<float> wanted = Run(*engine, alone, kPrompt, choice);
-    const std::vector<float> wanted_output = Run(*engine, alone, 1, choice);
+    const std::vector<float> wanted = RunPart(*engine, alone, kPrompt, choice);
+    const std::vector<float> wanted_output = RunPart(*engine, alone, 1, choice);
     Stream second = StreamWithHit(tokens, 16, first, hit);
-    EXPECT_EQ(Run(*engine, second, kPrompt - hit, choice), From(wanted, hit));
-    EXPECT_EQ(Run(*engine, second, 1, choice), wanted_output);
+    EXPECT_EQ(RunPart(*engine, second, kPrompt - hit, choice),
+              From(wanted, hit));
+    EXPECT_EQ(RunPart(*engine, second, 1, choice), wanted_output);
     // What they share still stands.
     Stream again(first.tokens, 24);
-    Run(*engine, again, kPrompt, choice);
-    EXPECT_EQ(Run(*engine, first, 1, choice), Run(*engine, again, 1, choice));
+    RunPart(*engine, again, kPrompt, choice);
+    EXPECT_EQ(RunPart(*engine, first, 1, choice),
+              RunPart(*engine, again, 1, choice));
   }
 }
 
@@ -112,9 +114,9 @@ TEST(EngineSharedPagesTest, AHitOfAllButOneTokenGivesItsLogits) {
   const auto engine = MakeEngine({});
   const AttentionChoice dense = {DensePattern()};
   Stream first(RandomTokens(129, 1), 0);
-  const std::vector<float> wanted = Run(*engine, first, 129, dense, 0);
+  const std::vector<float> wanted = RunPart(*engine, first, 129, dense, 0);
   Stream second = StreamWithHit(first.tokens, 8, first, 128);
-  EXPECT_EQ(Run(*engine, second, 1, dense, 0), From(wanted, 128));
+  EXPECT_EQ(RunPart(*engine, second, 1, dense, 0), From(wanted, 128));
 }
 
 TEST(EngineSharedPagesTest, ManySlicesOfAStepReadTheSamePages) {
