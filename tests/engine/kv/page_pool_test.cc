@@ -252,7 +252,7 @@ class PagePoolTrafficTest : public ::testing::Test {
 
   std::mt19937 random_{1};
   PagePool pool_{37, {.hash = [](int64_t before, auto tokens) -> uint64_t {
-                   return (before + tokens[0]) % 5;
+                   return (before + tokens[0] / 2) % 5;
                  }}};
   std::vector<Running> running_{7};
   // What the model's pages would hold: of entered pages, all tokens up to
