@@ -94,6 +94,9 @@ LoadedEngine::LoadedEngine(Options options, LoadedModel model)
 absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
   RETURN_IF_ERROR(CheckPlan(plan, limits_));
   StageClock clock(options_.stopwatch);
+  for (const PageCopy& copy : plan.page_copies) {
+    model_.kv_cache->CopyPage(copy.from, copy.to, *model_.backend);
+  }
   StepResult result;
   result.slices.resize(plan.slices.size());
   planned_.clear();

@@ -300,6 +300,9 @@ class Backend {
   virtual void Upload(const void* from, int64_t bytes, std::byte* to) = 0;
   // The device's memory to the host, after all that was queued.
   virtual void Download(const std::byte* from, int64_t bytes, void* to) = 0;
+  // Within the device's memory, not during a step; the two do not overlap. What
+  // fails shows in the next step.
+  virtual void Copy(const std::byte* from, int64_t bytes, std::byte* to) = 0;
 
   // Around the operations of one forward pass. What spans and layouts hold that
   // are given in between stays as it is until the end, so that a device need

@@ -158,6 +158,16 @@ absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits) {
         absl::StrCat("the plan has ", rows, " tokens, max_step_tokens is ",
                      limits.max_rows));
   }
+  for (const PageCopy& copy : plan.page_copies) {
+    const auto is_page = [&limits](PageId page) {
+      return page >= 0 && page < limits.kv_pages;
+    };
+    if (!is_page(copy.from) || !is_page(copy.to) || copy.from == copy.to) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the plan copies page ", copy.from, " to page ", copy.to,
+                       ", must be two pages of 0 to ", limits.kv_pages - 1));
+    }
+  }
   return absl::OkStatus();
 }
 

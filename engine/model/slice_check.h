@@ -27,7 +27,8 @@ struct StepLimits {
   bool corrects = true;
 };
 
-// INVALID_ARGUMENT if the plan as a whole is too large for one pass.
+// INVALID_ARGUMENT if the plan as a whole is too large for one pass, or copies
+// other than pages.
 absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits);
 
 // INVALID_ARGUMENT names what is wrong with one slice, UNIMPLEMENTED what it

@@ -103,6 +103,15 @@ PatternDecision Decide(std::string plan, AttentionChoice choice,
             .ruled_heads[prompt[head] != dense ? prompt[head] : output[head]];
     }
   }
+  const std::vector<PatternSpec> patterns = EveryPattern();
+  for (int phase = 0; phase < kPhases; ++phase) {
+    for (int kind = 0; kind < kPatternKinds; ++kind) {
+      if (kind == dense || decision.heads[phase][kind] == 0) continue;
+      decision.is_dense[phase] = false;
+      if (TraitsOf(patterns[kind]).is_trained_in) continue;
+      decision.quality[phase] = QualityClass::kUnbounded;
+    }
+  }
   return decision;
 }
 

@@ -39,6 +39,10 @@ struct Request {
   std::vector<TokenId> stop_token_ids;
   bool ignore_eos = false;
 
+  // Whose prompts may begin with pages that this one filled, and the other way
+  // round: those of the same salt.
+  std::string cache_salt;
+
   LatencyTarget target;
   double max_divergence = 0.02;
   PatternDecision attention;

@@ -125,6 +125,10 @@ class CpuBackend : public Backend {
     std::memcpy(to, from, bytes);
   }
 
+  void Copy(const std::byte* from, int64_t bytes, std::byte* to) override {
+    std::memcpy(to, from, bytes);
+  }
+
   void BeginStep(RowGroups) override {}
   absl::Status EndStep() override { return absl::OkStatus(); }
 

@@ -208,6 +208,12 @@ class CudaBackend : public Backend {
     Wait("copying from the GPU");
   }
 
+  void Copy(const std::byte* from, int64_t bytes, std::byte* to) override {
+    Note(CudaStatus(
+        cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_),
+        "copying within the GPU"));
+  }
+
   void BeginStep(RowGroups groups) override {
     arrays_.Begin();
     room_.Begin();
