@@ -3,7 +3,7 @@
 // From scores of blocks to the blocks of a list, by one thread block: the best
 // k, or the smallest set with a share of the sum, forced blocks before others,
 // ties to the lower index. The threshold is found by histograms of weights over
-// ever narrower ranges of keys, until few blocks are left; what is added up are
+// ever narrower ranges of keys, until a bin has one key; what is added up are
 // integers, so no order of adding shows.
 
 #include <cstdint>
@@ -27,7 +27,7 @@ struct Threshold {
   unsigned equals = 0;
 };
 
-constexpr int kChoiceBinBits = 9;
+constexpr int kChoiceBinBits = 10;
 constexpr int kChoiceBins = 1 << kChoiceBinBits;
 
 // What thread blocks of kThreads threads add up in.
@@ -38,11 +38,8 @@ struct ChoiceScratch {
   // Of FindThreshold():
   unsigned bins[kChoiceBins];
   unsigned of_warps[kThreads / 32];
-  uint2 extremes[kThreads / 32];
+  uint3 extremes[kThreads / 32];
   unsigned found_bin, found_above, found_weight;
-  // Keys and weights, in any order, as all that is done with them allows.
-  unsigned number;
-  uint2 candidates[32];
 };
 
 // Floats in order, -0 as 0.
@@ -119,25 +116,6 @@ __device__ __forceinline__ void FindBin(unsigned need,
   }
 }
 
-// Of the first `number` candidates, at most 32, the key from which on their
-// weights reach `need`, by one warp.
-template <int kThreads>
-__device__ __forceinline__ Threshold ChooseCandidate(
-    unsigned need, unsigned number, const ChoiceScratch<kThreads>& scratch) {
-  const unsigned lane = threadIdx.x % 32;
-  const uint2 own = lane < number ? scratch.candidates[lane] : uint2{0, 0};
-  unsigned above = 0, from = 0, equals = 0;
-  for (unsigned i = 0; i < number; ++i) {
-    const uint2 other = scratch.candidates[i];
-    if (other.x > own.x) above += other.y;
-    if (other.x >= own.x) from += other.y;
-  }
-  const bool is_it = lane < number && above < need && from >= need;
-  if (is_it) equals = (need - above - 1) / own.y + 1;
-  return {__reduce_max_sync(0xffffffffu, is_it ? own.x : 0),
-          __reduce_max_sync(0xffffffffu, equals)};
-}
-
 // The smallest set of blocks whose weights, but for forced ones', reach `need`.
 // REQUIRES: equal keys have equal weights, unless forced, and greater keys no
 // smaller ones; all weights together reach `need` and are below 2^32; need is
@@ -145,67 +123,59 @@ __device__ __forceinline__ Threshold ChooseCandidate(
 template <int kThreads>
 __device__ __forceinline__ Threshold FindThreshold(
     const BlockRow& row, unsigned need, ChoiceScratch<kThreads>& scratch) {
-  // Keys in question, all that have a weight at first; `need` counts from above
-  // them on.
-  std::uint32_t low = 0xffffffffu, high = 0;
-  for (int b = threadIdx.x; b < row.count; b += kThreads) {
-    if (row.weights[b] == 0) continue;
-    low = min(low, row.keys[b]);
-    high = max(high, row.keys[b]);
-  }
-  low = __reduce_min_sync(0xffffffffu, low);
-  high = __reduce_max_sync(0xffffffffu, high);
-  if (threadIdx.x % 32 == 0) scratch.extremes[threadIdx.x / 32] = {low, high};
-  for (int i = threadIdx.x; i < kChoiceBins; i += kThreads) {
-    scratch.bins[i] = 0;
-  }
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < kThreads / 32; ++i) {
-    low = min(low, scratch.extremes[i].x);
-    high = max(high, scratch.extremes[i].y);
-  }
+  // Keys in question, all at first; `need` counts from above them on.
+  std::uint32_t low = 0, high = 0xffffffffu;
+  unsigned weight = 0, number = 0;
+  int shift = -1;  // the first round only finds the keys there are
+  std::uint32_t bin_low = 0;
   while (true) {
-    // Bins of 2^shift keys each.
-    const int shift = max(0, 32 - __clz(high - low) - kChoiceBinBits);
+    // The extremes of what is in the bin that was found, and how many.
+    std::uint32_t least = 0xffffffffu, greatest = 0;
+    unsigned count = 0;
     for (int b = threadIdx.x; b < row.count; b += kThreads) {
       const std::uint32_t key = row.keys[b];
-      const unsigned weight = row.weights[b];
-      if (key < low || key > high || weight == 0) continue;
-      atomicAdd(&scratch.bins[(key - low) >> shift], weight);
+      const bool is_in = row.weights[b] > 0 && key >= low && key <= high &&
+                         (shift < 0 || (key - low) >> shift == bin_low);
+      if (!is_in) continue;
+      least = min(least, key);
+      greatest = max(greatest, key);
+      ++count;
     }
-    if (threadIdx.x == 0) scratch.number = 0;
-    __syncthreads();
-    FindBin<kThreads>(need, scratch);
-    __syncthreads();
-    need -= scratch.found_above;
-    const std::uint32_t first = low + (scratch.found_bin << shift);
-    high = min(high, first + ((1u << shift) - 1));
-    low = first;
-    if (low == high) {
-      // All of the bin have one key, so one weight.
-      unsigned number = 0;
-      for (int b = threadIdx.x; b < row.count; b += kThreads) {
-        number += row.keys[b] == low && row.weights[b] > 0;
-      }
-      number = SumOf<kThreads>(number, 1, scratch);
-      return {low, (need - 1) / (scratch.found_weight / number) + 1};
-    }
-    for (int b = threadIdx.x; b < row.count; b += kThreads) {
-      const std::uint32_t key = row.keys[b];
-      const unsigned weight = row.weights[b];
-      if (key < low || key > high || weight == 0) continue;
-      const unsigned place = atomicAdd(&scratch.number, 1u);
-      if (place < 32) scratch.candidates[place] = {key, weight};
+    least = __reduce_min_sync(0xffffffffu, least);
+    greatest = __reduce_max_sync(0xffffffffu, greatest);
+    count = __reduce_add_sync(0xffffffffu, count);
+    if (threadIdx.x % 32 == 0) {
+      scratch.extremes[threadIdx.x / 32] = {least, greatest, count};
     }
     for (int i = threadIdx.x; i < kChoiceBins; i += kThreads) {
       scratch.bins[i] = 0;
     }
     __syncthreads();
-    const unsigned number = scratch.number;
-    if (number <= 32) return ChooseCandidate<kThreads>(need, number, scratch);
-    __syncthreads();  // before the number is 0 again
+    low = 0xffffffffu, high = 0, number = 0;
+#pragma unroll
+    for (int i = 0; i < kThreads / 32; ++i) {
+      const uint3 of_warp = scratch.extremes[i];
+      low = min(low, of_warp.x);
+      high = max(high, of_warp.y);
+      number += of_warp.z;
+    }
+    if (shift >= 0 && low == high) break;
+    shift = max(0, 32 - __clz(high - low) - kChoiceBinBits);
+    for (int b = threadIdx.x; b < row.count; b += kThreads) {
+      const std::uint32_t key = row.keys[b];
+      if (key < low || key > high || row.weights[b] == 0) continue;
+      atomicAdd(&scratch.bins[(key - low) >> shift], row.weights[b]);
+    }
+    __syncthreads();
+    FindBin<kThreads>(need, scratch);
+    __syncthreads();
+    bin_low = scratch.found_bin;
+    need -= scratch.found_above;
+    weight = scratch.found_weight;
   }
+  // All equal ones have the same weight.
+  const unsigned each = weight / max(number, 1u);
+  return {low, each == 0 ? 0 : (need - 1) / each + 1};
 }
 
 // Calls write(place, block) for every chosen block, places from 0 on in the

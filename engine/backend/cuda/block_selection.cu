@@ -38,7 +38,7 @@ constexpr int kSide = 128;  // rows and columns of a thread block
 static_assert(kSide == kColumns);
 constexpr int kStepDepth = 64;  // elements of a row at a time
 constexpr int kStages = 3;
-constexpr int kChoiceThreads = 64;
+constexpr int kChoiceThreads = 128;
 constexpr int kRowsAtOnce = 8;  // of a choice's sums
 constexpr int kPoolThreads = 256;
 constexpr int kOrderThreads = 256;
@@ -684,7 +684,7 @@ __device__ __forceinline__ float RowSum(const float2* tops, int count) {
 }
 
 // From what products left to a list.
-__global__ void __launch_bounds__(kChoiceThreads, 16)
+__global__ void __launch_bounds__(kChoiceThreads, 8)
     ChooseByMass(const GroupWork work) {
   extern __shared__ uint4 memory[];
   auto* const words = reinterpret_cast<std::uint32_t*>(memory);
