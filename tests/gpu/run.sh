@@ -157,7 +157,7 @@ choices() {  # times, then races
   wanted selection_test && [ "$failed" = 0 ] || return 0
   LINES_SHOWN=12 report block_selection_bench "$build/block_selection_bench" \
     --csv="$out/block_selection_bench.csv"
-  LIMIT=60 report racecheck_selection_test compute-sanitizer --tool=racecheck \
+  LIMIT=120 report racecheck_selection_test compute-sanitizer --tool=racecheck \
     --error-exitcode=9 "$build/selection_test" --short
 }
 
