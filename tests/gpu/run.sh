@@ -158,7 +158,7 @@ choices() {  # times, then races
   LINES_SHOWN=12 report block_selection_bench "$build/block_selection_bench" \
     --csv="$out/block_selection_bench.csv"
   for name in selection_test last_rows_selection_test; do
-    LIMIT=60 report "racecheck_$name" compute-sanitizer --tool=racecheck \
+    LIMIT=120 report "racecheck_$name" compute-sanitizer --tool=racecheck \
       --error-exitcode=9 "$build/$name" --short
   done
 }

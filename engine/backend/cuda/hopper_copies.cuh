@@ -36,14 +36,6 @@ class Barrier {
                  "r"(bytes)
                  : "memory");
   }
-  // No arrival: whoever says so has yet to arrive in this phase.
-  __device__ __forceinline__ void Expect(std::uint32_t bytes) {
-    asm volatile(
-        "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [%0], %1;" ::"r"(
-            SharedAddress(&state_)),
-        "r"(bytes)
-        : "memory");
-  }
   __device__ __forceinline__ void Wait(std::uint32_t parity) {
     while (!HasPassed(parity)) {
     }
@@ -98,19 +90,6 @@ __device__ __forceinline__ void CopyBox(const CUtensorMap* map, int row,
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx"
       "::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(SharedAddress(destination)),
       "l"(map), "r"(full.address()), "r"(column), "r"(row)
-      : "memory");
-}
-
-// Likewise, of a GroupedMatrix.
-__device__ __forceinline__ void CopyGroups(const CUtensorMap* map, int group,
-                                           int row, int column,
-                                           void* destination,
-                                           const Barrier& full) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx"
-      "::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::"r"(
-          SharedAddress(destination)),
-      "l"(map), "r"(full.address()), "r"(column), "r"(row), "r"(group)
       : "memory");
 }
 

@@ -24,7 +24,6 @@
 #include "engine/backend/cuda/hopper_copies.cuh"
 #include "engine/backend/cuda/hopper_selection_products.h"
 #include "engine/backend/cuda/mma_sync.cuh"
-#include "engine/backend/cuda/tensor_map.h"
 #include "engine/backend/cuda/wgmma.cuh"
 
 namespace sparseserve::cuda {
@@ -37,12 +36,6 @@ constexpr int kStages = 4;
 // Stages that are being filled before the oldest of them is waited for. Less
 // than kStages - 1: a stage is freed when the next one's products are queued.
 constexpr int kBehind = 2;
-// Of larger strides a page has so few groups that threads copy keys faster than
-// boxes.
-#ifndef MOST_BOXED
-#define MOST_BOXED 16
-#endif
-constexpr int kMostBoxedStride = MOST_BOXED;
 constexpr int kItems = 4;  // under way at most
 constexpr int kWarpgroup = 128;
 constexpr int kThreads = 3 * kWarpgroup;
@@ -189,15 +182,6 @@ class ItemQueue {
   int kv_head_ = 0, index_ = 0;
 };
 
-// What the kernel is given: also keys and queries as groups. Whether a box lies
-// within the queries is not asked: only items none of whose rows is missing are
-// copied in boxes.
-struct BoxedWork {
-  CUtensorMap queries, keys;
-  GroupWork work;
-  bool boxes_keys;
-};
-
 struct ProductShared {
   ProductStage stages[kStages];
   // Full with the item's first stage. An item has two stages at least, so none
@@ -212,13 +196,12 @@ constexpr int kSharedBytes = static_cast<int>(sizeof(ProductShared)) + 1024;
 
 class ProductCopies {
  public:
-  __device__ __forceinline__ ProductCopies(const BoxedWork& boxed,
+  __device__ __forceinline__ ProductCopies(const GroupWork& work,
                                            ProductShared& shared)
-      : boxed_(boxed),
-        work_(boxed.work),
+      : work_(work),
         shared_(shared),
-        split_(boxed.work.group()),
-        queue_(boxed.work),
+        split_(work.group()),
+        queue_(work),
         row_(threadIdx.x / 8),
         column_(threadIdx.x % 8) {}
 
@@ -231,16 +214,14 @@ class ProductCopies {
     for (int number = 0; more; ++number) {
       const Planned now = Plan(shared_.items[number % kItems]);
       more = queue_.Skip(gridDim.x);
-      if (!now.whole) {
-        CopyItem<false, false>(now, more);
-      } else if (boxed_.boxes_keys) {
-        PublishAll();
-        CopyItem<true, true>(now, more);
+      if (now.whole) {
+        CopyItem<true>(now, more);
       } else {
-        CopyItem<true, false>(now, more);
+        CopyItem<false>(now, more);
       }
     }
-    PublishAll();
+    WaitForCopies<0>();
+    for (int i = min(filled_, kBehind); i > 0; --i) Publish(i);
   }
 
  private:
@@ -249,16 +230,12 @@ class ProductCopies {
   static constexpr int kKeyCopies = kColumns / kRows;
 
   struct Planned {
+    // This thread's, of slot 0.
+    const __nv_bfloat16* queries;    // of slab 0
+    std::int64_t slabs[kSlabs];      // how far behind the others are
+    std::uint32_t keys[kKeyCopies];  // of 8 elements
     bool exists[kSlabs];
     bool whole;  // no query and no key is missing
-    // In boxes: where slot 0 of the first query group is, the first head's
-    // columns, and the page's key groups that this thread copies.
-    int first_row;     // of queries
-    int first_column;  // of the first head
-    int key_group;     // that this thread copies, with others of its page
-    // By threads, this one's of slot 0:
-    const __nv_bfloat16* queries;    // of slab 0
-    std::uint32_t keys[kKeyCopies];  // of 8 elements
     // What says which are missing:
     int query;          // how far behind the item's first row
     int rows;           // of the item
@@ -288,9 +265,6 @@ class ProductCopies {
       const int position = FirstKey() + i * kRows * work_.stride;
       pages_[i] = __ldg(table + min(position, end - 1) / 64);
     }
-    const int own =
-        (listed_.z * kColumns + static_cast<int>(threadIdx.x)) * work_.stride;
-    own_page_ = __ldg(table + min(own, end - 1) / 64);
   }
 
   // Of what was looked at; also leaves the item for those that multiply.
@@ -322,12 +296,10 @@ class ProductCopies {
     for (int s = 0; s < kSlabs; ++s) {
       const int run = s / split_.heads, head = s % split_.heads;
       planned.exists[s] = head < heads && run * kSlabRows < groups;
+      planned.slabs[s] =
+          std::int64_t{run} * kSlabRows * work_.stride * args.query_stride +
+          head * kv.head_dim;
     }
-    planned.first_row = first_.y + work_.stride - 1;
-    planned.first_column =
-        (kv_head_ * work_.group() + first_head) * kv.head_dim;
-    planned.key_group =
-        (own_page_ * kv.kv_heads + kv_head_) * work_.block_groups;
 #pragma unroll
     for (int i = 0; i < kKeyCopies; ++i) {
       const int position = FirstKey() + i * kRows * work_.stride;
@@ -342,32 +314,12 @@ class ProductCopies {
 
   // `more`: there is a next item, whose loads are under way meanwhile; each of
   // them needs what the one before gave.
-  template <bool kWhole, bool kKeyBoxes>
+  template <bool kWhole>
   __device__ __forceinline__ void CopyItem(const Planned& now, bool more) {
     const int steps = work_.stride * work_.args.kv.head_dim / 64;
     int slot = 0, depth = 0;
     for (int step = 0; step < steps; ++step) {
-      shared_.empty[at_.stage].Wait(at_.parity ^ 1);
-      if (kWhole) {
-        CopyQueryBoxes(now, slot, depth,
-                       kKeyBoxes ? sizeof(ProductStage::keys) : 0);
-      } else {
-        CopyQueries(now, slot, depth);
-      }
-      if (kKeyBoxes) {
-        CopyKeyBoxes(now, slot, depth);
-        at_.Advance();
-        ++behind_;
-        Publish();
-      } else {
-        CopyKeys<kWhole>(now, slot, depth);
-        CommitCopies();
-        at_.Advance();
-        if (++behind_ > kBehind) {
-          WaitForCopies<kBehind>();
-          Publish();
-        }
-      }
+      CopyStage<kWhole>(now, slot, depth);
       depth += 64;
       if (depth == work_.args.kv.head_dim) depth = 0, ++slot;
       if (!more) continue;
@@ -377,68 +329,40 @@ class ProductCopies {
     }
   }
 
-  // Slot `slot` of every group, counted backwards, and 64 elements of it.
-  // `others`: bytes that arrive in boxes of keys.
-  __device__ __forceinline__ void CopyQueryBoxes(const Planned& from, int slot,
-                                                 int depth,
-                                                 std::uint32_t others) {
-    if (threadIdx.x != 0) return;
+  // Slot `slot` of every group, query slots counted backwards, and 64 elements
+  // of it. What is no query or key of the item is zeros.
+  template <bool kWhole>
+  __device__ __forceinline__ void CopyStage(const Planned& from, int slot,
+                                            int depth) {
+    shared_.empty[at_.stage].Wait(at_.parity ^ 1);
     ProductStage& stage = shared_.stages[at_.stage];
-    Barrier& full = shared_.full[at_.stage];
-    std::uint32_t bytes = others;
-#pragma unroll
-    for (int s = 0; s < kSlabs; ++s) {
-      if (from.exists[s]) bytes += sizeof stage.queries[s];
-    }
-    full.Expect(bytes);
-    const int row = from.first_row - slot;
-    const int group = row / work_.stride;
-#pragma unroll
-    for (int s = 0; s < kSlabs; ++s) {
-      if (!from.exists[s]) continue;
-      const int run = s / split_.heads, head = s - run * split_.heads;
-      CopyGroups(&boxed_.queries, group + run * kSlabRows,
-                 row - group * work_.stride,
-                 from.first_column + head * work_.args.kv.head_dim + depth,
-                 stage.queries[s], full);
-    }
-  }
-  __device__ __forceinline__ void CopyKeyBoxes(const Planned& from, int slot,
-                                               int depth) {
-    if (threadIdx.x % work_.block_groups != 0) return;
-    CopyGroups(&boxed_.keys, from.key_group, slot, depth,
-               shared_.stages[at_.stage].keys[threadIdx.x],
-               shared_.full[at_.stage]);
-  }
-
-  // By threads; what is no query or key of the item is zeros.
-  __device__ __forceinline__ void CopyQueries(const Planned& from, int slot,
-                                              int depth) {
+    const std::uint32_t place =
+        row_ * 128 + ((column_ ^ (row_ % 8)) * 16);  // rows 16 on: the same
+    const std::uint32_t query_place = SharedAddress(stage.queries) + place;
     const std::int64_t stride = work_.args.query_stride;
+    const std::int64_t rows_on = kRows * work_.stride * stride;
     const __nv_bfloat16* const queries = from.queries - slot * stride + depth;
 #pragma unroll
     for (int s = 0; s < kSlabs; ++s) {
       if (!from.exists[s]) continue;
-      const int run = s / split_.heads, head = s - run * split_.heads;
-      const int behind = run * kSlabRows * work_.stride;  // rows
+      const __nv_bfloat16* source = queries + from.slabs[s];
+      int query = 0;
+      if (!kWhole) {
+        query = from.query - slot + s / split_.heads * kSlabRows * work_.stride;
+      }
 #pragma unroll
       for (int i = 0; i < kSlabCopies; ++i) {
-        const int on = behind + i * kRows * work_.stride;
-        const int query = from.query - slot + on;
-        const bool exists =
-            static_cast<unsigned>(query) < static_cast<unsigned>(from.rows);
-        CopyChunk(Place(shared_.stages[at_.stage].queries[s], i),
-                  exists
-                      ? static_cast<const void*>(queries + on * stride +
-                                                 head * work_.args.kv.head_dim)
-                      : work_.args.queries,
-                  exists);
+        const bool exists = kWhole || static_cast<unsigned>(query) <
+                                          static_cast<unsigned>(from.rows);
+        CopyChunk(
+            query_place + (s * kSlabRows + i * kRows) * 128,
+            exists ? static_cast<const void*>(source) : work_.args.queries,
+            exists);
+        source += rows_on;
+        if (!kWhole) query += kRows * work_.stride;
       }
     }
-  }
-  template <bool kWhole>
-  __device__ __forceinline__ void CopyKeys(const Planned& from, int slot,
-                                           int depth) {
+    const std::uint32_t key_place = SharedAddress(stage.keys) + place;
     const auto* const keys =
         static_cast<const __nv_bfloat16*>(work_.args.kv.keys) +
         slot * work_.args.kv.head_dim + depth;
@@ -446,47 +370,42 @@ class ProductCopies {
     for (int i = 0; i < kKeyCopies; ++i) {
       const bool exists =
           kWhole || i * kRows * work_.stride < from.key_positions - slot;
-      CopyChunk(Place(shared_.stages[at_.stage].keys, i),
+      CopyChunk(key_place + i * kRows * 128,
                 exists ? static_cast<const void*>(
                              keys + std::int64_t{from.keys[i]} * 8)
                        : work_.args.kv.keys,
                 exists);
     }
-  }
-  // Where this thread's column of its i-th row is.
-  __device__ __forceinline__ std::uint32_t Place(
-      const __nv_bfloat16 (*rows)[64], int i) const {
-    return SharedAddress(rows) + (row_ + i * kRows) * 128 +
-           (column_ ^ (row_ % 8)) * 16;
+    CommitCopies();
+    ++filled_;
+    at_.Advance();
+    if (filled_ > kBehind) {
+      WaitForCopies<kBehind>();
+      Publish(kBehind + 1);
+    }
   }
 
-  // Of the oldest stage that was not published this thread's copies have come,
-  // or arrive by themselves: shows them to wgmma.
-  __device__ __forceinline__ void Publish() {
+  // Of the stage that was filled `behind` stages ago this thread's copies have
+  // come: shows them to wgmma.
+  __device__ __forceinline__ void Publish(int behind) {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
     __syncwarp();
     if (threadIdx.x % 32 == 0) {
-      shared_.full[(at_.stage + kStages - behind_) % kStages].Arrive();
+      shared_.full[(at_.stage + kStages - behind) % kStages].Arrive();
     }
-    --behind_;
-  }
-  __device__ __forceinline__ void PublishAll() {
-    WaitForCopies<0>();
-    while (behind_ > 0) Publish();
   }
 
-  const BoxedWork& boxed_;
   const GroupWork& work_;
   ProductShared& shared_;
   const HeadSplit split_;
   ItemQueue queue_;
   const int row_, column_;
   RingPosition<kStages> at_;
-  int behind_ = 0;  // stages that are not published
+  int filled_ = 0;
   // Of the item that is copied next.
   int4 listed_, first_, last_;
   int kv_head_;
-  std::int32_t pages_[kKeyCopies], own_page_;
+  std::int32_t pages_[kKeyCopies];
 };
 
 // ---- The warpgroups that multiply.
@@ -648,13 +567,11 @@ __device__ __forceinline__ void MultiplyGroups(const GroupWork& work,
 }
 
 __global__ void __launch_bounds__(kThreads, 1)
-    HopperGroupProducts(const __grid_constant__ BoxedWork boxed) {
+    HopperGroupProducts(const __grid_constant__ GroupWork work) {
   extern __shared__ unsigned char memory[];
   auto& shared = *reinterpret_cast<ProductShared*>(
       memory + (1024 - SharedAddress(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
-    PrefetchMap(&boxed.queries);
-    PrefetchMap(&boxed.keys);
     for (int i = 0; i < kStages; ++i) {
       shared.full[i].Init(kWarpgroup / 32);
       shared.empty[i].Init(2 * kWarpgroup / 32);
@@ -669,10 +586,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int warpgroup = __shfl_sync(kAll, threadIdx.x / kWarpgroup, 0);
   if (warpgroup == 0) {
     GiveRegisters<88>();
-    ProductCopies(boxed, shared).Run();
+    ProductCopies(work, shared).Run();
   } else {
     TakeRegisters<208>();
-    MultiplyGroups(boxed.work, shared, warpgroup - 1);
+    MultiplyGroups(work, shared, warpgroup - 1);
   }
 }
 
@@ -704,27 +621,9 @@ LaunchStatus LaunchHopperProducts(const GroupWork& work, int multiprocessors,
       !status.ok()) {
     return status;
   }
-  BoxedWork boxed = {{}, {}, work, work.stride <= kMostBoxedStride};
-  const PagedKv& kv = work.args.kv;
-  const GroupedMatrix queries = {work.args.queries,
-                                 (std::int64_t{1} << 31) / work.stride,
-                                 std::int64_t{work.args.heads} * kv.head_dim,
-                                 work.args.query_stride,
-                                 work.stride,
-                                 kSlabRows};
-  const GroupedMatrix keys = {
-      kv.keys,     std::int64_t{kv.pages} * kv.kv_heads * work.block_groups,
-      kv.head_dim, kv.head_dim,
-      work.stride, work.block_groups};
-  if (auto status = EncodeTensorMap(queries, &boxed.queries); !status.ok()) {
-    return status;
-  }
-  if (auto status = EncodeTensorMap(keys, &boxed.keys); !status.ok()) {
-    return status;
-  }
   return LaunchDependent(
       HopperGroupProducts,
-      {static_cast<unsigned>(multiprocessors), kThreads, kSharedBytes}, boxed,
+      {static_cast<unsigned>(multiprocessors), kThreads, kSharedBytes}, work,
       stream, "launch of group products");
 }
 
