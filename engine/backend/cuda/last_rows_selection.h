@@ -1,8 +1,8 @@
 #pragma once
 
 // Chooses KV blocks for all tiles of a slice by what its last rows attend to,
-// on a GPU: VerticalSlashRule of engine/layout/selection_rule.h. No CUDA header
-// is needed here.
+// on a GPU: VerticalSlashRule and FlexPrefillRule of
+// engine/layout/selection_rule.h. No CUDA header is needed here.
 
 #include <cstdint>
 #include <memory>
@@ -14,11 +14,12 @@ struct CUstream_st;  // what cudaStream_t points to
 
 namespace sparseserve::cuda {
 
-// Arguments and lists are block selection's, so one batch may have rules of
-// both kinds: each with a rule_of of its own, in which the other's pairs are
-// -1, one after the other, and the second with a null base_list_of, so that
-// pairs without a rule keep the list that the first gave them. `order` is over
-// all lists, so the second's counts.
+// Arguments and lists are block selection's; a slice's tiles are in blocks that
+// follow each other. So one batch may have rules of both kinds: each with a
+// rule_of of its own, in which the other's pairs are -1, one after the other,
+// and the second with a null base_list_of, so that pairs without a rule keep
+// the list that the first gave them. `order` is over all lists, so the second's
+// counts.
 //
 // Owns room on the device; at most one Run() may be under way at any time: use
 // one stream.
@@ -35,16 +36,17 @@ class LastRowsSelection {
   LastRowsSelection& operator=(const LastRowsSelection&) = delete;
   ~LastRowsSelection();
 
-  // What a slice takes of the workspace with these arguments' heads and
-  // most_blocks.
+  // What a slice takes of the workspace with these arguments' heads,
+  // most_blocks and kinds of rules. A FlexPrefillRule takes 4 most_blocks^2 for
+  // the map of each KV head.
   std::int64_t BytesForSlice(const BlockSelectionArgs& args) const;
 
   // Queues launches, whose number and size follow from what is on the host, and
-  // returns; may be captured in a CUDA graph. Rules other than
-  // VerticalSlashRule are refused. Writes lists of pairs that have a rule,
-  // list_of and order. Where a sum is not finite, the pairs of its slice and KV
-  // head visit everything. An error names the argument that is out of range, or
-  // the workspace that one slice needs. The same arguments give the same bits.
+  // returns; may be captured in a CUDA graph. Other rules are refused. Writes
+  // lists of pairs that have a rule, list_of and order. Where a sum is not
+  // finite, the pairs of its slice and KV head visit everything. An error names
+  // the argument that is out of range, or the workspace that one slice needs.
+  // The same arguments give the same bits.
   LaunchStatus Run(const BlockSelectionArgs& args, CUstream_st* stream) const;
 
  private:
