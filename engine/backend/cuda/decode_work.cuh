@@ -192,10 +192,12 @@ __device__ __forceinline__ int FindShare(const DecodeWork& work,
         before += number;
         ++pair;
       }
-      const std::int64_t size = SizeOf(work, pair).units();
-      const int from = static_cast<int>(size * (block - before) / number);
-      share.units =
-          static_cast<int>(size * (block - before + 1) / number) - from;
+      const int size = SizeOf(work, pair).units();
+      // The first `rest` of them have one unit more.
+      const int least_size = size / number, rest = size - least_size * number;
+      const int at = block - before;
+      const int from = least_size * at + min(at, rest);
+      share.units = least_size + (at < rest ? 1 : 0);
       share.begin = {pair, from};
       share.owners = {before, before + number - 1};
       scratch.share = share;
