@@ -15,6 +15,7 @@
 
 #include <cstdint>
 
+#include "engine/backend/cuda/arrival_counter.cuh"
 #include "engine/backend/cuda/decode_work.cuh"
 #include "engine/backend/cuda/dependent_launch.cuh"
 #include "engine/backend/cuda/mma_sync.cuh"
@@ -389,18 +390,6 @@ __device__ __forceinline__ void JoinParts(const DecodeWork& work,
   }
 }
 
-// How often that was done before. What this thread has seen done is then seen
-// by whoever counts later, and what earlier ones had, by this thread and those
-// that wait for it.
-__device__ __forceinline__ int CountUp(std::int32_t* counter) {
-  int before;
-  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
-               : "=r"(before)
-               : "l"(counter)
-               : "memory");
-  return before;
-}
-
 // Whether this thread block's part is the last of the pair's that came; then
 // what the others wrote is there to be read.
 template <int kThreads, class Shared>
@@ -549,15 +538,16 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     }
     CommitCopies();
   };
-#pragma unroll
-  for (int unit = 0; unit < kStages - 1; ++unit) copy_unit(unit, 0);
-  if (warp == 0) FetchQueries<kHeadDim>(work, plans);
 
   const float scale = work.args.scale * kLog2E;
   State state;
-  for (int unit = 0;; ++unit) {
+  // First without anything to multiply: copies are written once, since code has
+  // to be fetched too before a short share's end.
+  for (int unit = 1 - kStages;; ++unit) {
     if (unit % 32 == 0 && unit > 0) plans = later_plans;
     copy_unit(unit + kStages - 1, unit);
+    if (unit < 0) continue;
+    if (unit == 0 && warp == 0) FetchQueries<kHeadDim>(work, plans);
     FinishedPair finished = {__shfl_sync(kAll, plans.pair, unit % 32)};
     const int index = __shfl_sync(kAll, plans.index, unit % 32);
     const int units = __shfl_sync(kAll, plans.units, unit % 32);
