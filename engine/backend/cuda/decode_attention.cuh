@@ -15,6 +15,7 @@
 
 #include <cstdint>
 
+#include "engine/backend/cuda/arrival_counter.cuh"
 #include "engine/backend/cuda/decode_work.cuh"
 #include "engine/backend/cuda/dependent_launch.cuh"
 #include "engine/backend/cuda/mma_sync.cuh"
@@ -67,7 +68,7 @@ struct DecodeShared {
   };
   Stage ring[kDecodeWarps][kStages];
   // Eight rows at a time. The eight columns from 8 c on of row r lie at
-  // 8 (c ^ r).
+  // 8 (c ^ r / 2).
   float sums[kDecodeWarps][8][kHeadDim];
   float2 totals[kDecodeWarps][kDecodeGroup];  // maximum, sum of weights
   ShareScratch share;
@@ -75,12 +76,62 @@ struct DecodeShared {
   int came_last[2];  // of the four warps and of the fifth
 };
 
-// What a warp has of the pair that it works on: rows are the query heads.
-template <int kHeadDim>
+// Running maximum and sum of two heads, of which a thread has two keys' scores
+// at a time; the eight lanes with the same lane % 4 share the heads. `scale` is
+// the factor of scores times log2(e).
+struct HeadSoftmax {
+  float maximum[2] = {-INFINITY, -INFINITY};
+  float sum[2] = {0.0f, 0.0f};  // of this thread's keys
+
+  // Over the lanes that share heads.
+  template <class F>
+  __device__ __forceinline__ static float OverKeys(float value, F f) {
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2) {
+      value = f(value, __shfl_xor_sync(0xffffffffu, value, step));
+    }
+    return value;
+  }
+
+  // Turns scores into weights relative to the maximum so far: of head i,
+  // scores[i] and scores[2 + i]. decay[i] is what earlier ones, and sums of
+  // them, are to be multiplied by.
+  __device__ __forceinline__ void Weigh(float (&scores)[4], float scale,
+                                        float (&decay)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float most =
+          OverKeys(fmaxf(maximum[i], fmaxf(scores[i], scores[2 + i])),
+                   [](float x, float y) { return fmaxf(x, y); });
+      // A head that has seen no key yet: -infinity - -infinity is no number.
+      const float base = most == -INFINITY ? 0.0f : most * scale;
+      decay[i] = ExpBase2(maximum[i] * scale - base);
+      maximum[i] = most;
+      scores[i] = ExpBase2(scores[i] * scale - base);
+      scores[2 + i] = ExpBase2(scores[2 + i] * scale - base);
+      sum[i] = sum[i] * decay[i] + (scores[i] + scores[2 + i]);
+    }
+  }
+
+  __device__ __forceinline__ float Denominator(int i) const {
+    return OverKeys(sum[i], [](float x, float y) { return x + y; });
+  }
+};
+
+// What a warp has of the pair that it works on. Products have keys, then
+// elements, as rows and eight query heads as columns: few heads are the rule.
+template <int kWidth, int kHeadTiles>
 struct PairState {
-  std::uint32_t queries[kHeadDim / 16][4];
-  OnlineSoftmax softmax;
-  float sums[kHeadDim / 2];
+  static constexpr int kHeadDim = kWidth, kTiles = kHeadTiles;
+  static constexpr int kSteps = kHeadDim / 16;
+  // Sums of scores, so that fewer products wait for each other; more heads have
+  // more products anyway, and no registers left.
+  static constexpr int kChains = kTiles == 1 ? 2 : 1;
+  std::uint32_t queries[kTiles][kSteps][2];
+  HeadSoftmax softmax[kTiles];
+  // Of element 16 step + lane / 4 (and 8 more), heads lane % 4 * 2 and the
+  // next.
+  float sums[kTiles][kSteps][4];
 
   __device__ __forceinline__ void Begin(const DecodeWork& work, int pair) {
     const int lane = threadIdx.x % 32, kv_heads = work.args.kv.kv_heads;
@@ -89,20 +140,23 @@ struct PairState {
         pair / kv_heads * work.args.query_stride +
         static_cast<std::int64_t>(pair % kv_heads) * work.group * kHeadDim;
 #pragma unroll
-    for (int step = 0; step < kHeadDim / 16; ++step) {
+    for (int tile = 0; tile < kTiles; ++tile) {
+      const int head = tile * 8 + lane / 4;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int row = lane / 4 + i % 2 * 8;
-        const int column = step * 16 + i / 2 * 8 + lane % 4 * 2;
-        queries[step][i] = row < work.group
-                               ? *reinterpret_cast<const std::uint32_t*>(
-                                     rows + row * kHeadDim + column)
-                               : 0u;
+      for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int column = step * 16 + i * 8 + lane % 4 * 2;
+          queries[tile][step][i] =
+              head < work.group ? *reinterpret_cast<const std::uint32_t*>(
+                                      rows + head * kHeadDim + column)
+                                : 0u;
+        }
+#pragma unroll
+        for (float& sum : sums[tile][step]) sum = 0.0f;
       }
+      softmax[tile] = HeadSoftmax();
     }
-    softmax = OnlineSoftmax();
-#pragma unroll
-    for (float& sum : sums) sum = 0.0f;
   }
 
   // Adds the first `visible` keys of the slice.
@@ -110,36 +164,56 @@ struct PairState {
                                       const KvSlice<kHeadDim>& values,
                                       int visible, float scale) {
     const int lane = threadIdx.x % 32;
-    float scores[8] = {};
+    float chains[kTiles][kChains][4] = {};
 #pragma unroll
-    for (int step = 0; step < kHeadDim / 16; ++step) {
-      std::uint32_t right[4];
-      LoadMatrices(
-          keys.Chunk(lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2), right);
-      Multiply(scores, queries[step], right[0], right[1]);
-      Multiply(scores + 4, queries[step], right[2], right[3]);
-    }
-    if (visible < kSliceKeys) {
+    for (int step = 0; step < kSteps; ++step) {
+      std::uint32_t left[4];
+      LoadMatrices(keys.Chunk(lane % 16, step * 2 + lane / 16), left);
 #pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int key = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        scores[i] = key < visible ? scores[i] : -INFINITY;
+      for (int tile = 0; tile < kTiles; ++tile) {
+        Multiply(chains[tile][step % kChains], left, queries[tile][step][0],
+                 queries[tile][step][1]);
       }
     }
-    float decay[2];
-    softmax.Weigh(scores, scale, decay);
+    std::uint32_t weights[kTiles][2];
 #pragma unroll
-    for (int i = 0; i < kHeadDim / 2; ++i) sums[i] *= decay[i / 2 % 2];
-    std::uint32_t weights[4];
-    PackWeights(scores, weights);
+    for (int tile = 0; tile < kTiles; ++tile) {
+      float scores[4];
 #pragma unroll
-    for (int pair = 0; pair < kHeadDim / 16; ++pair) {
-      std::uint32_t right[4];
+      for (int i = 0; i < 4; ++i) {
+        scores[i] = chains[tile][0][i];
+        if constexpr (kChains == 2) scores[i] += chains[tile][1][i];
+      }
+      if (visible < kSliceKeys) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const bool shown = i / 2 * 8 + lane / 4 < visible;
+          scores[i] = shown ? scores[i] : -INFINITY;
+        }
+      }
+      float decay[2];
+      softmax[tile].Weigh(scores, scale, decay);
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[tile][step][i] *= decay[i % 2];
+      }
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        weights[tile][i] =
+            Transpose(PackPair(scores[2 * i], scores[2 * i + 1]));
+      }
+    }
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      std::uint32_t left[4];
       LoadTransposed(
-          values.Chunk(lane / 8 % 2 * 8 + lane % 8, pair * 2 + lane / 16),
-          right);
-      Multiply(sums + pair * 8, weights, right[0], right[1]);
-      Multiply(sums + pair * 8 + 4, weights, right[2], right[3]);
+          values.Chunk(lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2),
+          left);
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        Multiply(sums[tile][step], left, weights[tile][0], weights[tile][1]);
+      }
     }
   }
 };
@@ -264,7 +338,7 @@ __device__ __forceinline__ void JoinWarps(const DecodeWork& work,
     for (int warp = 0; warp < kDecodeWarps; ++warp) {
       totals[warp] = shared.totals[warp][batch_row];
       sums[warp] = *reinterpret_cast<const float4*>(
-          &shared.sums[warp][row][column ^ (row * 8)]);
+          &shared.sums[warp][row][column ^ (row / 2 * 8)]);
     }
     RowPart joined;
     joined.Add(totals, sums, work.args.scale * kLog2E);
@@ -285,10 +359,11 @@ __device__ __forceinline__ void JoinWarps(const DecodeWork& work,
 }
 
 // Adds the parts of all thread blocks that have one, in their order.
-template <int kHeadDim, int kThreads>
+template <class State, int kThreads>
 __device__ __forceinline__ void JoinParts(const DecodeWork& work,
                                           const FinishedPair& finished) {
-  constexpr int kFours = kHeadDim / 4, kAtOnce = 8;
+  constexpr int kHeadDim = State::kHeadDim, kFours = kHeadDim / 4;
+  constexpr int kAtOnce = State::kTiles == 1 ? 8 : 6;  // as registers allow
   for (int at = Joiners<kThreads>::Thread(); at < work.group * kFours;
        at += kThreads) {
     const int row = at / kFours, column = at % kFours * 4;
@@ -315,18 +390,6 @@ __device__ __forceinline__ void JoinParts(const DecodeWork& work,
   }
 }
 
-// How often that was done before. What this thread has seen done is then seen
-// by whoever counts later, and what earlier ones had, by this thread and those
-// that wait for it.
-__device__ __forceinline__ int CountUp(std::int32_t* counter) {
-  int before;
-  asm volatile("atom.add.acq_rel.gpu.global.s32 %0, [%1], 1;"
-               : "=r"(before)
-               : "l"(counter)
-               : "memory");
-  return before;
-}
-
 // Whether this thread block's part is the last of the pair's that came; then
 // what the others wrote is there to be read.
 template <int kThreads, class Shared>
@@ -346,32 +409,38 @@ __device__ __forceinline__ bool CameLast(const DecodeWork& work,
 }
 
 // A warp's sums of eight rows to where they are joined.
-template <int kHeadDim, class Shared>
-__device__ __forceinline__ void LeaveSums(const PairState<kHeadDim>& state,
-                                          int first_row, Shared& shared) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, row = lane / 4;
+template <class State, class Shared>
+__device__ __forceinline__ void LeaveSums(const State& state, int first_row,
+                                          Shared& shared) {
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int row = lane % 4 * 2;  // and the next
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (half * 8 != first_row) continue;
-    const float denominator = state.softmax.Denominator(half);
-    if (lane % 4 == 0) {
-      shared.totals[warp][half * 8 + row] =
-          make_float2(state.softmax.maximum(half), denominator);
+  for (int tile = 0; tile < State::kTiles; ++tile) {
+    if (tile * 8 != first_row) continue;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float denominator = state.softmax[tile].Denominator(i);
+      if (lane < 4) {
+        shared.totals[warp][first_row + row + i] =
+            make_float2(state.softmax[tile].maximum[i], denominator);
+      }
     }
 #pragma unroll
-    for (int eight = 0; eight < kHeadDim / 8; ++eight) {
-      *reinterpret_cast<float2*>(
-          &shared.sums[warp][row][(eight ^ row) * 8 + lane % 4 * 2]) =
-          make_float2(state.sums[eight * 4 + half * 2],
-                      state.sums[eight * 4 + half * 2 + 1]);
+    for (int step = 0; step < State::kSteps; ++step) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int column = step * 16 + i / 2 * 8 + lane / 4;
+        shared.sums[warp][row + i % 2][column ^ (row / 2 * 8)] =
+            state.sums[tile][step][i];
+      }
     }
   }
 }
 
 // The end of a pair before the share's: the fifth warp does the rest.
-template <int kHeadDim, class Shared>
+template <class State, class Shared>
 __device__ __forceinline__ void PassPair(const DecodeWork& work,
-                                         const PairState<kHeadDim>& state,
+                                         const State& state,
                                          FinishedPair finished,
                                          Shared& shared) {
   for (; finished.first_row < work.group; finished.first_row += 8) {
@@ -383,9 +452,9 @@ __device__ __forceinline__ void PassPair(const DecodeWork& work,
 }
 
 // The end of the share, which lets the fifth warp go.
-template <int kHeadDim, class Shared>
+template <class State, class Shared>
 __device__ __forceinline__ void FinishShare(const DecodeWork& work,
-                                            const PairState<kHeadDim>& state,
+                                            const State& state,
                                             FinishedPair finished,
                                             Shared& shared) {
   SyncAt<kDecodeThreads>(kRoomFree);
@@ -394,16 +463,16 @@ __device__ __forceinline__ void FinishShare(const DecodeWork& work,
   for (; finished.first_row < work.group; finished.first_row += 8) {
     LeaveSums(state, finished.first_row, shared);
     SyncAt<kMultiplyThreads>(kFourWarps);
-    JoinWarps<kHeadDim, kMultiplyThreads>(work, shared, finished);
+    JoinWarps<State::kHeadDim, kMultiplyThreads>(work, shared, finished);
     SyncAt<kMultiplyThreads>(kFourWarps);
   }
   if (finished.shared() && CameLast<kMultiplyThreads>(work, finished, shared)) {
-    JoinParts<kHeadDim, kMultiplyThreads>(work, finished);
+    JoinParts<State, kMultiplyThreads>(work, finished);
   }
 }
 
 // What the fifth warp does.
-template <int kHeadDim, class Shared>
+template <class State, class Shared>
 __device__ __forceinline__ void JoinPassedPairs(const DecodeWork& work,
                                                 Shared& shared) {
   ArriveAt<kDecodeThreads>(kRoomFree);
@@ -411,19 +480,20 @@ __device__ __forceinline__ void JoinPassedPairs(const DecodeWork& work,
     SyncAt<kDecodeThreads>(kRoomFull);
     const FinishedPair finished = shared.finished;
     if (finished.pair < 0) return;
-    JoinWarps<kHeadDim, 32>(work, shared, finished);
+    JoinWarps<State::kHeadDim, 32>(work, shared, finished);
     __syncwarp();
     ArriveAt<kDecodeThreads>(kRoomFree);
     if (finished.first_row + 8 < work.group || !finished.shared()) continue;
     if (CameLast<32>(work, finished, shared)) {
-      JoinParts<kHeadDim, 32>(work, finished);
+      JoinParts<State, 32>(work, finished);
     }
   }
 }
 
-template <int kHeadDim, int kRingBytes>
+template <class State, int kRingBytes>
 __global__ void __launch_bounds__(kDecodeThreads, 2)
     DecodeAttentionKernel(const __grid_constant__ DecodeWork work) {
+  constexpr int kHeadDim = State::kHeadDim;
   using Shared = DecodeShared<kHeadDim, kRingBytes>;
   constexpr int kStages = Shared::kStages;
   constexpr unsigned kAll = 0xffffffffu;
@@ -437,7 +507,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   if (share_units == 0) return;
   const DecodeShare& share = shared.share.share;
   const int warp = threadIdx.x / 32;
-  if (warp == kDecodeWarps) return JoinPassedPairs<kHeadDim>(work, shared);
+  if (warp == kDecodeWarps) return JoinPassedPairs<State>(work, shared);
   const int kv_heads = work.args.kv.kv_heads;
   auto& ring = shared.ring[warp];
 
@@ -468,14 +538,16 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     }
     CommitCopies();
   };
-#pragma unroll
-  for (int unit = 0; unit < kStages - 1; ++unit) copy_unit(unit, 0);
-  if (warp == 0) FetchQueries<kHeadDim>(work, plans);
 
-  PairState<kHeadDim> state;
-  for (int unit = 0;; ++unit) {
+  const float scale = work.args.scale * kLog2E;
+  State state;
+  // First without anything to multiply: copies are written once, since code has
+  // to be fetched too before a short share's end.
+  for (int unit = 1 - kStages;; ++unit) {
     if (unit % 32 == 0 && unit > 0) plans = later_plans;
     copy_unit(unit + kStages - 1, unit);
+    if (unit < 0) continue;
+    if (unit == 0 && warp == 0) FetchQueries<kHeadDim>(work, plans);
     FinishedPair finished = {__shfl_sync(kAll, plans.pair, unit % 32)};
     const int index = __shfl_sync(kAll, plans.index, unit % 32);
     const int units = __shfl_sync(kAll, plans.units, unit % 32);
@@ -484,8 +556,7 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     WaitForCopies<kStages - 1>();
     __syncwarp();
     const auto& stage = ring[unit % kStages];
-    state.Add(stage.keys, stage.values, visible - warp * kSliceKeys,
-              work.args.scale * kLog2E);
+    state.Add(stage.keys, stage.values, visible - warp * kSliceKeys, scale);
     __syncwarp();
     const bool ends_share = unit + 1 == share_units;
     if (index + 1 != units && !ends_share) continue;

@@ -16,6 +16,7 @@
 #include <string>
 
 #include "engine/backend/cuda/argument_checks.h"
+#include "engine/backend/cuda/arrival_counter.cuh"
 #include "engine/backend/cuda/cuda_error.h"
 #include "engine/backend/cuda/decode_selection.h"
 #include "engine/backend/cuda/dependent_launch.cuh"
@@ -36,7 +37,7 @@ struct SelectionWork {
   float* scores = nullptr;  // [pairs, most_blocks]
   // [pairs]: thread blocks whose scores are there. Zero whenever no launch is
   // under way.
-  std::uint32_t* counters = nullptr;
+  std::int32_t* counters = nullptr;
 };
 
 __device__ __forceinline__ int BlocksOf(int length) {
@@ -182,13 +183,14 @@ __device__ __forceinline__ void ScoreBlocks(const SelectionWork& work,
   // Behind the last block entries may be anything. What is read in place of
   // them does not count.
   const int most = min(scored - part.first_block, kBlocksOfWarp) - 1;
+  page = __shfl_sync(kAll, page, max(min(lane % kBlocksOfWarp, most), 0));
+  page = most < 0 ? 0 : page;
   LaneElements<kEach> rows[kBlocksOfWarp];
 #pragma unroll
   for (int i = 0; i < kBlocksOfWarp; ++i) {
-    rows[i].Load(BoundsOf<kHeadDim>(
-                     args, most < 0 ? 0 : __shfl_sync(kAll, page, min(i, most)),
-                     part.kv_head) +
-                 lane * kEach);
+    rows[i].Load(
+        BoundsOf<kHeadDim>(args, __shfl_sync(kAll, page, i), part.kv_head) +
+        lane * kEach);
   }
   queries.Write(args, part);
   __syncthreads();
@@ -212,14 +214,12 @@ __device__ __forceinline__ void ScoreBlocks(const SelectionWork& work,
 
 // Whether this thread block is the last of `parts` that came; then what the
 // others wrote is there to be read.
-__device__ __forceinline__ bool CameLast(std::uint32_t* counter, int parts) {
+__device__ __forceinline__ bool CameLast(std::int32_t* counter, int parts) {
   __shared__ bool last;
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
-    last = atomicAdd(counter, 1u) == static_cast<unsigned>(parts) - 1;
+    last = CountUp(counter) == parts - 1;
     if (last) *counter = 0;
-    __threadfence();
   }
   __syncthreads();
   return last;
@@ -426,7 +426,7 @@ LaunchStatus DecodeSelection::Run(const DecodeSelectionArgs& args,
   SelectionWork work;
   work.args = args;
   work.scores = scores_;
-  work.counters = reinterpret_cast<std::uint32_t*>(scores_ + most_scores_);
+  work.counters = reinterpret_cast<std::int32_t*>(scores_ + most_scores_);
   const int parts =
       (args.most_blocks + kBlocksOfThreadBlock - 1) / kBlocksOfThreadBlock;
   const LaunchShape shape = {

@@ -4,8 +4,8 @@
 // of sequence and KV head; a pair that lists nothing has one unit that shows no
 // key. Units of all pairs in a row are cut into equal shares, one for each
 // thread block, so a share may hold the end of one pair, whole pairs and the
-// beginning of another. Everything follows from lengths and lists on the
-// device.
+// beginning of another; or pairs by themselves, where that is no worse.
+// Everything follows from lengths and lists on the device.
 
 #include <cuda_bf16.h>
 
@@ -19,10 +19,6 @@ namespace sparseserve::cuda {
 constexpr int kDecodeWarps = 4;  // that multiply; one more joins
 constexpr int kMultiplyThreads = 32 * kDecodeWarps;
 constexpr int kDecodeThreads = kMultiplyThreads + 32;
-#ifndef SLACK
-#define SLACK 32
-#endif
-constexpr int kShareSlack = SLACK;
 constexpr int kDecodeGroup = 16;  // query heads of a KV head, at most
 
 // What a thread block leaves of pairs that it shares with others: part 0 of the
@@ -152,9 +148,9 @@ struct ThreadSums {
 };
 
 // This thread block's share into scratch, and how many units it has; all of its
-// threads call together. If it makes
-// shares no more than a thirty-second longer, each has units of one pair alone:
-// then a thread block has one part to be joined, and none in the middle.
+// threads call together. If that makes no share longer than equal ones are,
+// each has units of one pair alone: then a thread block has one part to be
+// joined, and none in the middle.
 __device__ __forceinline__ int FindShare(const DecodeWork& work,
                                          ShareScratch& scratch) {
   const int pairs_a_thread = (work.pairs + kDecodeThreads - 1) / kDecodeThreads;
@@ -167,35 +163,39 @@ __device__ __forceinline__ int FindShare(const DecodeWork& work,
   }
   const ThreadSums unit_sums(units, scratch.warp_sums[0]);
   const int block = blockIdx.x, all = unit_sums.all;
-  const int least = (all + gridDim.x - 1) / gridDim.x;
-  const int most = least + least / kShareSlack;
+  const int most = (all + gridDim.x - 1) / gridDim.x;
   const auto shares_of = [&](int pair) {
     return (SizeOf(work, pair).units() + most - 1) / most;
   };
-  int shares = 0;
-  for (int pair = first_pair; pair < end_pair; ++pair) {
-    shares += shares_of(pair);
-  }
-  const ThreadSums share_sums(shares, scratch.warp_sums[1]);
   DecodeShare share;
   share.all_units = all;
-  share.of_one_pair = share_sums.all <= static_cast<int>(gridDim.x);
-  share.blocks = share.of_one_pair ? share_sums.all
-                                   : min(static_cast<int>(gridDim.x), all);
+  int shares = 0, shares_before = 0;
+  if (work.pairs <= static_cast<int>(gridDim.x)) {
+    for (int pair = first_pair; pair < end_pair; ++pair) {
+      shares += shares_of(pair);
+    }
+    const ThreadSums sums(shares, scratch.warp_sums[1]);
+    shares_before = sums.before;
+    share.of_one_pair = sums.all <= static_cast<int>(gridDim.x);
+    share.blocks = sums.all;
+  }
+  if (!share.of_one_pair) share.blocks = min(static_cast<int>(gridDim.x), all);
   if (block >= share.blocks) return 0;
   int pair = first_pair;
   if (share.of_one_pair) {
-    int before = share_sums.before;
+    int before = shares_before;
     if (before <= block && block < before + shares) {
       int number = shares_of(pair);
       for (; block >= before + number; number = shares_of(pair)) {
         before += number;
         ++pair;
       }
-      const std::int64_t size = SizeOf(work, pair).units();
-      const int from = static_cast<int>(size * (block - before) / number);
-      share.units =
-          static_cast<int>(size * (block - before + 1) / number) - from;
+      const int size = SizeOf(work, pair).units();
+      // The first `rest` of them have one unit more.
+      const int least_size = size / number, rest = size - least_size * number;
+      const int at = block - before;
+      const int from = least_size * at + min(at, rest);
+      share.units = least_size + (at < rest ? 1 : 0);
       share.begin = {pair, from};
       share.owners = {before, before + number - 1};
       scratch.share = share;

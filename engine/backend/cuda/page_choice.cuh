@@ -37,8 +37,9 @@ struct LeastKey {
   unsigned equals = 0;
 };
 
-// Thread t has pages from t * `each` on, which lie in shared memory so that
-// neighbours' are in different banks.
+// Short code, not fast code: each instruction of it runs once or twice, and has
+// to be fetched first. Thread t has pages from t * `each` on, which lie in
+// shared memory so that neighbours' are in different banks.
 template <int kThreads>
 class PageChoice {
  public:
@@ -92,6 +93,7 @@ class PageChoice {
     std::uint32_t least = 0xffffffffu, greatest = 0;
     bool finite = true;
     // Several loads under way at a time.
+#pragma unroll 1
     for (int next = threadIdx.x; next < pages_; next += kAtOnce * kThreads) {
       float scores[kAtOnce];
 #pragma unroll
@@ -111,7 +113,10 @@ class PageChoice {
         greatest = max(greatest, key);
       }
     }
-    for (int i = threadIdx.x; i < kBins; i += kThreads) scratch_.bins[i] = 0;
+#pragma unroll
+    for (int i = 0; i < kBins / kThreads; ++i) {
+      scratch_.bins[i * kThreads + threadIdx.x] = 0;
+    }
     if (threadIdx.x == 0) scratch_.candidates = 0;
     least = __reduce_min_sync(kAll, least);
     greatest = __reduce_max_sync(kAll, greatest);
@@ -132,11 +137,12 @@ class PageChoice {
     // Bins of equal width. Rounding keeps the order of scores.
     const float lowest = ScoreOf(least);
     const float width = ScoreOf(greatest) - lowest;
-    const float scale = width > 0.0f ? kBins / width : 0.0f;
+    const float scale = width > 0.0f ? __fdividef(kBins, width) : 0.0f;
     const auto bin_of = [&](std::uint32_t key) {
       return min(static_cast<unsigned>((ScoreOf(key) - lowest) * scale),
                  kBins - 1u);
     };
+#pragma unroll 1
     for (int page = first_; page < end_; ++page) {
       if (!forced_.Has(page)) {
         atomicAdd(&scratch_.bins[bin_of(keys_[At(page)])], 1u);
@@ -146,6 +152,7 @@ class PageChoice {
     FindBin(need);
     if (scratch_.found.inside > 32) return Narrow(need, least, greatest);
     const unsigned bin = scratch_.found.bin;
+#pragma unroll 1
     for (int page = first_; page < end_; ++page) {
       const std::uint32_t key = keys_[At(page)];
       if (!forced_.Has(page) && bin_of(key) == bin) {
@@ -182,6 +189,7 @@ class PageChoice {
     while (true) {
       // The range's keys by their upper bits.
       const int shift = max(32 - kBinBits - __clz(greatest - least), 0);
+#pragma unroll 1
       for (int page = first_; page < end_; ++page) {
         const std::uint32_t key = keys_[At(page)];
         if (!forced_.Has(page) && key >= least && key <= greatest) {
@@ -261,12 +269,14 @@ class PageChoice {
     };
     // Sure ones in the upper half, equal ones in the lower.
     unsigned own = 0, total;
+#pragma unroll 1
     for (int page = first_; page < end_; ++page) {
       const std::uint32_t key = keys_[At(page)];
       own += is_sure(page, key) ? 1u << 16 : is_equal(key) ? 1u : 0u;
     }
     const unsigned before = SumBefore(own, &total);
     unsigned sure = before >> 16, equals = before & 0xffffu;
+#pragma unroll 1
     for (int page = first_; page < end_; ++page) {
       const std::uint32_t key = keys_[At(page)];
       const bool sure_one = is_sure(page, key);
