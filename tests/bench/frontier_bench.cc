@@ -321,9 +321,7 @@ absl::StatusOr<Plan> ParsePlan(const std::string& text, const ModelInfo& info) {
                      DenseThen(plan.choice.pattern, plan.first_layer, info));
     plan.choice.map = std::make_shared<const PatternMap>(std::move(map));
   } else {
-    const bool skips =
-        std::holds_alternative<SkipSoftmaxPattern>(plan.choice.pattern);
-    plan.first_layer = skips ? 0 : SelectionOf(plan.choice.pattern).first_layer;
+    plan.first_layer = SelectionOf(plan.choice.pattern).first_layer;
   }
   if (absl::GetFlag(FLAGS_decode_from) > 0 &&
       !TraitsOf(plan.choice).is_selection_causal) {

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "engine/layout/block_layout.h"
 #include "engine/pattern/every_pattern.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
