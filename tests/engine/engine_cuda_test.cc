@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <variant>
@@ -56,7 +57,8 @@ TinyModel ModelOf(int head_dim, int heads, int kv_heads) {
 struct Difference {
   double mean = 0;   // of all logits, as a share of their row's range
   double worst = 0;  // infinite if one is NaN
-  int far_rows = 0;  // with a logit further off than rounding brings it
+  // Of rows with a logit further off than rounding brings it.
+  std::vector<int> far_rows;
 };
 
 // Of a row's range.
@@ -79,7 +81,7 @@ Difference Compare(const std::vector<float>& found,
       }
       is_far = is_far || !(off <= kRounding);
     }
-    difference.far_rows += is_far;
+    if (is_far) difference.far_rows.push_back(static_cast<int>(row));
   }
   return difference;
 }
@@ -110,8 +112,8 @@ class EngineCudaTest : public ::testing::Test {
   }
 
   // Likewise where blocks are chosen by scores: two blocks at the edge of a
-  // choice may be nearer to each other than bf16 can tell, and rows that take
-  // the other one are further off.
+  // choice may be nearer to each other than bf16 can tell, and the tile of a
+  // prompt or the row of output that takes the other one is further off.
   void ExpectAlikeButForTies(const std::string& what,
                              const std::vector<TokenId>& tokens, int prompt,
                              const AttentionChoice& choice, int chunk = 0) {
@@ -121,14 +123,20 @@ class EngineCudaTest : public ::testing::Test {
     const FedText wanted =
         Feed(*cpu_, tokens, prompt, &choice, chunk, &cpu_kept);
     const Difference difference = Compare(found.logits, wanted.logits);
+    std::set<int> far_tiles;
+    int far_output = 0;
+    for (const int row : difference.far_rows) {
+      if (row < prompt) far_tiles.insert(row / kPageTokens);
+      if (row >= prompt) ++far_output;
+    }
     std::cout << what << ": mean difference " << difference.mean << ", worst "
-              << difference.worst << ", " << difference.far_rows << " of "
-              << tokens.size() << " rows far off; " << found.blocks.computed
-              << " blocks, " << wanted.blocks.computed << " on CPU, of "
-              << wanted.blocks.allowed << "\n";
-    EXPECT_LE(difference.mean, 0.004) << what;
-    EXPECT_LE(difference.far_rows, static_cast<int>(tokens.size()) / 50)
-        << what;
+              << difference.worst << ", " << far_tiles.size() << " tiles and "
+              << far_output << " rows of output far off; "
+              << found.blocks.computed << " blocks, " << wanted.blocks.computed
+              << " on CPU, of " << wanted.blocks.allowed << "\n";
+    EXPECT_LE(difference.mean, 0.006) << what;
+    EXPECT_LE(far_tiles.size(), 1) << what;
+    EXPECT_LE(far_output, 3) << what;
     EXPECT_LT(wanted.blocks.computed, wanted.blocks.allowed) << what;
     EXPECT_NEAR(static_cast<double>(found.blocks.computed),
                 static_cast<double>(wanted.blocks.computed),
@@ -233,8 +241,8 @@ TEST_F(EngineCudaTest, ChoicesByScoresAreTheCpus) {
     ASSERT_NO_FATAL_FAILURE(Load(ModelOf(head_dim, heads, kv_heads)));
     if (IsSkipped()) return;
     const std::vector<std::pair<std::string, PatternSpec>> patterns = {
-        {"xattention", XAttention(8, 0.8f)},
-        {"xattention of stride 32", XAttention(32, 0.6f)},
+        {"xattention", XAttention(8, 0.5f)},
+        {"xattention of stride 32", XAttention(32, 0.7f)},
         {"similarity_gated",
          SimilarityGatedPattern{
              .similarity = 0.1f, .threshold = 0.8f, .dense_layers = 1}},
@@ -281,20 +289,25 @@ TEST_F(EngineCudaTest, MixedStepsAreThoseAlone) {
   std::vector<testing::Stream> streams;
   std::vector<std::vector<float>> wanted(choices.size());
   std::vector<std::vector<float>> rows(choices.size());
+  std::vector<FedText> alone;
+  for (size_t s = 0; s < choices.size(); ++s) {
+    alone.push_back(
+        Feed(*cuda_, RandomTokens(kPrompt + 1, 30 + s), kPrompt, &choices[s]));
+  }
   StepPlan plan;
   for (size_t s = 0; s < choices.size(); ++s) {
     const std::vector<TokenId> tokens = RandomTokens(kPrompt + 1, 30 + s);
     const bool decodes =
         std::holds_alternative<QuestPattern>(choices[s].pattern);
-    const FedText alone = Feed(*cuda_, tokens, kPrompt, &choices[s]);
     streams.emplace_back(tokens, static_cast<PageId>(8 * s));
     const int first = decodes ? kPrompt : 256;
     const bool is_dense =
         std::holds_alternative<DensePattern>(choices[s].pattern);
     const int count = decodes ? 1 : is_dense ? 100 : 128;
     wanted[s].assign(
-        alone.logits.begin() + size_t(first) * TinyModel::kVocabSize,
-        alone.logits.begin() + size_t(first + count) * TinyModel::kVocabSize);
+        alone[s].logits.begin() + size_t(first) * TinyModel::kVocabSize,
+        alone[s].logits.begin() +
+            size_t(first + count) * TinyModel::kVocabSize);
     std::vector<float> before;
     StepPlan prompt;
     prompt.slices = {testing::NextSlice(streams[s], first, before)};
@@ -312,7 +325,7 @@ TEST_F(EngineCudaTest, MixedStepsAreThoseAlone) {
     std::cout << "slice " << s << ": mean difference " << difference.mean
               << ", worst " << difference.worst << "\n";
     EXPECT_LE(difference.mean, 0.004) << s;
-    EXPECT_LE(difference.far_rows, 2) << s;
+    EXPECT_EQ(difference.far_rows.size(), 0) << s;
   }
 }
 
@@ -443,7 +456,7 @@ TEST_P(SequencesTogetherTest, AreThoseAlone) {
           wanted[s].begin() + at + TinyModel::kVocabSize);
       const Difference difference = Compare(rows[s], row);
       worst = std::max(worst, difference.worst);
-      far_rows += difference.far_rows;
+      far_rows += static_cast<int>(difference.far_rows.size());
       ++together[s].done;
     }
   }
