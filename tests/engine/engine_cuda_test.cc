@@ -257,6 +257,30 @@ TEST_F(EngineCudaTest, ChoicesByScoresAreTheCpus) {
   }
 }
 
+// A prompt comes whole, and so do the rows that choose.
+TEST_F(EngineCudaTest, ChoicesByLastRowsAreTheCpus) {
+  ASSERT_NO_FATAL_FAILURE(Load(ModelOf(64, 6, 2)));
+  if (IsSkipped()) return;
+  const PatternSpec vertical_slash =
+      VerticalSlashPattern{.columns = 40, .diagonals = 60, .dense_layers = 1};
+  const PatternSpec flex_prefill = FlexPrefillPattern{
+      .gamma = 0.6f, .tau = 0, .min_budget_tokens = 64, .dense_layers = 1};
+  const PatternSpec by_map = FlexPrefillPattern{
+      .gamma = 0.6f, .tau = 10, .min_budget_tokens = 64, .dense_layers = 1};
+  for (const PatternSpec& pattern : {vertical_slash, flex_prefill, by_map}) {
+    ExpectAlikeButForTies(std::string(PatternName(pattern)),
+                          RandomTokens(450, 9), 410, {pattern});
+  }
+  AttentionChoice choice;
+  choice.map = std::make_shared<const PatternMap>(
+      PatternMap::Create(
+          {3, 2},
+          {vertical_slash, flex_prefill, XAttention(8, 0.8f), Quest(192)},
+          {0, 1, 2, 0, 3, 1})
+          .value());
+  ExpectAlikeButForTies("map", RandomTokens(460, 11), 420, choice);
+}
+
 // Windows are masks, so rows of output go to the kernel for prompts, with lists
 // that were chosen for rows.
 TEST_F(EngineCudaTest, MapsMixWhatPositionsAndScoresChoose) {
@@ -336,8 +360,7 @@ TEST_F(EngineCudaTest, OtherRulesAreRefusedByName) {
   testing::Stream stream(RandomTokens(200, 13), 0);
   std::vector<float> rows;
   for (const PatternSpec& pattern :
-       {PatternSpec(VerticalSlashPattern()), PatternSpec(FlexPrefillPattern()),
-        PatternSpec(PeakWeightPattern()), PatternSpec(PageTopPPattern()),
+       {PatternSpec(PeakWeightPattern()), PatternSpec(PageTopPPattern()),
         PatternSpec(MobaPattern()), PatternSpec(DeltaPattern())}) {
     const AttentionChoice choice = {pattern};
     StepSlice slice = testing::NextSlice(stream, 200, rows);

@@ -43,6 +43,7 @@ __device__ __forceinline__ void EndChosenList(const BlockSelectionArgs& args,
     chosen.partial_offsets[list] = partial;
     chosen.partial_offsets[list + 1] = partial + 1;
     chosen.partial_blocks[partial] = BlockOf(tile);
+    if (chosen.counts != nullptr) chosen.counts[pair] = count + 1;
   }
   if (chosen.partial_masks == nullptr) return;
   for (int row = lane; row < 64; row += 32) {

@@ -57,6 +57,7 @@ enum class Operation : uint64_t {
   kChooseForOutput,
   kCopyLists,
   kChooseForPrompt,
+  kChooseByLastRows,
   kSample,
 };
 
@@ -130,7 +131,8 @@ class CudaBackend : public Backend {
         selection_({arrays_, room_, results_, launches_},
                    {static_cast<uint64_t>(Operation::kChooseForOutput),
                     static_cast<uint64_t>(Operation::kCopyLists),
-                    static_cast<uint64_t>(Operation::kChooseForPrompt)}) {}
+                    static_cast<uint64_t>(Operation::kChooseForPrompt),
+                    static_cast<uint64_t>(Operation::kChooseByLastRows)}) {}
   ~CudaBackend() override {
     cudaStreamSynchronize(stream_);
     cudaStreamDestroy(stream_);

@@ -253,8 +253,8 @@ __device__ __forceinline__ void ExtendList(const DecodeChoice& choice, int pair,
 // Where a pair's own list begins.
 __device__ __forceinline__ std::int64_t OffsetOf(
     const DecodeSelectionArgs& args, int pair) {
-  const int room = args.choice.room_blocks > 0 ? args.choice.room_blocks
-                                               : args.most_blocks;
+  const int room =
+      args.choice.room_blocks > 0 ? args.choice.room_blocks : args.most_blocks;
   return args.choice.own_offset + std::int64_t{pair} * room;
 }
 

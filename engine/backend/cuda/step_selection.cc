@@ -17,6 +17,9 @@ namespace {
 
 constexpr int64_t kLeastScores = int64_t{1} << 20;
 constexpr int64_t kLeastWorkspaceBytes = int64_t{256} << 20;
+// LastRowsSelection's; others are BlockSelection's, or for output rows.
+constexpr SelectionRuleKinds kLastRowRules =
+    SelectionRuleKinds::Of<VerticalSlashRule, FlexPrefillRule>();
 
 absl::Status Failed(const LaunchStatus& status) {
   if (status.ok()) return absl::OkStatus();
@@ -89,6 +92,14 @@ uint64_t BitsOf(const SelectionRule& rule) {
   } else if (const auto* similarity = std::get_if<SimilarityRule>(&rule)) {
     bits = bits << 32 | std::bit_cast<uint32_t>(similarity->similarity);
     bits = bits * 31 + std::bit_cast<uint32_t>(similarity->mass);
+  } else if (const auto* last = std::get_if<VerticalSlashRule>(&rule)) {
+    bits = bits * 64 + static_cast<uint64_t>(last->rows);
+    bits = bits << 32 | static_cast<uint32_t>(last->columns);
+    bits = bits * 31 + static_cast<uint32_t>(last->diagonals);
+  } else if (const auto* flex = std::get_if<FlexPrefillRule>(&rule)) {
+    bits = bits << 32 | std::bit_cast<uint32_t>(flex->mass);
+    bits = bits * 31 + std::bit_cast<uint32_t>(flex->divergence);
+    bits = bits * 31 + static_cast<uint32_t>(flex->least_blocks);
   }
   return bits;
 }
@@ -106,6 +117,51 @@ absl::Status CopyOnDevice(const T* from, int64_t count, T* to,
       });
 }
 
+// Queues a selection's Run().
+template <typename Selection>
+absl::Status LaunchChoice(uint64_t operation, const Selection* selection,
+                          BlockSelectionArgs args,
+                          std::vector<SelectionRule> rules,
+                          StepLaunches& launches) {
+  const ChosenLists& chosen = args.chosen;
+  uint64_t mixed = 0;
+  for (const SelectionRule& rule : rules) mixed = mixed * 31 + BitsOf(rule);
+  return launches.Add(
+      {operation,
+       Bits(selection),
+       mixed,
+       static_cast<uint64_t>(args.tiles),
+       Bits(args.tile_fields),
+       static_cast<uint64_t>(args.slices),
+       Bits(args.first_tiles),
+       static_cast<uint64_t>(args.most_blocks),
+       Bits(args.queries),
+       Bits(args.kv.keys),
+       Bits(args.kv.page_tables),
+       static_cast<uint64_t>(args.kv.page_table_stride),
+       Bits(args.rule_of),
+       Bits(args.base_list_of),
+       Bits(args.row_lists.block_counts),
+       Bits(args.row_lists.block_offsets),
+       Bits(args.row_lists.blocks),
+       static_cast<uint64_t>(chosen.base_lists),
+       static_cast<uint64_t>(chosen.base_full_blocks),
+       static_cast<uint64_t>(chosen.base_partial_blocks),
+       Bits(chosen.list_of),
+       Bits(chosen.full_offsets),
+       Bits(chosen.full_blocks),
+       Bits(chosen.partial_offsets),
+       Bits(chosen.partial_blocks),
+       Bits(chosen.partial_masks),
+       Bits(chosen.order),
+       Bits(chosen.counts)},
+      [selection, args, rules = std::move(rules)](CUstream_st* stream) mutable {
+        args.rules = rules.data();
+        args.rule_count = static_cast<int32_t>(rules.size());
+        return selection->Run(args, stream);
+      });
+}
+
 }  // namespace
 
 SelectionRuleKinds StepSelection::RulesFor(int64_t context_tokens,
@@ -116,8 +172,10 @@ SelectionRuleKinds StepSelection::RulesFor(int64_t context_tokens,
   constexpr int64_t kMostPairs = 65535;  // DecodeSelection's
   if (context_tokens > kMostTokens) return {};
   return pairs > kMostPairs
-             ? SelectionRuleKinds::Of<AntidiagonalRule, SimilarityRule>()
+             ? SelectionRuleKinds::Of<AntidiagonalRule, SimilarityRule,
+                                      VerticalSlashRule, FlexPrefillRule>()
              : SelectionRuleKinds::Of<AntidiagonalRule, SimilarityRule,
+                                      VerticalSlashRule, FlexPrefillRule,
                                       PageBoundRule>();
 }
 
@@ -310,14 +368,12 @@ absl::Status StepSelection::LaunchRows(const Group& group) {
       });
 }
 
-absl::Status StepSelection::ChooseForTiles(const SelectArgs& args,
-                                           const DeviceLayout& base,
-                                           Group& group, DeviceLayout& result) {
+StepSelection::TileChoice StepSelection::FindTileChoice(
+    const SelectArgs& args, const DeviceLayout& base) {
   const int32_t kv_heads = args.kv.kv_heads;
-  std::vector<SelectionRule> rules;
-  std::vector<ChosenPair> pairs;
-  bool takes_rows = false;
+  TileChoice choice;
   rules_.assign(size_t(base.prefill.tiles) * kv_heads, kBaseList);
+  last_row_rules_.assign(rules_.size(), -1);
   for (int32_t pair = 0; pair < base.prefill.tiles * kv_heads; ++pair) {
     const int32_t tile = base.prefill_tiles.tiles[pair / kv_heads];
     const int32_t of_layout = tile * kv_heads + pair % kv_heads;
@@ -326,14 +382,26 @@ absl::Status StepSelection::ChooseForTiles(const SelectArgs& args,
     const SelectionRule& rule = args.rules[selection.rule];
     if (std::holds_alternative<PageBoundRule>(rule)) {
       rules_[pair] = kRowList;
-      takes_rows = true;
+      choice.takes_rows = true;
       continue;
     }
-    rules_[pair] = IndexOf(rule, rules);
-    pairs.push_back({of_layout, pair});
+    if (kLastRowRules.Has(rule)) {
+      last_row_rules_[pair] = IndexOf(rule, choice.last_row_rules);
+    } else {
+      rules_[pair] = IndexOf(rule, choice.block_rules);
+    }
+    choice.pairs.push_back({of_layout, pair});
   }
-  if (rules.empty() && !takes_rows) return absl::OkStatus();
+  return choice;
+}
 
+absl::Status StepSelection::ChooseForTiles(const SelectArgs& args,
+                                           const DeviceLayout& base,
+                                           Group& group, DeviceLayout& result) {
+  TileChoice choice = FindTileChoice(args, base);
+  if (!choice.UsesBlockSelection() && choice.last_row_rules.empty()) {
+    return absl::OkStatus();
+  }
   BlockSelectionArgs tiles;
   tiles.queries = args.queries.data;
   tiles.query_stride = args.queries.columns;
@@ -345,38 +413,42 @@ absl::Status StepSelection::ChooseForTiles(const SelectArgs& args,
   tiles.slices =
       static_cast<int32_t>(base.prefill_tiles.first_tiles.size()) - 1;
   tiles.most_blocks = base.prefill_tiles.most_blocks;
-  if (rules.empty()) {
+  if (choice.block_rules.empty() && choice.last_row_rules.empty()) {
     tiles.most_blocks = static_cast<int32_t>(RoundedUp(tiles.most_blocks, 64));
   }
   RETURN_IF_ERROR(PlaceTileLists(args, base, tiles.most_blocks, group));
   tiles.first_tiles = group.first_tiles;
-  tiles.rule_of = group.device_rule_of;
   tiles.base_list_of = base.prefill.list_of;
   tiles.chosen = group.chosen;
-  if (takes_rows) {
-    tiles.row_lists = {group.row_lists.block_counts,
-                       group.row_lists.block_offsets, group.row_lists.blocks};
-  }
-  if (args.chosen != nullptr && !pairs.empty()) {
+  if (args.chosen != nullptr && !choice.pairs.empty()) {
     tiles.chosen.counts = step_.results.Add<int32_t>(
-        int64_t{tiles.tiles} * kv_heads,
-        [chosen = args.chosen, pairs = std::move(pairs)](const int32_t* found) {
+        int64_t{tiles.tiles} * args.kv.kv_heads,
+        [chosen = args.chosen,
+         pairs = std::move(choice.pairs)](const int32_t* found) {
           for (const ChosenPair& of : pairs) {
             chosen->counts[of.pair] = found[of.device];
           }
         });
   }
   result.prefill = ListsOf(tiles);
-  return LaunchTiles(tiles, std::move(rules));
+  if (choice.UsesBlockSelection()) {
+    PlaceRules(rules_, group.block_rules);
+    BlockSelectionArgs by_blocks = tiles;
+    by_blocks.rule_of = group.block_rules.device;
+    if (choice.takes_rows) {
+      by_blocks.row_lists = {group.row_lists.block_counts,
+                             group.row_lists.block_offsets,
+                             group.row_lists.blocks};
+    }
+    RETURN_IF_ERROR(LaunchTiles(by_blocks, std::move(choice.block_rules)));
+    tiles.base_list_of = nullptr;  // list_of is there
+  }
+  return LaunchLastRows(tiles, choice.last_row_rules, group);
 }
 
 absl::Status StepSelection::PlaceTileLists(const SelectArgs& args,
                                            const DeviceLayout& base,
                                            int32_t most_blocks, Group& group) {
-  if (group.device_rule_of == nullptr || group.rule_of != rules_) {
-    group.rule_of = rules_;
-    group.device_rule_of = step_.arrays.Copy(absl::MakeConstSpan(rules_));
-  }
   if (group.first_tiles != nullptr) return absl::OkStatus();
   group.first_tiles =
       step_.arrays.Copy(absl::MakeConstSpan(base.prefill_tiles.first_tiles));
@@ -416,6 +488,13 @@ absl::Status StepSelection::PlaceTileLists(const SelectArgs& args,
               chosen.partial_masks);
 }
 
+void StepSelection::PlaceRules(const std::vector<int32_t>& rules,
+                               TileRules& to) {
+  if (to.device != nullptr && to.here == rules) return;
+  to.here = rules;
+  to.device = step_.arrays.Copy(absl::MakeConstSpan(rules));
+}
+
 absl::Status StepSelection::LaunchTiles(const BlockSelectionArgs& args,
                                         std::vector<SelectionRule> rules) {
   BlockSelectionArgs tiles = args;
@@ -423,42 +502,39 @@ absl::Status StepSelection::LaunchTiles(const BlockSelectionArgs& args,
   tiles.rule_count = static_cast<int32_t>(rules.size());
   ASSIGN_OR_RETURN(const BlockSelection* selection,
                    ForTiles(BlockSelection::LeastWorkspace(tiles)));
-  const ChosenLists& chosen = tiles.chosen;
-  uint64_t mixed = 0;
-  for (const SelectionRule& rule : rules) mixed = mixed * 31 + BitsOf(rule);
-  return step_.launches.Add({operations_.choose_for_prompt,
-                             Bits(selection),
-                             mixed,
-                             static_cast<uint64_t>(tiles.tiles),
-                             Bits(tiles.tile_fields),
-                             static_cast<uint64_t>(tiles.slices),
-                             Bits(tiles.first_tiles),
-                             static_cast<uint64_t>(tiles.most_blocks),
-                             Bits(tiles.queries),
-                             Bits(tiles.kv.keys),
-                             Bits(tiles.kv.page_tables),
-                             static_cast<uint64_t>(tiles.kv.page_table_stride),
-                             Bits(tiles.rule_of),
-                             Bits(tiles.base_list_of),
-                             Bits(tiles.row_lists.block_counts),
-                             Bits(tiles.row_lists.block_offsets),
-                             Bits(tiles.row_lists.blocks),
-                             static_cast<uint64_t>(chosen.base_lists),
-                             static_cast<uint64_t>(chosen.base_full_blocks),
-                             static_cast<uint64_t>(chosen.base_partial_blocks),
-                             Bits(chosen.list_of),
-                             Bits(chosen.full_offsets),
-                             Bits(chosen.full_blocks),
-                             Bits(chosen.partial_offsets),
-                             Bits(chosen.partial_blocks),
-                             Bits(chosen.partial_masks),
-                             Bits(chosen.order),
-                             Bits(chosen.counts)},
-                            [selection, tiles, rules = std::move(rules)](
-                                CUstream_st* stream) mutable {
-                              tiles.rules = rules.data();
-                              return selection->Run(tiles, stream);
-                            });
+  return LaunchChoice(operations_.choose_for_prompt, selection, tiles,
+                      std::move(rules), step_.launches);
+}
+
+absl::Status StepSelection::LaunchLastRows(
+    BlockSelectionArgs args, const std::vector<SelectionRule>& rules,
+    Group& group) {
+  constexpr size_t kMostRules = LastRowsSelection::kMostRules;
+  for (size_t first = 0; first < rules.size(); first += kMostRules) {
+    const size_t run = first / kMostRules;
+    const size_t count = std::min(rules.size() - first, kMostRules);
+    std::vector<int32_t> rule_of(last_row_rules_.size(), -1);
+    for (size_t pair = 0; pair < rule_of.size(); ++pair) {
+      const int64_t rule = last_row_rules_[pair] - static_cast<int64_t>(first);
+      if (rule >= 0 && rule < static_cast<int64_t>(count)) {
+        rule_of[pair] = static_cast<int32_t>(rule);
+      }
+    }
+    if (group.last_row_rules.size() <= run) {
+      group.last_row_rules.resize(run + 1);
+    }
+    PlaceRules(rule_of, group.last_row_rules[run]);
+    args.rule_of = group.last_row_rules[run].device;
+    std::vector<SelectionRule> own(rules.begin() + first,
+                                   rules.begin() + first + count);
+    args.rules = own.data();
+    args.rule_count = static_cast<int32_t>(count);
+    ASSIGN_OR_RETURN(const LastRowsSelection* selection, ForLastRows(args));
+    RETURN_IF_ERROR(LaunchChoice(operations_.choose_by_last_rows, selection,
+                                 args, std::move(own), step_.launches));
+    args.base_list_of = nullptr;  // list_of is there
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<const DecodeSelection*> StepSelection::ForRows(int64_t scores) {
@@ -481,6 +557,23 @@ absl::StatusOr<const BlockSelection*> StepSelection::ForTiles(
     for_tiles_.push_back(std::move(created));
   }
   return for_tiles_.back().get();
+}
+
+absl::StatusOr<const LastRowsSelection*> StepSelection::ForLastRows(
+    const BlockSelectionArgs& args) {
+  const auto create = [&](int64_t bytes) {
+    last_rows_bytes_ = bytes;
+    std::unique_ptr<LastRowsSelection> created;
+    RETURN_IF_ERROR(Failed(LastRowsSelection::Create(bytes, &created)));
+    for_last_rows_.push_back(std::move(created));
+    return absl::OkStatus();
+  };
+  if (for_last_rows_.empty()) RETURN_IF_ERROR(create(kLeastWorkspaceBytes));
+  const int64_t of_slice = for_last_rows_.back()->BytesForSlice(args);
+  if (of_slice > last_rows_bytes_) {
+    RETURN_IF_ERROR(create(RoundedUp(of_slice, kLeastWorkspaceBytes)));
+  }
+  return for_last_rows_.back().get();
 }
 
 }  // namespace sparseserve::cuda

@@ -11,6 +11,7 @@
 #include "engine/backend/cuda/block_selection.h"
 #include "engine/backend/cuda/decode_selection.h"
 #include "engine/backend/cuda/device_layout.h"
+#include "engine/backend/cuda/last_rows_selection.h"
 #include "engine/backend/cuda/step_arrays.h"
 #include "engine/backend/cuda/step_launches.h"
 #include "engine/backend/cuda/step_results.h"
@@ -22,7 +23,8 @@ namespace sparseserve::cuda {
 // Chooses the blocks of a step's layers: from what SelectArgs says to the
 // kernels that choose, and to a DeviceLayout whose lists they write. Nothing of
 // a choice comes to the host before the step ends. Single output rows choose by
-// DecodeSelection, prompt tiles by BlockSelection. One thread.
+// DecodeSelection, prompt tiles by BlockSelection or, where their last rows
+// choose, LastRowsSelection. One thread.
 class StepSelection {
  public:
   // What a step's launches read and write; outlives this.
@@ -37,6 +39,7 @@ class StepSelection {
     uint64_t choose_for_output = 0;
     uint64_t copy_lists = 0;
     uint64_t choose_for_prompt = 0;
+    uint64_t choose_by_last_rows = 0;
   };
 
   // The rules that kernels run for a context of so many tokens and so many
@@ -56,6 +59,11 @@ class StepSelection {
                                    const DeviceLayout& base);
 
  private:
+  // A rule_of of BlockSelectionArgs, here and on the device.
+  struct TileRules {
+    std::vector<int32_t> here;
+    const int32_t* device = nullptr;
+  };
   // Of the layers that share a base.
   struct Group {
     // Of the last layer's output rows.
@@ -67,8 +75,10 @@ class StepSelection {
     // Room for lists of prompt tiles, behind those of the base.
     ChosenLists chosen;
     const int32_t* first_tiles = nullptr;
-    std::vector<int32_t> rule_of;  // of the last layer, [tiles, kv_heads]
-    const int32_t* device_rule_of = nullptr;
+    // Of the last layer, [tiles, kv_heads]: indices that BlockSelection knows,
+    // and those of LastRowsSelection's runs.
+    TileRules block_rules;
+    std::vector<TileRules> last_row_rules;
   };
   // A pair of the layout whose length, and list if that is kept, the device
   // knows: at `device` in its arrays.
@@ -99,15 +109,38 @@ class StepSelection {
   absl::Status LaunchRows(const Group& group);
   absl::Status ChooseForTiles(const SelectArgs& args, const DeviceLayout& base,
                               Group& group, DeviceLayout& result);
-  // The tiles' rules, which are in rules_, and once in a step room for their
-  // lists behind the base's, which are copied.
+  // How a layer's tiles choose.
+  struct TileChoice {
+    std::vector<SelectionRule> block_rules;
+    std::vector<SelectionRule> last_row_rules;
+    std::vector<ChosenPair> pairs;
+    bool takes_rows = false;  // lists of output rows
+
+    bool UsesBlockSelection() const {
+      return takes_rows || !block_rules.empty();
+    }
+  };
+  // Leaves in rules_ what BlockSelection is to do with each pair, and in
+  // last_row_rules_ the index of the pair's rule by last rows, or -1.
+  TileChoice FindTileChoice(const SelectArgs& args, const DeviceLayout& base);
+  // Once in a step room for the tiles' lists behind the base's, which are
+  // copied.
   absl::Status PlaceTileLists(const SelectArgs& args, const DeviceLayout& base,
                               int32_t most_blocks, Group& group);
+  // Copies `rules` to the device if they are others than `to` has.
+  void PlaceRules(const std::vector<int32_t>& rules, TileRules& to);
   absl::Status LaunchTiles(const BlockSelectionArgs& args,
                            std::vector<SelectionRule> rules);
+  // As many rules at a time as a run takes.
+  absl::Status LaunchLastRows(BlockSelectionArgs args,
+                              const std::vector<SelectionRule>& rules,
+                              Group& group);
   // One that has so much room.
   absl::StatusOr<const DecodeSelection*> ForRows(int64_t scores);
   absl::StatusOr<const BlockSelection*> ForTiles(int64_t workspace_bytes);
+  // For a slice at a time, at least.
+  absl::StatusOr<const LastRowsSelection*> ForLastRows(
+      const BlockSelectionArgs& args);
 
   const Step step_;
   const Operations operations_;
@@ -116,8 +149,11 @@ class StepSelection {
   std::vector<std::unique_ptr<DecodeSelection>> for_rows_;
   int64_t row_scores_ = 0;
   std::vector<std::unique_ptr<BlockSelection>> for_tiles_;
+  std::vector<std::unique_ptr<LastRowsSelection>> for_last_rows_;
+  int64_t last_rows_bytes_ = 0;
   // Scratch.
   std::vector<int32_t> rules_;
+  std::vector<int32_t> last_row_rules_;
   std::vector<int32_t> counts_;
   std::vector<int64_t> offsets_;
   std::vector<int32_t> blocks_;

@@ -215,6 +215,19 @@ TEST_F(CudaSelectionTest, PromptTilesChooseAsOnTheCpu) {
   }
 }
 
+TEST_F(CudaSelectionTest, LastRowsChooseAsOnTheCpu) {
+  for (const Batch::Shape& shape : kShapes) {
+    for (const SelectionRule& rule :
+         {SelectionRule(VerticalSlashRule{64, 33, 103}),
+          SelectionRule(VerticalSlashRule{17, 5, 3}),
+          SelectionRule(FlexPrefillRule{0.45f, 0.0f, 0}),
+          SelectionRule(FlexPrefillRule{0.45f, 10.0f, 1})}) {
+      Batch batch(shape, Batch::MixedSlices(), rule, 4);
+      ExpectAlike(Compare(batch, PromptRows(batch)), 1);
+    }
+  }
+}
+
 TEST_F(CudaSelectionTest, OutputRowsChooseAsOnTheCpu) {
   for (const Batch::Shape& shape : kShapes) {
     for (const PageBoundRule& rule :
