@@ -507,8 +507,7 @@ __global__ void __launch_bounds__(kChoiceThreads)
   if (args.rule_of[tile * args.kv.kv_heads + kv_head] != kRowList) return;
   const int4 fields = TileAt(args, tile);
   const ListWriter writer = {args, tile, kv_head, fields};
-  const std::int64_t row =
-      std::int64_t{fields.y} * args.kv.kv_heads + kv_head;
+  const std::int64_t row = std::int64_t{fields.y} * args.kv.kv_heads + kv_head;
   const int count = args.row_lists.block_counts[row];
   if (count == kAllBlocks) return writer.WriteAll();
   const std::int32_t* const from =

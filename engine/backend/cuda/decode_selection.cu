@@ -128,8 +128,8 @@ __global__ void __launch_bounds__(kChoiceThreads)
   const int blocks = BlocksOf(args.lengths[pair / args.kv.kv_heads]);
   if (rule.x == kKeepChoice) return ExtendList(args.choice, pair, blocks);
   if (rule.x < 0) return;
-  const int room = args.choice.room_blocks > 0 ? args.choice.room_blocks
-                                               : args.most_blocks;
+  const int room =
+      args.choice.room_blocks > 0 ? args.choice.room_blocks : args.most_blocks;
   const std::int64_t offset =
       args.choice.own_offset + std::int64_t{pair} * room;
   const auto end = [&](int count) {
