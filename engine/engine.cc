@@ -154,7 +154,8 @@ void LoadedEngine::ListLogitRows(StepResult& result) {
     if (SamplesOnDevice(slice, listed_tokens)) {
       absl::Status& status = result.slices[slice_of_[i]].status;
       status = CheckSampling(slice, model_.config.vocab_size);
-      if (status.ok()) sampled_rows_.push_back({first_row + rows - 1, i, rows - 1});
+      if (status.ok())
+        sampled_rows_.push_back({first_row + rows - 1, i, rows - 1});
       continue;
     }
     int32_t first_wanted = rows;
@@ -179,10 +180,9 @@ bool LoadedEngine::SamplesOnDevice(const StepSlice& slice,
   const bool sees_prompt = params.repetition_penalty != 1;
   const bool sees_output = sees_prompt || params.presence_penalty != 0 ||
                            params.frequency_penalty != 0;
-  const size_t listed =
-      (sees_prompt ? slice.prompt.size() : 0) +
-      (sees_output ? slice.output.size() : 0) + slice.banned.size() +
-      2 * params.logit_bias.size();
+  const size_t listed = (sees_prompt ? slice.prompt.size() : 0) +
+                        (sees_output ? slice.output.size() : 0) +
+                        slice.banned.size() + 2 * params.logit_bias.size();
   const int64_t all = listed_tokens + static_cast<int64_t>(listed);
   if (all > device.sampled_listed_tokens) return false;
   listed_tokens = all;

@@ -29,8 +29,8 @@ struct DecodeChoice {
   // Where not 0, in place of most_blocks: at least what a pair's rule visits of
   // a longer sequence. Such lists have no room for Extend().
   std::int32_t room_blocks = 0;
-  // [sequences, kv_heads], or null: block_counts of pairs that choose once more,
-  // where the others' are left alone.
+  // [sequences, kv_heads], or null: block_counts of pairs that choose once
+  // more, where the others' are left alone.
   std::int32_t* chosen_counts = nullptr;
 };
 
