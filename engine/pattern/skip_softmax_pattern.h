@@ -27,7 +27,7 @@ using SkipSoftmaxBase =
 // after them. Nothing of it depends on later rows.
 struct SkipSoftmaxPattern {
   SkipSoftmaxBase base;
-  float threshold = 0.001f;  // 0 to 1; 0 leaves nothing out
+  float threshold = 0.01f;  // 0 to 1; 0 leaves nothing out
   friend bool operator==(const SkipSoftmaxPattern&,
                          const SkipSoftmaxPattern&) = default;
 };

@@ -60,7 +60,7 @@ TEST(ConvertPatternTest, AbsentParametersTakeTheirDefaults) {
   EXPECT_EQ(Converted("delta { tri_shape { } }"),
             PatternSpec(DeltaPattern{TriShapePattern{8, 512, 2}, 64}));
   EXPECT_EQ(Converted("skip_softmax { dense { } }"),
-            PatternSpec(SkipSoftmaxPattern{DensePattern(), 0.001f}));
+            PatternSpec(SkipSoftmaxPattern{DensePattern(), 0.01f}));
 }
 
 TEST(ConvertPatternTest, EveryParameterArrives) {
