@@ -39,7 +39,8 @@ inline constexpr LabelValues<9> kFallbackReasons = {
     "numeric_guard",     "policy",
     "request_override"};
 inline constexpr LabelValues<2> kBlockOutcomes = {"computed", "skipped"};
-inline constexpr LabelValues<2> kPageStates = {"free", "used"};
+inline constexpr LabelValues<3> kPageStates = {"free", "used", "cached"};
+inline constexpr LabelValues<2> kPromptSources = {"computed", "prefix_cache"};
 inline constexpr LabelValues<4> kMemoryKinds = {"mapped_file", "weights", "kv",
                                                 "activations"};
 inline constexpr LabelValues<kGrpcStatuses> kStatusNames = {

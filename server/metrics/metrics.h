@@ -78,6 +78,13 @@ struct RequestSample {
   FallbackReason fallback = FallbackReason::kNone;
 };
 
+// What the prefix cache did since the last sample.
+struct PrefixCacheSample {
+  int64_t query_tokens = 0;  // of prompts that began
+  int64_t hit_tokens = 0;    // of these, tokens that were found
+  int64_t evicted_pages = 0;
+};
+
 // Bytes that the model holds on its device.
 struct MemorySample {
   int64_t mapped_file = 0, weights = 0, kv = 0, activations = 0;
@@ -137,7 +144,8 @@ class Metrics {
   void Step(const StepSample& sample);
   void SetWaiting(int requests);
   void SetRunning(int requests);
-  void SetPages(int used, int free);
+  void SetPages(int used, int free, int cached = 0);
+  void PrefixCache(const PrefixCacheSample& sample);
 
   // main.
   void SetMemory(const MemorySample& sample);

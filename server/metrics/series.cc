@@ -206,9 +206,19 @@ StepSeries::StepSeries(const SeriesFactory& make)
       prompt_tokens(make.Counter("prompt_tokens_total",
                                  "Prompt tokens processed, by where their keys "
                                  "and values came from.")
-                        .One({{"source", "computed"}})),
+                        .Each("source", kPromptSources)),
       generation_tokens(
           make.Counter("generation_tokens_total", "Tokens generated.").One()),
+      query_tokens(make.Counter("prefix_cache_query_tokens_total",
+                                "Tokens of prompts that were looked for in the "
+                                "prefix cache.")
+                       .One()),
+      hit_tokens(make.Counter("prefix_cache_hit_tokens_total",
+                              "Of these, tokens that were found there.")
+                     .One()),
+      evicted_pages(make.Counter("kv_cache_evicted_pages_total",
+                                 "Cached pages that gave way to others.")
+                        .One({{"tier", "device"}})),
       batch_requests(make.Histogram("batch_requests",
                                     "Requests that one step worked on.",
                                     BatchRequestsBuckets())

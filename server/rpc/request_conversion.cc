@@ -191,6 +191,12 @@ absl::StatusOr<std::unique_ptr<Request>> ConvertOptions(
   ConvertNumber("options.max_divergence", options.has_max_divergence(),
                 options.max_divergence(), {0, 10}, request->max_divergence,
                 errors);
+  if (options.cache_salt().size() > kMaxCacheSaltBytes) {
+    errors.Add("options.cache_salt",
+               StrCat(options.cache_salt().size(), " bytes"),
+               StrCat("at most ", kMaxCacheSaltBytes, " bytes"));
+  }
+  request->cache_salt = options.cache_salt();
   const std::optional<PatternSpec> pattern =
       CheckChoice(options.attention(), errors);
   if (options.priority() != 0) {

@@ -14,6 +14,7 @@ namespace sparseserve {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::Pair;
 using testing::PartsOf;
 using testing::SampleModel;
@@ -62,6 +63,18 @@ TEST(RequestConversionTest, AbsentFieldsTakeTheirDefaults) {
   EXPECT_EQ(request->target.time_per_output_token, absl::InfiniteDuration());
   EXPECT_EQ(request->target.total, absl::InfiniteDuration());
   EXPECT_EQ(request->max_divergence, 0.02);
+  EXPECT_EQ(request->cache_salt, "");
+}
+
+TEST(RequestConversionTest, SaltsAreOf128BytesAtMost) {
+  const std::string salt(128, 's');
+  EXPECT_EQ(Accepted("text: 'a' cache_salt: '" + salt + "'")->cache_salt, salt);
+  const auto refused =
+      Convert(Options("text: 'a' cache_salt: '" + salt + "s'"));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(PartsOf(refused.status()).fields,
+              ElementsAre("options.cache_salt"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("129 bytes"));
 }
 
 TEST(RequestConversionTest, EveryFieldArrives) {
@@ -78,7 +91,8 @@ TEST(RequestConversionTest, EveryFieldArrives) {
     latency_target { time_to_first_token { seconds: 1 nanos: 500000000 }
                      time_per_output_token { nanos: 1 }
                      total { seconds: 86400 } on_miss: DENSE }
-    attention { plan: 'dense' })");
+    attention { plan: 'dense' } cache_salt: 'tenant 7')");
+  EXPECT_EQ(request->cache_salt, "tenant 7");
   EXPECT_EQ(request->sampling.temperature, 0.5f);
   EXPECT_EQ(request->sampling.top_k, 7);
   EXPECT_EQ(request->sampling.top_p, 0.25f);
