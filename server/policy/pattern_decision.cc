@@ -41,6 +41,28 @@ bool Rules(const PatternSpec& pattern, Phase phase, const ModelInfo& model,
          (layer >= selection.first_layer && WindowOfLayer(model, layer) == 0);
 }
 
+// PatternDecision::prompt_end_blocks.
+int PromptEndBlocks(const PatternSpec& pattern) {
+  if (const auto* tri = std::get_if<TriShapePattern>(&pattern)) {
+    return tri->dense_blocks;
+  }
+  if (const auto* delta = std::get_if<DeltaPattern>(&pattern)) {
+    return std::visit(
+        [](const auto& base) { return PromptEndBlocks(PatternSpec(base)); },
+        delta->base);
+  }
+  return SelectionOf(pattern).is_last_block_dense ? 1 : 0;
+}
+
+int PromptEndBlocks(const AttentionChoice& choice) {
+  if (choice.map == nullptr) return PromptEndBlocks(choice.pattern);
+  int blocks = 0;
+  for (const PatternSpec& pattern : choice.map->patterns()) {
+    blocks = std::max(blocks, PromptEndBlocks(pattern));
+  }
+  return blocks;
+}
+
 struct WhyNot {
   const ModelInfo& model;
 
@@ -103,6 +125,7 @@ PatternDecision Decide(std::string plan, AttentionChoice choice,
             .ruled_heads[prompt[head] != dense ? prompt[head] : output[head]];
     }
   }
+  decision.prompt_end_blocks = PromptEndBlocks(decision.choice);
   const std::vector<PatternSpec> patterns = EveryPattern();
   for (int phase = 0; phase < kPhases; ++phase) {
     for (int kind = 0; kind < kPatternKinds; ++kind) {

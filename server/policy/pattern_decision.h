@@ -34,6 +34,9 @@ struct PatternDecision {
   // what the checkpoint was trained with is exact.
   std::array<QualityClass, kPhases> quality = {};
   std::array<bool, kPhases> is_dense = {true, true};
+  // So many of a prompt's last query blocks see other keys than they would if
+  // the prompt went on.
+  int prompt_end_blocks = 0;
 
   // Why it is dense where something else was asked for or chosen.
   FallbackReason fallback = FallbackReason::kNone;

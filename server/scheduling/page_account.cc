@@ -1,6 +1,7 @@
 #include "server/scheduling/page_account.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <utility>
 
@@ -12,8 +13,17 @@
 namespace sparseserve {
 namespace {
 
+int FirstEndToken(const Request& request) {
+  const int end_blocks = request.attention.prompt_end_blocks;
+  if (end_blocks == 0) return std::numeric_limits<int>::max();
+  const int tokens = static_cast<int>(request.prompt.size());
+  const int blocks = (tokens + kPageTokens - 1) / kPageTokens;
+  return std::max(blocks - end_blocks, 0) * kPageTokens;
+}
+
 HitRule RuleOf(const Request& request) {
   return {.traits = request.attention.traits,
+          .first_end_token = FirstEndToken(request),
           .needs_every_row =
               request.profile != nullptr || request.measured.has_value()};
 }
@@ -67,6 +77,7 @@ PageClaim PageAccount::Claim(const Request& request) {
   claim.border_tokens_ =
       std::max(request.attention.traits.chunk_border_tokens, 1);
   claim.prompt_tokens_ = static_cast<int>(request.prompt.size());
+  claim.first_end_token_ = FirstEndToken(request);
   // Where the prompt's end chooses, pages are no other prompt's.
   claim.may_enter_ =
       options_.keeps_prefixes && request.attention.traits.is_selection_causal;
@@ -140,11 +151,16 @@ PageOrigin PageAccount::OriginOf(const PageClaim& claim, int page) const {
   const PageOrigin& prompt = claim.origins_[static_cast<int>(Phase::kPrefill)];
   const PageOrigin& output = claim.origins_[static_cast<int>(Phase::kDecode)];
   const int begin = page * kPageTokens;
-  if (begin + kPageTokens <= claim.prompt_tokens_) return prompt;
+  const int end = begin + kPageTokens;
   if (begin >= claim.prompt_tokens_) return output;
-  PageOrigin both = output.quality >= prompt.quality ? output : prompt;
-  both.is_pure = false;
-  return both;
+  PageOrigin origin = prompt;
+  if (end > claim.prompt_tokens_ && output.quality >= prompt.quality) {
+    origin = output;
+  }
+  if (end > std::min(claim.prompt_tokens_, claim.first_end_token_)) {
+    origin.is_pure = false;
+  }
+  return origin;
 }
 
 void PageAccount::Filled(PageClaim& claim, absl::Span<const TokenId> tokens) {

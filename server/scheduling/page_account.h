@@ -39,6 +39,7 @@ class PageClaim {
   std::string space_;
   int border_tokens_ = 1;  // where the pattern may be cut
   int prompt_tokens_ = 0;
+  int first_end_token_ = 0;                  // HitRule::first_end_token
   std::array<PageOrigin, kPhases> origins_;  // of rows of a phase
   int entered_ = 0;  // the first so many pages are in the index
   bool may_enter_ = false;

@@ -20,7 +20,8 @@ int UsableHit(const HitRule& rule, int hit_tokens, int total_tokens) {
   if (!MayReadAny(rule)) return 0;
   const int border =
       std::lcm(kPageTokens, std::max(rule.traits.chunk_border_tokens, 1));
-  return std::min(hit_tokens, total_tokens - 1) / border * border;
+  const int most = std::min(total_tokens - 1, rule.first_end_token);
+  return std::min(hit_tokens, most) / border * border;
 }
 
 int SharedPromptTokens(const HitRule& rule, int total_tokens) {

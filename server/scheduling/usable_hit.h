@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "engine/pattern/pattern_spec.h"
 
 namespace sparseserve {
@@ -7,6 +9,9 @@ namespace sparseserve {
 // What a prompt does not need to compute, for others did.
 struct HitRule {
   PatternTraits traits;  // of the prompt's pattern
+  // From here on it sees other keys than if the prompt went on
+  // (PatternDecision::prompt_end_blocks), as others' may.
+  int first_end_token = std::numeric_limits<int>::max();
   // Something is measured of rows all over the prompt: none may be missing.
   bool needs_every_row = false;
 };
@@ -14,8 +19,9 @@ struct HitRule {
 // Of the first `hit_tokens` of `total_tokens`, whose keys and values are there
 // in whole pages, how many need not be computed: a hit ends where the pattern
 // may be cut, so that it chooses as for the whole prompt, and on a border of
-// pages, which are read alone; and the last token is always computed, for its
-// logits. None if the pattern chooses by the prompt's end. REQUIRES:
+// pages, which are read alone; at most where the prompt's end begins; and the
+// last token is always computed, for its logits. None if the pattern chooses by
+// the prompt's end. REQUIRES:
 // 0 <= hit_tokens, total_tokens >= 1.
 int UsableHit(const HitRule& rule, int hit_tokens, int total_tokens);
 

@@ -56,6 +56,45 @@ TEST(DecideTest, LayersAndPhasesThatThePatternLeavesAloneAreDense) {
   EXPECT_EQ(decision.ruled_heads[pattern.index()], 12);
 }
 
+struct QualityRow {
+  PatternSpec pattern;
+  QualityClass prompt, output;
+  bool is_prompt_dense, is_output_dense;
+};
+
+TEST(DecideTest, PhasesWithoutAPatternAreExactAndOthersAreNotUnlessTrainedIn) {
+  constexpr QualityClass kExact = QualityClass::kExact;
+  constexpr QualityClass kUnbounded = QualityClass::kUnbounded;
+  const QualityRow rows[] = {
+      {DensePattern(), kExact, kExact, true, true},
+      {XAttentionPattern(), kUnbounded, kExact, false, true},
+      {XAttentionPattern{.dense_layers = 5}, kExact, kExact, true, true},
+      {QuestPattern(), kExact, kUnbounded, true, false},
+      {SinkWindowPattern(), kUnbounded, kUnbounded, false, false},
+      {SlidingWindowPattern{128}, kExact, kExact, false, false},
+  };
+  for (const QualityRow& row : rows) {
+    SCOPED_TRACE(PatternName(row.pattern));
+    const PatternDecision decision = Decide("", row.pattern, Model());
+    EXPECT_THAT(decision.quality, ElementsAre(row.prompt, row.output));
+    EXPECT_THAT(decision.is_dense,
+                ElementsAre(row.is_prompt_dense, row.is_output_dense));
+  }
+}
+
+TEST(DecideTest, KnowsHowMuchOfAPromptsEndIsTreatedApart) {
+  const auto blocks = [](const PatternSpec& pattern) {
+    return Decide("", pattern, Model()).prompt_end_blocks;
+  };
+  EXPECT_EQ(blocks(DensePattern()), 0);
+  EXPECT_EQ(blocks(SinkWindowPattern()), 0);
+  EXPECT_EQ(blocks(TriShapePattern{.dense_blocks = 3}), 3);
+  EXPECT_EQ(blocks(XAttentionPattern()), 1);
+  EXPECT_EQ(blocks(XAttentionPattern{.is_last_block_dense = false}), 0);
+  EXPECT_EQ(blocks(DeltaPattern{TriShapePattern{.dense_blocks = 2}}), 2);
+  EXPECT_EQ(blocks(DeltaPattern{XAttentionPattern()}), 1);
+}
+
 TEST(DecideTest, MoreDenseLayersThanTheModelHasLeaveNothingToChoose) {
   const PatternSpec pattern = XAttentionPattern{.dense_layers = 6};
   const PatternDecision decision = Decide("", pattern, Model());

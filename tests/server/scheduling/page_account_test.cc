@@ -122,7 +122,7 @@ class PageAccountTest : public ::testing::Test {
   // Runs the sequence's next `tokens` tokens, the rest of its prompt by
   // default. What it draws must be what its tokens alone lead to.
   void Step(Running& running, int tokens = 0,
-           std::vector<PageCopy> copies = {}) {
+            std::vector<PageCopy> copies = {}) {
     if (tokens == 0) tokens = running.size() - running.computed;
     StepPlan plan;
     plan.slices.push_back(Slice(running, tokens));
@@ -332,6 +332,25 @@ TEST_F(PageAccountTest, ChunksOffThePatternsBordersAreNotPure) {
   Step(*first, 128);
   EXPECT_EQ(HitOf(moba(true)), 128);
   EXPECT_EQ(HitOf(moba(false)), 256);  // on a border
+}
+
+TEST_F(PageAccountTest, APromptsEndThatIsTreatedApartIsItsOwn) {
+  const auto tri_shape = [](int pages, int more, bool seeded) {
+    auto request = MakeRequest(Prompt(pages, more));
+    request->attention =
+        Named("a", TriShapePattern{.window_tokens = 64, .dense_blocks = 2});
+    request->seed_was_given = seeded;
+    return request;
+  };
+  StartAndRun(tri_shape(4, 0, false));
+  // Its last two blocks are dense, which those of a longer prompt are not.
+  EXPECT_EQ(HitOf(tri_shape(6, 10, true)), 128);
+  EXPECT_EQ(HitOf(tri_shape(6, 10, false)), 256);
+  // And the other way round.
+  StartAndRun(tri_shape(6, 10, true));
+  EXPECT_EQ(HitOf(tri_shape(5, 1, true)), 256);
+  EXPECT_EQ(HitOf(tri_shape(4, 1, true)), 192);
+  EXPECT_EQ(HitOf(tri_shape(4, 0, true)), 128);
 }
 
 TEST_F(PageAccountTest, ForgottenPlansArePagesThatNobodyFinds) {

@@ -28,6 +28,16 @@ TEST(UsableHitTest, EndsOnBordersBeforeTheLastToken) {
   }
 }
 
+TEST(UsableHitTest, EndsWhereThePromptsEndIsTreatedApart) {
+  HitRule rule = Rule(1);
+  rule.first_end_token = 192;
+  EXPECT_EQ(UsableHit(rule, 256, 300), 192);
+  EXPECT_EQ(UsableHit(rule, 128, 300), 128);
+  EXPECT_EQ(SharedPromptTokens(rule, 300), 299);  // its end is the same
+  rule.first_end_token = 0;
+  EXPECT_EQ(UsableHit(rule, 256, 300), 0);
+}
+
 TEST(UsableHitTest, NoneWhereTheEndOfThePromptChooses) {
   HitRule rule = Rule(64);
   rule.traits.is_selection_causal = false;
