@@ -15,7 +15,8 @@ struct CUstream_st;  // what cudaStream_t points to
 namespace sparseserve::cuda {
 
 // Arguments and lists are block selection's; a slice's tiles are in blocks that
-// follow each other. So one batch may have rules of both kinds: each with a
+// follow each other, and of those that have a rule one is its first, third or
+// last. So one batch may have rules of both kinds: each with a
 // rule_of of its own, in which the other's pairs are -1, one after the other,
 // and the second with a null base_list_of, so that pairs without a rule keep
 // the list that the first gave them. `order` is over all lists, so the second's

@@ -89,6 +89,18 @@ struct LastRows {
   __device__ __forceinline__ int blocks() const { return (end + 63) / 64; }
 };
 
+// A prompt's first two tiles have nothing to choose and its last may see all,
+// so that these may have no rule although the others of the slice have one.
+__device__ __forceinline__ int RuleOfHead(const BlockSelectionArgs& args,
+                                          int first_tile, int last_tile,
+                                          int kv_head) {
+  const auto rule_of = [&](int tile) {
+    return args.rule_of[std::int64_t{tile} * args.kv.kv_heads + kv_head];
+  };
+  return max(rule_of(min(first_tile + 2, last_tile)),
+             max(rule_of(first_tile), rule_of(last_tile)));
+}
+
 __device__ __forceinline__ LastRows RowsOfHead(const LastRowsWork& work,
                                                int head) {
   const BlockSelectionArgs& args = work.args;
@@ -98,8 +110,8 @@ __device__ __forceinline__ LastRows RowsOfHead(const LastRowsWork& work,
   const auto* tiles = reinterpret_cast<const int4*>(args.tile_fields);
   const int4 first = tiles[first_tile], last = tiles[last_tile];
   LastRows result;
-  result.rule = args.rule_of[std::int64_t{first_tile} * args.kv.kv_heads +
-                             head % args.kv.kv_heads];
+  result.rule =
+      RuleOfHead(args, first_tile, last_tile, head % args.kv.kv_heads);
   if (result.rule < 0) return result;
   result.slice = last.x;
   result.rows = min(work.rules[result.rule].rows, last.y + last.z - first.y);

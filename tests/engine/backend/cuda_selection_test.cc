@@ -228,6 +228,22 @@ TEST_F(CudaSelectionTest, LastRowsChooseAsOnTheCpu) {
   }
 }
 
+// As in a prompt, whose first blocks have nothing to choose and whose last one
+// may see everything.
+TEST_F(CudaSelectionTest, LastRowsChooseForTheTilesBetween) {
+  for (const SelectionRule& rule :
+       {SelectionRule(VerticalSlashRule{64, 5, 9}),
+        SelectionRule(FlexPrefillRule{0.3f, 10.0f, 1})}) {
+    Batch batch(kShapes[0], {{600, 600}}, rule, 5);
+    for (const int tile : {0, 1, 9}) {
+      for (int head = 0; head < kShapes[0].kv_heads; ++head) {
+        batch.selection(tile, head) = {};
+      }
+    }
+    ExpectAlike(Compare(batch, PromptRows(batch)), 1);
+  }
+}
+
 TEST_F(CudaSelectionTest, OutputRowsChooseAsOnTheCpu) {
   for (const Batch::Shape& shape : kShapes) {
     for (const PageBoundRule& rule :
