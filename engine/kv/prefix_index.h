@@ -5,6 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -137,7 +138,10 @@ class PrefixIndex {
     double worth;
     uint64_t last_use;
     PageId page;
-    friend auto operator<=>(const Place&, const Place&) = default;
+    friend bool operator<(const Place& a, const Place& b) {
+      return std::tie(a.worth, a.last_use, a.page) <
+             std::tie(b.worth, b.last_use, b.page);
+    }
   };
   absl::btree_set<Place> order_;
   double clock_ = 0;  // the worth of what was evicted last
