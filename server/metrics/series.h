@@ -85,7 +85,7 @@ struct WorkSeries {
   explicit WorkSeries(const SeriesFactory& make);
 
   Histogram *prompt_tokens, *generation_tokens;
-  Counter* wasted_tokens;
+  Each<Counter, 2> wasted_tokens;  // cancelled, preempted
   Each<Histogram, kPhases> density;
   Grid<Counter, kPhases, kFallbackReasons.size()> fallbacks;
   // By pattern; a series is made with the first sample, for no model has all
@@ -101,7 +101,7 @@ struct StepSeries {
   Each<Histogram, kPhases> seconds;
   Each<Histogram, kPhases> selection;
   Each<Counter, 5> busy;  // embed, selection, attention, mlp, sampling
-  Counter *prompt_tokens, *generation_tokens;
+  Counter *prompt_tokens, *generation_tokens, *preemptions;
   Each<Histogram, kPhases> batch_requests, batch_tokens;
   Grid<Counter, kPhases, kPatternKinds> heads;
   Grid<Counter, kPhases, 2> blocks;  // computed, skipped

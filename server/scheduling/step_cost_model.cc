@@ -39,6 +39,15 @@ StepWork& StepWork::operator+=(const StepWork& other) {
   return *this;
 }
 
+StepWork& StepWork::operator-=(const StepWork& other) {
+  return *this += other * -1;
+}
+
+StepWork StepWork::operator*(double factor) const {
+  return {factor * decode_rows, factor * prompt_rows, factor * decode_blocks,
+          factor * prompt_blocks};
+}
+
 StepCostModel::StepCostModel() { errors_.reserve(kErrors); }
 
 StepCostModel::Features StepCostModel::FeaturesOf(const StepWork& work) {

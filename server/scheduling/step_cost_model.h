@@ -18,6 +18,8 @@ struct StepWork {
   double prompt_blocks = 0;
 
   StepWork& operator+=(const StepWork& other);
+  StepWork& operator-=(const StepWork& other);
+  StepWork operator*(double factor) const;
 };
 
 // How long steps take, learned from steps that ran: a constant and a
@@ -31,7 +33,7 @@ struct StepWork {
 class StepCostModel {
  public:
   // Nothing is predicted before so many steps.
-  static constexpr int kLeastSteps = 4;
+  static constexpr int kLeastSteps = 16;
 
   StepCostModel();
 
