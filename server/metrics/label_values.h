@@ -21,6 +21,7 @@ inline constexpr LabelValues<4> kCancelStages = {"queue", "prefill", "decode",
                                                  "write"};
 inline constexpr LabelValues<4> kCancelCauses = {"client", "deadline", "drain",
                                                  "slow_consumer"};
+inline constexpr LabelValues<2> kWasteCauses = {"cancelled", "preempted"};
 inline constexpr LabelValues<4> kRequestPhases = {"tokenize", "prefill",
                                                   "decode", "detokenize"};
 inline constexpr LabelValues<3> kTargets = {"time_to_first_token",

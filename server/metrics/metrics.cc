@@ -144,7 +144,8 @@ void Metrics::Finished(const RequestSample& sample) {
   series_->work.prompt_tokens->Observe(series_->Count(sample.prompt_tokens));
   series_->work.generation_tokens->Observe(
       series_->Count(sample.output_tokens));
-  series_->work.wasted_tokens->Increment(series_->Count(sample.wasted_tokens));
+  series_->work.wasted_tokens[0]->Increment(
+      series_->Count(sample.wasted_tokens));
   if (sample.time_to_first_token != absl::InfiniteDuration()) {
     series_->times.first_token[PromptClass(sample.prompt_tokens)]->Observe(
         series_->Seconds(sample.time_to_first_token));
@@ -200,6 +201,9 @@ void Metrics::Step(const StepSample& sample) {
   if (selection > 0) steps.selection[Index(phase)]->Observe(selection);
   steps.prompt_tokens[0]->Increment(series_->Count(sample.prefill_tokens));
   steps.generation_tokens->Increment(series_->Count(sample.generated_tokens));
+  steps.preemptions->Increment(series_->Count(sample.preemptions));
+  series_->work.wasted_tokens[1]->Increment(
+      series_->Count(sample.preempted_tokens));
 
   const int requests[kPhases] = {sample.prefill_requests,
                                  sample.decode_requests};

@@ -167,7 +167,7 @@ WorkSeries::WorkSeries(const SeriesFactory& make)
                             .One()),
       wasted_tokens(make.Counter("wasted_tokens_total",
                                  "Tokens computed for work that was given up.")
-                        .One({{"cause", "cancelled"}})),
+                        .Each("cause", kWasteCauses)),
       density(make.Histogram("attention_density_ratio",
                              "KV blocks visited over KV blocks that the mask "
                              "allows, of one request. Corrected patterns can "
@@ -209,6 +209,9 @@ StepSeries::StepSeries(const SeriesFactory& make)
                         .Each("source", kPromptSources)),
       generation_tokens(
           make.Counter("generation_tokens_total", "Tokens generated.").One()),
+      preemptions(make.Counter("preemptions_total",
+                               "Sequences whose pages were taken away.")
+                      .One({{"mode", "recompute"}})),
       query_tokens(make.Counter("prefix_cache_query_tokens_total",
                                 "Tokens of prompts that were looked for in the "
                                 "prefix cache.")

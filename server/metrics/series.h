@@ -85,7 +85,7 @@ struct WorkSeries {
   explicit WorkSeries(const SeriesFactory& make);
 
   Histogram *prompt_tokens, *generation_tokens;
-  Counter* wasted_tokens;
+  Each<Counter, 2> wasted_tokens;  // cancelled, preempted
   Each<Histogram, kPhases> density;
   Grid<Counter, kPhases, kFallbackReasons.size()> fallbacks;
   // By pattern; a series is made with the first sample, for no model has all
@@ -102,7 +102,7 @@ struct StepSeries {
   Each<Histogram, kPhases> selection;
   Each<Counter, 5> busy;           // embed, selection, attention, mlp, sampling
   Each<Counter, 2> prompt_tokens;  // computed, prefix_cache
-  Counter* generation_tokens;
+  Counter *generation_tokens, *preemptions;
   Counter *query_tokens, *hit_tokens, *evicted_pages;  // of the prefix cache
   Each<Histogram, kPhases> batch_requests, batch_tokens;
   Grid<Counter, kPhases, kPatternKinds> heads;

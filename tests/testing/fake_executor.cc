@@ -115,10 +115,14 @@ void FakeExecutor::CheckSlice(const StepSlice& slice) {
     breach("draws other than after its last token");
   }
   if (slice.wants_token && slice.sampling == nullptr) breach("no sampling");
-  if (slice.phase == Phase::kDecode && slice.tokens.size() != 1) {
-    breach("decodes other than one token");
+  const int prompt = static_cast<int>(slice.prompt.size());
+  if (slice.phase == Phase::kDecode && slice.first_position < prompt) {
+    breach("decodes tokens of its prompt");
   }
-  if (slice.phase == Phase::kPrefill && !slice.wants_token &&
+  if (slice.phase == Phase::kPrefill && end > prompt) {
+    breach("a prompt's chunk beyond the prompt");
+  }
+  if (slice.phase == Phase::kPrefill && end != prompt &&
       end % kPageTokens != 0) {
     breach("a chunk that ends inside a page");
   }
