@@ -5,8 +5,9 @@
 namespace sparseserve {
 
 // What steps may carry of work whose target cannot be met while there is other
-// work: a share of the tokens that steps may have. Saved up over steps, so that chunks larger than
-// one step's share run too; no more than `most` tokens of it.
+// work: a share of the tokens that steps may have. Saved up over steps, so that
+// chunks larger than one step's share run too; no more than `most` tokens of
+// it.
 class LateShare {
  public:
   LateShare(double share, int most) : share_(share), most_(most) {}

@@ -97,7 +97,7 @@ class Episode {
     options.max_running_sequences = Uniform(1, 9);
     options.max_step_tokens =
         options.max_running_sequences + 63 + (OneIn(2) ? 0 : Uniform(0, 300));
-    options.context_tokens = Uniform(2, 600);
+    options.context_tokens = Uniform(2, 1000);
     options.kv_pages = Uniform(1, 20);
     options.step_time_target = absl::Milliseconds(Uniform(1, 40));
     options.ageing_period = absl::Milliseconds(Uniform(10, 2000));
@@ -117,7 +117,7 @@ class Episode {
         request->prompt.push_back(Uniform(0, 255));
       }
       request->arrival = now_;
-      request->max_output_tokens = Uniform(1, OneIn(2) ? 300 : 20);
+      request->max_output_tokens = Uniform(1, OneIn(2) ? 800 : 20);
       if (OneIn(3)) request->stop_token_ids = {'q', 'z'};
       if (OneIn(4)) {
         request->attention.traits.chunk_border_tokens = Uniform(1, 300);
@@ -151,7 +151,7 @@ class Episode {
   }
 
   void Disturb() {
-    if (requests_.empty() || !OneIn(6)) return;
+    if (requests_.empty() || !OneIn(turns_a_cancellation_)) return;
     // One of the latest: most of the others have ended.
     const int last = static_cast<int>(requests_.size()) - 1;
     *requests_[Uniform(std::max(0, last - 20), last)].cancelled = true;
@@ -241,6 +241,8 @@ class Episode {
   }
 
   std::mt19937 random_;
+  // Where most are cancelled early, few grow until pages run out.
+  const int turns_a_cancellation_ = OneIn(2) ? 6 : 300;
   const Scheduler::Options options_;
   FakeTokenizer tokenizer_;
   FakeExecutor executor_;
@@ -273,7 +275,7 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   // All kinds must have been tried for this to mean something.
   EXPECT_GT(finished, 10'000);
   EXPECT_GT(disturbed, 10'000);
-  EXPECT_GT(preempted, 1'000);
+  EXPECT_GT(preempted, 200);
 }
 
 }  // namespace
