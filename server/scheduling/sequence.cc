@@ -97,7 +97,11 @@ void Sequence::Preempt() {
 int Sequence::NextTokens(int budget) const {
   const int most = MostTokens(budget);
   if (computed_tokens_ >= prompt_tokens()) {
-    return std::min(most, tokens_to_run());
+    // Rows that choose by content choose one by one, as they first did; not
+    // every device chooses for several of a sequence at once.
+    const PatternTraits& traits = request_->attention.traits;
+    const bool choose = traits.rules_decode && !traits.is_time_predictable;
+    return std::min(choose ? 1 : most, tokens_to_run());
   }
   return ChunkTokens(chunk_rule_, computed_tokens_, prompt_tokens(), most);
 }

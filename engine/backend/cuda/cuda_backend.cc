@@ -318,7 +318,13 @@ class CudaBackend : public Backend {
     rows.norm_epsilon = args.norm_epsilon;
     rows.positions = arrays_.CopyOnce(args.positions);
     rows.kv_slots = arrays_.CopyOnce(args.kv_slots);
-    rows.pages_have_one_row = decodes_;
+    // Output that is run again has several rows.
+    rows.pages_have_one_row =
+        decodes_ &&
+        std::adjacent_find(args.kv_slots.begin(), args.kv_slots.end(),
+                           [](const auto& a, const auto& b) {
+                             return a / kPageTokens == b / kPageTokens;
+                           }) == args.kv_slots.end();
     rows.pairs = args.pairs == RopePairs::kAdjacent ? RotatedPairs::kAdjacent
                                                     : RotatedPairs::kHalves;
     rows.cosines = args.cosines;
