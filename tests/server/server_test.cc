@@ -663,11 +663,10 @@ TEST_F(ServerTest, AFullQueueRefusesAndClientsRetryUntilThereIsRoom) {
   EXPECT_EQ(parts.reason, "QUEUE_FULL");
   // How fast requests started lately says more than the default of 200.
   int64_t pushback_ms = 0;
-  const auto pushback = refused.trailers().find("grpc-retry-pushback-ms");
-  ASSERT_NE(pushback, refused.trailers().end());
-  ASSERT_TRUE(absl::SimpleAtoi(
-      absl::string_view(pushback->second.data(), pushback->second.size()),
-      &pushback_ms));
+  const auto trailers = refused.trailers();
+  const auto pushback = trailers.find("grpc-retry-pushback-ms");
+  ASSERT_NE(pushback, trailers.end());
+  ASSERT_TRUE(absl::SimpleAtoi(pushback->second, &pushback_ms));
   EXPECT_GE(pushback_ms, 1);
   EXPECT_LE(pushback_ms, 60'000);
 
