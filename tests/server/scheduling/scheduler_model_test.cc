@@ -43,6 +43,12 @@ std::vector<TokenId> UndisturbedOutput(const Request& request,
   return output;
 }
 
+// A tenth under sanitizers, where an event takes twenty times as long.
+#ifndef SPARSESERVE_MODEL_EVENTS
+#define SPARSESERVE_MODEL_EVENTS 1'000'000
+#endif
+constexpr int64_t kEvents = SPARSESERVE_MODEL_EVENTS;
+
 // One scheduler's life under random traffic.
 class Episode {
  public:
@@ -262,7 +268,7 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   int finished = 0;
   int disturbed = 0;
   int preempted = 0;
-  for (uint32_t seed = 1; events < 1'000'000; ++seed) {
+  for (uint32_t seed = 1; events < kEvents; ++seed) {
     SCOPED_TRACE(seed);
     Episode episode(seed);
     episode.Run(400);
@@ -273,9 +279,9 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
     preempted += episode.preempted();
   }
   // All kinds must have been tried for this to mean something.
-  EXPECT_GT(finished, 10'000);
-  EXPECT_GT(disturbed, 10'000);
-  EXPECT_GT(preempted, 200);
+  EXPECT_GT(finished, kEvents / 100);
+  EXPECT_GT(disturbed, kEvents / 100);
+  EXPECT_GT(preempted, kEvents / 10'000);
 }
 
 }  // namespace
