@@ -436,19 +436,6 @@ class CudaBackend : public Backend {
     return &(layouts_[&layout] = *std::move(built));
   }
 
-  static PagedKv Paged(const KvLayerView& view, const int32_t* page_tables,
-                       int64_t stride) {
-    PagedKv kv;
-    kv.keys = view.keys;
-    kv.values = view.values;
-    kv.pages = view.pages;
-    kv.kv_heads = view.kv_heads;
-    kv.head_dim = view.head_dim;
-    kv.page_tables = page_tables;
-    kv.page_table_stride = stride;
-    return kv;
-  }
-
   void Decode(const AttentionArgs& args, const DeviceLayout& layout) {
     DecodeAttentionArgs decode;
     decode.sequences = layout.decode.sequences;

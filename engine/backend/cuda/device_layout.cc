@@ -253,4 +253,17 @@ void DeviceLayoutBuilder::OrderPrefill(const BlockLayout& layout) {
   }
 }
 
+PagedKv Paged(const KvLayerView& view, const int32_t* page_tables,
+              int64_t stride) {
+  PagedKv kv;
+  kv.keys = view.keys;
+  kv.values = view.values;
+  kv.pages = view.pages;
+  kv.kv_heads = view.kv_heads;
+  kv.head_dim = view.head_dim;
+  kv.page_tables = page_tables;
+  kv.page_table_stride = stride;
+  return kv;
+}
+
 }  // namespace sparseserve::cuda

@@ -5,7 +5,9 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "engine/backend/backend.h"
 #include "engine/backend/cuda/decode_attention.h"
+#include "engine/backend/cuda/paged_kv.h"
 #include "engine/backend/cuda/prefill_attention.h"
 #include "engine/backend/cuda/step_arrays.h"
 #include "engine/layout/block_layout.h"
@@ -89,5 +91,10 @@ class DeviceLayoutBuilder {
   std::vector<int32_t> order_;
   std::vector<int32_t> decode_slices_;  // [decode sequences]
 };
+
+// A layer's keys and values as kernels take them, with page tables [slices,
+// stride] on the device.
+PagedKv Paged(const KvLayerView& view, const int32_t* page_tables,
+              int64_t stride);
 
 }  // namespace sparseserve::cuda

@@ -36,19 +36,6 @@ uint64_t Bits(const void* pointer) {
   return reinterpret_cast<uint64_t>(pointer);
 }
 
-PagedKv Paged(const KvLayerView& view, const int32_t* page_tables,
-              int64_t stride) {
-  PagedKv kv;
-  kv.keys = view.keys;
-  kv.values = view.values;
-  kv.pages = view.pages;
-  kv.kv_heads = view.kv_heads;
-  kv.head_dim = view.head_dim;
-  kv.page_tables = page_tables;
-  kv.page_table_stride = stride;
-  return kv;
-}
-
 // Blocks that a rule visits of a sequence that has more.
 int32_t VisitedBy(const PageBoundRule& rule, int32_t blocks) {
   const int64_t forced = std::max<int64_t>(rule.first_blocks, 1) +
