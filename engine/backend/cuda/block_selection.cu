@@ -19,7 +19,6 @@
 #include <type_traits>
 #include <variant>
 
-#include "engine/backend/cuda/argument_checks.h"
 #include "engine/backend/cuda/bfloat16_vectors.cuh"
 #include "engine/backend/cuda/block_choice.cuh"
 #include "engine/backend/cuda/block_selection.h"
@@ -29,6 +28,7 @@
 #include "engine/backend/cuda/group_scores.cuh"
 #include "engine/backend/cuda/hopper_selection_products.h"
 #include "engine/backend/cuda/mma_sync.cuh"
+#include "engine/backend/cuda/selection_checks.h"
 
 namespace sparseserve::cuda {
 namespace {
@@ -1049,29 +1049,10 @@ bool Describe(const SelectionRule& rule, GroupWork* work) {
 }
 
 LaunchStatus CheckArguments(const BlockSelectionArgs& args) {
-  if (auto status = CheckHeads(args.kv, args.heads); !status.ok()) {
-    return status;
-  }
-  if (auto status = CheckStride("query_stride", args.query_stride,
-                                std::int64_t{args.heads} * args.kv.head_dim);
-      !status.ok()) {
-    return status;
-  }
-  if (auto status = CheckScale(args.scale); !status.ok()) return status;
-  if (args.tiles < 0 || args.tiles > 1 << 20) {
-    return OutOfRange("tiles", args.tiles, "0 to 2^20");
-  }
-  if (args.slices < 1 || args.slices > 65535) {
-    return OutOfRange("slices", args.slices, "1 to 65535");
-  }
-  if (args.most_blocks < 1 || args.most_blocks > BlockSelection::kMostBlocks) {
-    return OutOfRange("most_blocks", args.most_blocks, "1 to 8192");
-  }
   if (reinterpret_cast<std::uintptr_t>(args.mean_keys) % 16 != 0) {
     return LaunchStatus::Error("mean_keys must be 16-byte aligned");
   }
-  return CheckAligned("queries, keys and tile_fields",
-                      {args.queries, args.kv.keys, args.tile_fields});
+  return CheckSelection(args);
 }
 
 LaunchStatus CheckRules(const BlockSelectionArgs& args) {

@@ -10,7 +10,6 @@
 #include <string>
 #include <variant>
 
-#include "engine/backend/cuda/argument_checks.h"
 #include "engine/backend/cuda/chosen_lists.cuh"
 #include "engine/backend/cuda/cuda_error.h"
 #include "engine/backend/cuda/dependent_launch.cuh"
@@ -19,6 +18,7 @@
 #include "engine/backend/cuda/last_rows_selection.h"
 #include "engine/backend/cuda/last_rows_sums.cuh"
 #include "engine/backend/cuda/last_rows_work.cuh"
+#include "engine/backend/cuda/selection_checks.h"
 
 namespace sparseserve::cuda {
 namespace {
@@ -324,29 +324,10 @@ LaunchStatus LaunchSlices(const LastRowsWork& work, cudaStream_t stream) {
 }
 
 LaunchStatus CheckArguments(const BlockSelectionArgs& args) {
-  if (auto status = CheckHeads(args.kv, args.heads); !status.ok()) {
-    return status;
-  }
-  if (auto status = CheckStride("query_stride", args.query_stride,
-                                std::int64_t{args.heads} * args.kv.head_dim);
-      !status.ok()) {
-    return status;
-  }
-  if (auto status = CheckScale(args.scale); !status.ok()) return status;
-  if (args.tiles < 0 || args.tiles > 1 << 20) {
-    return OutOfRange("tiles", args.tiles, "0 to 2^20");
-  }
-  if (args.slices < 1 || args.slices > 65535) {
-    return OutOfRange("slices", args.slices, "1 to 65535");
-  }
-  if (args.most_blocks < 1 || args.most_blocks > BlockSelection::kMostBlocks) {
-    return OutOfRange("most_blocks", args.most_blocks, "1 to 8192");
-  }
   if (args.rule_count < 0 || args.rule_count > LastRowsSelection::kMostRules) {
     return OutOfRange("rule_count", args.rule_count, "0 to 16");
   }
-  return CheckAligned("queries, keys and tile_fields",
-                      {args.queries, args.kv.keys, args.tile_fields});
+  return CheckSelection(args);
 }
 
 LaunchStatus TakeRule(const VerticalSlashRule& rule, LastRowsRule* taken) {
