@@ -30,6 +30,8 @@ inline constexpr LabelValues<2> kTargetOutcomes = {"missed", "met"};
 inline constexpr LabelValues<6> kPromptClasses = {
     "le_1k", "le_4k", "le_16k", "le_64k", "le_256k", "gt_256k"};
 inline constexpr LabelValues<kPhases> kPhaseNames = {"prefill", "decode"};
+inline constexpr LabelValues<5> kStepCostTerms = {
+    "constant", "decode_row", "prompt_row", "decode_block", "prompt_block"};
 inline constexpr LabelValues<5> kBusyStages = {"embed", "selection",
                                                "attention", "mlp", "sampling"};
 // Of FallbackReason, without kNone.

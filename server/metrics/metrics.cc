@@ -280,6 +280,12 @@ void Metrics::PrefixCache(const PrefixCacheSample& sample) {
   steps.evicted_pages->Increment(series_->Count(sample.evicted_pages));
 }
 
+void Metrics::SetStepCosts(const std::array<double, 5>& seconds) {
+  for (size_t i = 0; i < seconds.size(); ++i) {
+    series_->steps.costs[i]->Set(series_->Seconds(seconds[i]));
+  }
+}
+
 void Metrics::SetMemory(const MemorySample& sample) {
   Each<Gauge, 4>& memory = series_->state.memory;
   memory[0]->Set(series_->Count(sample.mapped_file));

@@ -149,6 +149,9 @@ class Metrics {
   void SetRunning(int requests);
   void SetPages(int used, int free, int cached = 0);
   void PrefixCache(const PrefixCacheSample& sample);
+  // What the scheduler learned of steps, in seconds: each, each row of output
+  // and of prompts, each KV block that these visit.
+  void SetStepCosts(const std::array<double, 5>& seconds);
 
   // main.
   void SetMemory(const MemorySample& sample);

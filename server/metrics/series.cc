@@ -233,7 +233,12 @@ StepSeries::StepSeries(const SeriesFactory& make)
                           "KV blocks that attention visited, those of "
                           "corrections too, and those that the mask allows "
                           "beyond them.")
-                 .Grid("phase", kPhaseNames, "outcome", kBlockOutcomes)) {
+                 .Grid("phase", kPhaseNames, "outcome", kBlockOutcomes)),
+      costs(make.Gauge("step_cost_seconds",
+                       "What the scheduler expects of a step's time: a "
+                       "constant, and for each row and visited KV block of "
+                       "output and of prompts.")
+                .Each("term", kStepCostTerms)) {
   const auto by_pattern = make.Counter(
       "attention_heads_total",
       "Runs of one KV head in one layer for one request, by pattern.");

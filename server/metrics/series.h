@@ -107,6 +107,7 @@ struct StepSeries {
   Each<Histogram, kPhases> batch_requests, batch_tokens;
   Grid<Counter, kPhases, kPatternKinds> heads;
   Grid<Counter, kPhases, 2> blocks;  // computed, skipped
+  Each<Gauge, 5> costs;
 };
 
 // What is true now.

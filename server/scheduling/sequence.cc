@@ -115,9 +115,7 @@ int Sequence::LeastTokens() const {
 }
 
 StepWork Sequence::WorkOf(int tokens) const {
-  const double begin = computed_tokens_;
-  // Of the blocks up to a row's own, in the mean over the rows.
-  const double seen = (begin + tokens / 2.0) / kPageTokens + 1;
+  const double seen = SeenBlocks(computed_tokens_, tokens);
   if (computed_tokens_ < prompt_tokens()) {
     return {.prompt_rows = static_cast<double>(tokens),
             .prompt_blocks =

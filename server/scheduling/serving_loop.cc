@@ -165,6 +165,9 @@ bool ServingLoop::RunStep(const StepPlan& plan, absl::Time begin) {
   }
   sample.token_gaps = token_gaps;
   d_.metrics.Step(sample);
+  const StepCosts costs = d_.scheduler.cost().costs();
+  d_.metrics.SetStepCosts({costs.constant, costs.decode_row, costs.prompt_row,
+                           costs.decode_block, costs.prompt_block});
   ReportEnded();
   return true;
 }

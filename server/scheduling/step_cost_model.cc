@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "engine/base/check.h"
+#include "engine/step.h"
 
 namespace sparseserve {
 namespace {
@@ -48,6 +49,16 @@ StepWork StepWork::operator*(double factor) const {
           factor * prompt_blocks};
 }
 
+double SeenBlocks(int first, int tokens) {
+  return (first + tokens / 2.0) / kPageTokens + 1;
+}
+
+double StepCosts::Seconds(const StepWork& work) const {
+  return constant + decode_row * work.decode_rows +
+         prompt_row * work.prompt_rows + decode_block * work.decode_blocks +
+         prompt_block * work.prompt_blocks;
+}
+
 StepCostModel::StepCostModel() { errors_.reserve(kErrors); }
 
 StepCostModel::Features StepCostModel::FeaturesOf(const StepWork& work) {
@@ -55,12 +66,9 @@ StepCostModel::Features StepCostModel::FeaturesOf(const StepWork& work) {
           work.prompt_blocks};
 }
 
-double StepCostModel::Seconds(const Features& features) const {
-  double seconds = 0;
-  for (int i = 0; i < kFeatures; ++i) {
-    seconds += coefficients_[i] * features[i];
-  }
-  return seconds;
+StepCosts StepCostModel::costs() const {
+  return {coefficients_[0], coefficients_[1], coefficients_[2],
+          coefficients_[3], coefficients_[4]};
 }
 
 void StepCostModel::Observe(const StepWork& work, absl::Duration duration) {
@@ -69,7 +77,7 @@ void StepCostModel::Observe(const StepWork& work, absl::Duration duration) {
   const Features features = FeaturesOf(work);
   double weight = 1;
   if (is_ready()) {
-    const double predicted = Seconds(features);
+    const double predicted = costs().Seconds(work);
     const double error = predicted > 0 ? seconds / predicted - 1 : 1;
     const double bound = kHuberSpreads * std::max(spread_, kLeastSpread);
     weight = std::min(1.0, bound / std::max(std::abs(error), 1e-9));
@@ -119,7 +127,7 @@ void StepCostModel::Solve() {
 
 absl::Duration StepCostModel::Predict(const StepWork& work) const {
   SPARSESERVE_CHECK(is_ready());
-  return absl::Seconds(Seconds(FeaturesOf(work)));
+  return absl::Seconds(costs().Seconds(work));
 }
 
 absl::Duration StepCostModel::PredictP95(const StepWork& work) const {

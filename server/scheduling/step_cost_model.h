@@ -22,6 +22,21 @@ struct StepWork {
   StepWork operator*(double factor) const;
 };
 
+// KV blocks up to a row's own, in the mean over `tokens` rows from position
+// `first` on.
+double SeenBlocks(int first, int tokens);
+
+// What steps take, in seconds: each, and each unit of what it does.
+struct StepCosts {
+  double constant = 0;
+  double decode_row = 0;
+  double prompt_row = 0;
+  double decode_block = 0;
+  double prompt_block = 0;
+
+  double Seconds(const StepWork& work) const;
+};
+
 // How long steps take, learned from steps that ran: a constant and a
 // coefficient for each field of StepWork, none negative. Least squares over
 // relative errors, older steps fading; a step that took much longer than
@@ -47,13 +62,15 @@ class StepCostModel {
   absl::Duration PredictP95(const StepWork& work) const;
   // PredictP95() / Predict(), at least 1.
   double margin() const { return margin_; }
+  // As learned so far; what no step told apart may lie in one of them or
+  // another.
+  StepCosts costs() const;
 
  private:
   static constexpr int kFeatures = 5;
   using Features = std::array<double, kFeatures>;
 
   static Features FeaturesOf(const StepWork& work);
-  double Seconds(const Features& features) const;
   void Remember(double relative_error);
   void Solve();
 

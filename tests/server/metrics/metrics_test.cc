@@ -328,6 +328,20 @@ TEST(MetricsTest, CachedPagesAreCountedAndNotInUse) {
             4);
 }
 
+TEST(MetricsTest, CostsOfStepsAreByTerm) {
+  Metrics metrics(SmallModel());
+  metrics.SetStepCosts({0.5, 0.25, 0.125, 0.0625, 2});
+  const auto value = [&](const std::string& term) {
+    return Value(metrics, "step_cost_seconds{model_name=\"small\",term=\"" +
+                              term + "\"}");
+  };
+  EXPECT_EQ(value("constant"), 0.5);
+  EXPECT_EQ(value("decode_row"), 0.25);
+  EXPECT_EQ(value("prompt_row"), 0.125);
+  EXPECT_EQ(value("decode_block"), 0.0625);
+  EXPECT_EQ(value("prompt_block"), 2);
+}
+
 TEST(MetricsTest, HitsOfThePrefixCacheAreTokensBySource) {
   Metrics metrics(SmallModel());
   metrics.PrefixCache(

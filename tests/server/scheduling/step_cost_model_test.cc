@@ -67,6 +67,16 @@ TEST_F(StepCostModelTest, LearnsWhatStepsCost) {
   EXPECT_LT(WorstError(), 0.05);
 }
 
+TEST_F(StepCostModelTest, SaysWhatEachPartCosts) {
+  Learn(1000);
+  const StepCosts costs = model_.costs();
+  EXPECT_NEAR(costs.constant, 2e-3, 2e-4);
+  EXPECT_NEAR(costs.decode_row, 4e-4, 4e-5);
+  EXPECT_NEAR(costs.prompt_row, 1e-4, 1e-5);
+  EXPECT_NEAR(costs.decode_block, 3e-6, 1e-6);
+  EXPECT_NEAR(costs.prompt_block, 5e-5, 5e-6);
+}
+
 TEST_F(StepCostModelTest, FollowsAMachineThatBecomesSlower) {
   Learn(400);
   Learn(3000, 2);
