@@ -54,19 +54,6 @@ Metrics::Options MetricsOptions(const Server::Options& options,
   return result;
 }
 
-Scheduler::Options SchedulerOptions(const ServerSettings& settings,
-                                    const Engine& engine) {
-  Scheduler::Options options;
-  options.max_step_tokens = settings.max_step_tokens;
-  options.max_running_sequences = settings.max_running_sequences;
-  options.context_tokens = engine.info().context_tokens;
-  options.kv_pages = engine.kv_pages();
-  options.step_time_target = settings.step_time_target;
-  options.best_effort_share = settings.best_effort_share;
-  options.ageing_period = settings.ageing_period;
-  return options;
-}
-
 // What settings could not know without the model.
 absl::Status CheckOutputDefault(const ServerSettings& settings,
                                 const Scheduler& scheduler) {
@@ -132,10 +119,7 @@ struct Server::Parts {
         metrics(MetricsOptions(options, *engine)),
         log(options.log_descriptor, metrics),
         scheduler(std::move(made)),
-        queue({options.settings.max_queued_requests,
-               options.settings.max_queued_tokens,
-               {options.settings.max_requests_per_caller,
-                options.settings.max_tokens_per_caller}}),
+        queue(QueueOptions(options.settings)),
         models{DescribeModel(
             *engine, ModelOptions(options, *scheduler, std::move(plans)))},
         observer({metrics, log, now(), options.wall_clock}),
@@ -194,8 +178,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     Options options, std::unique_ptr<Engine> engine) {
   ASSIGN_OR_RETURN(
       std::unique_ptr<Scheduler> scheduler,
-      Scheduler::Create(SchedulerOptions(options.settings, *engine),
-                        engine->tokenizer()));
+      Scheduler::Create(
+          SchedulerOptions(options.settings, engine->info().context_tokens,
+                           engine->kv_pages()),
+          engine->tokenizer()));
   RETURN_IF_ERROR(CheckOutputDefault(options.settings, *scheduler));
   ASSIGN_OR_RETURN(
       std::vector<NamedPlan> plans,

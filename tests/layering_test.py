@@ -37,6 +37,7 @@ ENGINE = {
 # Folder of server/ -> folders of server/; server/*.{h,cc} is ".".
 SERVER = {
     ".": ["rpc"],
+    "simulation": ["rpc"],
     "rpc": ["scheduling", "metrics"],
     "scheduling": ["policy", "metrics"],
     "policy": [],
@@ -61,7 +62,7 @@ LIBRARIES = [
     ("Protobuf", r"google/(protobuf|rpc)/.*|.*\.pb\.h",
      r"server/rpc/.*|server/main\.cc|client/.*"),
     ("command line flags", r"(absl/flags/.*|gflags/.*|getopt\.h)",
-     r"server/main\.cc|client/tool/.*"),
+     r"server/(simulation/)?main\.cc|client/tool/.*"),
     ("test code", r"(tests/.*|gtest/.*|gmock/.*|benchmark/.*)", r"(?!)"),
 ]
 

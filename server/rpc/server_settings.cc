@@ -288,6 +288,25 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   return settings;
 }
 
+Scheduler::Options SchedulerOptions(const ServerSettings& settings,
+                                    int context_tokens, int kv_pages) {
+  Scheduler::Options options;
+  options.max_step_tokens = settings.max_step_tokens;
+  options.max_running_sequences = settings.max_running_sequences;
+  options.context_tokens = context_tokens;
+  options.kv_pages = kv_pages;
+  options.step_time_target = settings.step_time_target;
+  options.best_effort_share = settings.best_effort_share;
+  options.ageing_period = settings.ageing_period;
+  return options;
+}
+
+RequestQueue::Options QueueOptions(const ServerSettings& settings) {
+  return {settings.max_queued_requests,
+          settings.max_queued_tokens,
+          {settings.max_requests_per_caller, settings.max_tokens_per_caller}};
+}
+
 absl::StatusOr<int64_t> ParseByteSize(std::string_view text) {
   static constexpr std::pair<std::string_view, int> kUnits[] = {
       {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}, {"B", 0}};

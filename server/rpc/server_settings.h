@@ -10,6 +10,8 @@
 #include "absl/time/time.h"
 #include "server/policy/named_plan.h"
 #include "server/rpc/target_conversion.h"
+#include "server/scheduling/request_queue.h"
+#include "server/scheduling/scheduler.h"
 
 namespace sparseserve {
 
@@ -63,6 +65,11 @@ struct ServerSettings {
 absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
                                               const std::string& config_name,
                                               const SettingFlags& flags);
+
+// Of a model with such a context, in so many pages.
+Scheduler::Options SchedulerOptions(const ServerSettings& settings,
+                                    int context_tokens, int kv_pages);
+RequestQueue::Options QueueOptions(const ServerSettings& settings);
 
 // "64MiB", "2GiB", "1.5GiB", "4096": bytes, with KiB, MiB, GiB, TiB or without
 // a unit. INVALID_ARGUMENT repeats text that is none, or above 2^60.
