@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <iterator>
 #include <optional>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -15,8 +16,10 @@
 #include "server/rpc/call_observer.h"
 #include "server/rpc/grpc_server.h"
 #include "server/rpc/inference_service.h"
+#include "server/rpc/load_reporter.h"
 #include "server/rpc/method_names.h"
 #include "server/rpc/model_service.h"
+#include "server/rpc/orca_service.h"
 #include "server/rpc/request_id.h"
 #include "server/rpc/request_log.h"
 #include "server/rpc/served_model.h"
@@ -80,6 +83,13 @@ ServedModelOptions ModelOptions(const Server::Options& options,
   return result;
 }
 
+LoadReporter::Limits LoadLimits(const ServerSettings& settings) {
+  const unsigned cores = std::thread::hardware_concurrency();
+  return {.running = settings.max_running_sequences,
+          .waiting = settings.max_queued_requests,
+          .cores = std::max(static_cast<int>(cores), 1)};
+}
+
 TokenStream::Options StreamOptions(const ServerSettings& settings) {
   TokenStream::Options options;
   options.max_buffered_messages = settings.max_buffered_messages;
@@ -129,12 +139,17 @@ struct Server::Parts {
              options.settings.recall_sample_share,
              options.settings.default_targets},
             {models.front(), tokenizer, queue, metrics, now(), RandomBits}),
+        reports_load(options.settings.report_load),
+        load_reporter(LoadLimits(options.settings),
+                      {load, now(), ProcessCpuTime}),
         inference(StreamOptions(options.settings),
-                  {models.front(), admission, tokenizer, observer, metrics,
-                   queue, now(), options.settings.caller_key}),
+                  {models.front(), admission, tokenizer, observer,
+                   reports_load ? &load_reporter : nullptr, metrics, queue,
+                   now(), options.settings.caller_key}),
         model_service({models, observer, now()}),
+        orca(load_reporter),
         unknown_methods({observer, now()}),
-        loop({queue, *engine, *scheduler, metrics, now(),
+        loop({queue, *engine, *scheduler, metrics, load, now(),
               options.on_device_failure}) {}
 
   std::function<absl::Time()> now() const {
@@ -166,8 +181,12 @@ struct Server::Parts {
   CallObserver observer;
   TokenizerWorker tokenizer;
   Admission admission;
+  LoadGauge load;
+  const bool reports_load;
+  LoadReporter load_reporter;
   InferenceService inference;
   ModelService model_service;
+  OrcaService orca;
   UnknownMethods unknown_methods;
   ServingLoop loop;
   std::unique_ptr<GrpcServer> grpc;
@@ -194,9 +213,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   if (!options.metrics_listen.empty()) {
     RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
   }
+  std::vector<grpc::Service*> services = {&parts->inference,
+                                          &parts->model_service};
+  if (parts->reports_load) services.push_back(&parts->orca);
   ASSIGN_OR_RETURN(parts->grpc,
-                   GrpcServer::Start(GrpcOptions(options),
-                                     {&parts->inference, &parts->model_service},
+                   GrpcServer::Start(GrpcOptions(options), services,
                                      parts->unknown_methods));
   parts->loop.Start();
   parts->StartReadiness(options.settings.stall_timeout);

@@ -18,6 +18,13 @@ TokenStream::Options StreamOptions(TokenStream::Options options, bool deliver,
   return options;
 }
 
+// Whether another server might have done better: what a load report calls an
+// error.
+bool IsOurs(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsInternal(status) ||
+         absl::IsDeadlineExceeded(status);
+}
+
 }  // namespace
 
 GenerationCall::GenerationCall(grpc::CallbackServerContext& context,
@@ -27,6 +34,7 @@ GenerationCall::GenerationCall(grpc::CallbackServerContext& context,
       model_(dependencies.model),
       record_(std::move(record)),
       observer_(dependencies.observer),
+      load_(dependencies.load),
       stream_(std::make_shared<TokenStream>(
           StreamOptions(dependencies.stream_options,
                         record_.operation == Operation::kStreamGenerate,
@@ -50,6 +58,16 @@ void GenerationCall::StartTimer(absl::Duration delay) {
       });
 }
 
+grpc::Status GenerationCall::StatusOf(const TokenStream::End& end) {
+  if (load_ != nullptr) {
+    const FinishReport report = end.report.value_or(FinishReport());
+    context_.AddTrailingMetadata(
+        kLoadTrailer, load_->Ended(IsOurs(end.status), report.prompt_tokens,
+                                   report.output_tokens));
+  }
+  return EndStatus(end.status, record_, context_);
+}
+
 void GenerationCall::Over() { observer_.Finished(record_, stream_->Done()); }
 
 WholeCall::WholeCall(grpc::CallbackServerContext& context,
@@ -68,7 +86,7 @@ void WholeCall::EndCall(OutputPiece rest, const TokenStream::End& end) {
         rest, ToReport(*end.report, record_.target, model_, record_.request_id),
         model_.tokenizer));
   }
-  Finish(EndStatus(end.status, record_, context_));
+  Finish(StatusOf(end));
 }
 
 void WholeCall::OnDone() {
@@ -88,7 +106,7 @@ void StreamCall::StartWrite(OutputPiece piece) {
 }
 
 void StreamCall::EndCall(OutputPiece, const TokenStream::End& end) {
-  grpc::Status status = EndStatus(end.status, record_, context_);
+  grpc::Status status = StatusOf(end);
   if (!end.report.has_value()) {
     Finish(std::move(status));
     return;

@@ -8,6 +8,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "server/rpc/call_observer.h"
 #include "server/rpc/call_record.h"
+#include "server/rpc/load_reporter.h"
 #include "server/rpc/served_model.h"
 #include "server/rpc/token_stream.h"
 
@@ -20,6 +21,7 @@ class GenerationCall : public TokenStream::Call {
   struct Dependencies {  // all outlive the call
     const ServedModel& model;
     CallObserver& observer;
+    LoadReporter* load;  // null: calls end without a report
     TokenStream::Options stream_options;
     TokenStream::Dependencies stream_dependencies;
   };
@@ -33,6 +35,8 @@ class GenerationCall : public TokenStream::Call {
  protected:
   GenerationCall(grpc::CallbackServerContext& context, CallRecord record,
                  const Dependencies& dependencies);
+  // The status that the call ends with, having set its trailers.
+  grpc::Status StatusOf(const TokenStream::End& end);
   // Tells the observer. The last thing before `delete this`.
   void Over();
 
@@ -42,6 +46,7 @@ class GenerationCall : public TokenStream::Call {
 
  private:
   CallObserver& observer_;
+  LoadReporter* const load_;
   const std::shared_ptr<TokenStream> stream_;
   std::unique_ptr<grpc::Alarm> alarm_;
 };

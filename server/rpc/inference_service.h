@@ -28,6 +28,7 @@ class InferenceService final
     Admission& admission;
     TokenizerWorker& worker;
     CallObserver& observer;
+    LoadReporter* load;  // may be null, see GenerationCall
     Metrics& metrics;
     RequestQueue& queue;
     std::function<absl::Time()> clock;

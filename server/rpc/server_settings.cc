@@ -271,6 +271,7 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   settler.Real("recall_sample_share", parsed.has_recall_sample_share(),
                parsed.recall_sample_share(), {0, 1},
                settings.recall_sample_share);
+  settings.report_load = !parsed.has_report_load() || parsed.report_load();
   const std::pair drain_range(absl::ZeroDuration(), absl::Hours(1));
   settler.Time("drain_timeout", parsed.has_drain_timeout(),
                ToDuration(parsed.drain_timeout()), drain_range,

@@ -49,6 +49,7 @@ struct ServerSettings {
   // knows.
   std::vector<PlanRule> attention_plans;
   double recall_sample_share = 0;
+  bool report_load = true;
 
   int max_request_bytes = 4 << 20;
   int max_concurrent_streams = 1024;

@@ -165,6 +165,8 @@ bool ServingLoop::RunStep(const StepPlan& plan, absl::Time begin) {
   }
   sample.token_gaps = token_gaps;
   d_.metrics.Step(sample);
+  d_.load.AddBlocks(sample.prefill_blocks);
+  d_.load.AddBlocks(sample.decode_blocks);
   const StepCosts costs = d_.scheduler.cost().costs();
   d_.metrics.SetStepCosts({costs.constant, costs.decode_row, costs.prompt_row,
                            costs.decode_block, costs.prompt_block});
@@ -231,7 +233,10 @@ void ServingLoop::RecordEnding(const Sequence& sequence) {
 
 void ServingLoop::PublishGauges() {
   const PagePool& pages = d_.scheduler.pages();
-  d_.metrics.SetWaiting(d_.queue.waiting() + d_.scheduler.preempted());
+  const int waiting = d_.queue.waiting() + d_.scheduler.preempted();
+  d_.load.SetRequests(d_.scheduler.running(), waiting,
+                      static_cast<double>(pages.leased()) / pages.total());
+  d_.metrics.SetWaiting(waiting);
   d_.metrics.SetRunning(d_.scheduler.running());
   d_.metrics.SetPages(pages.leased(), pages.free());
 }

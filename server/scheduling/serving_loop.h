@@ -11,6 +11,7 @@
 #include "engine/step.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "server/metrics/metrics.h"
+#include "server/scheduling/load_gauge.h"
 #include "server/scheduling/request_queue.h"
 #include "server/scheduling/scheduler.h"
 
@@ -33,6 +34,7 @@ class ServingLoop {
     StepExecutor& executor;
     Scheduler& scheduler;
     Metrics& metrics;
+    LoadGauge& load;
     std::function<absl::Time()> clock;
     // Called once, on the loop's thread, if the device failed for good: every
     // request has been failed. main turns health to NOT_SERVING and exits.

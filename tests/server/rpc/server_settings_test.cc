@@ -55,6 +55,7 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
     drain_timeout { seconds: 0 }
     stall_timeout { seconds: 64 }
     recall_sample_share: 0.25
+    report_load: false
     attention_plans { name: 'fast' pattern { xattention { stride: 16 } } }
     attention_plans { name: 'near-2.b_c'
                       pattern { sliding_window { window_tokens: 65 } } }
@@ -88,6 +89,7 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->drain_timeout, absl::ZeroDuration());
   EXPECT_EQ(settings->stall_timeout, absl::Seconds(64));
   EXPECT_EQ(settings->recall_sample_share, 0.25);
+  EXPECT_FALSE(settings->report_load);
   ASSERT_EQ(settings->attention_plans.size(), 3);
   const std::vector<HeadRule>& map = settings->attention_plans[2].map;
   EXPECT_EQ(settings->attention_plans[2].name, "heads");

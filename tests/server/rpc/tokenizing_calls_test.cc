@@ -121,7 +121,7 @@ class TokenizingCallsTest : public ::testing::Test {
                         [] { return uint64_t{1}; }}};
   InferenceService inference_{{},
                               {served_.front(), admission_, worker_, observer_,
-                               metrics_, queue_, absl::Now}};
+                               nullptr, metrics_, queue_, absl::Now}};
   ModelService models_{{served_, observer_, absl::Now}};
   UnknownMethods unknown_methods_{{observer_, absl::Now}};
   std::unique_ptr<GrpcServer> server_;

@@ -59,7 +59,7 @@ class ServingLoopTest : public ::testing::Test {
   ServingLoopTest()
       : executor_(kPages, kOptions.max_step_tokens),
         scheduler_(*Scheduler::Create(kOptions, tokenizer_)),
-        loop_({queue_, executor_, *scheduler_, metrics_,
+        loop_({queue_, executor_, *scheduler_, metrics_, load_,
                [this] {
                  const absl::Time now = absl::FromUnixNanos(now_ns_);
                  if (after_clock_) after_clock_();
@@ -145,6 +145,7 @@ class ServingLoopTest : public ::testing::Test {
   RequestQueue queue_{{}};
   FakeExecutor executor_;
   Metrics metrics_{{.model_name = "small", .kv_pages = kPages}};
+  LoadGauge load_;
   std::unique_ptr<Scheduler> scheduler_;
   // Written on the loop's thread, read after it was joined.
   int device_failures_ = 0;
@@ -193,6 +194,28 @@ TEST_F(ServingLoopTest, StreamsAnAnswerAndReportsItsEnd) {
   EXPECT_EQ(Sum("sparseserve_prompt_tokens_total"), 5);
   EXPECT_EQ(Sum("sparseserve_inter_token_latency_seconds_count"), 19);
   EXPECT_EQ(Sum("sparseserve_engine_step_seconds_count"), 20);
+}
+
+TEST_F(ServingLoopTest, SaysHowFullTheServerIs) {
+  const double page = 1.0 / kPages;
+  std::vector<Call> calls;
+  for (int i = 0; i < 5; ++i) calls.push_back(Send(MakeRequest(5, 20)));
+  loop_.Start();
+  gate_.WaitForArrivals(1);
+  const LoadGauge::Load load = load_.load();
+  EXPECT_EQ(load.running, 3);
+  EXPECT_EQ(load.waiting, 2);
+  EXPECT_DOUBLE_EQ(load.kv_usage, 3 * page);
+  EXPECT_EQ(load.blocks.allowed, 0);
+  gate_.Open();
+  for (const Call& call : calls) call.sink->WaitUntilEnded();
+  loop_.Stop();
+  EXPECT_EQ(load_.load().running, 0);
+  EXPECT_EQ(load_.load().waiting, 0);
+  EXPECT_EQ(load_.load().kv_usage, 0);
+  // A block for each row of output and each prompt, all of them visited.
+  EXPECT_EQ(load_.load().blocks.allowed, 5 * 20);
+  EXPECT_EQ(load_.load().blocks.computed, 5 * 20);
 }
 
 TEST_F(ServingLoopTest, NothingStartsBeforeItArrived) {
