@@ -1,9 +1,10 @@
 // How long whole steps take on a device, for a model of random weights: prompts
-// of some lengths, dense and by sinks and a window at about a tenth of the
-// blocks, and output at some depths and numbers of sequences. Where the device
-// can, also prompts and output whose blocks it chooses by scores, and output
-// whose tokens it draws beside those that the host draws of logits. What it may
-// be compared with stands beside it: a decode step with reading the weights at
+// of some lengths, dense, by sinks and a window at about a tenth of the blocks
+// and over random lists of a tenth for each KV head, the same in all layers,
+// and output at some depths and numbers of sequences. Where the device can,
+// also prompts and output whose blocks it chooses by scores, and output whose
+// tokens it draws beside those that the host draws of logits. What it may be
+// compared with stands beside it: a decode step with reading the weights at
 // 4.26 TB/s, what an H200 copies.
 //
 //   step_bench --device=cuda --prefill=8192,32768 --decode=1x1024,8x32768
@@ -15,7 +16,10 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
+#include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <string>
@@ -35,6 +39,7 @@
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "engine/kv/kv_cache.h"
+#include "engine/layout/block_layout.h"
 #include "engine/model/model_weights.h"
 #include "engine/model/sampler.h"
 #include "engine/model/transformer.h"
@@ -150,6 +155,34 @@ absl::StatusOr<ModelWeights> MakeWeights(RandomWeights& random,
   return weights;
 }
 
+// Of a tile's blocks a tenth, its own among them, drawn anew for each KV head.
+BlockLayout RandomTenths(int32_t kv_heads, int first_position, int count) {
+  std::mt19937 random(first_position + 1);
+  BlockLayout layout;
+  layout.kv_heads = kv_heads;
+  std::vector<int32_t> before;
+  for (int first = 0; first < count; first += layout.block_tokens) {
+    const int32_t own = (first_position + first) / layout.block_tokens;
+    layout.tiles.push_back(
+        {.first_row = first,
+         .rows = std::min(layout.block_tokens, count - first),
+         .first_position = first_position + first});
+    for (int32_t head = 0; head < kv_heads; ++head) {
+      layout.list_of.push_back(static_cast<int32_t>(layout.lists()));
+      before.resize(own);
+      std::iota(before.begin(), before.end(), 0);
+      std::sample(before.begin(), before.end(),
+                  std::back_inserter(layout.full_blocks), own / 10, random);
+      layout.full_offsets.push_back(
+          static_cast<int64_t>(layout.full_blocks.size()));
+      layout.partial_blocks.push_back(own);
+      layout.partial_offsets.push_back(
+          static_cast<int64_t>(layout.partial_blocks.size()));
+    }
+  }
+  return layout;
+}
+
 double Seconds(absl::FunctionRef<void()> work) {
   const auto start = std::chrono::steady_clock::now();
   work();
@@ -220,9 +253,10 @@ class Model {
   bool Samples() const { return backend_->device().samples; }
 
   // Sequence s has pages that are not in the order of its positions. Runs
-  // `count` tokens of each.
+  // `count` tokens of each, over `lists` in all layers where they are given.
   absl::Status Run(int sequences, int first_position, int count, Phase phase,
-                   const PatternSpec& pattern, Ending ending) {
+                   const PatternSpec& pattern, Ending ending,
+                   const BlockLayout* lists = nullptr) {
     const int pages_each = (first_position + count + 63) / 64;
     std::vector<std::vector<PageId>> pages(sequences);
     std::vector<TokenId> tokens(count);
@@ -243,6 +277,11 @@ class Model {
       planned.push_back({&slices[s], pattern});
     }
     plan_->Build(planned);
+    if (lists != nullptr) {
+      // No pattern draws lists. The plan is this object's, and its layers share
+      // one layout, whose tiles `lists` has.
+      const_cast<BlockLayout&>(plan_->layout(0)) = *lists;
+    }
     const std::function<double()> none;
     StageClock clock(none);
     StepTimes times;
@@ -273,11 +312,13 @@ class Model {
     return absl::OkStatus();
   }
 
-  // A prompt in chunks.
-  absl::Status Prefill(int tokens, int chunk, const PatternSpec& pattern) {
+  // A prompt in chunks; `lists` by first position.
+  absl::Status Prefill(int tokens, int chunk, const PatternSpec& pattern,
+                       const std::map<int, BlockLayout>* lists = nullptr) {
     for (int first = 0; first < tokens; first += chunk) {
       RETURN_IF_ERROR(Run(1, first, std::min(chunk, tokens - first),
-                          Phase::kPrefill, pattern, Ending::kLogits));
+                          Phase::kPrefill, pattern, Ending::kLogits,
+                          lists == nullptr ? nullptr : &lists->at(first)));
     }
     return absl::OkStatus();
   }
@@ -380,9 +421,21 @@ absl::Status RunAll() {
           << seconds * 1e3 << "\n";
       std::fflush(stdout);
     }
+    std::map<int, BlockLayout> lists;
+    for (int first = 0; first < length; first += chunk) {
+      lists[first] = RandomTenths(model->config().kv_heads, first,
+                                  std::min(chunk, length - first));
+    }
+    ASSIGN_OR_RETURN(double seconds, Time(repetitions, [&] {
+                       return model->Prefill(length, chunk, DensePattern(),
+                                             &lists);
+                     }));
+    std::printf("prefill %d random tenths: %.1f ms, %.3f of dense\n", length,
+                seconds * 1e3, seconds / dense);
+    csv << "prefill_random_tenths,1," << length << "," << seconds * 1e3 << "\n";
     const PatternSpec xattention = XAttentionPattern{.threshold = 0.5f};
     if (!model->Runs(xattention)) continue;
-    ASSIGN_OR_RETURN(const double seconds, Time(repetitions, [&] {
+    ASSIGN_OR_RETURN(seconds, Time(repetitions, [&] {
                        return model->Prefill(length, chunk, xattention);
                      }));
     std::printf("prefill %d xattention: %.1f ms, %.3f of dense\n", length,
