@@ -406,6 +406,8 @@ absl::Status RunAll() {
       static_cast<double>(model->step_bytes()) / 1e9, loading);
   std::ofstream csv(absl::GetFlag(FLAGS_csv));
   csv << "what,sequences,tokens,milliseconds\n";
+  csv << "read_weights,0,0,"
+      << static_cast<double>(model->step_bytes()) / kCopyRate * 1e3 << "\n";
   for (const int length : lengths) {
     double dense = 0;
     for (const bool sparse : {false, true}) {

@@ -11,6 +11,10 @@
 #   sampling only what is about sampling
 #   flex     only prefill over lists of given densities and up to 128K tokens,
 #            beside cuDNN and FlexAttention
+#   floors   no tests, but all that floors.py has a line for, and its table. For
+#            whole steps, which need Abseil, STEP_BENCH names the program. PARTS
+#            says what alone is run, of "attention decode selection step"; the
+#            table is then of that and of what $OUT has from before
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 what="${1:-all}"
@@ -32,9 +36,10 @@ case "$what" in  # and which files are not for it
     skipped="$skipped|matrix_products|cublas|$row_kernels"
     ;;
   flex) skipped="decode|selection|sampler|_test$|$row_kernels" ;;
+  floors) skipped="sampler|_test$|$row_kernels" ;;
   *)
     echo "unknown: $what; all, compile, prefill, decode, rows, selection," \
-      "sampling, flex are known" >&2
+      "sampling, flex, floors are known" >&2
     exit 2
     ;;
 esac
@@ -47,7 +52,8 @@ mkdir -p "$out" "$build"
 # FlexAttention is compiled while nvcc works; what it leaves in torch's cache is
 # found later.
 flex_compiler=""
-if [ "$what" = flex ]; then
+parts="${PARTS:-attention decode selection step}"
+if [ "$what" = flex ] || [[ "$what $parts" = floors*attention* ]]; then
   timeout 80 python3 tests/bench/cuda/attention_peers.py --compile_only \
     > "$out/flex_compile.log" 2>&1 &
   flex_compiler=$!
@@ -163,15 +169,38 @@ choices() {  # times, then races
   done
 }
 
-run_flex() {
+run_flex() {  # arguments of the peers
   # It says itself what it did not compile; the peers then try once more.
   wait "$flex_compiler"
   cat "$out/flex_compile.log"
-  peers 200 attention_peers prefill_attention_bench --cases=densities
+  peers 200 attention_peers prefill_attention_bench "$@"
+}
+
+run_floors() {
+  local part
+  for part in $parts; do
+    case "$part" in
+      attention) run_flex --once ;;
+      decode) peers 100 decode_peers decode_attention_bench ;;
+      selection)
+        LINES_SHOWN=14 report block_selection_bench \
+          "$build/block_selection_bench" --csv="$out/block_selection_bench.csv"
+        ;;
+      step)
+        [ -n "${STEP_BENCH:-}" ] || continue
+        LIMIT=200 LINES_SHOWN=20 report step_peers python3 \
+          tests/bench/cuda/step_peers.py --bench="$STEP_BENCH" --out="$out" \
+          --decode="${STEP_DECODE:-1x1024,8x8192}" \
+          --repetitions="${STEP_REPETITIONS:-15}"
+        ;;
+    esac
+  done
+  LINES_SHOWN=60 report floors python3 tests/bench/cuda/floors.py --out="$out"
 }
 
 case "$what" in
-  flex) run_flex ;;
+  flex) run_flex --cases=densities ;;
+  floors) run_floors ;;
   *) run_all ;;
 esac
 exit "$failed"

@@ -224,7 +224,7 @@ void RunPrefill(const Output& output) {
   const Case cases[] = {
       {"pooled", pooled},
       // As they are where storing keys keeps them.
-      {"pooled, means kept", pooled, means.data()},
+      {"pooled with kept means", pooled, means.data()},
       {"antidiagonal stride 16",
        [](float mass) {
          return AntidiagonalRule{16, mass};
