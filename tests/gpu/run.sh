@@ -28,7 +28,7 @@ case "$what" in  # and which files are not for it
     skipped='decode|prefill|hopper|attention|selection|sampler|list_kinds|tensor_map'
     ;;
   selection)
-    skipped="(decode_attention|prefill_attention|pace|primitives)_(test|bench)$"
+    skipped="(decode_attention|prefill_attention|skipping_prefill|pace|primitives)_(test|bench)$"
     skipped="$skipped|sampler|$row_kernels"
     ;;
   sampling)
@@ -145,7 +145,8 @@ memchecks() {  # names...
 
 run_all() {
   local names=(decode_attention_test device_sampler_test hopper_primitives_test
-    hopper_prefill_pace_test prefill_attention_test selection_test
+    hopper_prefill_pace_test prefill_attention_test skipping_prefill_test
+    selection_test
     last_rows_selection_test embedding_test rms_norm_test rope_and_store_test
     gated_activation_test few_rows_product_test)
   tests "${names[@]}"
