@@ -57,7 +57,7 @@ struct BlockLayout {
   // [tiles, kv_heads], or empty if no pair skips: ln(lambda), at most 0;
   // kNoSkip: the pair skips nothing. Its rows may leave out a block whose
   // scores, as they enter the softmax, all lie more than -ln(lambda) below the
-  // greatest score of a block that the kernel took before it (skip-softmax:
+  // greatest score of a block that came before it in the list (skip-softmax:
   // BLASST, Yuan et al., arXiv 2512.12087). A kernel need not, and may decide
   // for several rows at once, if that holds for each; what it never does is
   // leave out another block. Since a row's greatest score is always kept, n

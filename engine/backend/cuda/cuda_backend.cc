@@ -191,7 +191,9 @@ class CudaBackend : public Backend {
     size_t free = 0;
     size_t total = 0;
     if (cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
-    return static_cast<int64_t>(free);
+    // Choosing takes its workspaces when the first layer does.
+    return std::max<int64_t>(
+        0, static_cast<int64_t>(free) - StepSelection::kLaterBytes);
   }
 
   void Upload(const void* from, int64_t bytes, std::byte* to) override {
