@@ -276,6 +276,7 @@ class Model {
       slices[s].sampling = &sampling_;
       planned.push_back({&slices[s], pattern});
     }
+    const auto start = std::chrono::steady_clock::now();
     plan_->Build(planned);
     if (lists != nullptr) {
       // No pattern draws lists. The plan is this object's, and its layers share
@@ -297,6 +298,9 @@ class Model {
       std::vector<SampledToken> drawn(rows.size());
       backend_->Sample(
           {transformer_->DeviceLogits(rows), sampled, absl::MakeSpan(drawn)});
+      host_seconds_.push_back(std::chrono::duration<double>(
+                                  std::chrono::steady_clock::now() - start)
+                                  .count());
       RETURN_IF_ERROR(backend_->EndStep());
     } else {
       const ConstMatrixView logits = transformer_->Logits(rows);
@@ -323,6 +327,10 @@ class Model {
     return absl::OkStatus();
   }
 
+  // Of the steps that drew tokens on the device since the last call, how long
+  // the host took before it launched them. The median.
+  double TakeHostSeconds() { return Median(std::exchange(host_seconds_, {})); }
+
   const ModelConfig& config() const { return config_; }
   int64_t step_bytes() const { return step_bytes_; }
   std::string DeviceName() const {
@@ -339,6 +347,7 @@ class Model {
       .temperature = 0.8f, .top_k = 50, .top_p = 0.95f};
   Sampler sampler_ = Sampler(Llama8B(1, 1).vocab_size);
   int64_t step_bytes_ = 0;
+  std::vector<double> host_seconds_;
 };
 
 absl::StatusOr<double> Time(int repetitions,
@@ -481,6 +490,10 @@ absl::Status RunAll() {
     if (!model->Samples()) continue;
     RETURN_IF_ERROR(
         time_kind("device_tokens", DensePattern(), Ending::kDeviceTokens));
+    const double host = model->TakeHostSeconds() * 1e3;
+    std::printf("decode %d x %d, the host's part: %.3f ms\n", sequences, depth,
+                host);
+    csv << "decode_host," << sequences << "," << depth << "," << host << "\n";
     if (!model->Runs(QuestPattern())) continue;
     RETURN_IF_ERROR(time_kind("quest", QuestPattern(), Ending::kDeviceTokens));
   }
