@@ -64,8 +64,7 @@ struct HeadSplit {
 // Whether the tile goes on where the one before it ends.
 __device__ __forceinline__ bool Follows(const int4& before, const int4& tile) {
   return tile.x == before.x && tile.y == before.y + before.z &&
-         tile.w == before.w + before.z &&
-         OwnBlock(tile) == OwnBlock(before) + 1;
+         tile.w == before.w + before.z && BlockOf(tile) == BlockOf(before) + 1;
 }
 
 // Sum of the values of the threads before, and of all.
@@ -118,8 +117,8 @@ __global__ void __launch_bounds__(kListThreads)
     int4 fields = {}, before = {};
     bool asked = false;
     if (exists) {
-      fields = TileAt(work.args, number);
-      if (own > 0) before = TileAt(work.args, number - 1);
+      fields = TileFields(work.args, number);
+      if (own > 0) before = TileFields(work.args, number - 1);
       asked = IsAsked(work, number, kv_head);
     }
     __syncthreads();
@@ -242,8 +241,8 @@ class ProductCopies {
     kv_head_ = queue_.kv_head();
   }
   __device__ __forceinline__ void LookAtTiles() {
-    first_ = TileAt(work_.args, listed_.x);
-    last_ = TileAt(work_.args, listed_.x + listed_.y - 1);
+    first_ = TileFields(work_.args, listed_.x);
+    last_ = TileFields(work_.args, listed_.x + listed_.y - 1);
   }
   // This thread's first key group.
   __device__ __forceinline__ int FirstKey() const {
@@ -267,7 +266,7 @@ class ProductCopies {
     const BlockSelectionArgs& args = work_.args;
     const PagedKv& kv = args.kv;
     const int end = last_.w + last_.z;
-    const int first_group = OwnBlock(first_) * work_.row_groups;
+    const int first_group = BlockOf(first_) * work_.row_groups;
     const int first_head = listed_.w * split_.heads;
     const int heads = min(split_.heads, work_.group() - first_head);
     const int groups = listed_.y * work_.row_groups;
