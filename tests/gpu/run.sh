@@ -3,6 +3,7 @@
 # and runs them all on this machine's GPU, in about six minutes. Results and
 # logs go to $OUT (default: out/gpu). An argument says what else:
 #   compile  stops after compiling, for which no GPU is needed
+#   tests    nothing but all tests, in about one minute
 #   prefill  only what is about prefill attention
 #   decode   only what is about decode attention, in about one minute
 #   rows     only what is about rows: embedding, norms, rope and storing, gated
@@ -22,6 +23,7 @@ row_kernels='embedding|rms_norm|rope_and_store|gated_activation|few_rows'
 row_kernels+='|row_kernels|memory_passes'
 case "$what" in  # and which files are not for it
   all | compile) skipped='^$' ;;
+  tests) skipped='_bench$|memory_passes' ;;
   prefill) skipped="decode|selection|sampler|$row_kernels" ;;
   decode) skipped="prefill|hopper|selection|sampler|$row_kernels" ;;
   rows)
@@ -38,7 +40,7 @@ case "$what" in  # and which files are not for it
   flex) skipped="decode|selection|sampler|_test$|$row_kernels" ;;
   floors) skipped="sampler|_test$|$row_kernels" ;;
   *)
-    echo "unknown: $what; all, compile, prefill, decode, rows, selection," \
+    echo "unknown: $what; all, compile, tests, prefill, decode, rows, selection," \
       "sampling, flex, floors are known" >&2
     exit 2
     ;;
@@ -143,12 +145,12 @@ memchecks() {  # names...
   done
 }
 
+names=(decode_attention_test device_sampler_test hopper_primitives_test
+  hopper_prefill_pace_test prefill_attention_test skipping_prefill_test
+  selection_test last_rows_selection_test embedding_test rms_norm_test
+  rope_and_store_test gated_activation_test few_rows_product_test)
+
 run_all() {
-  local names=(decode_attention_test device_sampler_test hopper_primitives_test
-    hopper_prefill_pace_test prefill_attention_test skipping_prefill_test
-    selection_test
-    last_rows_selection_test embedding_test rms_norm_test rope_and_store_test
-    gated_activation_test few_rows_product_test)
   tests "${names[@]}"
   peers 100 decode_peers decode_attention_bench
   peers 240 attention_peers prefill_attention_bench
@@ -166,7 +168,7 @@ choices() {  # times, then races
     --csv="$out/block_selection_bench.csv"
   for name in selection_test last_rows_selection_test; do
     LIMIT=120 report "racecheck_$name" compute-sanitizer --tool=racecheck \
-      --error-exitcode=9 "$build/$name" --short
+      --error-exitcode=9 "$build/$name" --races
   done
 }
 
@@ -202,6 +204,7 @@ run_floors() {
 case "$what" in
   flex) run_flex --cases=densities ;;
   floors) run_floors ;;
+  tests) tests "${names[@]}" ;;
   *) run_all ;;
 esac
 exit "$failed"
