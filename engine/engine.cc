@@ -30,6 +30,7 @@ class LoadedEngine final : public Engine {
     return model_.chat_template.get();
   }
   int kv_pages() const override { return model_.kv_cache->pages(); }
+  int max_step_tokens() const override { return model_.max_step_tokens; }
   MemoryUse memory() const override;
   std::string DeviceSummary() const override;
   std::string device() const override { return model_.backend->device().name; }
@@ -77,7 +78,7 @@ LoadedEngine::LoadedEngine(Options options, LoadedModel model)
       attention_plan_(Transformer::PlanShape(model_.config)),
       sampler_(model_.config.vocab_size) {
   limits_.max_slices = options_.max_step_slices;
-  limits_.max_rows = options_.max_step_tokens;
+  limits_.max_rows = model_.max_step_tokens;
   limits_.vocab_size = model_.config.vocab_size;
   limits_.context_tokens = model_.config.context_tokens;
   limits_.kv_pages = model_.kv_cache->pages();

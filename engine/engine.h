@@ -55,10 +55,16 @@ class Engine : public StepExecutor {
     std::string device = "cpu";          // "auto", "cpu", "cuda"
     int threads = 0;                     // 0: one per available core
     std::string compute_dtype = "auto";  // "auto", "f32", "bf16"
-    std::string simd = "auto";   // cap on the CPU path: "auto", "avx2", ...
-    int64_t kv_cache_bytes = 0;  // memory for KV pages; at least one context
-    int max_step_tokens = 512;   // rows that one step may carry
-    int max_step_slices = 64;    // slices that one step may carry
+    std::string simd = "auto";  // cap on the CPU path: "auto", "avx2", ...
+    // Memory for KV pages, at least one context. 0: `host_kv_bytes` where the
+    // device's memory is the host's; if that is 0 too, or of a GPU, the share
+    // that the device takes of what is left when the model is loaded.
+    int64_t kv_cache_bytes = 0;
+    int64_t host_kv_bytes = 0;
+    // Rows that one step may carry; 0: what suits the device, and at least a
+    // page besides a row for all slices but one.
+    int max_step_tokens = 512;
+    int max_step_slices = 64;  // slices that one step may carry
     // Holds the memory for StepSlice::recall and StepSlice::profile.
     bool measure_recall = false;
     // Monotonic seconds; stage times are 0 without it.
@@ -78,6 +84,7 @@ class Engine : public StepExecutor {
   virtual const ChatTemplate* chat_template() const = 0;
   // Number of KV pages: ids in slices are below it.
   virtual int kv_pages() const = 0;
+  virtual int max_step_tokens() const = 0;  // 1 or more
   virtual MemoryUse memory() const = 0;
   // One line for the start-up log: device, SIMD path, dtype, threads.
   virtual std::string DeviceSummary() const = 0;

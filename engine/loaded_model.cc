@@ -27,7 +27,9 @@ absl::Status CheckOptions(const Engine::Options& options) {
   RETURN_IF_ERROR(CheckOption("kv_cache_bytes", options.kv_cache_bytes, 0,
                               int64_t{1} << 50));
   RETURN_IF_ERROR(
-      CheckOption("max_step_tokens", options.max_step_tokens, 1, 1 << 16));
+      CheckOption("host_kv_bytes", options.host_kv_bytes, 0, int64_t{1} << 50));
+  RETURN_IF_ERROR(
+      CheckOption("max_step_tokens", options.max_step_tokens, 0, 1 << 16));
   return CheckOption("max_step_slices", options.max_step_slices, 1, 1 << 12);
 }
 
@@ -87,6 +89,16 @@ ModelNeeds NeedsOf(const ModelConfig& config) {
   return needs;
 }
 
+// Rows of a step if nobody says how many. More keep a prompt's products
+// efficient, for which a device of its own needs more than a CPU does, and make
+// output beside them wait.
+int32_t StepTokens(const Engine::Options& options, const DeviceInfo& device) {
+  constexpr int32_t kOfHost = 512, kOfDevice = 8192;
+  if (options.max_step_tokens > 0) return options.max_step_tokens;
+  return std::max(device.shares_host_memory ? kOfHost : kOfDevice,
+                  options.max_step_slices + int32_t{kPageTokens} - 1);
+}
+
 absl::Status LoadTransformer(const Engine::Options& options,
                              LoadedModel& model) {
   const auto report = [&](const char* stage, double done) {
@@ -98,18 +110,20 @@ absl::Status LoadTransformer(const Engine::Options& options,
   backend_options.threads = options.threads;
   backend_options.compute_dtype = options.compute_dtype;
   backend_options.simd = options.simd;
-  backend_options.max_rows =
-      std::max(options.max_step_tokens, options.max_step_slices);
+  // Which device it is is not known yet; a GPU does not ask.
+  backend_options.max_rows = std::max(StepTokens(options, DeviceInfo()),
+                                      int32_t{options.max_step_slices});
   backend_options.max_sampled_rows = options.max_step_slices;
   ASSIGN_OR_RETURN(model.backend, CreateBackend(backend_options));
+  model.max_step_tokens = StepTokens(options, model.backend->device());
   ASSIGN_OR_RETURN(
       ModelWeights weights,
       LoadModelWeights(*model.backend, *model.checkpoint, model.config,
                        [&](double done) { report("weights", done); }));
   RETURN_IF_ERROR(model.backend->Prepare(
-      options.max_step_tokens, [&](double done) { report("products", done); }));
+      model.max_step_tokens, [&](double done) { report("products", done); }));
   Transformer::Limits limits;
-  limits.max_rows = options.max_step_tokens;
+  limits.max_rows = model.max_step_tokens;
   limits.max_logit_rows = options.max_step_slices;
   limits.measures_recall = options.measure_recall;
   ASSIGN_OR_RETURN(model.transformer,
@@ -136,6 +150,9 @@ absl::Status AllocateKvCache(const Engine::Options& options,
       });
   KvBudget::Request request;
   request.bytes = options.kv_cache_bytes;
+  if (request.bytes == 0 && model.backend->device().shares_host_memory) {
+    request.bytes = options.host_kv_bytes;
+  }
   request.page_bytes = KvCache::PageBytes(shape);
   request.context_tokens = model.config.context_tokens;
   request.available_bytes = model.backend->AvailableBytes();

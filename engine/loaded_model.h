@@ -25,6 +25,7 @@ struct LoadedModel {
   std::unique_ptr<Tokenizer> tokenizer;
   std::unique_ptr<ChatTemplate> chat_template;  // null: not a known one
   std::unique_ptr<Backend> backend;
+  int32_t max_step_tokens = 0;
   std::unique_ptr<Transformer> transformer;
   KvBudget kv_budget;
   std::optional<KvCache> kv_cache;

@@ -53,10 +53,12 @@ ABSL_FLAG(std::string, simd, "auto",
           "Widest CPU instructions to use, such as avx2; auto takes all.");
 ABSL_FLAG(std::string, kv_cache_bytes, "",
           "Memory for keys and values, such as 2GiB; empty takes an eighth of "
-          "the machine's, at most 1GiB.");
+          "the machine's, at most 1GiB, and of a GPU nine tenths of what the "
+          "model leaves.");
 ABSL_FLAG(std::optional<int>, max_step_tokens, std::nullopt,
           "Tokens that one step computes at most: max_running_sequences + 63 "
-          "to 8192; default 512, or that sum if it is more.");
+          "to 8192; default 512, or that sum if it is more, and 8192 on a "
+          "GPU.");
 ABSL_FLAG(std::optional<int>, max_running_sequences, std::nullopt,
           "Requests that run at the same time, 1 to 1024; default 32.");
 ABSL_FLAG(std::optional<int>, max_queued_requests, std::nullopt,
@@ -109,9 +111,7 @@ absl::StatusOr<ServerSettings> ReadSettings() {
                          absl::GetFlag(FLAGS_drain_timeout)});
 }
 
-absl::StatusOr<int64_t> KvCacheBytes() {
-  const std::string size = absl::GetFlag(FLAGS_kv_cache_bytes);
-  if (!size.empty()) return ParseByteSize(size);
+int64_t HostKvBytes() {
   const int64_t memory =
       int64_t{sysconf(_SC_PHYS_PAGES)} * sysconf(_SC_PAGESIZE);
   return std::min(memory / 8, int64_t{1} << 30);
@@ -153,7 +153,11 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
   options.threads = absl::GetFlag(FLAGS_threads);
   options.compute_dtype = absl::GetFlag(FLAGS_compute_dtype);
   options.simd = absl::GetFlag(FLAGS_simd);
-  ASSIGN_OR_RETURN(options.kv_cache_bytes, KvCacheBytes());
+  const std::string kv_size = absl::GetFlag(FLAGS_kv_cache_bytes);
+  if (!kv_size.empty()) {
+    ASSIGN_OR_RETURN(options.kv_cache_bytes, ParseByteSize(kv_size));
+  }
+  options.host_kv_bytes = HostKvBytes();
   options.measure_recall =
       absl::GetFlag(FLAGS_explain) || settings.recall_sample_share > 0;
   options.max_step_tokens = settings.max_step_tokens;
@@ -214,12 +218,13 @@ void LogServer(const Server& server, const Listeners& listeners,
 // 0 after a signal, 1 after a failed device.
 absl::StatusOr<int> Run(StopSignals& signals) {
   ASSIGN_OR_RETURN(const Listeners listeners, ReadListeners());
-  ASSIGN_OR_RETURN(const ServerSettings settings, ReadSettings());
+  ASSIGN_OR_RETURN(ServerSettings settings, ReadSettings());
   ASSIGN_OR_RETURN(const std::string model_name,
                    ModelResourceName(absl::GetFlag(FLAGS_model_name),
                                      absl::GetFlag(FLAGS_model)));
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
                    LoadEngine(settings, signals));
+  settings.max_step_tokens = engine->max_step_tokens();
   if (absl::GetFlag(FLAGS_explain) && !engine->info().profiles_attention) {
     return absl::FailedPreconditionError(
         StrCat("--explain needs --device=cpu: ", engine->device(),

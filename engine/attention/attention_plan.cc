@@ -69,6 +69,7 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   pages_.assign(slices.size(), {});
   blocks_.assign(slices.size(), {});
   skipped_blocks_.assign(slices.size(), 0);
+  skipped_.resize(shape_.layers);
   rules_.clear();
   keepers_.assign(slices.size(), nullptr);
   samples_.clear();
@@ -433,6 +434,7 @@ void AttentionPlan::TakeSelected(int32_t layer, const BlockLayout& selected) {
 
 void AttentionPlan::TakeChosen() {
   for (int32_t layer = 0; layer < shape_.layers; ++layer) {
+    TakeSkipped(layer);
     if (!Selects(layer)) continue;
     const ChosenBlocks& chosen = chosen_[layer];
     const absl::Span<const HeadSelection> selections = this->selections(layer);
@@ -452,20 +454,21 @@ void AttentionPlan::TakeChosen() {
 int64_t* AttentionPlan::CountSkipped(int32_t layer) {
   const BlockLayout& layout = this->layout(layer);
   if (layout.skip_below.empty()) return nullptr;
-  skipped_.assign(layout.list_of.size(), 0);
-  return skipped_.data();
+  skipped_[layer].assign(layout.list_of.size(), 0);
+  return skipped_[layer].data();
 }
 
 void AttentionPlan::TakeSkipped(int32_t layer) {
   const BlockLayout& layout = this->layout(layer);
   if (layout.skip_below.empty()) return;
-  SPARSESERVE_CHECK(skipped_.size() == layout.list_of.size());
+  const std::vector<int64_t>& skipped = skipped_[layer];
+  SPARSESERVE_CHECK(skipped.size() == layout.list_of.size());
   SPARSESERVE_CHECK(shape_.heads >= shape_.kv_heads);
   const int32_t group = shape_.heads / shape_.kv_heads;
-  for (size_t i = 0; i < skipped_.size(); ++i) {
+  for (size_t i = 0; i < skipped.size(); ++i) {
     const QueryTile& tile = layout.tiles[i / shape_.kv_heads];
     skipped_blocks_[tile.slice] +=
-        static_cast<double>(skipped_[i]) / (tile.rows * group);
+        static_cast<double>(skipped[i]) / (tile.rows * group);
   }
 }
 

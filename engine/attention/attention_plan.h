@@ -84,11 +84,11 @@ class AttentionPlan {
   // SelectArgs::chosen of the layer, for devices that say at a step's end what
   // they chose.
   ChosenBlocks& chosen(int32_t layer) { return chosen_[layer]; }
-  // Likewise, then, of all layers that select.
+  // Likewise, then, of all layers that select; also what rows skipped.
   void TakeChosen();
 
   // AttentionArgs::skipped of the layer, all 0; null if none of its rows may
-  // leave blocks out. Until the next call.
+  // leave blocks out. Until the next call for the layer.
   int64_t* CountSkipped(int32_t layer);
   // Takes what the layer's attention counted there out of blocks().
   void TakeSkipped(int32_t layer);
@@ -209,8 +209,8 @@ class AttentionPlan {
   std::vector<int64_t> kv_slots_;
   std::vector<absl::Span<const PageId>> pages_;
   std::vector<AttentionBlocks> blocks_;
-  std::vector<double> skipped_blocks_;  // [slices]: of those computed
-  std::vector<int64_t> skipped_;        // of CountSkipped()
+  std::vector<double> skipped_blocks_;         // [slices]: of those computed
+  std::vector<std::vector<int64_t>> skipped_;  // [layers]: CountSkipped()
   std::vector<Sample> samples_;
   std::vector<Profiled> profiled_;
   std::vector<SelectionRule> rules_;

@@ -152,7 +152,7 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
   }
   attention.skipped = plan.CountSkipped(layer);
   backend_.Attention(attention);
-  plan.TakeSkipped(layer);
+  if (backend_.device().shares_host_memory) plan.TakeSkipped(layer);
   if (!plan.samples().empty() || plan.Corrects(layer)) {
     AttendDensely(layer, plan, attention);
   }

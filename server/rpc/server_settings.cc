@@ -187,12 +187,12 @@ void SettleClasses(const v1::SchedulerConfig& config, FieldErrors& errors,
 // prompts are cut at pages' borders.
 void SettleStepTokens(bool from_flag, bool from_config, Settler& settler,
                       ServerSettings& settings) {
-  const int least = settings.max_running_sequences + kPageTokens - 1;
-  if (settings.max_step_tokens >= least) return;
   if (!from_flag && !from_config) {
-    settings.max_step_tokens = least;
+    settings.max_step_tokens = 0;
     return;
   }
+  const int least = settings.max_running_sequences + kPageTokens - 1;
+  if (settings.max_step_tokens >= least) return;
   settler.Refuse(
       from_flag ? "--max_step_tokens" : "scheduler.max_step_tokens",
       settings.max_step_tokens,

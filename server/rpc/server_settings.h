@@ -25,6 +25,8 @@ struct SettingFlags {
 
 // What server_config.proto describes, settled: flag, else config, else default.
 struct ServerSettings {
+  // 0, where neither a flag nor the config says it: what the engine's device
+  // likes (Engine::max_step_tokens).
   int max_step_tokens = 512;
   int max_running_sequences = 32;
   int max_queued_requests = 256;

@@ -1,9 +1,10 @@
 // How long whole steps take on a device, for a model of random weights: prompts
-// of some lengths, dense and by sinks and a window at about a tenth of the
-// blocks, and output at some depths and numbers of sequences. Where the device
-// can, also prompts and output whose blocks it chooses by scores, and output
-// whose tokens it draws beside those that the host draws of logits. What it may
-// be compared with stands beside it: a decode step with reading the weights at
+// of some lengths, dense, by sinks and a window at about a tenth of the blocks
+// and over random lists of a tenth for each KV head, the same in all layers,
+// and output at some depths and numbers of sequences. Where the device can,
+// also prompts and output whose blocks it chooses by scores, and output whose
+// tokens it draws beside those that the host draws of logits. What it may be
+// compared with stands beside it: a decode step with reading the weights at
 // 4.26 TB/s, what an H200 copies.
 //
 //   step_bench --device=cuda --prefill=8192,32768 --decode=1x1024,8x32768
@@ -15,7 +16,10 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <iterator>
+#include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <string>
@@ -35,6 +39,7 @@
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "engine/kv/kv_cache.h"
+#include "engine/layout/block_layout.h"
 #include "engine/model/model_weights.h"
 #include "engine/model/sampler.h"
 #include "engine/model/transformer.h"
@@ -150,6 +155,34 @@ absl::StatusOr<ModelWeights> MakeWeights(RandomWeights& random,
   return weights;
 }
 
+// Of a tile's blocks a tenth, its own among them, drawn anew for each KV head.
+BlockLayout RandomTenths(int32_t kv_heads, int first_position, int count) {
+  std::mt19937 random(first_position + 1);
+  BlockLayout layout;
+  layout.kv_heads = kv_heads;
+  std::vector<int32_t> before;
+  for (int first = 0; first < count; first += layout.block_tokens) {
+    const int32_t own = (first_position + first) / layout.block_tokens;
+    layout.tiles.push_back(
+        {.first_row = first,
+         .rows = std::min(layout.block_tokens, count - first),
+         .first_position = first_position + first});
+    for (int32_t head = 0; head < kv_heads; ++head) {
+      layout.list_of.push_back(static_cast<int32_t>(layout.lists()));
+      before.resize(own);
+      std::iota(before.begin(), before.end(), 0);
+      std::sample(before.begin(), before.end(),
+                  std::back_inserter(layout.full_blocks), own / 10, random);
+      layout.full_offsets.push_back(
+          static_cast<int64_t>(layout.full_blocks.size()));
+      layout.partial_blocks.push_back(own);
+      layout.partial_offsets.push_back(
+          static_cast<int64_t>(layout.partial_blocks.size()));
+    }
+  }
+  return layout;
+}
+
 double Seconds(absl::FunctionRef<void()> work) {
   const auto start = std::chrono::steady_clock::now();
   work();
@@ -220,9 +253,10 @@ class Model {
   bool Samples() const { return backend_->device().samples; }
 
   // Sequence s has pages that are not in the order of its positions. Runs
-  // `count` tokens of each.
+  // `count` tokens of each, over `lists` in all layers where they are given.
   absl::Status Run(int sequences, int first_position, int count, Phase phase,
-                   const PatternSpec& pattern, Ending ending) {
+                   const PatternSpec& pattern, Ending ending,
+                   const BlockLayout* lists = nullptr) {
     const int pages_each = (first_position + count + 63) / 64;
     std::vector<std::vector<PageId>> pages(sequences);
     std::vector<TokenId> tokens(count);
@@ -242,7 +276,13 @@ class Model {
       slices[s].sampling = &sampling_;
       planned.push_back({&slices[s], pattern});
     }
+    const auto start = std::chrono::steady_clock::now();
     plan_->Build(planned);
+    if (lists != nullptr) {
+      // No pattern draws lists. The plan is this object's, and its layers share
+      // one layout, whose tiles `lists` has.
+      const_cast<BlockLayout&>(plan_->layout(0)) = *lists;
+    }
     const std::function<double()> none;
     StageClock clock(none);
     StepTimes times;
@@ -258,6 +298,9 @@ class Model {
       std::vector<SampledToken> drawn(rows.size());
       backend_->Sample(
           {transformer_->DeviceLogits(rows), sampled, absl::MakeSpan(drawn)});
+      host_seconds_.push_back(std::chrono::duration<double>(
+                                  std::chrono::steady_clock::now() - start)
+                                  .count());
       RETURN_IF_ERROR(backend_->EndStep());
     } else {
       const ConstMatrixView logits = transformer_->Logits(rows);
@@ -273,14 +316,20 @@ class Model {
     return absl::OkStatus();
   }
 
-  // A prompt in chunks.
-  absl::Status Prefill(int tokens, int chunk, const PatternSpec& pattern) {
+  // A prompt in chunks; `lists` by first position.
+  absl::Status Prefill(int tokens, int chunk, const PatternSpec& pattern,
+                       const std::map<int, BlockLayout>* lists = nullptr) {
     for (int first = 0; first < tokens; first += chunk) {
       RETURN_IF_ERROR(Run(1, first, std::min(chunk, tokens - first),
-                          Phase::kPrefill, pattern, Ending::kLogits));
+                          Phase::kPrefill, pattern, Ending::kLogits,
+                          lists == nullptr ? nullptr : &lists->at(first)));
     }
     return absl::OkStatus();
   }
+
+  // Of the steps that drew tokens on the device since the last call, how long
+  // the host took before it launched them. The median.
+  double TakeHostSeconds() { return Median(std::exchange(host_seconds_, {})); }
 
   const ModelConfig& config() const { return config_; }
   int64_t step_bytes() const { return step_bytes_; }
@@ -298,6 +347,7 @@ class Model {
       .temperature = 0.8f, .top_k = 50, .top_p = 0.95f};
   Sampler sampler_ = Sampler(Llama8B(1, 1).vocab_size);
   int64_t step_bytes_ = 0;
+  std::vector<double> host_seconds_;
 };
 
 absl::StatusOr<double> Time(int repetitions,
@@ -365,6 +415,8 @@ absl::Status RunAll() {
       static_cast<double>(model->step_bytes()) / 1e9, loading);
   std::ofstream csv(absl::GetFlag(FLAGS_csv));
   csv << "what,sequences,tokens,milliseconds\n";
+  csv << "read_weights,0,0,"
+      << static_cast<double>(model->step_bytes()) / kCopyRate * 1e3 << "\n";
   for (const int length : lengths) {
     double dense = 0;
     for (const bool sparse : {false, true}) {
@@ -380,9 +432,21 @@ absl::Status RunAll() {
           << seconds * 1e3 << "\n";
       std::fflush(stdout);
     }
+    std::map<int, BlockLayout> lists;
+    for (int first = 0; first < length; first += chunk) {
+      lists[first] = RandomTenths(model->config().kv_heads, first,
+                                  std::min(chunk, length - first));
+    }
+    ASSIGN_OR_RETURN(double seconds, Time(repetitions, [&] {
+                       return model->Prefill(length, chunk, DensePattern(),
+                                             &lists);
+                     }));
+    std::printf("prefill %d random tenths: %.1f ms, %.3f of dense\n", length,
+                seconds * 1e3, seconds / dense);
+    csv << "prefill_random_tenths,1," << length << "," << seconds * 1e3 << "\n";
     const PatternSpec xattention = XAttentionPattern{.threshold = 0.5f};
     if (!model->Runs(xattention)) continue;
-    ASSIGN_OR_RETURN(const double seconds, Time(repetitions, [&] {
+    ASSIGN_OR_RETURN(seconds, Time(repetitions, [&] {
                        return model->Prefill(length, chunk, xattention);
                      }));
     std::printf("prefill %d xattention: %.1f ms, %.3f of dense\n", length,
@@ -426,6 +490,10 @@ absl::Status RunAll() {
     if (!model->Samples()) continue;
     RETURN_IF_ERROR(
         time_kind("device_tokens", DensePattern(), Ending::kDeviceTokens));
+    const double host = model->TakeHostSeconds() * 1e3;
+    std::printf("decode %d x %d, the host's part: %.3f ms\n", sequences, depth,
+                host);
+    csv << "decode_host," << sequences << "," << depth << "," << host << "\n";
     if (!model->Runs(QuestPattern())) continue;
     RETURN_IF_ERROR(time_kind("quest", QuestPattern(), Ending::kDeviceTokens));
   }

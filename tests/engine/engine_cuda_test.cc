@@ -226,12 +226,33 @@ TEST_F(EngineCudaTest, PatternsAreTheCpus) {
       {"fixed", FixedPattern{}},
       {"dilated", DilatedWindowPattern{.dilation = 3, .window_keys = 40}},
       {"chunked", ChunkedLocalPattern{.chunk_tokens = 100}},
+      {"skip_softmax", SkipSoftmaxPattern{DensePattern(), 1e-6f}},
   };
   for (const auto& [name, pattern] : patterns) {
     const AttentionChoice choice = {pattern};
     ExpectAlike(name, RandomTokens(420, 9), 400, &choice);
     ExpectAlike(name + ", chunks of 64", RandomTokens(330, 10), 320, &choice,
                 64);
+  }
+}
+
+// Which blocks rows leave out together differs between devices: that they do,
+// and are counted, is all that is asked here.
+TEST_F(EngineCudaTest, WhatIsLeftOutIsNotComputed) {
+  ASSERT_NO_FATAL_FAILURE(Load(ModelOf(64, 6, 2)));
+  if (IsSkipped()) return;
+  for (const SkipSoftmaxBase& base :
+       {SkipSoftmaxBase(DensePattern()),
+        SkipSoftmaxBase(XAttentionPattern{.threshold = 0.95f})}) {
+    // The last tile has one row, whose blocks are seldom all of use.
+    const std::vector<TokenId> tokens = RandomTokens(450, 9);
+    const AttentionChoice skipping = {SkipSoftmaxPattern{base, 1.0f}};
+    const AttentionChoice never = {SkipSoftmaxPattern{base, 0.0f}};
+    const FedText found = Feed(*cuda_, tokens, 449, &skipping, 0);
+    const FedText all = Feed(*cuda_, tokens, 449, &never, 0);
+    EXPECT_LT(found.blocks.computed, all.blocks.computed);
+    EXPECT_GT(found.blocks.computed, all.blocks.computed / 2);
+    EXPECT_EQ(found.blocks.allowed, all.blocks.allowed);
   }
 }
 

@@ -36,7 +36,8 @@ TEST(EngineTest, OptionsOutOfRangeAreNamed) {
       // 512 tokens are 8 pages of 2 layers, 2 sides, 2 heads of 64 x 16 floats,
       // and of 2 bounds for each 64 keys.
       {"266240 bytes", [](Engine::Options& o) { o.kv_cache_bytes = 266239; }},
-      {"max_step_tokens", [](Engine::Options& o) { o.max_step_tokens = 0; }},
+      {"host_kv_bytes", [](Engine::Options& o) { o.host_kv_bytes = -1; }},
+      {"max_step_tokens", [](Engine::Options& o) { o.max_step_tokens = -1; }},
       {"max_step_tokens",
        [](Engine::Options& o) { o.max_step_tokens = 1 << 20; }},
       {"max_step_slices", [](Engine::Options& o) { o.max_step_slices = 0; }},
@@ -55,6 +56,36 @@ TEST(EngineTest, OptionsOutOfRangeAreNamed) {
               HasSubstr("model_path"));
   nameless.model_path = "/nonexistent/model.gguf";
   EXPECT_TRUE(absl::IsNotFound(Engine::Create(nameless).status()));
+}
+
+TEST(EngineTest, TakesAsManyTokensAStepAsSuitTheDevice) {
+  Engine::Options options = ExactOptions();
+  options.max_step_tokens = 0;
+  auto engine = CreateEngine(TinyModel().Build(), options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->max_step_tokens(), 512);
+  // A step holds a row for each other slice, and a page.
+  options.max_step_slices = 1000;
+  engine = CreateEngine(TinyModel().Build(), options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->max_step_tokens(), 1063);
+  options.max_step_tokens = 16;
+  engine = CreateEngine(TinyModel().Build(), options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->max_step_tokens(), 16);
+}
+
+TEST(EngineTest, MemoryForPagesOfAHostIsSaidApart) {
+  Engine::Options options = ExactOptions();
+  options.host_kv_bytes = 266240 * 3;
+  options.kv_cache_bytes = 0;
+  auto engine = CreateEngine(TinyModel().Build(), options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->kv_pages(), 3 * 8);
+  options.kv_cache_bytes = 266240;
+  engine = CreateEngine(TinyModel().Build(), options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  EXPECT_EQ((*engine)->kv_pages(), 8);
 }
 
 TEST(EngineTest, HoldsAsManyPagesAsItsMemoryAllows) {

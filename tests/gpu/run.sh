@@ -3,6 +3,7 @@
 # and runs them all on this machine's GPU, in about six minutes. Results and
 # logs go to $OUT (default: out/gpu). An argument says what else:
 #   compile  stops after compiling, for which no GPU is needed
+#   tests    nothing but all tests, in about one minute
 #   prefill  only what is about prefill attention
 #   decode   only what is about decode attention, in about one minute
 #   rows     only what is about rows: embedding, norms, rope and storing, gated
@@ -11,6 +12,10 @@
 #   sampling only what is about sampling
 #   flex     only prefill over lists of given densities and up to 128K tokens,
 #            beside cuDNN and FlexAttention
+#   floors   no tests, but all that floors.py has a line for, and its table. For
+#            whole steps, which need Abseil, STEP_BENCH names the program. PARTS
+#            says what alone is run, of "attention decode selection step"; the
+#            table is then of that and of what $OUT has from before
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 what="${1:-all}"
@@ -18,13 +23,14 @@ row_kernels='embedding|rms_norm|rope_and_store|gated_activation|few_rows'
 row_kernels+='|row_kernels|memory_passes'
 case "$what" in  # and which files are not for it
   all | compile) skipped='^$' ;;
+  tests) skipped='_bench$|memory_passes' ;;
   prefill) skipped="decode|selection|sampler|$row_kernels" ;;
   decode) skipped="prefill|hopper|selection|sampler|$row_kernels" ;;
   rows)
     skipped='decode|prefill|hopper|attention|selection|sampler|list_kinds|tensor_map'
     ;;
   selection)
-    skipped="(decode_attention|prefill_attention|pace|primitives)_(test|bench)$"
+    skipped="(decode_attention|prefill_attention|skipping_prefill|pace|primitives)_(test|bench)$"
     skipped="$skipped|sampler|$row_kernels"
     ;;
   sampling)
@@ -32,9 +38,10 @@ case "$what" in  # and which files are not for it
     skipped="$skipped|matrix_products|cublas|$row_kernels"
     ;;
   flex) skipped="decode|selection|sampler|_test$|$row_kernels" ;;
+  floors) skipped="sampler|_test$|$row_kernels" ;;
   *)
-    echo "unknown: $what; all, compile, prefill, decode, rows, selection," \
-      "sampling, flex are known" >&2
+    echo "unknown: $what; all, compile, tests, prefill, decode, rows, selection," \
+      "sampling, flex, floors are known" >&2
     exit 2
     ;;
 esac
@@ -47,7 +54,8 @@ mkdir -p "$out" "$build"
 # FlexAttention is compiled while nvcc works; what it leaves in torch's cache is
 # found later.
 flex_compiler=""
-if [ "$what" = flex ]; then
+parts="${PARTS:-attention decode selection step}"
+if [ "$what" = flex ] || [[ "$what $parts" = floors*attention* ]]; then
   timeout 80 python3 tests/bench/cuda/attention_peers.py --compile_only \
     > "$out/flex_compile.log" 2>&1 &
   flex_compiler=$!
@@ -137,11 +145,12 @@ memchecks() {  # names...
   done
 }
 
+names=(decode_attention_test device_sampler_test hopper_primitives_test
+  hopper_prefill_pace_test prefill_attention_test skipping_prefill_test
+  selection_test last_rows_selection_test embedding_test rms_norm_test
+  rope_and_store_test gated_activation_test few_rows_product_test)
+
 run_all() {
-  local names=(decode_attention_test device_sampler_test hopper_primitives_test
-    hopper_prefill_pace_test prefill_attention_test selection_test
-    last_rows_selection_test embedding_test rms_norm_test rope_and_store_test
-    gated_activation_test few_rows_product_test)
   tests "${names[@]}"
   peers 100 decode_peers decode_attention_bench
   peers 240 attention_peers prefill_attention_bench
@@ -159,19 +168,43 @@ choices() {  # times, then races
     --csv="$out/block_selection_bench.csv"
   for name in selection_test last_rows_selection_test; do
     LIMIT=120 report "racecheck_$name" compute-sanitizer --tool=racecheck \
-      --error-exitcode=9 "$build/$name" --short
+      --error-exitcode=9 "$build/$name" --races
   done
 }
 
-run_flex() {
+run_flex() {  # arguments of the peers
   # It says itself what it did not compile; the peers then try once more.
   wait "$flex_compiler"
   cat "$out/flex_compile.log"
-  peers 200 attention_peers prefill_attention_bench --cases=densities
+  peers 200 attention_peers prefill_attention_bench "$@"
+}
+
+run_floors() {
+  local part
+  for part in $parts; do
+    case "$part" in
+      attention) run_flex --once ;;
+      decode) peers 100 decode_peers decode_attention_bench ;;
+      selection)
+        LINES_SHOWN=14 report block_selection_bench \
+          "$build/block_selection_bench" --csv="$out/block_selection_bench.csv"
+        ;;
+      step)
+        [ -n "${STEP_BENCH:-}" ] || continue
+        LIMIT=200 LINES_SHOWN=20 report step_peers python3 \
+          tests/bench/cuda/step_peers.py --bench="$STEP_BENCH" --out="$out" \
+          --decode="${STEP_DECODE:-1x1024,8x8192}" \
+          --repetitions="${STEP_REPETITIONS:-15}"
+        ;;
+    esac
+  done
+  LINES_SHOWN=60 report floors python3 tests/bench/cuda/floors.py --out="$out"
 }
 
 case "$what" in
-  flex) run_flex ;;
+  flex) run_flex --cases=densities ;;
+  floors) run_floors ;;
+  tests) tests "${names[@]}" ;;
   *) run_all ;;
 esac
 exit "$failed"

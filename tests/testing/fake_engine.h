@@ -32,6 +32,7 @@ class FakeEngine : public Engine {
   const Tokenizer& tokenizer() const override { return tokenizer_; }
   const ChatTemplate* chat_template() const override { return &chat_template_; }
   int kv_pages() const override { return options_.kv_pages; }
+  int max_step_tokens() const override { return options_.max_step_tokens; }
   MemoryUse memory() const override { return {1, 2, 3, 4}; }
   std::string DeviceSummary() const override { return "fake"; }
   std::string device() const override { return "cpu"; }

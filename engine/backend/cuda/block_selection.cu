@@ -42,9 +42,9 @@ constexpr int kStages = 3;
 constexpr int kChoiceThreads = 128;
 constexpr int kRowsAtOnce = 8;  // of a choice's sums
 constexpr int kPoolThreads = 256;
-constexpr int kOrderThreads = 256;
-constexpr int kOrderParts = 4;  // threads of a tile
-constexpr int kOrderTiles = kOrderThreads / kOrderParts;
+constexpr int kRankThreads = 256;
+constexpr int kRankParts = 4;  // threads of a tile
+constexpr int kRankTiles = kRankThreads / kRankParts;
 constexpr int kScorePitch = kSide + 4;
 
 __host__ __device__ constexpr int RoundedUp4(int count) {
@@ -77,10 +77,10 @@ __device__ __forceinline__ GroupRow RowAt(const GroupWork& work, int index,
   const int rows = work.rows_of_tile();
   const int tile = index / rows;
   if (tile >= work.tiles) return row;
-  row.tile = TileAt(work.args, work.first_tile + tile);
+  row.tile = TileFields(work.args, work.first_tile + tile);
   const int within = index % rows;
   row.head = kv_head * work.group() + within / work.row_groups;
-  const int own = OwnBlock(row.tile);
+  const int own = BlockOf(row.tile);
   const int number = own * work.row_groups + within % work.row_groups;
   if (work.stride == 0) {
     row.counts = true;
@@ -340,11 +340,11 @@ __global__ void __launch_bounds__(kProductThreads,
     end_row = begin_row + __syncthreads_count(is_in);
     const bool asked =
         __syncthreads_or(is_in && shared.last_columns[threadIdx.x] >= 0);
-    const int4 last = TileAt(
+    const int4 last = TileFields(
         work.args, work.first_tile + (first_row + end_row - 1) / rows_of_tile);
     const int slice = last.x;
     const int end = last.w + last.z;  // of positions that some row sees
-    if (!asked || first_column >= (OwnBlock(last) + 1) * work.block_groups) {
+    if (!asked || first_column >= (BlockOf(last) + 1) * work.block_groups) {
       continue;
     }
 
@@ -529,7 +529,7 @@ __global__ void __launch_bounds__(kPoolThreads, 3) Pool(const PoolWork pool) {
     const auto pair = static_cast<int>(unit / args.most_blocks);
     const int kv_head = pair % args.kv.kv_heads;
     const int4 last =
-        TileAt(args, args.first_tiles[pair / args.kv.kv_heads + 1] - 1);
+        TileFields(args, args.first_tiles[pair / args.kv.kv_heads + 1] - 1);
     const int end = last.w + last.z;
     if (block * 64 >= end) return;
     const std::int64_t page =
@@ -559,7 +559,7 @@ __global__ void __launch_bounds__(kPoolThreads, 3) Pool(const PoolWork pool) {
   if (tile >= work.tiles || !IsAsked(work, work.first_tile + tile, kv_head)) {
     return;
   }
-  const int4 fields = TileAt(args, work.first_tile + tile);
+  const int4 fields = TileFields(args, work.first_tile + tile);
   const std::int64_t at =
       (std::int64_t{kv_head} * work.tiles + tile) * work.group() +
       head % work.group();
@@ -613,36 +613,16 @@ struct ListWriter {
     return std::int64_t{tile_number} * args.kv.kv_heads + kv_head;
   }
   __device__ __forceinline__ std::int32_t* full() const {
-    return args.chosen.full_blocks + args.chosen.base_full_blocks +
-           pair() * args.most_blocks;
+    return ChosenBlocks(args, pair());
   }
   // `count`: full blocks that were written.
   __device__ __forceinline__ void End(int count) const {
-    const ChosenLists& chosen = args.chosen;
-    const std::int64_t partial = chosen.base_partial_blocks + pair();
-    if (threadIdx.x == 0 && chosen.counts != nullptr) {
-      chosen.counts[pair()] = count + 1;
-    }
-    if (threadIdx.x == 0) {
-      const std::int64_t list = chosen.base_lists + 1 + 2 * pair();
-      const std::int64_t first =
-          chosen.base_full_blocks + pair() * args.most_blocks;
-      chosen.list_of[pair()] = static_cast<std::int32_t>(list);
-      chosen.full_offsets[list] = first;
-      chosen.full_offsets[list + 1] = first + count;
-      chosen.partial_offsets[list] = partial;
-      chosen.partial_offsets[list + 1] = partial + 1;
-      chosen.partial_blocks[partial] = OwnBlock(tile);
-      lengths[pair()] = count + 1;
-    }
-    if (chosen.partial_masks != nullptr && threadIdx.x < 64) {
-      const int seen = tile.w % 64 + static_cast<int>(threadIdx.x) + 1;
-      chosen.partial_masks[partial * 64 + threadIdx.x] =
-          seen >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << seen) - 1;
-    }
+    if (threadIdx.x >= 32) return;
+    EndChosenList(args, pair(), tile, count);
+    if (threadIdx.x == 0) lengths[pair()] = count + 1;
   }
   __device__ __forceinline__ void WriteAll() const {
-    const int own = OwnBlock(tile);
+    const int own = BlockOf(tile);
     for (int b = threadIdx.x; b < own; b += kChoiceThreads) full()[b] = b;
     End(own);
   }
@@ -696,7 +676,7 @@ __global__ void __launch_bounds__(kChoiceThreads)
   const int kv_head = static_cast<int>(blockIdx.x) % args.kv.kv_heads;
   const int tile = static_cast<int>(blockIdx.x) / args.kv.kv_heads;
   if (args.rule_of[blockIdx.x] != kRowList) return;
-  const int4 fields = TileAt(args, tile);
+  const int4 fields = TileFields(args, tile);
   const ListWriter writer = {args, work.lengths, tile, kv_head, fields};
   const std::int64_t row = std::int64_t{fields.y} * args.kv.kv_heads + kv_head;
   const int count = args.row_lists.block_counts[row];
@@ -725,9 +705,9 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
       work.tiles - 1 - static_cast<int>(blockIdx.x) / args.kv.kv_heads;
   const int tile_number = work.first_tile + tile;
   if (!IsAsked(work, tile_number, kv_head)) return;
-  const int4 fields = TileAt(args, tile_number);
+  const int4 fields = TileFields(args, tile_number);
   const ListWriter writer = {args, work.lengths, tile_number, kv_head, fields};
-  const int blocks = OwnBlock(fields) + 1;
+  const int blocks = BlockOf(fields) + 1;
   const int rows = work.rows_of_tile();
   const std::int64_t first_row =
       (std::int64_t{kv_head} * work.tiles + tile) * rows;
@@ -836,7 +816,7 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
 
 // Four threads for each tile: how many of its KV head have longer lists, or the
 // same and come later.
-__global__ void __launch_bounds__(kOrderThreads)
+__global__ void __launch_bounds__(kRankThreads)
     OrderPairs(const PairWork work) {
   constexpr int kAtOnce = 1024;
   __shared__ int lengths[kAtOnce];
@@ -844,8 +824,8 @@ __global__ void __launch_bounds__(kOrderThreads)
   LetDependentsStart();
   const BlockSelectionArgs& args = work.args;
   const int kv_head = blockIdx.x % args.kv.kv_heads;
-  const int tile = blockIdx.x / args.kv.kv_heads * kOrderTiles +
-                   static_cast<int>(threadIdx.x) / kOrderParts;
+  const int tile = blockIdx.x / args.kv.kv_heads * kRankTiles +
+                   static_cast<int>(threadIdx.x) / kRankParts;
   const auto length_of = [&](int t) {
     return work.lengths[t * args.kv.kv_heads + kv_head];
   };
@@ -854,18 +834,18 @@ __global__ void __launch_bounds__(kOrderThreads)
   for (int first = 0; first < args.tiles; first += kAtOnce) {
     __syncthreads();
     const int count = min(kAtOnce, args.tiles - first);
-    for (int i = threadIdx.x; i < count; i += kOrderThreads) {
+    for (int i = threadIdx.x; i < count; i += kRankThreads) {
       lengths[i] = length_of(first + i);
     }
     __syncthreads();
 #pragma unroll 8
-    for (int i = threadIdx.x % kOrderParts; i < count; i += kOrderParts) {
+    for (int i = threadIdx.x % kRankParts; i < count; i += kRankParts) {
       rank += lengths[i] > own || (lengths[i] == own && first + i > tile);
     }
   }
   rank += __shfl_xor_sync(kAll, rank, 1);
   rank += __shfl_xor_sync(kAll, rank, 2);
-  if (tile < args.tiles && threadIdx.x % kOrderParts == 0) {
+  if (tile < args.tiles && threadIdx.x % kRankParts == 0) {
     args.chosen.order[kv_head * args.tiles + rank] =
         tile * args.kv.kv_heads + kv_head;
   }
@@ -1194,11 +1174,10 @@ LaunchStatus BlockSelection::Run(const BlockSelectionArgs& args,
       return status;
     }
   }
-  return launcher.Launch<PairWork>(
-      OrderPairs,
-      (std::int64_t{args.tiles} + kOrderTiles - 1) / kOrderTiles *
-          args.kv.kv_heads,
-      kOrderThreads, 0, of_pairs);
+  return launcher.Launch<PairWork>(OrderPairs,
+                                   (std::int64_t{args.tiles} + kRankTiles - 1) /
+                                       kRankTiles * args.kv.kv_heads,
+                                   kRankThreads, 0, of_pairs);
 }
 
 }  // namespace sparseserve::cuda

@@ -191,7 +191,9 @@ class CudaBackend : public Backend {
     size_t free = 0;
     size_t total = 0;
     if (cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
-    return static_cast<int64_t>(free);
+    // Choosing takes its workspaces when the first layer does.
+    return std::max<int64_t>(
+        0, static_cast<int64_t>(free) - StepSelection::kLaterBytes);
   }
 
   void Upload(const void* from, int64_t bytes, std::byte* to) override {
@@ -474,16 +476,33 @@ class CudaBackend : public Backend {
     prefill.output_stride = args.output.columns;
     prefill.lse = args.lse;
     const DeviceBlockLists& lists = prefill.lists;
+    const int64_t pairs = int64_t{lists.tiles} * args.kv.kv_heads;
+    if (lists.skip_below != nullptr && args.skipped != nullptr) {
+      prefill.skipped = results_.Add<int32_t>(
+          pairs, [tiles = layout.prefill_tiles.tiles, to = args.skipped,
+                  kv_heads = args.kv.kv_heads](const int32_t* found) {
+            for (size_t i = 0; i < tiles.size() * kv_heads; ++i) {
+              to[int64_t{tiles[i / kv_heads]} * kv_heads + i % kv_heads] +=
+                  found[i];
+            }
+          });
+      Note(results_.status());
+    }
     Launch(
         Operation::kPrefill,
-        [prefill, this](cudaStream_t stream) {
+        [prefill, pairs, this](cudaStream_t stream) {
+          if (prefill.skipped != nullptr) {
+            cudaMemsetAsync(prefill.skipped, 0, pairs * sizeof(int32_t),
+                            stream);
+          }
           return parts_.prefill->Run(prefill, stream);
         },
         prefill.query_rows, prefill.queries, prefill.kv.keys, prefill.kv.values,
         prefill.kv.page_tables, prefill.kv.page_table_stride, lists.tiles,
         lists.tile_fields, lists.list_of, lists.full_offsets, lists.full_blocks,
         lists.partial_offsets, lists.partial_blocks, lists.partial_masks,
-        lists.order, prefill.output, prefill.lse);
+        lists.order, lists.skip_below, prefill.output, prefill.lse,
+        prefill.skipped);
   }
 
   void Lacks(const char* what) {
@@ -553,7 +572,6 @@ absl::StatusOr<DeviceInfo> DescribeDevice() {
   device.selects_for_output_chunks = false;
   device.corrects = false;
   device.profiles = false;
-  device.skips = false;
   device.kv_share = 0.9;
   device.kv_contexts = 4096;
   return device;

@@ -60,6 +60,7 @@ absl::StatusOr<DeviceLayout> DeviceLayoutBuilder::Build(
   blocks_.clear();
   tile_fields_.clear();
   list_of_.clear();
+  skip_below_.clear();
   for (size_t t = 0; t < layout.tiles.size(); ++t) {
     const QueryTile& fields = layout.tiles[t];
     if (fields.first_row < decode_rows && fields.rows == 1) {
@@ -92,6 +93,10 @@ absl::StatusOr<DeviceLayout> DeviceLayoutBuilder::Build(
     lists.partial_blocks = ToDevice(layout.partial_blocks, arrays);
     lists.partial_masks = ToDevice(masks_, arrays);
     lists.order = ToDevice(order_, arrays);
+    if (std::any_of(skip_below_.begin(), skip_below_.end(),
+                    [](float below) { return below > kNoSkip; })) {
+      lists.skip_below = ToDevice(skip_below_, arrays);
+    }
     DeviceLayout::PrefillTiles& tiles = result.prefill_tiles;
     tiles.first_tiles.push_back(lists.tiles);
     tiles.lists = layout.lists();
@@ -206,6 +211,9 @@ void DeviceLayoutBuilder::AddPrefillTile(const BlockLayout& layout, size_t tile,
                                            fields.rows, fields.first_position});
   const auto lists = layout.list_of.begin() + tile * layout.kv_heads;
   list_of_.insert(list_of_.end(), lists, lists + layout.kv_heads);
+  if (layout.skip_below.empty()) return;
+  const auto skips = layout.skip_below.begin() + tile * layout.kv_heads;
+  skip_below_.insert(skip_below_.end(), skips, skips + layout.kv_heads);
 }
 
 // Words of bits, only if some list has a predicate. A list's tiles share their

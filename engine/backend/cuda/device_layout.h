@@ -87,6 +87,7 @@ class DeviceLayoutBuilder {
   std::vector<int32_t> blocks_;
   std::vector<int32_t> tile_fields_;
   std::vector<int32_t> list_of_;
+  std::vector<float> skip_below_;  // empty if no pair skips
   std::vector<uint64_t> masks_;
   std::vector<int32_t> order_;
   std::vector<int32_t> decode_slices_;  // [decode sequences]

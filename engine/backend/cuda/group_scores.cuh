@@ -17,6 +17,7 @@
 #include <cstdint>
 
 #include "engine/backend/cuda/block_selection.h"
+#include "engine/backend/cuda/chosen_lists.cuh"
 
 namespace sparseserve::cuda {
 
@@ -64,17 +65,10 @@ struct GroupWork {
   }
 };
 
-__device__ __forceinline__ int4 TileAt(const BlockSelectionArgs& args,
-                                       int tile) {
-  return __ldg(reinterpret_cast<const int4*>(args.tile_fields) + tile);
-}
-__device__ __forceinline__ int OwnBlock(const int4& tile) {
-  return (tile.w + tile.z - 1) / 64;
-}
 // Column tiles that a tile's rows see.
 __device__ __forceinline__ int ColumnTilesOf(const GroupWork& work,
                                              const int4& tile) {
-  return ((OwnBlock(tile) + 1) * work.block_groups + kColumns - 1) / kColumns;
+  return ((BlockOf(tile) + 1) * work.block_groups + kColumns - 1) / kColumns;
 }
 __device__ __forceinline__ bool IsAsked(const GroupWork& work, int tile,
                                         int kv_head) {

@@ -29,6 +29,13 @@ class Barrier {
         "mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(&state_))
         : "memory");
   }
+  // One arrival, once all cp.async copies that this thread queued have come. It
+  // says nothing of what the thread itself wrote.
+  __device__ __forceinline__ void ArriveAfterCopies() {
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(
+                     SharedAddress(&state_))
+                 : "memory");
+  }
   // One arrival; the phase also waits for so many bytes.
   __device__ __forceinline__ void ArriveExpecting(std::uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
@@ -65,6 +72,12 @@ class Barrier {
 // Makes initialised barriers known to the copy engine. Then __syncthreads().
 __device__ __forceinline__ void PublishBarriers() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// Shows what threads wrote to shared memory, cp.async among it, to products and
+// the copy engine: by whoever has seen that it is there.
+__device__ __forceinline__ void FenceSharedWrites() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
 // Where a ring of `kStages` buffers stands. Whoever fills waits for the empty
@@ -104,6 +117,22 @@ __device__ __forceinline__ void WaitNamed(int barrier, int threads) {
 }
 __device__ __forceinline__ void ArriveNamed(int barrier, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+// Likewise; whether `value` holds for all of them.
+__device__ __forceinline__ bool AgreeNamed(int barrier, int threads,
+                                           bool value) {
+  int agree;
+  asm volatile(
+      "{\n"
+      ".reg .pred own, all;\n"
+      "setp.ne.b32 own, %3, 0;\n"
+      "bar.red.and.pred all, %1, %2, own;\n"
+      "selp.b32 %0, 1, 0, all;\n"
+      "}"
+      : "=r"(agree)
+      : "r"(barrier), "r"(threads), "r"(static_cast<int>(value))
+      : "memory");
+  return agree != 0;
 }
 
 // Registers of a thread, for all of a warpgroup at once; in one branch for each

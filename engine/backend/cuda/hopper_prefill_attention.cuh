@@ -40,13 +40,15 @@ class PrefillProducts {
   // Until an item says that there is no more work.
   __device__ __forceinline__ void Run() {
     // The first turn at the tensor cores is head 0's.
-    if (head_ == 1) PassTurn();
+    if (!Pace::kSkips && head_ == 1) PassTurn();
     for (RingPosition<Shared::kQueryStages> at;; at.Advance()) {
       shared_.queries_full[at.stage].Wait(at.parity);
       const WorkItem item = shared_.items[at.stage];
       __syncwarp();  // one lane says for all that the item was read
       if (item.heads == 0) return;
-      if (head_ < item.heads) {
+      if (head_ < item.heads && Pace::kSkips) {
+        AttendSkipping(item, at.stage);
+      } else if (head_ < item.heads) {
         Attend(item, at.stage);
       } else {
         LetPass(item, at.stage);
@@ -56,6 +58,7 @@ class PrefillProducts {
 
  private:
   static constexpr int kFirstTurn = 1;  // named barriers, one for each head
+  static constexpr int kFirstVote = 3;  // likewise
   static constexpr int kBoth = kHeadsOfItem * kWarpgroup;
 
   // An item without a head for this warpgroup.
@@ -143,6 +146,73 @@ class PrefillProducts {
     Free(shared_.values_empty[kv_.stage]);
     kv_.Advance();
     StoreRows<kHeadDim>(work_, item, head_, softmax, sums);
+  }
+
+  // Likewise; of two full blocks at a time, rows leave out those that
+  // BlockLayout::skip_below says.
+  __device__ __forceinline__ void AttendSkipping(const WorkItem& item,
+                                                 int stage) {
+    float sums[kHeadDim / 2];
+#pragma unroll
+    for (float& sum : sums) sum = 0.0f;
+    OnlineSoftmax softmax;
+    const int steps = item.slots / 2;
+    const int masked = (item.padding + item.partial_blocks + 1) / 2;
+    if (steps == 0) Free(shared_.queries_empty[stage]);
+    const float scale = work_.scale * 1.44269504f;  // log2(e)
+    const float distance = -item.skip_below / work_.scale;
+    const std::uint64_t queries =
+        DescribeBoxes(shared_.queries[stage][head_], 0);
+    int skipped = 0;
+    for (int step = 0; step < steps; ++step) {
+      float scores[64];
+      shared_.keys_full[kv_.stage].Wait(kv_.parity);
+      Pace::BeforeProducts();
+      FenceProducts();
+      Score(queries, scores);
+      CommitProducts();
+      WaitProducts<0>();
+      Pin(scores);
+      Free(shared_.keys_empty[kv_.stage]);
+      if (step == steps - 1) Free(shared_.queries_empty[stage]);
+      if (step < masked) Hide(item, step, scores);
+      // Also of blocks that are left out: this stage's next copies come later.
+      shared_.values_full[kv_.stage].Wait(kv_.parity);
+      if (step >= masked && LeavesOut(item, softmax, scores, distance)) {
+        skipped += 2;
+      } else {
+        float decay[2];
+        std::uint32_t weights[32];
+        softmax.Weigh(scores, scale, decay);
+        PackWeights(scores, weights);
+#pragma unroll
+        for (int i = 0; i < kHeadDim / 2; ++i) sums[i] *= decay[i / 2 % 2];
+        FenceProducts();
+        AddValues(kv_.stage, weights, true, sums);
+        CommitProducts();
+        WaitProducts<0>();
+        Pin(sums);
+      }
+      Free(shared_.values_empty[kv_.stage]);
+      kv_.Advance();
+    }
+    if (threadIdx.x % kWarpgroup == 0) {
+      CountSkipped(work_, item, skipped, item.rows);
+    }
+    StoreRows<kHeadDim>(work_, item, head_, softmax, sums);
+  }
+
+  // Whether no row of the tile has a use for the step's keys.
+  __device__ __forceinline__ bool LeavesOut(const WorkItem& item,
+                                            const OnlineSoftmax& softmax,
+                                            const float (&scores)[64],
+                                            float distance) {
+    const int row = FirstRowOfThread();
+    const bool first =
+        row >= item.rows || softmax.AreFarBelow(scores, 0, distance);
+    const bool second =
+        row + 8 >= item.rows || softmax.AreFarBelow(scores, 1, distance);
+    return AgreeNamed(kFirstVote + head_, kWarpgroup, first && second);
   }
 
   // scores = queries * keys^T of the current stage.

@@ -17,4 +17,11 @@ LaunchStatus LaunchHopperPrefill(const PrefillAttentionArgs& args,
                                  int thread_blocks, std::int32_t* counters,
                                  CUstream_st* stream);
 
+// Likewise for lists that have skip_below: kernels of their own.
+LaunchStatus PrepareHopperSkippingPrefill();
+LaunchStatus LaunchHopperSkippingPrefill(const PrefillAttentionArgs& args,
+                                         int thread_blocks,
+                                         std::int32_t* counters,
+                                         CUstream_st* stream);
+
 }  // namespace sparseserve::cuda

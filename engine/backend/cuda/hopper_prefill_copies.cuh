@@ -17,8 +17,16 @@ namespace sparseserve::cuda {
 // Tests put a class in its place that waits at random, so that copies come late
 // or are waited for.
 struct FullSpeed {
+  // Whether BlockLayout::skip_below is looked at.
+  static constexpr bool kSkips = false;
   __device__ static __forceinline__ void BeforeCopy() {}
   __device__ static __forceinline__ void BeforeProducts() {}
+};
+
+// What is left out is known only when scores are: they and sums take turns
+// then, which costs dense attention a little.
+struct SkippingBlocks : FullSpeed {
+  static constexpr bool kSkips = true;
 };
 
 constexpr int kHeadsOfItem = 2;  // one for each warpgroup that multiplies

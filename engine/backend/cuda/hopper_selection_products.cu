@@ -33,9 +33,6 @@ constexpr unsigned kAll = 0xffffffffu;
 constexpr int kSlabs = 4;
 constexpr int kSlabRows = 64;
 constexpr int kStages = 4;
-// Stages that are being filled before the oldest of them is waited for. Less
-// than kStages - 1: a stage is freed when the next one's products are queued.
-constexpr int kBehind = 2;
 constexpr int kItems = 4;  // under way at most
 constexpr int kWarpgroup = 128;
 constexpr int kThreads = 3 * kWarpgroup;
@@ -67,8 +64,7 @@ struct HeadSplit {
 // Whether the tile goes on where the one before it ends.
 __device__ __forceinline__ bool Follows(const int4& before, const int4& tile) {
   return tile.x == before.x && tile.y == before.y + before.z &&
-         tile.w == before.w + before.z &&
-         OwnBlock(tile) == OwnBlock(before) + 1;
+         tile.w == before.w + before.z && BlockOf(tile) == BlockOf(before) + 1;
 }
 
 // Sum of the values of the threads before, and of all.
@@ -121,8 +117,8 @@ __global__ void __launch_bounds__(kListThreads)
     int4 fields = {}, before = {};
     bool asked = false;
     if (exists) {
-      fields = TileAt(work.args, number);
-      if (own > 0) before = TileAt(work.args, number - 1);
+      fields = TileFields(work.args, number);
+      if (own > 0) before = TileFields(work.args, number - 1);
       asked = IsAsked(work, number, kv_head);
     }
     __syncthreads();
@@ -220,8 +216,6 @@ class ProductCopies {
         CopyItem<false>(now, more);
       }
     }
-    WaitForCopies<0>();
-    for (int i = min(filled_, kBehind); i > 0; --i) Publish(i);
   }
 
  private:
@@ -247,8 +241,8 @@ class ProductCopies {
     kv_head_ = queue_.kv_head();
   }
   __device__ __forceinline__ void LookAtTiles() {
-    first_ = TileAt(work_.args, listed_.x);
-    last_ = TileAt(work_.args, listed_.x + listed_.y - 1);
+    first_ = TileFields(work_.args, listed_.x);
+    last_ = TileFields(work_.args, listed_.x + listed_.y - 1);
   }
   // This thread's first key group.
   __device__ __forceinline__ int FirstKey() const {
@@ -272,7 +266,7 @@ class ProductCopies {
     const BlockSelectionArgs& args = work_.args;
     const PagedKv& kv = args.kv;
     const int end = last_.w + last_.z;
-    const int first_group = OwnBlock(first_) * work_.row_groups;
+    const int first_group = BlockOf(first_) * work_.row_groups;
     const int first_head = listed_.w * split_.heads;
     const int heads = min(split_.heads, work_.group() - first_head);
     const int groups = listed_.y * work_.row_groups;
@@ -376,23 +370,11 @@ class ProductCopies {
                        : work_.args.kv.keys,
                 exists);
     }
-    CommitCopies();
-    ++filled_;
+    // Nobody waits for copies here, so all stages may be under way.
+    Barrier& full = shared_.full[at_.stage];
+    full.ArriveAfterCopies();
+    if (threadIdx.x == 0) full.Arrive();  // the item, which it wrote, with them
     at_.Advance();
-    if (filled_ > kBehind) {
-      WaitForCopies<kBehind>();
-      Publish(kBehind + 1);
-    }
-  }
-
-  // Of the stage that was filled `behind` stages ago this thread's copies have
-  // come: shows them to wgmma.
-  __device__ __forceinline__ void Publish(int behind) {
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) {
-      shared_.full[(at_.stage + kStages - behind) % kStages].Arrive();
-    }
   }
 
   const GroupWork& work_;
@@ -401,7 +383,6 @@ class ProductCopies {
   ItemQueue queue_;
   const int row_, column_;
   RingPosition<kStages> at_;
-  int filled_ = 0;
   // Of the item that is copied next.
   int4 listed_, first_, last_;
   int kv_head_;
@@ -530,6 +511,7 @@ __device__ __forceinline__ void MultiplyGroups(const GroupWork& work,
     int previous = 0;
     for (int step = 0; step < steps; ++step) {
       shared.full[at.stage].Wait(at.parity);
+      FenceSharedWrites();
       const ProductStage& stage = shared.stages[at.stage];
       const std::uint64_t left = DescribeBoxes(stage.queries[2 * warpgroup], 0);
       const std::uint64_t right = DescribeBoxes(stage.keys, 0);
@@ -573,7 +555,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       memory + (1024 - SharedAddress(memory) % 1024) % 1024);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
-      shared.full[i].Init(kWarpgroup / 32);
+      shared.full[i].Init(kWarpgroup + 1);
       shared.empty[i].Init(2 * kWarpgroup / 32);
     }
     PublishBarriers();

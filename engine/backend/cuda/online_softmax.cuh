@@ -78,6 +78,21 @@ class OnlineSoftmax {
     }
   }
 
+  // Whether this thread's scores of row `row` all lie more than `distance`,
+  // which is in scores too, below the maximum so far; false if one is NaN, or
+  // if there is no maximum yet.
+  template <int kScores>
+  __device__ __forceinline__ bool AreFarBelow(const float (&scores)[kScores],
+                                              int row, float distance) const {
+    const float limit = maximum_[row] - distance;
+    bool below = true;
+#pragma unroll
+    for (int column = 0; column < kScores / 2; ++column) {
+      below = below && scores[Index(row, column)] < limit;
+    }
+    return below;
+  }
+
   // The row's denominator relative to its maximum; 0: it saw no key.
   __device__ __forceinline__ float Denominator(int row) const {
     return OverRow(sum_[row], [](float a, float b) { return a + b; });

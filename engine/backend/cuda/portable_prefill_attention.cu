@@ -146,6 +146,8 @@ __global__ void __launch_bounds__(kThreads)
   for (float& sum : sums) sum = 0.0f;
   OnlineSoftmax softmax;
   const float scale = work.scale * 1.44269504f;  // log2(e)
+  const float distance = -item.skip_below / work.scale;
+  int skipped = 0;
   for (int slot = item.padding; slot < item.slots; ++slot) {
     load_pages(slot + 1);
     WaitForCopies<1>();
@@ -158,6 +160,16 @@ __global__ void __launch_bounds__(kThreads)
           VisibleKeys(work.lists, item, slot, row),
           VisibleKeys(work.lists, item, slot, row + 8)};
       HideKeys<0>(scores, visible, lane);
+    } else if (work.lists.skip_below != nullptr) {
+      const int row = FirstRowOfThread();
+      const bool below =
+          (row >= item.rows || softmax.AreFarBelow(scores, 0, distance)) &&
+          (row + 8 >= item.rows || softmax.AreFarBelow(scores, 1, distance));
+      if (__all_sync(0xffffffffu, below)) {  // a warp's rows decide together
+        ++skipped;
+        __syncthreads();
+        continue;
+      }
     }
     float decay[2];
     softmax.Weigh(scores, scale, decay);
@@ -167,6 +179,10 @@ __global__ void __launch_bounds__(kThreads)
     PackWeights(scores, weights);
     AddValues(weights, shared.values[slot % 2], sums);
     __syncthreads();
+  }
+  if (lane == 0) {
+    const int rows = item.rows - static_cast<int>(threadIdx.x) / 32 * 16;
+    CountSkipped(work, item, skipped, min(max(rows, 0), 16));
   }
   StoreRows<kHeadDim>(work, item, 0, softmax, sums);
 }

@@ -69,7 +69,9 @@ LaunchStatus Prepare(PrefillKernel kernel, const Device& device) {
         std::to_string(device.capability % 10) +
         (hopper ? "; needs 9.0" : "; needs at least 8.0"));
   }
-  return hopper ? PrepareHopperPrefill() : PreparePortablePrefill();
+  if (!hopper) return PreparePortablePrefill();
+  if (auto status = PrepareHopperPrefill(); !status.ok()) return status;
+  return PrepareHopperSkippingPrefill();
 }
 
 }  // namespace
@@ -113,9 +115,13 @@ LaunchStatus PrefillAttention::Run(const PrefillAttentionArgs& args,
   }
   if (auto status = CheckTiles(args); !status.ok()) return status;
   if (auto status = CheckRows(args); !status.ok()) return status;
-  return kernel_ == PrefillKernel::kHopper
-             ? LaunchHopperPrefill(args, multiprocessors_, counters_, stream)
-             : LaunchPortablePrefill(args, stream);
+  if (kernel_ != PrefillKernel::kHopper) {
+    return LaunchPortablePrefill(args, stream);
+  }
+  const auto launch = args.lists.skip_below == nullptr
+                          ? LaunchHopperPrefill
+                          : LaunchHopperSkippingPrefill;
+  return launch(args, multiprocessors_, counters_, stream);
 }
 
 }  // namespace sparseserve::cuda

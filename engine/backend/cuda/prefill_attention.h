@@ -32,6 +32,9 @@ struct DeviceBlockLists {
   // on; long lists first, those of one KV head near each other. Null: KV head
   // by KV head, from the last tile to the first.
   const std::int32_t* order = nullptr;
+  // [tiles, kv_heads], or null: BlockLayout's. Partial blocks come first, and
+  // none of them is left out.
+  const float* skip_below = nullptr;
 };
 
 struct PrefillAttentionArgs {
@@ -50,6 +53,9 @@ struct PrefillAttentionArgs {
   // [query_rows, heads]: natural log of the row's softmax denominator;
   // -infinity where no key was visible (the output row is then 0). May be null.
   float* lse = nullptr;
+  // [tiles, kv_heads], to add to: the listed blocks that rows left out, each
+  // counted once for a row and query head. Null: nobody counts.
+  std::int32_t* skipped = nullptr;
 };
 
 enum class PrefillKernel {

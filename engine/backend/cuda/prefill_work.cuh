@@ -8,6 +8,7 @@
 // that slots come in pairs and only the first ones need a mask: padding repeats
 // slot 1, hidden.
 
+#include <cmath>
 #include <cstdint>
 
 #include "engine/backend/cuda/prefill_attention.h"
@@ -27,6 +28,8 @@ struct WorkItem {
   std::int32_t padding = 0;  // 1: slot 0 shows nothing
   std::int32_t partial_blocks = 0;
   std::int64_t first_partial = 0;  // into DeviceBlockLists::partial_blocks
+  std::int32_t pair = 0;           // tile * kv_heads + kv_head
+  float skip_below = -INFINITY;    // BlockLayout's
 };
 
 // All that the device needs to know of one launch, beside tensor maps.
@@ -42,6 +45,7 @@ struct PrefillWork {
   void* output = nullptr;
   std::int64_t output_stride = 0;
   float* lse = nullptr;
+  std::int32_t* skipped = nullptr;
   // [2]: items handed out, and thread blocks that got none any more; zero
   // before and after a launch. Null: thread block i works on item i.
   std::int32_t* counters = nullptr;
@@ -64,6 +68,7 @@ inline PrefillWork WorkOf(const PrefillAttentionArgs& args, int heads_of_item,
   work.output = args.output;
   work.output_stride = args.output_stride;
   work.lse = args.lse;
+  work.skipped = args.skipped;
   work.counters = counters;
   return work;
 }
@@ -84,6 +89,15 @@ __device__ __forceinline__ std::uint64_t VisibleKeys(
                    __ldg(lists.partial_blocks + partial) * kPageRows;
   if (keys <= 0) return 0;
   return keys >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << keys) - 1;
+}
+
+// Adds `blocks` that `rows` rows of a query head of the item left out. One
+// thread calls.
+__device__ __forceinline__ void CountSkipped(const PrefillWork& work,
+                                             const WorkItem& item, int blocks,
+                                             int rows) {
+  if (work.skipped == nullptr || blocks == 0) return;
+  atomicAdd(work.skipped + item.pair, blocks * rows);
 }
 
 // An item, and where its keys are.
@@ -128,6 +142,10 @@ __device__ __forceinline__ PlannedList PlanList(const PrefillWork& work,
   const int blocks = item.partial_blocks +
                      static_cast<int>(__ldg(lists.full_offsets + list + 1) -
                                       planned.first_full);
+  item.pair = tile * work.kv_heads + kv_head;
+  if (lists.skip_below != nullptr) {
+    item.skip_below = __ldg(lists.skip_below + item.pair);
+  }
   item.padding = blocks % 2;
   item.slots = blocks + item.padding;
   return planned;

@@ -418,6 +418,7 @@ absl::Status StepSelection::ChooseForTiles(const SelectArgs& args,
         });
   }
   result.prefill = ListsOf(tiles);
+  result.prefill.skip_below = base.prefill.skip_below;
   if (choice.UsesBlockSelection()) {
     PlaceRules(rules_, group.block_rules);
     BlockSelectionArgs by_blocks = tiles;

@@ -27,6 +27,10 @@ namespace sparseserve::cuda {
 // choose, LastRowsSelection. One thread.
 class StepSelection {
  public:
+  // What it allocates in the course of time, at common sizes: workspaces for
+  // both ways in which prompts choose, once a layer does.
+  static constexpr int64_t kLaterBytes = int64_t{576} << 20;
+
   // What a step's launches read and write; outlives this.
   struct Step {
     StepArrays& arrays;

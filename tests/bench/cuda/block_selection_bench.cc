@@ -1,8 +1,7 @@
 // Selection of blocks on a GPU at the head shape of an 8B model (32 query
 // heads, 8 KV heads, head_dim 128), beside the attention that it feeds: prefill
 // of 32K rows, where a rule's mass is such that its lists hold 10 % of the
-// blocks, and decoding of 8 sequences of 32K. Prints a table; --csv=FILE writes
-// it down. Random rows: choices mean nothing, times do.
+// X rows: choices mean nothing, times do.
 
 #include <cuda_runtime_api.h>
 
@@ -84,6 +83,10 @@ std::string Clocks() {
 struct Output {
   FILE* csv = nullptr;
   std::string device;
+  std::string cases;  // "": all
+  bool Wants(const char* what) const {
+    return std::strstr(what, cases.c_str()) != nullptr;
+  }
   void Print(const char* what, double density, double selection_us,
              double attention_us, double ratio) const {
     const std::string clocks = Clocks();
@@ -138,6 +141,7 @@ void RunLastRows(const Output& output, BlockSelectionArgs args,
        }},
   };
   for (const Case& c : cases) {
+    if (!output.Wants(c.name)) continue;
     SelectionRule rule;
     args.rules = &rule;
     double density = 0;
@@ -220,7 +224,7 @@ void RunPrefill(const Output& output) {
   const Case cases[] = {
       {"pooled", pooled},
       // As they are where storing keys keeps them.
-      {"pooled, means kept", pooled, means.data()},
+      {"pooled with kept means", pooled, means.data()},
       {"antidiagonal stride 16",
        [](float mass) {
          return AntidiagonalRule{16, mass};
@@ -231,6 +235,7 @@ void RunPrefill(const Output& output) {
        }},
   };
   for (const Case& c : cases) {
+    if (!output.Wants(c.name)) continue;
     SelectionRule rule;
     args.rules = &rule;
     args.mean_keys = c.mean_keys;
@@ -353,14 +358,25 @@ int main(int argc, char** argv) {
   }
   Output output;
   output.device = properties.name;
-  if (argc > 1 && std::strncmp(argv[1], "--csv=", 6) == 0) {
-    output.csv = std::fopen(argv[1] + 6, "w");
+  const char* csv = nullptr;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strncmp(argv[i], "--csv=", 6) == 0) {
+      csv = argv[i] + 6;
+    } else if (std::strncmp(argv[i], "--cases=", 8) == 0) {
+      output.cases = argv[i] + 8;
+    } else {
+      std::printf("unknown: %s\n", argv[i]);
+      return 2;
+    }
+  }
+  if (csv != nullptr) {
+    output.csv = std::fopen(csv, "w");
     if (output.csv == nullptr) return 2;
     std::fprintf(output.csv,
                  "device,case,density,selection_us,other_us,ratio,repetitions,"
                  "sm_mhz,memory_mhz,watt\n");
   }
-  RunDecode(output);
+  if (output.Wants("decode")) RunDecode(output);
   RunPrefill(output);
   if (output.csv != nullptr) std::fclose(output.csv);
   return 0;

@@ -27,6 +27,11 @@ struct LateCopies : FullSpeed {
 struct LateProducts : FullSpeed {
   __device__ static void BeforeProducts() { SleepAtRandom(); }
 };
+// Both, where warpgroups do not take turns. Nothing is far below anything here.
+struct LateSkipping : SkippingBlocks {
+  __device__ static void BeforeCopy() { SleepAtRandom(); }
+  __device__ static void BeforeProducts() { SleepAtRandom(); }
+};
 
 template <int kHeadDim, class Pace>
 void MatchesReference(const char* name, TestReport& report) {
@@ -60,5 +65,6 @@ int main() {
   MatchesReference<64, LateProducts>("d64 late products", report);
   MatchesReference<128, LateCopies>("d128 late copies", report);
   MatchesReference<128, LateProducts>("d128 late products", report);
+  MatchesReference<128, LateSkipping>("d128 late, skipping", report);
   return report.Finish("hopper_prefill_pace_test");
 }

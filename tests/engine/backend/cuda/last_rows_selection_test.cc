@@ -1,7 +1,7 @@
 // Choices of blocks by a prompt's last rows on a GPU against the rules in
 // double precision. Keys and distances whose sums are clearly above the least
 // that is taken have to show in the lists, those that are clearly below must
-// not; --short leaves out the larger shapes.
+// not; --short and --races as Cases says.
 
 #include "engine/backend/cuda/last_rows_selection.h"
 
@@ -634,14 +634,22 @@ void TestRefusals(TestReport& report) {
   expect(AntidiagonalRule{}, "rule 0 is of a kind");
 }
 
-int RunAll(bool is_short) {
+int RunAll(Cases cases) {
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess) {
     std::printf("skipped: no GPU\n");
     return kSkipped;
   }
   TestReport report;
+  const bool is_short = cases != Cases::kAll;
   std::array<int, 2> ways = {};
+  if (cases == Cases::kRaces) {
+    TestShape({64, 2, 3, {{0, 200}, {150, 70}}},
+              {VerticalSlashRule{64, 31, 101}, FlexPrefillRule{0.5f, 0.0f, 0},
+               FlexPrefillRule{0.5f, 1.0f, 0}},
+              &ways, report);
+    return report.Finish("last_rows_selection_test");
+  }
   for (int width : {64, 128}) {
     for (int group : {1, 2, 3, 4, 8}) {
       const BatchShape shape = {
@@ -690,6 +698,5 @@ int RunAll(bool is_short) {
 }  // namespace sparseserve::cuda
 
 int main(int argc, char** argv) {
-  return sparseserve::cuda::RunAll(argc > 1 &&
-                                   std::strcmp(argv[1], "--short") == 0);
+  return sparseserve::cuda::RunAll(sparseserve::cuda::CasesOf(argc, argv));
 }

@@ -4,6 +4,7 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 
 namespace sparseserve::cuda {
 
@@ -40,6 +41,14 @@ class TestReport {
   long checks_ = 0;
   long failures_ = 0;
 };
+
+// Which of its cases a program runs: --short leaves out the larger shapes,
+// --races all but a few small ones, each access of which is looked at.
+enum class Cases { kAll, kShort, kRaces };
+inline Cases CasesOf(int argc, char** argv) {
+  if (argc < 2) return Cases::kAll;
+  return std::strcmp(argv[1], "--races") == 0 ? Cases::kRaces : Cases::kShort;
+}
 
 // What a program returns that cannot run here: ctest takes it for skipped.
 inline constexpr int kSkipped = 77;
