@@ -54,8 +54,9 @@ Metrics::Options MetricsOptions(const Server::Options& options,
   return result;
 }
 
-Scheduler::Options SchedulerOptions(const ServerSettings& settings,
+Scheduler::Options SchedulerOptions(const Server::Options& server,
                                     const Engine& engine) {
+  const ServerSettings& settings = server.settings;
   Scheduler::Options options;
   options.max_step_tokens = settings.max_step_tokens;
   options.max_running_sequences = settings.max_running_sequences;
@@ -64,6 +65,8 @@ Scheduler::Options SchedulerOptions(const ServerSettings& settings,
   options.step_time_target = settings.step_time_target;
   options.best_effort_share = settings.best_effort_share;
   options.ageing_period = settings.ageing_period;
+  options.keeps_prefixes = settings.prefix_cache;
+  options.model_name = server.model_name;
   return options;
 }
 
@@ -192,10 +195,9 @@ struct Server::Parts {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     Options options, std::unique_ptr<Engine> engine) {
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<Scheduler> scheduler,
-      Scheduler::Create(SchedulerOptions(options.settings, *engine),
-                        engine->tokenizer()));
+  ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler,
+                   Scheduler::Create(SchedulerOptions(options, *engine),
+                                     engine->tokenizer()));
   RETURN_IF_ERROR(CheckOutputDefault(options.settings, *scheduler));
   ASSIGN_OR_RETURN(
       std::vector<NamedPlan> plans,

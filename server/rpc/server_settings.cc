@@ -137,6 +137,7 @@ void SettleScheduler(const v1::SchedulerConfig& config,
   settler.Time("scheduler.ageing_period", config.has_ageing_period(),
                ToDuration(config.ageing_period()),
                {absl::Seconds(1), absl::Hours(1)}, settings.ageing_period);
+  if (config.has_prefix_cache()) settings.prefix_cache = config.prefix_cache();
 }
 
 void SettleQuotas(const v1::CallerQuotaConfig& config, Settler& settler,

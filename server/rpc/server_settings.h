@@ -30,6 +30,7 @@ struct ServerSettings {
   absl::Duration step_time_target = absl::Milliseconds(100);
   double best_effort_share = 0.2;
   absl::Duration ageing_period = absl::Seconds(30);
+  bool prefix_cache = true;
   DefaultTargets default_targets;
   std::string caller_key;
   int max_requests_per_caller = 0;  // 0: no limit

@@ -52,11 +52,9 @@ Runner* ChooseLateVictim(absl::Span<const std::unique_ptr<Runner>> running) {
   });
 }
 
-bool PageReserve::Allows(const PagePool& pages,
-                         absl::Span<const std::unique_ptr<Runner>> running,
-                         const Sequence& next) const {
+int PageReserve::Spare(absl::Span<const std::unique_ptr<Runner>> running,
+                       const Sequence& next) const {
   const int needed = next.pages_for(next.tokens_to_run());
-  if (needed > pages.free()) return false;
   int growing = next.pages_needed() > needed ? 1 : 0;
   bool is_alone = true;
   for (const auto& runner : running) {
@@ -64,7 +62,7 @@ bool PageReserve::Allows(const PagePool& pages,
     is_alone = false;
     if (CanGrow(*runner->sequence)) ++growing;
   }
-  return is_alone || needed + (is_short_ ? 2 : 1) * growing <= pages.free();
+  return is_alone ? 0 : (is_short_ ? 2 : 1) * growing;
 }
 
 }  // namespace sparseserve

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <set>
 #include <string_view>
 #include <utility>
 
@@ -66,7 +65,10 @@ Scheduler::Scheduler(const Options& options, const Tokenizer& tokenizer)
     : options_(options),
       tokenizer_(tokenizer),
       max_request_tokens_(MaxRequestTokens(options)),
-      pages_(options.kv_pages),
+      pages_({.pages = options.kv_pages,
+              .keeps_prefixes = options.keeps_prefixes,
+              .model_name = options.model_name,
+              .index = options.prefix_index}),
       line_(options.ageing_period),
       late_share_(options.best_effort_share, options.max_step_tokens) {}
 
@@ -74,6 +76,8 @@ Scheduler::~Scheduler() = default;
 
 void Scheduler::Admit(std::vector<std::unique_ptr<Request>> requests,
                       absl::Time now) {
+  if (requests.empty()) return;
+  const StepWork prompts_left = PromptsLeft();
   for (std::unique_ptr<Request>& request : requests) {
     SPARSESERVE_CHECK(request->attention.traits.is_selection_causal ||
                       static_cast<int>(request->prompt.size()) <=
@@ -85,11 +89,12 @@ void Scheduler::Admit(std::vector<std::unique_ptr<Request>> requests,
             options_.max_step_tokens - (options_.max_running_sequences - 1)};
     auto sequence = std::make_unique<Sequence>(next_id_++, std::move(request),
                                                limits, tokenizer_);
+    ExpectHit(*sequence);
     Rank rank = {.level = sequence->request().priority,
                  .deadline = FirstTokenDeadline(sequence->request()),
                  .id = sequence->id()};
     WaitingLine::Backlog ahead = line_.Ahead(rank);
-    ahead.work += prompts_left_;
+    ahead.work += prompts_left;
     if (const auto estimate = Estimate(*sequence, ahead, now)) {
       sequence->SetPrediction(now - sequence->request().arrival +
                               estimate->p95);
@@ -105,11 +110,21 @@ void Scheduler::Admit(std::vector<std::unique_ptr<Request>> requests,
   }
 }
 
+StepWork Scheduler::PromptsLeft() const {
+  StepWork left;
+  for (const auto& runner : running_) {
+    const Sequence& sequence = *runner->sequence;
+    if (sequence.ended() || sequence.is_decoding()) continue;
+    left += sequence.WorkAhead();
+  }
+  return left;
+}
+
 PromptKind Scheduler::KindOf(const Sequence& sequence) const {
   if (!sequence.request().attention.traits.is_selection_causal) {
     return PromptKind::kWhole;
   }
-  return sequence.tokens_to_run() > options_.max_step_tokens
+  return sequence.tokens_expected() > options_.max_step_tokens
              ? PromptKind::kLong
              : PromptKind::kShort;
 }
@@ -118,7 +133,7 @@ std::optional<FirstTokenEstimate> Scheduler::Estimate(
     const Sequence& sequence, const WaitingLine::Backlog& ahead,
     absl::Time now) const {
   if (!cost_.is_ready()) return std::nullopt;
-  const StepWork own = sequence.WorkOf(sequence.tokens_to_run());
+  const StepWork own = sequence.WorkAhead();
   LoadAhead load;
   load.prompts = ahead.work;
   load.decodes = decode_work_;
@@ -190,18 +205,30 @@ void Scheduler::Sweep(absl::Time now) {
   }
 }
 
+void Scheduler::ExpectHit(Sequence& sequence) const {
+  sequence.ExpectHit(pages_.ExpectedHit(sequence.request(), sequence.tokens()));
+}
+
+PageAccount::Wish Scheduler::WishOf(const Sequence& sequence) const {
+  return {.request = sequence.request(),
+          .tokens = sequence.tokens(),
+          .pages = sequence.pages_for(sequence.tokens_to_run()),
+          .spare = reserve_.Spare(running_, sequence),
+          .is_restart = sequence.preemptions() > 0};
+}
+
 void Scheduler::GrowLeases(absl::Time now) {
   std::vector<Runner*> short_of_pages;
   for (const auto& runner : running_) {
     Sequence& sequence = *runner->sequence;
     if (sequence.is_decoding() &&
-        !pages_.Grow(sequence.lease(), sequence.pages_for(1))) {
+        !pages_.Grow(sequence.claim(), sequence.pages_for(1))) {
       short_of_pages.push_back(runner.get());
     }
   }
   for (Runner* const runner : short_of_pages) {
     while (runner->sequence != nullptr &&
-           !pages_.Grow(runner->sequence->lease(),
+           !pages_.Grow(runner->sequence->claim(),
                         runner->sequence->pages_for(1))) {
       Runner* const victim = ChooseVictim(running_);
       SPARSESERVE_CHECK(victim != nullptr);
@@ -217,6 +244,7 @@ void Scheduler::Preempt(Runner& runner, absl::Time now) {
   // Before what has not begun, of its class.
   Rank rank = runner.rank;
   rank.deadline = absl::InfinitePast();
+  ExpectHit(*runner.sequence);
   const PromptKind kind = KindOf(*runner.sequence);
   line_.Add(std::move(runner.sequence), rank, kind, now);
   reserve_.Preempted();
@@ -230,6 +258,13 @@ std::vector<Scheduler::Output> Scheduler::Commit(const StepResult& result,
   outputs.reserve(planned_.size());
   for (size_t i = 0; i < planned_.size(); ++i) {
     Sequence& sequence = *planned_[i].sequence;
+    if (result.slices[i].status.ok()) {
+      pages_.Filled(sequence.claim(),
+                    sequence.tokens().first(sequence.computed_tokens() +
+                                            planned_[i].tokens));
+    } else {
+      pages_.Discard(sequence.claim());
+    }
     Sequence::Advanced advanced =
         sequence.Advance(planned_[i].tokens, result.slices[i], now);
     outputs.push_back(
@@ -269,20 +304,11 @@ std::vector<std::unique_ptr<Sequence>> Scheduler::TakeEnded() {
 }
 
 absl::Status Scheduler::CheckInvariants() const {
-  RETURN_IF_ERROR(pages_.CheckInvariants());
-  std::set<PageId> owned;
-  int held = 0;
+  std::vector<const PageClaim*> claims;
   for (const auto& runner : running_) {
-    const absl::Span<const PageId> pages = runner->sequence->lease().pages();
-    owned.insert(pages.begin(), pages.end());
-    held += runner->sequence->lease().size();
+    claims.push_back(&runner->sequence->claim());
   }
-  if (held != pages_.leased() || held != static_cast<int>(owned.size())) {
-    return absl::InternalError(
-        StrCat("running sequences hold ", held, " pages, ", owned.size(),
-               " of them different, while ", pages_.leased(), " are leased"));
-  }
-  return absl::OkStatus();
+  return pages_.CheckInvariants(claims);
 }
 
 }  // namespace sparseserve

@@ -1,6 +1,7 @@
 // How the Scheduler composes one step.
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -42,6 +43,7 @@ StepPlan Scheduler::PlanStep(absl::Time now) {
   planned_.clear();
   started_.clear();
   preempted_tokens_.clear();
+  recomputed_tokens_ = 0;
   planned_at_ = now;
   line_.Age(now);
   MarkLateRunners(now);
@@ -234,17 +236,27 @@ void Scheduler::Unplan(Turn& turn, const Runner& runner) {
   planned_.erase(planned);
 }
 
+bool Scheduler::StillHolds(Forecast forecast, Sequence& sequence,
+                           absl::Time now) const {
+  if (!(this->*forecast)(sequence, now)) return false;
+  ExpectHit(sequence);
+  return (this->*forecast)(sequence, now);
+}
+
 Sequence* Scheduler::SettledFirst(PromptKind kind, absl::Time now) {
   while (Sequence* const first = line_.First(kind)) {
     if (first->request().cancelled->load(std::memory_order_relaxed)) {
       EndWaiting(line_.Take(*first), Ending::kCancelled, now);
       continue;
     }
-    if (MissesDeadline(*first, now)) {
+    if (StillHolds(&Scheduler::MissesDeadline, *first, now)) {
       EndWaiting(line_.Take(*first), Ending::kUnmeetable, now);
       continue;
     }
-    if (line_.RankOf(*first).is_late || !IsHopeless(*first, now)) return first;
+    if (line_.RankOf(*first).is_late ||
+        !StillHolds(&Scheduler::IsHopeless, *first, now)) {
+      return first;
+    }
     if (first->request().target.on_miss == OnMiss::kReject &&
         first->preemptions() == 0) {
       EndWaiting(line_.Take(*first), Ending::kUnmeetable, now);
@@ -285,19 +297,20 @@ bool Scheduler::MayStartWhole(const Turn& turn,
          !HasStreamTarget();
 }
 
+std::optional<PageClaim> Scheduler::TryClaim(const Sequence& sequence) {
+  if (places() == 0) return std::nullopt;
+  return pages_.Start(WishOf(sequence));
+}
+
 Runner* Scheduler::TryStart(Turn& turn, Sequence& sequence) {
-  if ((places() == 0 || !reserve_.Allows(pages_, running_, sequence)) &&
-      !MakeRoom(turn, sequence)) {
-    return nullptr;
-  }
-  PageLease lease;
-  SPARSESERVE_CHECK(
-      pages_.Grow(lease, sequence.pages_for(sequence.tokens_to_run())));
+  std::optional<PageClaim> claim = TryClaim(sequence);
+  if (!claim.has_value()) claim = MakeRoom(turn, sequence);
+  if (!claim.has_value()) return nullptr;
   auto runner = std::make_unique<Runner>();
   runner->rank = line_.RankOf(sequence);
-  runner->kind = KindOf(sequence);
   runner->sequence = line_.Take(sequence);
-  sequence.Start(std::move(lease), turn.now);
+  recomputed_tokens_ += sequence.Start(*std::move(claim), turn.now);
+  runner->kind = KindOf(sequence);
   reserve_.Started();
   if (sequence.preemptions() > 0) {
     --preempted_;
@@ -309,25 +322,24 @@ Runner* Scheduler::TryStart(Turn& turn, Sequence& sequence) {
   return running_.back().get();
 }
 
-bool Scheduler::MakeRoom(Turn& turn, const Sequence& sequence) {
-  if (line_.RankOf(sequence).is_late) return false;
-  int pages = pages_.free();
-  int places = this->places();
+std::optional<PageClaim> Scheduler::MakeRoom(Turn& turn,
+                                             const Sequence& sequence) {
+  if (line_.RankOf(sequence).is_late) return std::nullopt;
+  std::vector<const PageClaim*> given;
   for (const auto& runner : running_) {
     if (!IsLive(*runner) || !runner->rank.is_late) continue;
-    pages += runner->sequence->lease().size();
-    ++places;
+    given.push_back(&runner->sequence->claim());
   }
-  if (places == 0 || pages < sequence.pages_for(sequence.tokens_to_run())) {
-    return false;
+  if (given.empty() || !pages_.CouldStart(WishOf(sequence), given)) {
+    return std::nullopt;
   }
-  while (this->places() == 0 || !reserve_.Allows(pages_, running_, sequence)) {
-    Runner* const victim = ChooseLateVictim(running_);
-    if (victim == nullptr) return false;
+  while (Runner* const victim = ChooseLateVictim(running_)) {
     Unplan(turn, *victim);
     Preempt(*victim, turn.now);
+    std::optional<PageClaim> claim = TryClaim(sequence);
+    if (claim.has_value()) return claim;
   }
-  return true;
+  return std::nullopt;
 }
 
 void Scheduler::ExtendChunks(Turn& turn) {
@@ -361,12 +373,6 @@ StepPlan Scheduler::FinishTurn(const Turn& turn) {
       turn.long_chunks > 0 && turn.other_chunks == 0 && turn.others_want;
   planned_work_ = turn.budget.work();
   MoveEnded();
-  prompts_left_ = {};
-  for (const auto& runner : running_) {
-    const Sequence& sequence = *runner->sequence;
-    if (sequence.is_decoding()) continue;
-    prompts_left_ += sequence.WorkOf(sequence.tokens_to_run());
-  }
   // Output first, whatever was planned first.
   std::stable_partition(planned_.begin(), planned_.end(),
                         [](const PlannedSlice& planned) {

@@ -144,10 +144,8 @@ bool ServingLoop::RunStep(const StepPlan& plan, absl::Time begin) {
   SPARSESERVE_CHECK(result->slices.size() == plan.slices.size());
   StepSample sample = Summarize(plan, *result);
   sample.duration = end - begin;
-  for (const int tokens : d_.scheduler.preempted_tokens()) {
-    ++sample.preemptions;
-    sample.preempted_tokens += tokens;
-  }
+  sample.preemptions = static_cast<int>(d_.scheduler.preempted_tokens().size());
+  sample.recomputed_tokens = d_.scheduler.recomputed_tokens();
   std::vector<absl::Duration> token_gaps;
 
   std::vector<Scheduler::Output> outputs = d_.scheduler.Commit(*result, end);
@@ -230,7 +228,11 @@ void ServingLoop::PublishGauges() {
   const PagePool& pages = d_.scheduler.pages();
   d_.metrics.SetWaiting(d_.queue.waiting() + d_.scheduler.preempted());
   d_.metrics.SetRunning(d_.scheduler.running());
-  d_.metrics.SetPages(pages.leased(), pages.free());
+  d_.metrics.SetPages(pages.leased(), pages.free(), pages.cached());
+  const PageAccount::Counts counts = d_.scheduler.TakePageCounts();
+  d_.metrics.PrefixCache({.query_tokens = counts.query_tokens,
+                          .hit_tokens = counts.hit_tokens,
+                          .evicted_pages = counts.evicted_pages});
 }
 
 }  // namespace sparseserve

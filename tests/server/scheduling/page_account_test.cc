@@ -92,8 +92,10 @@ class PageAccountTest : public ::testing::Test {
     auto running = std::make_unique<Running>();
     running->id = next_id_++;
     running->tokens = request->prompt;
-    std::optional<PageClaim> claim = account_->Start(
-        *request, running->tokens, PagesFor(running->size()) + more_pages);
+    std::optional<PageClaim> claim =
+        account_->Start({.request = *request,
+                         .tokens = running->tokens,
+                         .pages = PagesFor(running->size()) + more_pages});
     if (!claim.has_value()) return nullptr;
     running->request = std::move(request);
     running->claim = std::move(*claim);
