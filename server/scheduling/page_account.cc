@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -77,7 +76,7 @@ std::string PageAccount::SpaceOf(const Request& request) const {
                 request.cache_salt);
 }
 
-PageClaim PageAccount::Claim(const Request& request) {
+PageClaim PageAccount::Claim(const Request& request, SequenceId sequence) {
   PageClaim claim;
   claim.space_ = SpaceOf(request);
   claim.border_tokens_ =
@@ -93,25 +92,27 @@ PageClaim PageAccount::Claim(const Request& request) {
     claim.origins_[phase] = {
         .quality = quality,
         .plan = is_dense ? kDense : PlanOf(request.attention),
-        .is_pure = static_cast<Phase>(phase) == Phase::kPrefill};
+        .is_pure = static_cast<Phase>(phase) == Phase::kPrefill,
+        .writer = sequence};
     if (claim.origins_[phase].plan == kNoPlan) claim.may_enter_ = false;
   }
   return claim;
 }
 
-PageAccount::Hit PageAccount::Find(const Request& request,
-                                   absl::Span<const TokenId> tokens) const {
+PageAccount::Hit PageAccount::Find(const Wish& wish) const {
+  const Request& request = wish.request;
   const HitRule rule = RuleOf(request);
-  const int total = static_cast<int>(tokens.size());
+  const int total = static_cast<int>(wish.tokens.size());
   // Not looked for where none may be read.
   if (!options_.keeps_prefixes || UsableHit(rule, total, total) == 0) return {};
   const bool is_dense =
       request.attention.is_dense[static_cast<int>(Phase::kPrefill)];
   PrefixIndex::Run run = pool_.index().Find(
-      SpaceOf(request), tokens,
+      SpaceOf(request), wish.tokens,
       {.quality = ClassOf(request),
        .is_pure = request.seed_was_given || request.sampling.temperature == 0,
-       .plan = is_dense ? kDense : FindPlan(request.attention)});
+       .plan = is_dense ? kDense : FindPlan(request.attention),
+       .reader = wish.sequence});
   const int found = static_cast<int>(run.pages.size()) * kPageTokens;
   Hit hit;
   hit.tokens = UsableHit(rule, found, total);
@@ -124,13 +125,13 @@ PageAccount::Hit PageAccount::Find(const Request& request,
 std::optional<PageClaim> PageAccount::Start(const Wish& wish) {
   const int total = static_cast<int>(wish.tokens.size());
   SPARSESERVE_CHECK(total >= 1 && int64_t{wish.pages} * kPageTokens >= total);
-  const Hit hit = Find(wish.request, wish.tokens);
+  const Hit hit = Find(wish);
   const auto leased =
       std::count_if(hit.pages.begin(), hit.pages.end(),
                     [this](PageId page) { return pool_.owners(page) > 0; });
   const int taken = wish.pages - static_cast<int>(leased);
   if (taken + wish.spare > available()) return std::nullopt;
-  PageClaim claim = Claim(wish.request);
+  PageClaim claim = Claim(wish.request, wish.sequence);
   claim.hit_tokens_ = hit.tokens;
   claim.is_reproducible_ = hit.is_reproducible;
   claim.entered_ = static_cast<int>(hit.pages.size());
@@ -153,7 +154,7 @@ bool PageAccount::CouldStart(const Wish& wish,
       if (++returned[page] == pool_.owners(page)) ++available;
     }
   }
-  const Hit hit = Find(wish.request, wish.tokens);
+  const Hit hit = Find(wish);
   int taken = wish.pages;
   for (const PageId page : hit.pages) {
     const auto found = returned.find(page);
@@ -164,18 +165,13 @@ bool PageAccount::CouldStart(const Wish& wish,
   return taken <= available;
 }
 
-int PageAccount::ExpectedHit(const Request& request,
-                             absl::Span<const TokenId> tokens) const {
-  return Find(request, tokens).tokens;
-}
-
 std::optional<PageClaim> PageAccount::StartSibling(
     const PageClaim& first, const Request& request, int pages,
     std::vector<PageCopy>& copies) {
   const int total = static_cast<int>(request.prompt.size());
   SPARSESERVE_CHECK(total == first.prompt_tokens_);
   SPARSESERVE_CHECK(int64_t{pages} * kPageTokens >= total);
-  PageClaim claim = Claim(request);
+  PageClaim claim = Claim(request, /*sequence=*/0);
   claim.hit_tokens_ = SharedPromptTokens(RuleOf(request), total);
   claim.is_reproducible_ = first.is_reproducible_;
   const int shared = claim.hit_tokens_ / kPageTokens;
@@ -270,7 +266,7 @@ PageAccount::Counts PageAccount::TakeCounts() {
 absl::Status PageAccount::CheckInvariants(
     absl::Span<const PageClaim* const> claims) const {
   RETURN_IF_ERROR(pool_.CheckInvariants());
-  std::map<PageId, int> owners;
+  std::vector<int> owners(pool_.total());
   for (const PageClaim* claim : claims) {
     const absl::Span<const PageId> pages = claim->lease_.pages();
     for (const PageId page : pages) ++owners[page];
@@ -283,12 +279,10 @@ absl::Status PageAccount::CheckInvariants(
     }
   }
   for (PageId page = 0; page < pool_.total(); ++page) {
-    const auto found = owners.find(page);
-    const int held = found == owners.end() ? 0 : found->second;
-    if (held != pool_.owners(page)) {
+    if (owners[page] != pool_.owners(page)) {
       return absl::InternalError(StrCat("page ", page, " has ",
                                         pool_.owners(page), " owners, but ",
-                                        held, " sequences hold it"));
+                                        owners[page], " sequences hold it"));
     }
   }
   return absl::OkStatus();

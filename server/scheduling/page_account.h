@@ -65,7 +65,8 @@ class PageAccount {
     const Request& request;
     // Its prompt or, of one that was stopped, also what it had drawn.
     absl::Span<const TokenId> tokens;
-    int pages = 0;  // at least what holds the tokens
+    int pages = 0;            // at least what holds the tokens
+    SequenceId sequence = 0;  // reads again what it wrote; 0 if it is none
     // Pages that are to be left for others.
     int spare = 0;
     // Begins anew: not counted as a prompt that looked for pages.
@@ -74,16 +75,15 @@ class PageAccount {
   // Pages for the tokens: as many as can be had of those that hold their
   // beginning, and others. Nothing, with nothing changed, if there are too few.
   // A request that draws by a seed or without chance gets only pages that it
-  // would have filled alike.
+  // would have filled alike, or did.
   std::optional<PageClaim> Start(const Wish& wish);
 
   // Whether there were pages enough, none to spare, if `given` were returned.
   bool CouldStart(const Wish& wish,
                   absl::Span<const PageClaim* const> given) const;
 
-  // Of `tokens`, as in Wish, how many Start() would leave out now.
-  int ExpectedHit(const Request& request,
-                  absl::Span<const TokenId> tokens) const;
+  // How many of the tokens Start() would leave out now.
+  int ExpectedHit(const Wish& wish) const { return Find(wish).tokens; }
 
   // For another answer to the prompt of `first`, all of which is computed. A
   // page that both will write is copied: `copies` gets what the next plan is to
@@ -151,10 +151,10 @@ class PageAccount {
   int32_t FindPlan(const PatternDecision& attention) const;
   // Likewise, but has it kept from now on; kNoPlan if it cannot be.
   int32_t PlanOf(const PatternDecision& attention);
-  Hit Find(const Request& request, absl::Span<const TokenId> tokens) const;
+  Hit Find(const Wish& wish) const;
   bool IsKnown(int32_t plan) const;
   std::string SpaceOf(const Request& request) const;
-  PageClaim Claim(const Request& request);
+  PageClaim Claim(const Request& request, SequenceId sequence);
   PageOrigin OriginOf(const PageClaim& claim, int page) const;
 
   const Options options_;

@@ -206,13 +206,14 @@ void Scheduler::Sweep(absl::Time now) {
 }
 
 void Scheduler::ExpectHit(Sequence& sequence) const {
-  sequence.ExpectHit(pages_.ExpectedHit(sequence.request(), sequence.tokens()));
+  sequence.ExpectHit(pages_.ExpectedHit(WishOf(sequence)));
 }
 
 PageAccount::Wish Scheduler::WishOf(const Sequence& sequence) const {
   return {.request = sequence.request(),
           .tokens = sequence.tokens(),
           .pages = sequence.pages_for(sequence.tokens_to_run()),
+          .sequence = sequence.id(),
           .spare = reserve_.Spare(running_, sequence),
           .is_restart = sequence.preemptions() > 0};
 }

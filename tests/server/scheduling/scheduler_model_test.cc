@@ -356,6 +356,7 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   EXPECT_GT(disturbed, kEvents / 100);
   EXPECT_GT(preempted, kEvents / 10'000);
   EXPECT_GT(hit_tokens, kEvents / 100);
+  EXPECT_GT(refound_tokens, kEvents / 1000);
   EXPECT_GT(recomputed_tokens, kEvents / 1000);
 }
 

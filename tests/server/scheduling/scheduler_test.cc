@@ -752,7 +752,8 @@ TEST(SchedulerTest, StopsTheYoungestOfTheLowestClassWhenPagesRunOut) {
   EXPECT_EQ(turns.scheduler().preempted(), 1);
   EXPECT_THAT(turns.scheduler().preempted_tokens(), ElementsAre(128));
   while (turns.ended().empty()) turns.Turn();
-  // It goes on where it was: of its two pages the first was left to it.
+  // It goes on where it was: of its two pages, the first of which has output
+  // too, that one was left to it.
   EXPECT_EQ(turns.Turn(), "1:d64");
   EXPECT_EQ(turns.scheduler().recomputed_tokens(), 64);
   while (turns.ended().size() < 2) turns.Turn();

@@ -467,7 +467,8 @@ TEST_F(SequenceTest, BeginsBehindWhatItsPagesHold) {
   advance(86);
   sequence.Preempt();
   EXPECT_EQ(pool_.cached(), 2);
-  sequence.ExpectHit(pages_.ExpectedHit(sequence.request(), sequence.tokens()));
+  sequence.ExpectHit(pages_.ExpectedHit(
+      {.request = sequence.request(), .tokens = sequence.tokens()}));
   EXPECT_EQ(sequence.tokens_to_run(), 151);
   EXPECT_EQ(sequence.tokens_expected(), 23);
   EXPECT_EQ(sequence.WorkAhead().prompt_rows, 23);
