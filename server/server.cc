@@ -54,8 +54,8 @@ Metrics::Options MetricsOptions(const Server::Options& options,
   return result;
 }
 
-Scheduler::Options SchedulerOptions(const Server::Options& server,
-                                    const Engine& engine) {
+Scheduler::Options SchedulingOptions(const Server::Options& server,
+                                     const Engine& engine) {
   const ServerSettings& settings = server.settings;
   Scheduler::Options options;
   options.max_step_tokens = settings.max_step_tokens;
@@ -196,7 +196,7 @@ struct Server::Parts {
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     Options options, std::unique_ptr<Engine> engine) {
   ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler,
-                   Scheduler::Create(SchedulerOptions(options, *engine),
+                   Scheduler::Create(SchedulingOptions(options, *engine),
                                      engine->tokenizer()));
   RETURN_IF_ERROR(CheckOutputDefault(options.settings, *scheduler));
   ASSIGN_OR_RETURN(

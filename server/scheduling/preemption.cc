@@ -25,8 +25,8 @@ Runner* Choose(absl::Span<const std::unique_ptr<Runner>> running,
                const Allowed& allowed) {
   Runner* victim = nullptr;
   for (const auto& runner : running) {
-    if (runner->sequence == nullptr || runner->sequence->ended() ||
-        !runner->sequence->may_preempt() || !allowed(*runner)) {
+    if (!IsLive(*runner) || !runner->sequence->may_preempt() ||
+        !allowed(*runner)) {
       continue;
     }
     if (victim == nullptr || StopsBefore(*runner, *victim)) {
@@ -58,7 +58,7 @@ int PageReserve::Spare(absl::Span<const std::unique_ptr<Runner>> running,
   int growing = next.pages_needed() > needed ? 1 : 0;
   bool is_alone = true;
   for (const auto& runner : running) {
-    if (runner->sequence == nullptr || runner->sequence->ended()) continue;
+    if (!IsLive(*runner)) continue;
     is_alone = false;
     if (CanGrow(*runner->sequence)) ++growing;
   }

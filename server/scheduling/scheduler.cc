@@ -2,34 +2,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
-#include <string_view>
 #include <utility>
 
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
-#include "engine/base/str_cat.h"
-#include "server/scheduling/first_token_forecast.h"
 
 namespace sparseserve {
 namespace {
-
-constexpr int kMostStepTokens = 8192;
-constexpr int kMostRunningSequences = 1024;
-
-absl::Status CheckRange(std::string_view name, int value, int least, int most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(StrCat("scheduler.", name, " is ", value,
-                                           ", must be from ", least, " to ",
-                                           most));
-}
-
-absl::Status CheckPositive(std::string_view name, absl::Duration value) {
-  if (value > absl::ZeroDuration()) return absl::OkStatus();
-  return absl::InvalidArgumentError(StrCat("scheduler.", name, " is ",
-                                           absl::FormatDuration(value),
-                                           ", must be above 0"));
-}
 
 int MaxRequestTokens(const Scheduler::Options& options) {
   const int64_t held = int64_t{options.kv_pages} * kPageTokens;
@@ -40,24 +19,7 @@ int MaxRequestTokens(const Scheduler::Options& options) {
 
 absl::StatusOr<std::unique_ptr<Scheduler>> Scheduler::Create(
     const Options& options, const Tokenizer& tokenizer) {
-  constexpr int kMostInt = std::numeric_limits<int>::max();
-  RETURN_IF_ERROR(CheckRange("max_running_sequences",
-                             options.max_running_sequences, 1,
-                             kMostRunningSequences));
-  // All but one may decode while that one needs room for a page-sized chunk.
-  RETURN_IF_ERROR(CheckRange("max_step_tokens", options.max_step_tokens,
-                             options.max_running_sequences - 1 + kPageTokens,
-                             kMostStepTokens));
-  RETURN_IF_ERROR(
-      CheckRange("context_tokens", options.context_tokens, 2, kMostInt));
-  RETURN_IF_ERROR(CheckRange("kv_pages", options.kv_pages, 1, kMostInt));
-  RETURN_IF_ERROR(CheckPositive("step_time_target", options.step_time_target));
-  RETURN_IF_ERROR(CheckPositive("ageing_period", options.ageing_period));
-  if (!(options.best_effort_share >= 0 && options.best_effort_share <= 1)) {
-    return absl::InvalidArgumentError(StrCat("scheduler.best_effort_share is ",
-                                             options.best_effort_share,
-                                             ", must be from 0 to 1"));
-  }
+  RETURN_IF_ERROR(CheckSchedulerOptions(options));
   return std::unique_ptr<Scheduler>(new Scheduler(options, tokenizer));
 }
 
@@ -110,16 +72,6 @@ void Scheduler::Admit(std::vector<std::unique_ptr<Request>> requests,
   }
 }
 
-StepWork Scheduler::PromptsLeft() const {
-  StepWork left;
-  for (const auto& runner : running_) {
-    const Sequence& sequence = *runner->sequence;
-    if (sequence.ended() || sequence.is_decoding()) continue;
-    left += sequence.WorkAhead();
-  }
-  return left;
-}
-
 PromptKind Scheduler::KindOf(const Sequence& sequence) const {
   if (!sequence.request().attention.traits.is_selection_causal) {
     return PromptKind::kWhole;
@@ -127,56 +79,6 @@ PromptKind Scheduler::KindOf(const Sequence& sequence) const {
   return sequence.tokens_expected() > options_.max_step_tokens
              ? PromptKind::kLong
              : PromptKind::kShort;
-}
-
-std::optional<FirstTokenEstimate> Scheduler::Estimate(
-    const Sequence& sequence, const WaitingLine::Backlog& ahead,
-    absl::Time now) const {
-  if (!cost_.is_ready()) return std::nullopt;
-  const StepWork own = sequence.WorkAhead();
-  LoadAhead load;
-  load.prompts = ahead.work;
-  load.decodes = decode_work_;
-  load.prompt_rows =
-      decode_work_.decode_rows == 0
-          ? options_.max_step_tokens
-          : PromptRowsWithin(cost_, decode_work_, options_.step_time_target,
-                             kPageTokens, options_.max_step_tokens);
-  const double starts_per_second = starts_.PerSecond(now);
-  if (places() == 0 && starts_per_second > 0) {
-    load.place_wait = absl::Seconds((ahead.requests + 1) / starts_per_second);
-  }
-  FirstTokenEstimate estimate;
-  estimate.expected = ForecastFirstToken(cost_, load, own);
-  estimate.p95 = estimate.expected * cost_.margin();
-  estimate.alone =
-      ForecastFirstToken(cost_, {.prompt_rows = options_.max_step_tokens}, own);
-  return estimate;
-}
-
-bool Scheduler::IsHopeless(const Sequence& sequence, absl::Time now) const {
-  const absl::Time target = TargetDeadline(sequence.request());
-  if (target == absl::InfiniteFuture() ||
-      sequence.progress() == Progress::kDecode) {
-    return false;
-  }
-  if (now > target) return true;
-  const auto estimate = Estimate(sequence, {}, now);
-  return estimate.has_value() && now + estimate->expected > target;
-}
-
-bool Scheduler::MissesDeadline(const Sequence& sequence, absl::Time now) const {
-  if (sequence.preemptions() > 0) return false;
-  const auto estimate = Estimate(sequence, {}, now);
-  return estimate.has_value() &&
-         now + estimate->expected > sequence.request().deadline;
-}
-
-void Scheduler::MarkLateRunners(absl::Time now) {
-  for (const auto& runner : running_) {
-    if (runner->rank.is_late) continue;
-    runner->rank.is_late = IsHopeless(*runner->sequence, now);
-  }
 }
 
 void Scheduler::EndWaiting(std::unique_ptr<Sequence> sequence, Ending ending,
@@ -203,52 +105,6 @@ void Scheduler::Sweep(absl::Time now) {
   for (auto& sequence : line_.TakeCancelled()) {
     EndWaiting(std::move(sequence), Ending::kCancelled, now);
   }
-}
-
-void Scheduler::ExpectHit(Sequence& sequence) const {
-  sequence.ExpectHit(pages_.ExpectedHit(WishOf(sequence)));
-}
-
-PageAccount::Wish Scheduler::WishOf(const Sequence& sequence) const {
-  return {.request = sequence.request(),
-          .tokens = sequence.tokens(),
-          .pages = sequence.pages_for(sequence.tokens_to_run()),
-          .sequence = sequence.id(),
-          .spare = reserve_.Spare(running_, sequence),
-          .is_restart = sequence.preemptions() > 0};
-}
-
-void Scheduler::GrowLeases(absl::Time now) {
-  std::vector<Runner*> short_of_pages;
-  for (const auto& runner : running_) {
-    Sequence& sequence = *runner->sequence;
-    if (sequence.is_decoding() &&
-        !pages_.Grow(sequence.claim(), sequence.pages_for(1))) {
-      short_of_pages.push_back(runner.get());
-    }
-  }
-  for (Runner* const runner : short_of_pages) {
-    while (runner->sequence != nullptr &&
-           !pages_.Grow(runner->sequence->claim(),
-                        runner->sequence->pages_for(1))) {
-      Runner* const victim = ChooseVictim(running_);
-      SPARSESERVE_CHECK(victim != nullptr);
-      Preempt(*victim, now);
-    }
-  }
-}
-
-void Scheduler::Preempt(Runner& runner, absl::Time now) {
-  preempted_tokens_.push_back(runner.sequence->computed_tokens());
-  ++preempted_;
-  runner.sequence->Preempt();
-  // Before what has not begun, of its class.
-  Rank rank = runner.rank;
-  rank.deadline = absl::InfinitePast();
-  ExpectHit(*runner.sequence);
-  const PromptKind kind = KindOf(*runner.sequence);
-  line_.Add(std::move(runner.sequence), rank, kind, now);
-  reserve_.Preempted();
 }
 
 std::vector<Scheduler::Output> Scheduler::Commit(const StepResult& result,
