@@ -195,12 +195,12 @@ struct Server::Parts {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     Options options, std::unique_ptr<Engine> engine) {
-  ASSIGN_OR_RETURN(
-      std::unique_ptr<Scheduler> scheduler,
-      Scheduler::Create(
-          SchedulerOptions(options.settings, engine->info().context_tokens,
-                           engine->kv_pages()),
-          engine->tokenizer()));
+  Scheduler::Options scheduling =
+      SchedulingOptions(options.settings, engine->info().context_tokens,
+                        engine->kv_pages());
+  scheduling.model_name = options.model_name;
+  ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler,
+                   Scheduler::Create(scheduling, engine->tokenizer()));
   RETURN_IF_ERROR(CheckOutputDefault(options.settings, *scheduler));
   ASSIGN_OR_RETURN(
       std::vector<NamedPlan> plans,

@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "engine/step.h"
+
 namespace sparseserve {
 
 // How far keys and values may be from those of a dense run of the same weights:
@@ -27,6 +29,9 @@ struct PageOrigin {
   // All are rows of prompts that ran with this plan: whoever runs it with these
   // tokens gets the same keys and values. Rows of output are rounded otherwise.
   bool is_pure = true;
+  // Of the page's own rows, which may read them again whatever they are; 0 if
+  // nobody does.
+  SequenceId writer = 0;
 
   friend bool operator==(const PageOrigin&, const PageOrigin&) = default;
 };

@@ -10,16 +10,28 @@
 namespace sparseserve {
 namespace {
 
+// What the reader would have computed itself, or has. A page that it wrote
+// stands on pages that it was given as such.
+bool IsPure(const PrefixIndex::Wanted& wanted, const PageOrigin& origin) {
+  if (origin.is_pure && origin.plan == wanted.plan) return true;
+  return wanted.reader != 0 && origin.writer == wanted.reader;
+}
+
 bool MayRead(const PrefixIndex::Wanted& wanted, const PageOrigin& origin) {
   if (origin.quality > wanted.quality) return false;
-  return !wanted.is_pure || (origin.is_pure && origin.plan == wanted.plan);
+  return !wanted.is_pure || IsPure(wanted, origin);
 }
 
 // Less is better, of runs that are as long.
 std::pair<bool, QualityClass> Preference(const PrefixIndex::Wanted& wanted,
                                          const PageOrigin& origin) {
-  const bool is_pure = origin.is_pure && origin.plan == wanted.plan;
-  return {!is_pure, origin.quality};
+  return {!IsPure(wanted, origin), origin.quality};
+}
+
+// Whoever wrote them.
+bool IsAlike(const PageOrigin& a, PageOrigin b) {
+  b.writer = a.writer;
+  return a == b;
 }
 
 }  // namespace
@@ -119,7 +131,7 @@ PageId PrefixIndex::Enter(PageId page, absl::string_view space, PageId previous,
   const int64_t before = previous == kNone ? SpaceKey(space) : previous;
   PageId same = kNone;
   ForEach(before, tokens, [&](PageId other) {
-    if (entries_[other].origin == origin) same = other;
+    if (IsAlike(entries_[other].origin, origin)) same = other;
   });
   if (same != kNone) return same;
 

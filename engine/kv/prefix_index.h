@@ -44,14 +44,16 @@ class PrefixIndex {
   // What a request may read.
   struct Wanted {
     QualityClass quality = QualityClass::kExact;  // or better
-    // Only pages that are what this plan's prompt rows alone make of them.
+    // Only pages that are what this plan's prompt rows alone make of them, or
+    // that the reader wrote itself.
     bool is_pure = false;
     int32_t plan = 0;
+    SequenceId reader = 0;
   };
   // Pages that hold the beginning of a prompt, in order.
   struct Run {
     std::vector<PageId> pages;
-    bool is_pure = true;  // of the plan that was asked for
+    bool is_pure = true;  // as Wanted::is_pure asks for
   };
   // The longest run for `tokens`, of which the last ones may not fill a page;
   // of several as long the purest, then the best.

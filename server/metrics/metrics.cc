@@ -203,7 +203,7 @@ void Metrics::Step(const StepSample& sample) {
   steps.generation_tokens->Increment(series_->Count(sample.generated_tokens));
   steps.preemptions->Increment(series_->Count(sample.preemptions));
   series_->work.wasted_tokens[1]->Increment(
-      series_->Count(sample.preempted_tokens));
+      series_->Count(sample.recomputed_tokens));
 
   const int requests[kPhases] = {sample.prefill_requests,
                                  sample.decode_requests};

@@ -51,9 +51,10 @@ struct StepSample {
   int prefill_requests = 0, decode_requests = 0;
   int prefill_tokens = 0, decode_tokens = 0;
   int generated_tokens = 0;
-  // Sequences that it stopped for want of pages, and what they had computed.
+  // Sequences that it stopped for want of pages, and tokens that such ones now
+  // compute again.
   int preemptions = 0;
-  int64_t preempted_tokens = 0;
+  int64_t recomputed_tokens = 0;
   // Attention over layers and heads, by phase.
   AttentionBlocks prefill_blocks, decode_blocks;
   // Runs of a KV head in a layer for a request, by phase and by pattern, as

@@ -137,6 +137,7 @@ void SettleScheduler(const v1::SchedulerConfig& config,
   settler.Time("scheduler.ageing_period", config.has_ageing_period(),
                ToDuration(config.ageing_period()),
                {absl::Seconds(1), absl::Hours(1)}, settings.ageing_period);
+  if (config.has_prefix_cache()) settings.prefix_cache = config.prefix_cache();
 }
 
 void SettleQuotas(const v1::CallerQuotaConfig& config, Settler& settler,
@@ -289,7 +290,7 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   return settings;
 }
 
-Scheduler::Options SchedulerOptions(const ServerSettings& settings,
+Scheduler::Options SchedulingOptions(const ServerSettings& settings,
                                     int context_tokens, int kv_pages) {
   Scheduler::Options options;
   options.max_step_tokens = settings.max_step_tokens;
@@ -299,6 +300,7 @@ Scheduler::Options SchedulerOptions(const ServerSettings& settings,
   options.step_time_target = settings.step_time_target;
   options.best_effort_share = settings.best_effort_share;
   options.ageing_period = settings.ageing_period;
+  options.keeps_prefixes = settings.prefix_cache;
   return options;
 }
 

@@ -34,6 +34,7 @@ struct ServerSettings {
   absl::Duration step_time_target = absl::Milliseconds(100);
   double best_effort_share = 0.2;
   absl::Duration ageing_period = absl::Seconds(30);
+  bool prefix_cache = true;
   DefaultTargets default_targets;
   std::string caller_key;
   int max_requests_per_caller = 0;  // 0: no limit
@@ -70,7 +71,7 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
                                               const SettingFlags& flags);
 
 // Of a model with such a context, in so many pages.
-Scheduler::Options SchedulerOptions(const ServerSettings& settings,
+Scheduler::Options SchedulingOptions(const ServerSettings& settings,
                                     int context_tokens, int kv_pages);
 RequestQueue::Options QueueOptions(const ServerSettings& settings);
 

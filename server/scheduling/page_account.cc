@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <map>
 #include <utility>
 
 #include "engine/base/check.h"
@@ -43,12 +42,18 @@ bool IsSame(const AttentionChoice& a, const AttentionChoice& b) {
 PageAccount::PageAccount(Options options)
     : options_(std::move(options)), pool_(options_.pages, options_.index) {}
 
-int32_t PageAccount::PlanOf(const PatternDecision& attention) {
+int32_t PageAccount::FindPlan(const PatternDecision& attention) const {
   for (const Plan& plan : plans_) {
     if (plan.name == attention.plan && IsSame(plan.choice, attention.choice)) {
       return plan.id;
     }
   }
+  return kNoPlan;
+}
+
+int32_t PageAccount::PlanOf(const PatternDecision& attention) {
+  const int32_t known = FindPlan(attention);
+  if (known != kNoPlan) return known;
   if (attention.plan.empty()) {
     const auto unnamed =
         std::count_if(plans_.begin(), plans_.end(),
@@ -71,7 +76,7 @@ std::string PageAccount::SpaceOf(const Request& request) const {
                 request.cache_salt);
 }
 
-PageClaim PageAccount::Claim(const Request& request) {
+PageClaim PageAccount::Claim(const Request& request, SequenceId sequence) {
   PageClaim claim;
   claim.space_ = SpaceOf(request);
   claim.border_tokens_ =
@@ -87,38 +92,77 @@ PageClaim PageAccount::Claim(const Request& request) {
     claim.origins_[phase] = {
         .quality = quality,
         .plan = is_dense ? kDense : PlanOf(request.attention),
-        .is_pure = static_cast<Phase>(phase) == Phase::kPrefill};
+        .is_pure = static_cast<Phase>(phase) == Phase::kPrefill,
+        .writer = sequence};
     if (claim.origins_[phase].plan == kNoPlan) claim.may_enter_ = false;
   }
   return claim;
 }
 
-std::optional<PageClaim> PageAccount::Start(const Request& request,
-                                            absl::Span<const TokenId> tokens,
-                                            int pages) {
-  const int total = static_cast<int>(tokens.size());
-  SPARSESERVE_CHECK(total >= 1 && int64_t{pages} * kPageTokens >= total);
-  PageClaim claim = Claim(request);
-  PrefixIndex::Run run;
-  if (options_.keeps_prefixes) {
-    run = pool_.index().Find(
-        claim.space_, tokens,
-        {.quality = ClassOf(request),
-         .is_pure = request.seed_was_given || request.sampling.temperature == 0,
-         .plan = claim.origins_[static_cast<int>(Phase::kPrefill)].plan});
-  }
-  claim.hit_tokens_ = UsableHit(
-      RuleOf(request), static_cast<int>(run.pages.size()) * kPageTokens, total);
-  claim.is_reproducible_ = claim.hit_tokens_ == 0 || run.is_pure;
-  const int shared = claim.hit_tokens_ / kPageTokens;
-  pool_.Share(claim.lease_, absl::MakeConstSpan(run.pages).first(shared));
-  if (!pool_.Grow(claim.lease_, pages)) return std::nullopt;
-  claim.entered_ = shared;
-  if (options_.keeps_prefixes) {
+PageAccount::Hit PageAccount::Find(const Wish& wish) const {
+  const Request& request = wish.request;
+  const HitRule rule = RuleOf(request);
+  const int total = static_cast<int>(wish.tokens.size());
+  // Not looked for where none may be read.
+  if (!options_.keeps_prefixes || UsableHit(rule, total, total) == 0) return {};
+  const bool is_dense =
+      request.attention.is_dense[static_cast<int>(Phase::kPrefill)];
+  PrefixIndex::Run run = pool_.index().Find(
+      SpaceOf(request), wish.tokens,
+      {.quality = ClassOf(request),
+       .is_pure = request.seed_was_given || request.sampling.temperature == 0,
+       .plan = is_dense ? kDense : FindPlan(request.attention),
+       .reader = wish.sequence});
+  const int found = static_cast<int>(run.pages.size()) * kPageTokens;
+  Hit hit;
+  hit.tokens = UsableHit(rule, found, total);
+  hit.is_reproducible = hit.tokens == 0 || run.is_pure;
+  hit.pages = std::move(run.pages);
+  hit.pages.resize(hit.tokens / kPageTokens);
+  return hit;
+}
+
+std::optional<PageClaim> PageAccount::Start(const Wish& wish) {
+  const int total = static_cast<int>(wish.tokens.size());
+  SPARSESERVE_CHECK(total >= 1 && int64_t{wish.pages} * kPageTokens >= total);
+  const Hit hit = Find(wish);
+  const auto leased =
+      std::count_if(hit.pages.begin(), hit.pages.end(),
+                    [this](PageId page) { return pool_.owners(page) > 0; });
+  const int taken = wish.pages - static_cast<int>(leased);
+  if (taken + wish.spare > available()) return std::nullopt;
+  PageClaim claim = Claim(wish.request, wish.sequence);
+  claim.hit_tokens_ = hit.tokens;
+  claim.is_reproducible_ = hit.is_reproducible;
+  claim.entered_ = static_cast<int>(hit.pages.size());
+  pool_.Share(claim.lease_, hit.pages);
+  SPARSESERVE_CHECK(pool_.Grow(claim.lease_, wish.pages));
+  if (options_.keeps_prefixes && !wish.is_restart) {
     counts_.query_tokens += total;
-    counts_.hit_tokens += claim.hit_tokens_;
+    counts_.hit_tokens += hit.tokens;
   }
   return claim;
+}
+
+bool PageAccount::CouldStart(const Wish& wish,
+                             absl::Span<const PageClaim* const> given) const {
+  // How many of a page's owners would give it back.
+  absl::flat_hash_map<PageId, int> returned;
+  int available = this->available();
+  for (const PageClaim* claim : given) {
+    for (const PageId page : claim->lease_.pages()) {
+      if (++returned[page] == pool_.owners(page)) ++available;
+    }
+  }
+  const Hit hit = Find(wish);
+  int taken = wish.pages;
+  for (const PageId page : hit.pages) {
+    const auto found = returned.find(page);
+    const int left =
+        pool_.owners(page) - (found == returned.end() ? 0 : found->second);
+    if (left > 0) --taken;
+  }
+  return taken <= available;
 }
 
 std::optional<PageClaim> PageAccount::StartSibling(
@@ -127,7 +171,7 @@ std::optional<PageClaim> PageAccount::StartSibling(
   const int total = static_cast<int>(request.prompt.size());
   SPARSESERVE_CHECK(total == first.prompt_tokens_);
   SPARSESERVE_CHECK(int64_t{pages} * kPageTokens >= total);
-  PageClaim claim = Claim(request);
+  PageClaim claim = Claim(request, /*sequence=*/0);
   claim.hit_tokens_ = SharedPromptTokens(RuleOf(request), total);
   claim.is_reproducible_ = first.is_reproducible_;
   const int shared = claim.hit_tokens_ / kPageTokens;
@@ -184,7 +228,6 @@ void PageAccount::Filled(PageClaim& claim, absl::Span<const TokenId> tokens) {
 void PageAccount::Discard(PageClaim& claim) {
   claim.may_enter_ = false;
   if (claim.entered_ > 0) pool_.Forget(claim.lease_.pages()[0]);
-  claim.entered_ = 0;
 }
 
 void PageAccount::ForgetPlan(const std::string& plan) {
@@ -223,17 +266,23 @@ PageAccount::Counts PageAccount::TakeCounts() {
 absl::Status PageAccount::CheckInvariants(
     absl::Span<const PageClaim* const> claims) const {
   RETURN_IF_ERROR(pool_.CheckInvariants());
-  std::map<PageId, int> owners;
+  std::vector<int> owners(pool_.total());
   for (const PageClaim* claim : claims) {
-    for (const PageId page : claim->lease_.pages()) ++owners[page];
+    const absl::Span<const PageId> pages = claim->lease_.pages();
+    for (const PageId page : pages) ++owners[page];
+    for (const PageId page : pages.subspan(claim->entered_)) {
+      if (pool_.owners(page) == 1 && !pool_.index().contains(page)) continue;
+      return absl::InternalError(
+          StrCat("page ", page, " may be written by one of its ",
+                 pool_.owners(page), " owners and is ",
+                 pool_.index().contains(page) ? "" : "not ", "found"));
+    }
   }
   for (PageId page = 0; page < pool_.total(); ++page) {
-    const auto found = owners.find(page);
-    const int held = found == owners.end() ? 0 : found->second;
-    if (held != pool_.owners(page)) {
+    if (owners[page] != pool_.owners(page)) {
       return absl::InternalError(StrCat("page ", page, " has ",
                                         pool_.owners(page), " owners, but ",
-                                        held, " sequences hold it"));
+                                        owners[page], " sequences hold it"));
     }
   }
   return absl::OkStatus();

@@ -41,7 +41,9 @@ class PageClaim {
   int prompt_tokens_ = 0;
   int first_end_token_ = 0;                  // HitRule::first_end_token
   std::array<PageOrigin, kPhases> origins_;  // of rows of a phase
-  int entered_ = 0;  // the first so many pages are in the index
+  // The first so many pages were put into the index or taken from it: nobody
+  // writes them.
+  int entered_ = 0;
   bool may_enter_ = false;
 };
 
@@ -59,13 +61,29 @@ class PageAccount {
   };
   explicit PageAccount(Options options);
 
-  // `pages` pages for `tokens`, the request's prompt or, of one that was
-  // stopped, also what it had drawn: as many as can be had of those that hold
-  // their beginning, and others. Nothing if there are too few. A request that
-  // draws by a seed or without chance gets only pages that it would have filled
-  // alike. REQUIRES: the pages cover the tokens.
-  std::optional<PageClaim> Start(const Request& request,
-                                 absl::Span<const TokenId> tokens, int pages);
+  struct Wish {
+    const Request& request;
+    // Its prompt or, of one that was stopped, also what it had drawn.
+    absl::Span<const TokenId> tokens;
+    int pages = 0;            // at least what holds the tokens
+    SequenceId sequence = 0;  // reads again what it wrote; 0 if it is none
+    // Pages that are to be left for others.
+    int spare = 0;
+    // Begins anew: not counted as a prompt that looked for pages.
+    bool is_restart = false;
+  };
+  // Pages for the tokens: as many as can be had of those that hold their
+  // beginning, and others. Nothing, with nothing changed, if there are too few.
+  // A request that draws by a seed or without chance gets only pages that it
+  // would have filled alike, or did.
+  std::optional<PageClaim> Start(const Wish& wish);
+
+  // Whether there were pages enough, none to spare, if `given` were returned.
+  bool CouldStart(const Wish& wish,
+                  absl::Span<const PageClaim* const> given) const;
+
+  // How many of the tokens Start() would leave out now.
+  int ExpectedHit(const Wish& wish) const { return Find(wish).tokens; }
 
   // For another answer to the prompt of `first`, all of which is computed. A
   // page that both will write is copied: `copies` gets what the next plan is to
@@ -105,7 +123,8 @@ class PageAccount {
   const PagePool& pool() const { return pool_; }
   // Pages that can be had.
   int available() const { return pool_.free() + pool_.cached(); }
-  // INTERNAL names what is broken, also if `claims` are not all that there are.
+  // INTERNAL names what is broken, also if `claims` are not all that there are,
+  // or if a page that one may write has another owner or may be found.
   absl::Status CheckInvariants(absl::Span<const PageClaim* const> claims) const;
 
  private:
@@ -121,12 +140,21 @@ class PageAccount {
     int32_t id = kNoPlan;
   };
 
-  // Of the plan that the request's attention follows; kNoPlan if its pages are
-  // not kept.
+  struct Hit {
+    std::vector<PageId> pages;
+    int tokens = 0;
+    bool is_reproducible = true;
+  };
+
+  // Of the plan that the request's attention follows; kNoPlan if none of its
+  // pages was ever kept.
+  int32_t FindPlan(const PatternDecision& attention) const;
+  // Likewise, but has it kept from now on; kNoPlan if it cannot be.
   int32_t PlanOf(const PatternDecision& attention);
+  Hit Find(const Wish& wish) const;
   bool IsKnown(int32_t plan) const;
   std::string SpaceOf(const Request& request) const;
-  PageClaim Claim(const Request& request);
+  PageClaim Claim(const Request& request, SequenceId sequence);
   PageOrigin OriginOf(const PageClaim& claim, int page) const;
 
   const Options options_;

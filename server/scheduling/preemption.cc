@@ -25,8 +25,8 @@ Runner* Choose(absl::Span<const std::unique_ptr<Runner>> running,
                const Allowed& allowed) {
   Runner* victim = nullptr;
   for (const auto& runner : running) {
-    if (runner->sequence == nullptr || runner->sequence->ended() ||
-        !runner->sequence->may_preempt() || !allowed(*runner)) {
+    if (!IsLive(*runner) || !runner->sequence->may_preempt() ||
+        !allowed(*runner)) {
       continue;
     }
     if (victim == nullptr || StopsBefore(*runner, *victim)) {
@@ -52,19 +52,17 @@ Runner* ChooseLateVictim(absl::Span<const std::unique_ptr<Runner>> running) {
   });
 }
 
-bool PageReserve::Allows(const PagePool& pages,
-                         absl::Span<const std::unique_ptr<Runner>> running,
-                         const Sequence& next) const {
+int PageReserve::Spare(absl::Span<const std::unique_ptr<Runner>> running,
+                       const Sequence& next) const {
   const int needed = next.pages_for(next.tokens_to_run());
-  if (needed > pages.free()) return false;
   int growing = next.pages_needed() > needed ? 1 : 0;
   bool is_alone = true;
   for (const auto& runner : running) {
-    if (runner->sequence == nullptr || runner->sequence->ended()) continue;
+    if (!IsLive(*runner)) continue;
     is_alone = false;
     if (CanGrow(*runner->sequence)) ++growing;
   }
-  return is_alone || needed + (is_short_ ? 2 : 1) * growing <= pages.free();
+  return is_alone ? 0 : (is_short_ ? 2 : 1) * growing;
 }
 
 }  // namespace sparseserve

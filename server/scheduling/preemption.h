@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "absl/types/span.h"
-#include "engine/kv/page_pool.h"
 #include "server/scheduling/runner.h"
 
 // Who gives pages back when they run out, and who may take some while they are
@@ -32,12 +31,11 @@ class PageReserve {
   void Preempted() { is_short_ = true; }
   void Started() { is_short_ = false; }
 
-  // Whether enough pages stay free for what runs and `next`, of those that can
-  // come to need more one each, and twice as many while pages are short. With
-  // nobody running there is nothing to wait for.
-  bool Allows(const PagePool& pages,
-              absl::Span<const std::unique_ptr<Runner>> running,
-              const Sequence& next) const;
+  // Pages that are to be left when `next` starts: of what runs and `next` one
+  // for each that can come to need more, and twice as many while pages are
+  // short. With nobody running there is nothing to wait for.
+  int Spare(absl::Span<const std::unique_ptr<Runner>> running,
+            const Sequence& next) const;
 
  private:
   bool is_short_ = false;

@@ -14,4 +14,9 @@ struct Runner {
   PromptKind kind = PromptKind::kShort;
 };
 
+// Whether it still runs: it was neither stopped nor has it ended.
+inline bool IsLive(const Runner& runner) {
+  return runner.sequence != nullptr && !runner.sequence->ended();
+}
+
 }  // namespace sparseserve

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -14,9 +15,11 @@
 #include "server/scheduling/ending.h"
 #include "server/scheduling/feasibility.h"
 #include "server/scheduling/late_share.h"
+#include "server/scheduling/page_account.h"
 #include "server/scheduling/preemption.h"
 #include "server/scheduling/request.h"
 #include "server/scheduling/runner.h"
+#include "server/scheduling/scheduler_options.h"
 #include "server/scheduling/step_budget.h"
 #include "server/scheduling/step_cost_model.h"
 #include "server/scheduling/token_sink.h"
@@ -25,29 +28,13 @@
 namespace sparseserve {
 
 // Decides which sequences take part in which step; server/README.md has the
-// rules. Owns the sequences and the page pool. Pure of I/O, locks and clocks;
+// rules. Owns the sequences and the pages. Pure of I/O, locks and clocks;
 // the serving thread is its only caller, in this order:
 //
 //   Admit, Sweep, TakeEnded, PlanStep, (the step runs), Commit, TakeEnded
 class Scheduler {
  public:
-  struct Options {
-    // Rows (tokens) that one step may carry: max_running_sequences + 63, so
-    // that a prompt's page-sized chunk always fits beside the decodes, to
-    // 8,192.
-    int max_step_tokens = 512;
-    int max_running_sequences = 32;  // 1 to 1,024
-    int context_tokens = 0;          // of the model; at least 2
-    int kv_pages = 0;                // of the engine; at least 1
-    // What a step may take while answers are being written; above 0.
-    absl::Duration step_time_target = absl::Milliseconds(100);
-    // Of the steps' tokens, for what cannot be met while there is other work.
-    double best_effort_share = 0.2;  // 0 to 1
-    // Waiting so long makes a request more important by one; above 0.
-    absl::Duration ageing_period = absl::Seconds(30);
-    // Having waited so long, a prompt that may not be cut goes first.
-    absl::Duration whole_prompt_patience = absl::Seconds(5);
-  };
+  using Options = SchedulerOptions;
   // INVALID_ARGUMENT names the option, its value and its range. Borrows
   // `tokenizer`.
   static absl::StatusOr<std::unique_ptr<Scheduler>> Create(
@@ -77,6 +64,9 @@ class Scheduler {
   const std::vector<const Request*>& started() const { return started_; }
   // Tokens whose keys and values it gave up, of each sequence that it stopped.
   const std::vector<int>& preempted_tokens() const { return preempted_tokens_; }
+  // Tokens that those which it started after a stop compute once more, since
+  // their pages went to others.
+  int64_t recomputed_tokens() const { return recomputed_tokens_; }
 
   // What a step added to one sequence. Valid until TakeEnded().
   struct Output {
@@ -101,10 +91,12 @@ class Scheduler {
   // Of these, stopped ones.
   int preempted() const { return preempted_; }
   int running() const { return static_cast<int>(running_.size()); }
-  const PagePool& pages() const { return pages_; }
+  const PagePool& pages() const { return pages_.pool(); }
+  // What prompts found since the last call.
+  PageAccount::Counts TakePageCounts() { return pages_.TakeCounts(); }
   const StepCostModel& cost() const { return cost_; }
-  // INTERNAL, naming what is broken: every leased page belongs to exactly one
-  // running sequence.
+  // INTERNAL, naming what is broken: every page is free, cached or leased by
+  // running sequences alone, and one that is written by one of them.
   absl::Status CheckInvariants() const;
 
  private:
@@ -123,16 +115,23 @@ class Scheduler {
   std::optional<FirstTokenEstimate> Estimate(const Sequence& sequence,
                                              const WaitingLine::Backlog& ahead,
                                              absl::Time now) const;
+  // What running prompts still have to run.
+  StepWork PromptsLeft() const;
   // Whether its target cannot be met even if it comes next.
   bool IsHopeless(const Sequence& sequence, absl::Time now) const;
   // Whether its caller will be gone even if it comes next.
   bool MissesDeadline(const Sequence& sequence, absl::Time now) const;
+  // Whether one of the two holds, also by what its prompt finds by now.
+  using Forecast = bool (Scheduler::*)(const Sequence&, absl::Time) const;
+  bool StillHolds(Forecast forecast, Sequence& sequence, absl::Time now) const;
   void MarkLateRunners(absl::Time now);
   void MoveEnded();
   void EndWaiting(std::unique_ptr<Sequence> sequence, Ending ending,
                   absl::Time now);
 
   // Pages.
+  void ExpectHit(Sequence& sequence) const;
+  PageAccount::Wish WishOf(const Sequence& sequence) const;
   void GrowLeases(absl::Time now);
   void Preempt(Runner& runner, absl::Time now);
 
@@ -160,9 +159,11 @@ class Scheduler {
   bool MayStartWhole(const Turn& turn, const Sequence& sequence) const;
   // A place and pages for the first in line, or null.
   Runner* TryStart(Turn& turn, Sequence& sequence);
-  // Stops late ones until one that can be met has place and pages; false if
-  // that is not enough.
-  bool MakeRoom(Turn& turn, const Sequence& sequence);
+  // Pages for it, if there is a place too and enough are left for others.
+  std::optional<PageClaim> TryClaim(const Sequence& sequence);
+  // Likewise, by stopping late ones for one that can be met; nothing if that is
+  // not enough.
+  std::optional<PageClaim> MakeRoom(Turn& turn, const Sequence& sequence);
   int places() const;  // that are free
   // Whether somebody counts on the time of each token.
   bool HasStreamTarget() const;
@@ -173,7 +174,7 @@ class Scheduler {
   const Tokenizer& tokenizer_;
   const int max_request_tokens_;
   SequenceId next_id_ = 1;
-  PagePool pages_;  // outlives the leases of the sequences below
+  PageAccount pages_;  // outlives the claims of the sequences below
   WaitingLine line_;
   std::vector<std::unique_ptr<Runner>> running_;  // in order of their start
   std::vector<std::unique_ptr<Sequence>> ended_;  // not taken yet
@@ -190,9 +191,9 @@ class Scheduler {
   std::vector<PlannedSlice> planned_;  // slice by slice
   std::vector<const Request*> started_;
   std::vector<int> preempted_tokens_;
+  int64_t recomputed_tokens_ = 0;
   StepWork planned_work_;
-  StepWork decode_work_;   // its output tokens' part
-  StepWork prompts_left_;  // of running prompts when it began
+  StepWork decode_work_;  // its output tokens' part
   absl::Time planned_at_;
 };
 

@@ -1,47 +1,19 @@
-// How the Scheduler composes one step.
+// How the Scheduler shares one step's rows and time out.
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
-#include "engine/base/check.h"
 #include "server/scheduling/scheduler.h"
+#include "server/scheduling/scheduler_turn.h"
 
 namespace sparseserve {
-namespace {
-
-// Long prompts that are half-way at the same time: together they would only
-// all take longer.
-constexpr int kLongPrompts = 2;
-
-bool IsLive(const Runner& runner) {
-  return runner.sequence != nullptr && !runner.sequence->ended();
-}
-
-bool HasTarget(const Sequence& sequence) {
-  return sequence.request().target.time_per_output_token !=
-         absl::InfiniteDuration();
-}
-
-}  // namespace
-
-struct Scheduler::Turn {
-  absl::Time now;
-  StepBudget budget;
-  // Late work has no more than its share, for there is other work.
-  bool is_capped;
-  bool may_start = true;
-  bool may_start_streams = true;  // those with a target for each token
-  int late_tokens = 0;
-  int long_prompts = 0;  // half-way
-  int long_chunks = 0;   // of the step
-  int other_chunks = 0;
-  bool others_want = false;  // some that are not long
-};
 
 StepPlan Scheduler::PlanStep(absl::Time now) {
   planned_.clear();
   started_.clear();
   preempted_tokens_.clear();
+  recomputed_tokens_ = 0;
   planned_at_ = now;
   line_.Age(now);
   MarkLateRunners(now);
@@ -67,19 +39,6 @@ bool Scheduler::HasMeetable() const {
          std::any_of(running_.begin(), running_.end(), [](const auto& runner) {
            return IsLive(*runner) && !runner->rank.is_late;
          });
-}
-
-bool Scheduler::HasStreamTarget() const {
-  return std::any_of(running_.begin(), running_.end(), [](const auto& runner) {
-    return IsLive(*runner) && HasTarget(*runner->sequence);
-  });
-}
-
-int Scheduler::places() const {
-  const auto taken =
-      std::count_if(running_.begin(), running_.end(),
-                    [](const auto& runner) { return IsLive(*runner); });
-  return options_.max_running_sequences - static_cast<int>(taken);
 }
 
 void Scheduler::PlanDueWhole(Turn& turn) {
@@ -234,102 +193,6 @@ void Scheduler::Unplan(Turn& turn, const Runner& runner) {
   planned_.erase(planned);
 }
 
-Sequence* Scheduler::SettledFirst(PromptKind kind, absl::Time now) {
-  while (Sequence* const first = line_.First(kind)) {
-    if (first->request().cancelled->load(std::memory_order_relaxed)) {
-      EndWaiting(line_.Take(*first), Ending::kCancelled, now);
-      continue;
-    }
-    if (MissesDeadline(*first, now)) {
-      EndWaiting(line_.Take(*first), Ending::kUnmeetable, now);
-      continue;
-    }
-    if (line_.RankOf(*first).is_late || !IsHopeless(*first, now)) return first;
-    if (first->request().target.on_miss == OnMiss::kReject &&
-        first->preemptions() == 0) {
-      EndWaiting(line_.Take(*first), Ending::kUnmeetable, now);
-    } else {
-      line_.SetLate(*first);
-    }
-  }
-  return nullptr;
-}
-
-Sequence* Scheduler::NextToStart(Turn& turn) {
-  Sequence* best = nullptr;
-  PromptKind best_kind = PromptKind::kShort;
-  const auto consider = [&](Sequence* sequence, PromptKind kind) {
-    if (sequence == nullptr) return;
-    if (best == nullptr || GoesBefore(line_.RankOf(*sequence), kind,
-                                      line_.RankOf(*best), best_kind)) {
-      best = sequence;
-      best_kind = kind;
-    }
-  };
-  consider(SettledFirst(PromptKind::kShort, turn.now), PromptKind::kShort);
-  if (turn.long_prompts < kLongPrompts) {
-    consider(SettledFirst(PromptKind::kLong, turn.now), PromptKind::kLong);
-  }
-  Sequence* const whole = SettledFirst(PromptKind::kWhole, turn.now);
-  if (whole != nullptr && MayStartWhole(turn, *whole)) {
-    consider(whole, PromptKind::kWhole);
-  }
-  const bool must_wait =
-      best != nullptr && !turn.may_start_streams && HasTarget(*best);
-  return must_wait ? nullptr : best;
-}
-
-bool Scheduler::MayStartWhole(const Turn& turn,
-                              const Sequence& sequence) const {
-  return sequence.LeastTokens() <= turn.budget.rows_left() &&
-         !HasStreamTarget();
-}
-
-Runner* Scheduler::TryStart(Turn& turn, Sequence& sequence) {
-  if ((places() == 0 || !reserve_.Allows(pages_, running_, sequence)) &&
-      !MakeRoom(turn, sequence)) {
-    return nullptr;
-  }
-  PageLease lease;
-  SPARSESERVE_CHECK(
-      pages_.Grow(lease, sequence.pages_for(sequence.tokens_to_run())));
-  auto runner = std::make_unique<Runner>();
-  runner->rank = line_.RankOf(sequence);
-  runner->kind = KindOf(sequence);
-  runner->sequence = line_.Take(sequence);
-  sequence.Start(std::move(lease), turn.now);
-  reserve_.Started();
-  if (sequence.preemptions() > 0) {
-    --preempted_;
-  } else {
-    starts_.Count(1, turn.now);
-    started_.push_back(&sequence.request());
-  }
-  running_.push_back(std::move(runner));
-  return running_.back().get();
-}
-
-bool Scheduler::MakeRoom(Turn& turn, const Sequence& sequence) {
-  if (line_.RankOf(sequence).is_late) return false;
-  int pages = pages_.free();
-  int places = this->places();
-  for (const auto& runner : running_) {
-    if (!IsLive(*runner) || !runner->rank.is_late) continue;
-    pages += runner->sequence->lease().size();
-    ++places;
-  }
-  if (places == 0 || pages < sequence.pages_for(sequence.tokens_to_run())) {
-    return false;
-  }
-  while (this->places() == 0 || !reserve_.Allows(pages_, running_, sequence)) {
-    Runner* const victim = ChooseLateVictim(running_);
-    if (victim == nullptr) return false;
-    Unplan(turn, *victim);
-    Preempt(*victim, turn.now);
-  }
-  return true;
-}
-
 void Scheduler::ExtendChunks(Turn& turn) {
   for (PlannedSlice& slice : planned_) {
     if (turn.budget.rows_left() == 0) return;
@@ -361,12 +224,6 @@ StepPlan Scheduler::FinishTurn(const Turn& turn) {
       turn.long_chunks > 0 && turn.other_chunks == 0 && turn.others_want;
   planned_work_ = turn.budget.work();
   MoveEnded();
-  prompts_left_ = {};
-  for (const auto& runner : running_) {
-    const Sequence& sequence = *runner->sequence;
-    if (sequence.is_decoding()) continue;
-    prompts_left_ += sequence.WorkOf(sequence.tokens_to_run());
-  }
   // Output first, whatever was planned first.
   std::stable_partition(planned_.begin(), planned_.end(),
                         [](const PlannedSlice& planned) {

@@ -73,18 +73,29 @@ int Sequence::pages_for(int tokens) const {
   return (computed_tokens_ + tokens + kPageTokens - 1) / kPageTokens;
 }
 
-void Sequence::Start(PageLease lease, absl::Time now) {
-  SPARSESERVE_CHECK(lease_.size() == 0 && !ended());
-  SPARSESERVE_CHECK(lease.size() >= pages_for(tokens_to_run()));
-  lease_ = std::move(lease);
+int Sequence::Start(PageClaim claim, absl::Time now) {
+  SPARSESERVE_CHECK(lease().size() == 0 && !ended());
+  SPARSESERVE_CHECK(claim.lease().size() >= pages_for(tokens_to_run()));
+  SPARSESERVE_CHECK(claim.hit_tokens() < static_cast<int>(tokens_.size()));
+  const int hit = claim.hit_tokens();
+  // It ran the latest of what it had, and began behind the rest.
+  const int again = std::min(own_tokens_, std::max(had_tokens_ - hit, 0));
+  claim_ = std::move(claim);
+  is_reproducible_ = is_reproducible_ && claim_.is_reproducible();
+  own_tokens_ -= again;
+  computed_tokens_ = hit;
+  expected_hit_ = 0;
   output_at_start_ = output_tokens();
-  if (!started_.has_value()) started_ = now;
+  if (started_.has_value()) return again;
+  started_ = now;
+  cached_prompt_tokens_ = std::min(hit, prompt_tokens());
+  return again;
 }
 
 void Sequence::Preempt() {
   SPARSESERVE_CHECK(may_preempt() && started_.has_value() && !ended());
-  lease_ = PageLease();
-  computed_tokens_ = 0;
+  claim_ = PageClaim();
+  had_tokens_ = std::exchange(computed_tokens_, 0);
   ++preemptions_;
   // Rows that run together choose each for itself, even where a pattern lets
   // steps use one choice.
@@ -114,9 +125,23 @@ int Sequence::LeastTokens() const {
   return std::min(left, border - computed_tokens_ % border);
 }
 
+int Sequence::tokens_expected() const {
+  return static_cast<int>(tokens_.size()) -
+         std::max(computed_tokens_, expected_hit_);
+}
+
 StepWork Sequence::WorkOf(int tokens) const {
-  const double seen = SeenBlocks(computed_tokens_, tokens);
-  if (computed_tokens_ < prompt_tokens()) {
+  return WorkBehind(computed_tokens_, tokens);
+}
+
+StepWork Sequence::WorkAhead() const {
+  return WorkBehind(std::max(computed_tokens_, expected_hit_),
+                    tokens_expected());
+}
+
+StepWork Sequence::WorkBehind(int begin, int tokens) const {
+  const double seen = SeenBlocks(begin, tokens);
+  if (begin < prompt_tokens()) {
     return {.prompt_rows = static_cast<double>(tokens),
             .prompt_blocks =
                 seen * Density(prefill_blocks_) * tokens / kPageTokens};
@@ -139,7 +164,7 @@ StepSlice Sequence::Slice(int tokens) const {
   slice.phase = phase();
   slice.tokens = all.subspan(computed_tokens_, tokens);
   slice.first_position = computed_tokens_;
-  slice.pages = lease_.pages();
+  slice.pages = lease().pages();
   slice.attention = &request_->attention.choice;
   slice.kept_blocks = kept_blocks_.get();
   if (slice.phase == Phase::kPrefill) slice.profile = request_->profile.get();
@@ -171,6 +196,7 @@ Sequence::Advanced Sequence::Advance(int tokens, const SliceResult& result,
     if (recall_ != nullptr) recall_->Take();
   }
   computed_tokens_ += tokens;
+  own_tokens_ += tokens;
   counted_tokens_ = std::max(counted_tokens_, computed_tokens_);
   if (computed_tokens_ < prompt_tokens() &&
       computed_tokens_ % chunk_rule_.pattern_border_tokens != 0) {
@@ -229,7 +255,7 @@ void Sequence::End(Ending ending, absl::Time now) {
                                  ending != Ending::kFinished));
   ending_ = ending;
   ended_ = now;
-  lease_ = PageLease();
+  claim_ = PageClaim();
 }
 
 std::optional<absl::Duration> Sequence::TimePerOutputToken() const {
@@ -245,6 +271,7 @@ FinishReport Sequence::Report() const {
     report.matched_stop_string = text_.matched_stop_string();
   }
   report.prompt_tokens = prompt_tokens();
+  report.cached_prompt_tokens = cached_prompt_tokens_;
   report.output_tokens = output_tokens();
   report.seed = request_->sampling.seed;
   report.queue = *started_ - request_->arrival;
@@ -269,8 +296,7 @@ RequestSample Sequence::Sample() const {
   sample.outcome = OutcomeOf(ending(), finish_reason_);
   sample.prompt_tokens = prompt_tokens();
   sample.output_tokens = output_tokens();
-  if (CancelCauseOf(ending()).has_value())
-    sample.wasted_tokens = computed_tokens_;
+  if (CancelCauseOf(ending()).has_value()) sample.wasted_tokens = own_tokens_;
   sample.queue = started_.value_or(ended_) - request_->arrival;
   sample.time_to_first_token = absl::InfiniteDuration();
   if (first_token_.has_value()) {

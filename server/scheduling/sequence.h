@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "engine/kv/page_pool.h"
 #include "engine/pattern/kept_blocks.h"
 #include "engine/step.h"
@@ -13,6 +14,7 @@
 #include "server/scheduling/chunk_rule.h"
 #include "server/scheduling/ending.h"
 #include "server/scheduling/output_text.h"
+#include "server/scheduling/page_account.h"
 #include "server/scheduling/recall_sampler.h"
 #include "server/scheduling/request.h"
 #include "server/scheduling/step_cost_model.h"
@@ -21,7 +23,8 @@ namespace sparseserve {
 
 // A request in flight: waiting, then prefilling its prompt in chunks, then
 // decoding a token a step, then ended. One that is preempted waits again, and
-// then runs what it had, output too, anew. Owned by the Scheduler until it
+// then runs what it had, output too, anew, but for what its pages still hold.
+// Owned by the Scheduler until it
 // ended, then by whoever took it from there. Serving thread only.
 //
 // Output token ids are all tokens drawn, in order, but for the end token or
@@ -47,16 +50,18 @@ class Sequence {
   const Request& request() const { return *request_; }
   Progress progress() const;
   bool ended() const { return ending_.has_value(); }
-  const PageLease& lease() const { return lease_; }
-  PageLease& lease() { return lease_; }
+  const PageClaim& claim() const { return claim_; }
+  PageClaim& claim() { return claim_; }
+  const PageLease& lease() const { return claim_.lease(); }
 
   // Pages that the sequence can come to need.
   int pages_needed() const;
   // Pages that it needs to run `tokens` more.
   int pages_for(int tokens) const;
-  // Begins, or goes on after Preempt(). REQUIRES: it holds no pages; `lease`
-  // holds pages_for(tokens_to_run()).
-  void Start(PageLease lease, absl::Time now);
+  // Begins behind what the pages of `claim` hold, or goes on after Preempt().
+  // Returns how many tokens it computes again. REQUIRES: it holds no pages;
+  // `claim` has pages_for(tokens_to_run()).
+  int Start(PageClaim claim, absl::Time now);
   // Gives its pages back. Once started again it runs its prompt and its output
   // so far anew; what it draws then is the same. REQUIRES: may_preempt().
   void Preempt();
@@ -67,10 +72,17 @@ class Sequence {
   // Output tokens since it began or last went on.
   int output_since_start() const { return output_tokens() - output_at_start_; }
 
+  // Prompt and output so far.
+  absl::Span<const TokenId> tokens() const { return tokens_; }
   // Tokens known so far without their keys and values.
   int tokens_to_run() const {
     return static_cast<int>(tokens_.size()) - computed_tokens_;
   }
+  // While it waits: so many tokens at the start are expected to be there, and
+  // not to be run.
+  void ExpectHit(int tokens) { expected_hit_ = tokens; }
+  // Of tokens_to_run(), without those.
+  int tokens_expected() const;
   // Whether its next slice is the latest output token alone.
   bool is_decoding() const {
     return output_tokens() > 0 && tokens_to_run() == 1;
@@ -88,6 +100,8 @@ class Sequence {
   int LeastTokens() const;
   // What its next `tokens` tokens make of a step, by the density so far.
   StepWork WorkOf(int tokens) const;
+  // Likewise what tokens_expected() make of all steps until its next token.
+  StepWork WorkAhead() const;
   // REQUIRES: it started; 0 < tokens <= NextTokens(...). Valid until the next
   // call that is not const.
   StepSlice Slice(int tokens) const;
@@ -125,6 +139,7 @@ class Sequence {
   int output_tokens() const {
     return static_cast<int>(tokens_.size()) - prompt_tokens();
   }
+  StepWork WorkBehind(int begin, int tokens) const;
   // What a step gives it of `budget`.
   int MostTokens(int budget) const;
   bool may_stop() const;
@@ -143,10 +158,15 @@ class Sequence {
   std::vector<TokenId> tokens_;  // prompt, then output
   int computed_tokens_ = 0;      // the first so many have their keys and values
   int counted_tokens_ = 0;       // those that ever had, which count once
+  // That it ran itself, but for those that it had to run again.
+  int own_tokens_ = 0;
+  int had_tokens_ = 0;  // computed_tokens_ when it was preempted
+  int expected_hit_ = 0;
+  int cached_prompt_tokens_ = 0;  // that it first began behind
   int preemptions_ = 0;
   int output_at_start_ = 0;
   std::optional<absl::Duration> predicted_time_to_first_token_;
-  PageLease lease_;
+  PageClaim claim_;
   OutputText text_;
 
   std::optional<Ending> ending_;

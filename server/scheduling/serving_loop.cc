@@ -97,6 +97,7 @@ absl::Time ServingLoop::last_turn() const {
 }
 
 void ServingLoop::Run() {
+  int idle_turns = 0;
   while (true) {
     // Both are read before the queue is emptied. The queue refused before they
     // were set, so nothing can arrive after the last look.
@@ -123,13 +124,18 @@ void ServingLoop::Run() {
     SPARSESERVE_DCHECK(d_.scheduler.CheckInvariants().ok());
     if (!plan.slices.empty()) {
       if (!RunStep(plan, now)) return;
+      idle_turns = 0;
       continue;
     }
     // What was refused while the step was planned.
     ReportEnded();
     SPARSESERVE_CHECK(d_.scheduler.idle());
-    SPARSESERVE_CHECK(d_.scheduler.CheckInvariants().ok());
-    if (stopping || draining) return;
+    const bool ends = stopping || draining;
+    // Once nobody came for a while: it takes milliseconds where pages are many.
+    if (++idle_turns == 2 || ends) {
+      SPARSESERVE_CHECK(d_.scheduler.CheckInvariants().ok());
+    }
+    if (ends) return;
     d_.queue.WaitForWork(kHeartbeat);
   }
 }
@@ -144,10 +150,8 @@ bool ServingLoop::RunStep(const StepPlan& plan, absl::Time begin) {
   SPARSESERVE_CHECK(result->slices.size() == plan.slices.size());
   StepSample sample = Summarize(plan, *result);
   sample.duration = end - begin;
-  for (const int tokens : d_.scheduler.preempted_tokens()) {
-    ++sample.preemptions;
-    sample.preempted_tokens += tokens;
-  }
+  sample.preemptions = static_cast<int>(d_.scheduler.preempted_tokens().size());
+  sample.recomputed_tokens = d_.scheduler.recomputed_tokens();
   std::vector<absl::Duration> token_gaps;
 
   std::vector<Scheduler::Output> outputs = d_.scheduler.Commit(*result, end);
@@ -238,7 +242,11 @@ void ServingLoop::PublishGauges() {
                       static_cast<double>(pages.leased()) / pages.total());
   d_.metrics.SetWaiting(waiting);
   d_.metrics.SetRunning(d_.scheduler.running());
-  d_.metrics.SetPages(pages.leased(), pages.free());
+  d_.metrics.SetPages(pages.leased(), pages.free(), pages.cached());
+  const PageAccount::Counts counts = d_.scheduler.TakePageCounts();
+  d_.metrics.PrefixCache({.query_tokens = counts.query_tokens,
+                          .hit_tokens = counts.hit_tokens,
+                          .evicted_pages = counts.evicted_pages});
 }
 
 }  // namespace sparseserve

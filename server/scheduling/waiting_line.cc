@@ -29,7 +29,7 @@ void WaitingLine::Add(std::unique_ptr<Sequence> sequence, const Rank& rank,
   entry->kind = kind;
   entry->promotion = now + ageing_period_;
   entry->place = polled_.size();
-  entry->work = sequence->WorkOf(sequence->tokens_to_run());
+  entry->work = sequence->WorkAhead();
   polled_.push_back({id, sequence->request().cancelled.get()});
   deadlines_.insert({sequence->request().deadline, id});
   entry->sequence = std::move(sequence);

@@ -153,7 +153,7 @@ absl::StatusOr<SimulationOptions> ReadOptions() {
   options.picker = absl::GetFlag(FLAGS_picker);
   options.orca.report_interval = absl::GetFlag(FLAGS_report_interval);
   options.scheduler =
-      SchedulerOptions(settings, absl::GetFlag(FLAGS_context_tokens),
+      SchedulingOptions(settings, absl::GetFlag(FLAGS_context_tokens),
                        absl::GetFlag(FLAGS_kv_pages));
   options.queue = QueueOptions(settings);
   options.step_noise = absl::GetFlag(FLAGS_step_noise);

@@ -8,6 +8,10 @@
       A client is stopped, one killed, one misses its deadline: when their pages
       come back, and what the other streams notice, against episodes in which
       that client goes on. About two minutes.
+  serving_bench.py prefix --server_binary ... --model ...
+      Requests with one system prompt, each in turn with a request of the same
+      text that shares nothing: ratio of their times to first token. About four
+      minutes.
 
 Every figure is a ratio against a run of the same server in the same minutes.
 Needs python3-grpcio, python3-protobuf and protoc.
@@ -405,13 +409,75 @@ def disturbance(args):
     server.stop()
 
 
+def system_prompt(tokens):
+    """Prose of about so many tokens, four bytes and a half each."""
+    path = ROOT / "tests/golden/logits/prose/jargon_culture.txt"
+    return path.read_text()[:tokens * 9 // 2]
+
+
+def time_to_first_token(pb, channel, request):
+    """Seconds, the text and the report."""
+    begin = time.monotonic()
+    first, text, report = None, "", None
+    for message in channel.unary_stream(
+            STREAM,
+            request_serializer=pb.StreamGenerateRequest.SerializeToString,
+            response_deserializer=pb.StreamGenerateResponse.FromString)(
+                request, timeout=600):
+        if message.WhichOneof("event") == "output":
+            first = first or time.monotonic() - begin
+            text += message.output.text
+        elif message.WhichOneof("event") == "report":
+            report = message.report
+    return first, text, report
+
+
+def prefix(args):
+    pb = load_messages()
+    server = Server(args)
+    system = system_prompt(args.prompt_tokens)
+    times = {"miss": [], "hit": []}
+    cached, prompts, differ = [], [], 0
+    with grpc.insecure_channel(server.address) as channel:
+        for i in range(args.requests + 1):
+            texts = {}
+            for kind, salt in (("miss", f"alone {i}"), ("hit", "shared")):
+                request = request_for(
+                    pb, f"{PROMPTS[i % len(PROMPTS)]} ({i})", args.tokens)
+                request.options.cache_salt = salt
+                request.options.chat.messages.insert(
+                    0, pb.ChatMessage(role="system", content=system))
+                seconds, texts[kind], report = time_to_first_token(
+                    pb, channel, request)
+                if i == 0:  # the first to share computes it
+                    continue
+                times[kind].append(seconds)
+                if kind == "hit":
+                    cached.append(report.usage.cached_prompt_tokens)
+                    prompts.append(report.usage.prompt_tokens)
+                elif report.usage.cached_prompt_tokens > 0:
+                    raise SystemExit("a request alone found pages")
+            differ += texts["miss"] != texts["hit"]
+    server.stop()
+    for kind, seconds in times.items():
+        print(f"{kind}: median {statistics.median(seconds) * 1e3:.1f} ms, p95 "
+              f"{sorted(seconds)[int(0.95 * len(seconds))] * 1e3:.1f} ms to "
+              f"the first token, {len(seconds)} requests")
+    print(f"cached {min(cached)} to {max(cached)} of {min(prompts)} to "
+          f"{max(prompts)} prompt tokens; {differ} of {args.requests + 1} "
+          f"pairs of {args.tokens} tokens differ")
+    ratio = statistics.median(times["hit"]) / statistics.median(times["miss"])
+    print(f"time to first token, hit / miss: {ratio:.3f}")
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, function in (("concurrency", concurrency),
-                           ("disturbance", disturbance)):
+                           ("disturbance", disturbance),
+                           ("prefix", prefix)):
         command = commands.add_parser(name)
         command.set_defaults(function=function)
         command.add_argument(
@@ -419,13 +485,18 @@ def main():
             default=ROOT / "build/release/server/sparseserve-server")
         command.add_argument("--model", required=True)
         command.add_argument("--tokens", type=int,
-                             default=64 if name == "concurrency" else 4000)
+                             default={"concurrency": 64, "prefix": 8}.get(
+                                 name, 4000))
         command.add_argument("--compute_dtypes", default="f32,auto",
                              help="comma-separated, for concurrency")
         command.add_argument("--window", type=float, default=2.0,
                              help="seconds that a victim behaves first")
         command.add_argument("--repetitions", type=int, default=3,
                              help="episodes of each kind, for disturbance")
+        command.add_argument("--requests", type=int, default=50,
+                             help="that share a system prompt, for prefix")
+        command.add_argument("--prompt_tokens", type=int, default=2048,
+                             help="of the system prompt, for prefix")
     command = commands.add_parser("victim")
     command.set_defaults(function=victim)
     command.add_argument("--address", required=True)

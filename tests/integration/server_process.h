@@ -27,7 +27,7 @@ class ServerProcess {
   void WaitForSeries(const std::string& name,
                      std::initializer_list<std::string> labels,
                      double value) const;
-  // Once nothing runs, every page is free and no output waits.
+  // Once nothing runs, every page is free or cached and no output waits.
   void ExpectIdle() const;
 
  private:

@@ -180,12 +180,43 @@ TEST_F(ServingTest, ASparsePatternSkipsBlocksAndReproduces) {
 
   // Beside another prompt, so that it is cut elsewhere.
   TestCall other(channel(), kStream, Bytes(Greedy(Prose(300), 40)));
+  options.set_cache_salt("computes all of it");
   TestCall second(channel(), kStream, Bytes(options));
   const Answer again = ReadAll(second);
   EXPECT_EQ(again.text, sparse.text);
   EXPECT_EQ(again.report.attention().prefill_density(),
             report.prefill_density());
   EXPECT_EQ(ReadAll(other).tokens, 40);
+}
+
+TEST_F(ServingTest, PromptsOfOneSaltBeginBehindWhatIsComputed) {
+  const auto ask = [&](const std::string& salt) {
+    v1::GenerateOptions options = Greedy(Prose(300), 16);
+    options.set_cache_salt(salt);
+    TestCall call(channel(), kStream, Bytes(options));
+    return ReadAll(call);
+  };
+  const char hits[] = "sparseserve_prefix_cache_hit_tokens_total";
+  const double before = server().Series(hits, {});
+  const Answer first = ask("a");
+  ASSERT_TRUE(first.reported) << first.status.message;
+  EXPECT_EQ(first.report.usage().cached_prompt_tokens(), 0);
+  const Answer again = ask("a");
+  const int cached = again.report.usage().cached_prompt_tokens();
+  EXPECT_GE(cached, again.report.usage().prompt_tokens() - 64);
+  EXPECT_LT(cached, again.report.usage().prompt_tokens());
+  EXPECT_EQ(again.report.usage().prompt_tokens(),
+            first.report.usage().prompt_tokens());
+  EXPECT_TRUE(again.report.attention().reproducible());
+  EXPECT_EQ(again.text, first.text);
+  for (const char* salt : {"b", ""}) {
+    const Answer other = ask(salt);
+    EXPECT_EQ(other.report.usage().cached_prompt_tokens(), 0);
+    EXPECT_EQ(other.text, first.text);
+  }
+  EXPECT_EQ(server().Series(hits, {}) - before, cached);
+  EXPECT_GT(server().Series("sparseserve_kv_cache_pages", {"state=\"cached\""}),
+            0);
 }
 
 TEST_F(ServingTest, APlanOfTheConfigRunsByItsName) {

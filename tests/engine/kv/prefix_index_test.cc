@@ -230,6 +230,28 @@ TEST(PrefixIndexTest, PagesWithRowsOfOutputAreNotPure) {
   EXPECT_THAT(Found(pool, "", Prompt({1, 2}), {.is_pure = true}), SizeIs(1));
 }
 
+TEST(PrefixIndexTest, WritersReadWhatTheyWroteAgain) {
+  PagePool pool(20);
+  PageLease lease = Fill(pool, "", Prompt({1}));
+  ASSERT_TRUE(pool.Grow(lease, 2));
+  const PageOrigin output = {.is_pure = false, .writer = 7};
+  ASSERT_TRUE(pool.Enter(lease, 1, "", Prompt({2}), output));
+  const auto find = [&](SequenceId reader) {
+    return pool.index().Find("", Prompt({1, 2}),
+                             {.is_pure = true, .reader = reader});
+  };
+  EXPECT_EQ(find(7).pages, PagesOf(lease));
+  EXPECT_TRUE(find(7).is_pure);
+  EXPECT_THAT(find(8).pages, SizeIs(1));
+  EXPECT_THAT(find(0).pages, SizeIs(1));
+  // One page stands for what others write alike.
+  PageLease other;
+  pool.Share(other, lease.pages().first(1));
+  ASSERT_TRUE(pool.Grow(other, 2));
+  EXPECT_FALSE(
+      pool.Enter(other, 1, "", Prompt({2}), {.is_pure = false, .writer = 8}));
+}
+
 TEST(PrefixIndexTest, TheLongestOfSeveralRunsWins) {
   PagePool pool(30);
   const PageOrigin dense = {QualityClass::kExact, 0, true};

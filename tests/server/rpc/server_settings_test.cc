@@ -29,6 +29,7 @@ TEST(ServerSettingsTest, AnEmptyConfigTakesDefaults) {
   EXPECT_EQ(settings->max_queued_requests, 256);
   EXPECT_EQ(settings->step_time_target, absl::Milliseconds(100));
   EXPECT_EQ(settings->best_effort_share, 0.2);
+  EXPECT_TRUE(settings->prefix_cache);
   EXPECT_TRUE(settings->default_targets.empty());
   EXPECT_EQ(settings->drain_timeout, absl::Seconds(30));
   EXPECT_EQ(settings->default_max_output_tokens, std::nullopt);
@@ -40,7 +41,7 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
     scheduler { max_step_tokens: 100 max_running_sequences: 2
                 max_queued_requests: 3 max_queued_tokens: 4
                 step_time_target { nanos: 50000000 } best_effort_share: 0.5
-                ageing_period { seconds: 7 }
+                ageing_period { seconds: 7 } prefix_cache: false
                 classes { priority: 5 default_target {
                     time_to_first_token { seconds: 2 } on_miss: REJECT } } }
     request_limits { default_max_output_tokens: 5
@@ -71,6 +72,7 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->step_time_target, absl::Milliseconds(50));
   EXPECT_EQ(settings->best_effort_share, 0.5);
   EXPECT_EQ(settings->ageing_period, absl::Seconds(7));
+  EXPECT_FALSE(settings->prefix_cache);
   ASSERT_EQ(settings->default_targets.size(), 1u);
   const LatencyTarget& target = settings->default_targets.at(5);
   EXPECT_EQ(target.time_to_first_token, absl::Seconds(2));

@@ -92,8 +92,11 @@ class PageAccountTest : public ::testing::Test {
     auto running = std::make_unique<Running>();
     running->id = next_id_++;
     running->tokens = request->prompt;
-    std::optional<PageClaim> claim = account_->Start(
-        *request, running->tokens, PagesFor(running->size()) + more_pages);
+    std::optional<PageClaim> claim =
+        account_->Start({.request = *request,
+                         .tokens = running->tokens,
+                         .pages = PagesFor(running->size()) + more_pages,
+                         .sequence = running->id});
     if (!claim.has_value()) return nullptr;
     running->request = std::move(request);
     running->claim = std::move(*claim);
@@ -260,6 +263,31 @@ TEST_F(PageAccountTest, OutputIsFoundByThoseThatNeedNotReproduce) {
   auto greedy = next();
   greedy->sampling.temperature = 0;
   EXPECT_EQ(HitOf(std::move(greedy)), 192);
+}
+
+TEST_F(PageAccountTest, WhoMustReproduceFindsItsOwnOutputAgain) {
+  const auto seeded = [] {
+    std::unique_ptr<Request> request = MakeRequest(Prompt(1, 20));
+    request->seed_was_given = true;
+    return request;
+  };
+  Running& first = StartAndRun(seeded());
+  ASSERT_TRUE(account_->Grow(first.claim, 4));
+  while (first.size() < 200) Step(first);
+  const auto restart = [&](const Request& request, SequenceId sequence) {
+    return account_
+        ->Start({.request = request,
+                 .tokens = first.tokens,
+                 .pages = 4,
+                 .sequence = sequence,
+                 .is_restart = true})
+        ->hit_tokens();
+  };
+  account_->TakeCounts();
+  first.claim = PageClaim();
+  EXPECT_EQ(restart(*first.request, first.id), 192);
+  EXPECT_EQ(restart(*seeded(), first.id + 1), 64);
+  EXPECT_EQ(account_->TakeCounts().query_tokens, 0);
 }
 
 TEST_F(PageAccountTest, PlansReadTheirOwnClassOrBetter) {

@@ -1,12 +1,14 @@
 #include "server/scheduling/preemption.h"
 
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "engine/profile/attention_profile.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/scheduling/page_account.h"
 #include "tests/testing/fake_tokenizer.h"
 #include "tests/testing/recording_sink.h"
 
@@ -47,10 +49,15 @@ class PreemptionTest : public ::testing::Test {
     running_.push_back(std::move(runner));
   }
   void Start(Sequence& sequence) {
-    PageLease lease;
-    ASSERT_TRUE(
-        pages_.Grow(lease, sequence.pages_for(sequence.tokens_to_run())));
-    sequence.Start(std::move(lease), absl::UnixEpoch());
+    std::optional<PageClaim> claim = Claim(sequence, 0);
+    ASSERT_TRUE(claim.has_value());
+    sequence.Start(*std::move(claim), absl::UnixEpoch());
+  }
+  std::optional<PageClaim> Claim(const Sequence& sequence, int spare) {
+    return pages_.Start({.request = sequence.request(),
+                         .tokens = sequence.tokens(),
+                         .pages = sequence.pages_for(sequence.tokens_to_run()),
+                         .spare = spare});
   }
   SequenceId Victim() const { return ChooseVictim(running_)->sequence->id(); }
   bool Allows(int prompt_tokens, int max_output = 500) {
@@ -60,11 +67,11 @@ class PreemptionTest : public ::testing::Test {
     request->sink = std::make_shared<testing::RecordingSink>();
     const Sequence next(99, std::move(request), {.max_tokens = 1000},
                         tokenizer_);
-    return reserve_.Allows(pages_, running_, next);
+    return Claim(next, reserve_.Spare(running_, next)).has_value();
   }
 
   testing::FakeTokenizer tokenizer_;
-  PagePool pages_{10};
+  PageAccount pages_{{.pages = 10}};
   std::vector<std::unique_ptr<Runner>> running_;
   PageReserve reserve_;
   SequenceId next_id_ = 1;

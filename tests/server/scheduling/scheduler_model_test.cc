@@ -6,6 +6,7 @@
 #include <memory>
 #include <random>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -70,7 +71,8 @@ class Episode {
       Turn();
       if (::testing::Test::HasFatalFailure()) return;
     }
-    EXPECT_EQ(scheduler_->pages().free(), options_.kv_pages);
+    const PagePool& pages = scheduler_->pages();
+    EXPECT_EQ(pages.free() + pages.cached(), options_.kv_pages);
     EXPECT_THAT(executor_.breaches(), IsEmpty());
     for (const Tracked& tracked : requests_) {
       EXPECT_EQ(tracked.sink->ends(), 1);
@@ -81,6 +83,11 @@ class Episode {
   int finished() const { return finished_; }
   int disturbed() const { return disturbed_; }
   int preempted() const { return preempted_; }
+  // Tokens that prompts found, those that stopped sequences found at their
+  // next start, and those that they had to run again.
+  int64_t hit_tokens() const { return hit_tokens_; }
+  int64_t refound_tokens() const { return refound_tokens_; }
+  int64_t recomputed_tokens() const { return recomputed_tokens_; }
   // What happened: arrivals, cancellations, ends of every kind, slices, steps.
   int64_t events() const { return events_; }
 
@@ -88,9 +95,12 @@ class Episode {
   struct Tracked {
     std::shared_ptr<RecordingSink> sink;
     std::shared_ptr<std::atomic<bool>> cancelled;
+    std::vector<TokenId> prompt;
     std::vector<TokenId> undisturbed;
     absl::Time deadline;
     bool is_whole;
+    std::string salt;
+    int had_tokens = 0;  // computed, when it was last in a plan
   };
 
   int Uniform(int least, int most) {
@@ -104,7 +114,13 @@ class Episode {
     options.max_step_tokens =
         options.max_running_sequences + 63 + (OneIn(2) ? 0 : Uniform(0, 300));
     options.context_tokens = Uniform(2, 1000);
-    options.kv_pages = Uniform(1, 20);
+    options.kv_pages = Uniform(1, OneIn(2) ? 20 : 80);
+    options.keeps_prefixes = !OneIn(6);
+    if (OneIn(3)) {  // everything collides
+      options.prefix_index.hash = [](int64_t, absl::Span<const TokenId>) {
+        return uint64_t{1};
+      };
+    }
     options.step_time_target = absl::Milliseconds(Uniform(1, 40));
     options.ageing_period = absl::Milliseconds(Uniform(10, 2000));
     options.whole_prompt_patience = absl::Milliseconds(Uniform(0, 400));
@@ -117,13 +133,15 @@ class Episode {
     for (int i = 0; i < count; ++i) {
       auto request = std::make_unique<Request>();
       const int longest = scheduler_->max_request_tokens() - 1;
-      const int prompt =
-          OneIn(3) ? Uniform(1, longest) : Uniform(1, std::min(longest, 70));
-      for (int t = 0; t < prompt; ++t) {
-        request->prompt.push_back(Uniform(0, 255));
-      }
+      const int prompt = OneIn(3)
+                             ? Uniform(1, longest)
+                             : Uniform(1, std::min(longest, longest_prompt_));
+      request->prompt = RandomPrompt(prompt);
+      if (OneIn(2)) request->cache_salt = std::string(1, Uniform('a', 'b'));
+      request->seed_was_given = OneIn(3);
+      if (OneIn(3)) request->sampling.temperature = 0;
       request->arrival = now_;
-      request->max_output_tokens = Uniform(1, OneIn(2) ? 800 : 20);
+      request->max_output_tokens = Uniform(1, OneIn(2) ? longest_output_ : 20);
       if (OneIn(3)) request->stop_token_ids = {'q', 'z'};
       if (OneIn(4)) {
         request->attention.traits.chunk_border_tokens = Uniform(1, 300);
@@ -147,13 +165,34 @@ class Episode {
           std::make_shared<RecordingSink>(OneIn(8) ? Uniform(0, 9) : 1'000'000);
       request->sink = sink;
       requests_.push_back(
-          {sink, request->cancelled,
+          {sink, request->cancelled, request->prompt,
            UndisturbedOutput(*request, scheduler_->max_request_tokens()),
-           request->deadline, !request->attention.traits.is_selection_causal});
+           request->deadline, !request->attention.traits.is_selection_causal,
+           request->cache_salt});
       arrived.push_back(std::move(request));
     }
     events_ += static_cast<int64_t>(arrived.size());
     scheduler_->Admit(std::move(arrived), now_);
+  }
+
+  // Half begin with one of three texts, or with what was written before.
+  std::vector<TokenId> RandomPrompt(int tokens) {
+    std::vector<TokenId> prompt;
+    if (OneIn(3)) {
+      prompt.assign(Uniform(0, tokens), 'a' + Uniform(0, 2));
+    } else if (OneIn(3) && !requests_.empty()) {
+      const int latest = static_cast<int>(requests_.size()) - 1;
+      const Tracked& earlier =
+          requests_[Uniform(std::max(0, latest - 5), latest)];
+      prompt = earlier.prompt;
+      prompt.insert(prompt.end(), earlier.undisturbed.begin(),
+                    earlier.undisturbed.end());
+      prompt.resize(std::min<size_t>(prompt.size(), tokens));
+    }
+    while (static_cast<int>(prompt.size()) < tokens) {
+      prompt.push_back(Uniform(0, 255));
+    }
+    return prompt;
   }
 
   void Disturb() {
@@ -171,6 +210,8 @@ class Episode {
     const StepPlan plan = scheduler_->PlanStep(now_);
     ASSERT_EQ(plan.slices.empty(), scheduler_->idle());
     preempted_ += static_cast<int>(scheduler_->preempted_tokens().size());
+    recomputed_tokens_ += scheduler_->recomputed_tokens();
+    hit_tokens_ += scheduler_->TakePageCounts().hit_tokens;
     if (plan.slices.empty()) {
       TakeEnded();
       return;
@@ -210,6 +251,7 @@ class Episode {
       ASSERT_GT(tracked.deadline, now_);
       ASSERT_EQ(tracked.sink->ends(), 0);
       if (tracked.is_whole && slice.phase == Phase::kPrefill) has_whole = true;
+      CheckPages(slice);
     }
     if (!has_whole && scheduler_->preempted() == 0) {
       for (const SequenceId id : decoding_) {
@@ -223,6 +265,24 @@ class Episode {
         decoding_.erase(slice.sequence);  // it was stopped, and catches up
       }
     }
+  }
+
+  // What a slice reads and did not write itself is of its own salt.
+  void CheckPages(const StepSlice& slice) {
+    Tracked& tracked = requests_[slice.sequence - 1];
+    const int end =
+        slice.first_position + static_cast<int>(slice.tokens.size());
+    const int first_written = slice.first_position / kPageTokens;
+    for (int page = 0; page < first_written; ++page) {
+      ASSERT_EQ(salt_of_page_[slice.pages[page]], tracked.salt);
+    }
+    for (int page = first_written; page * kPageTokens < end; ++page) {
+      salt_of_page_[slice.pages[page]] = tracked.salt;
+    }
+    if (slice.first_position > 0 && slice.first_position < tracked.had_tokens) {
+      refound_tokens_ += slice.first_position;
+    }
+    tracked.had_tokens = end;
   }
 
   void TakeEnded() {
@@ -249,6 +309,9 @@ class Episode {
   std::mt19937 random_;
   // Where most are cancelled early, few grow until pages run out.
   const int turns_a_cancellation_ = OneIn(2) ? 6 : 300;
+  // Where most have long prompts and short outputs pages last longer.
+  const int longest_prompt_ = OneIn(2) ? 70 : 400;
+  const int longest_output_ = longest_prompt_ == 70 ? 800 : 100;
   const Scheduler::Options options_;
   FakeTokenizer tokenizer_;
   FakeExecutor executor_;
@@ -260,6 +323,10 @@ class Episode {
   int finished_ = 0;
   int disturbed_ = 0;
   int preempted_ = 0;
+  int64_t hit_tokens_ = 0;
+  int64_t refound_tokens_ = 0;
+  int64_t recomputed_tokens_ = 0;
+  std::map<PageId, std::string> salt_of_page_;  // of who wrote it last
   int64_t events_ = 0;
 };
 
@@ -268,6 +335,9 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   int finished = 0;
   int disturbed = 0;
   int preempted = 0;
+  int64_t hit_tokens = 0;
+  int64_t refound_tokens = 0;
+  int64_t recomputed_tokens = 0;
   for (uint32_t seed = 1; events < kEvents; ++seed) {
     SCOPED_TRACE(seed);
     Episode episode(seed);
@@ -277,11 +347,17 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
     finished += episode.finished();
     disturbed += episode.disturbed();
     preempted += episode.preempted();
+    hit_tokens += episode.hit_tokens();
+    refound_tokens += episode.refound_tokens();
+    recomputed_tokens += episode.recomputed_tokens();
   }
   // All kinds must have been tried for this to mean something.
   EXPECT_GT(finished, kEvents / 100);
   EXPECT_GT(disturbed, kEvents / 100);
   EXPECT_GT(preempted, kEvents / 10'000);
+  EXPECT_GT(hit_tokens, kEvents / 100);
+  EXPECT_GT(refound_tokens, kEvents / 1000);
+  EXPECT_GT(recomputed_tokens, kEvents / 1000);
 }
 
 }  // namespace

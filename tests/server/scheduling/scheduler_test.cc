@@ -58,8 +58,14 @@ class Turns {
       : executor_(options.kv_pages, options.max_step_tokens),
         scheduler_(*Scheduler::Create(options, tokenizer_)) {}
 
-  // Returns the request, which lives until TakeEnded().
+  // Returns the request, which lives until TakeEnded(). No two prompts begin
+  // alike.
   const Request& Add(std::unique_ptr<Request> request, absl::Time now = At(0)) {
+    request->prompt[0] = 1000 + added_++;
+    return AddAsItIs(std::move(request), now);
+  }
+  const Request& AddAsItIs(std::unique_ptr<Request> request,
+                           absl::Time now = At(0)) {
     const Request& added = *request;
     std::vector<std::unique_ptr<Request>> requests;
     requests.push_back(std::move(request));
@@ -109,6 +115,7 @@ class Turns {
   FakeTokenizer tokenizer_;
   FakeExecutor executor_;
   std::unique_ptr<Scheduler> scheduler_;
+  int added_ = 0;
   std::vector<Scheduler::Output> outputs_;
   std::vector<std::string> ended_;
 };
@@ -637,6 +644,7 @@ absl::Time Learn(Scheduler& scheduler, FakeExecutor& executor) {
   for (int i = 0; i < 40; ++i) {
     std::unique_ptr<Request> request = MakeRequest(10 + 12 * (i % 20), 4);
     request->arrival = now;
+    request->prompt[0] = 2000 + i;
     std::vector<std::unique_ptr<Request>> requests;
     requests.push_back(std::move(request));
     scheduler.Admit(std::move(requests), now);
@@ -744,9 +752,10 @@ TEST(SchedulerTest, StopsTheYoungestOfTheLowestClassWhenPagesRunOut) {
   EXPECT_EQ(turns.scheduler().preempted(), 1);
   EXPECT_THAT(turns.scheduler().preempted_tokens(), ElementsAre(128));
   while (turns.ended().empty()) turns.Turn();
-  // It goes on where it was, from a prompt and output that run anew.
-  EXPECT_EQ(turns.Turn(), "1:[0,63)");
-  EXPECT_EQ(turns.Turn(), "1:d63");
+  // It goes on where it was: of its two pages, the first of which has output
+  // too, that one was left to it.
+  EXPECT_EQ(turns.Turn(), "1:d64");
+  EXPECT_EQ(turns.scheduler().recomputed_tokens(), 64);
   while (turns.ended().size() < 2) turns.Turn();
   EXPECT_THAT(turns.ended(), ElementsAre(Ended(2, Ending::kFinished),
                                          Ended(1, Ending::kFinished)));
@@ -764,6 +773,129 @@ TEST(SchedulerTest, WhatCanBeMetTakesThePlaceOfWhatCannot) {
   turns.Add(MakeRequest(7, 1));
   EXPECT_EQ(turns.Turn(At(6)), "2:[0,7)!");
   EXPECT_EQ(turns.Turn(At(6)), "1:[0,10)");
+}
+
+TEST(SchedulerTest, PromptsThatBeginAlikeShareWhatIsComputed) {
+  Turns turns(kRoomy);
+  turns.AddAsItIs(MakeRequest(200, 1));
+  EXPECT_EQ(turns.Turn(), "1:[0,200)!");
+  turns.AddAsItIs(MakeRequest(200, 1));
+  turns.AddAsItIs(MakeRequest(100, 1));
+  EXPECT_EQ(turns.Turn(), "2:[192,200)! 3:[64,100)!");
+  const PageAccount::Counts counts = turns.scheduler().TakePageCounts();
+  EXPECT_EQ(counts.query_tokens, 500);
+  EXPECT_EQ(counts.hit_tokens, 192 + 64);
+}
+
+TEST(SchedulerTest, NeitherSaltsNorContentsCrossWhereEverythingCollides) {
+  Scheduler::Options options = kRoomy;
+  options.prefix_index.hash = [](int64_t, absl::Span<const TokenId>) {
+    return uint64_t{7};
+  };
+  Turns turns(options);
+  const auto salted = [](const std::string& salt) {
+    std::unique_ptr<Request> request = MakeRequest(200, 1);
+    request->cache_salt = salt;
+    return request;
+  };
+  turns.AddAsItIs(salted("a"));
+  EXPECT_EQ(turns.Turn(), "1:[0,200)!");
+  turns.AddAsItIs(salted("b"));
+  EXPECT_EQ(turns.Turn(), "2:[0,200)!");
+  turns.AddAsItIs(salted(""));
+  EXPECT_EQ(turns.Turn(), "3:[0,200)!");
+  std::unique_ptr<Request> other = salted("a");
+  other->prompt[64] = 'q';
+  turns.AddAsItIs(std::move(other));
+  EXPECT_EQ(turns.Turn(), "4:[64,200)!");
+  turns.AddAsItIs(salted("a"));
+  EXPECT_EQ(turns.Turn(), "5:[192,200)!");
+}
+
+TEST(SchedulerTest, WithoutAPrefixCacheEveryPromptRunsWhole) {
+  Scheduler::Options options = kRoomy;
+  options.keeps_prefixes = false;
+  Turns turns(options);
+  for (const char* plan : {"1:[0,200)!", "2:[0,200)!"}) {
+    turns.AddAsItIs(MakeRequest(200, 1));
+    EXPECT_EQ(turns.Turn(), plan);
+  }
+  EXPECT_EQ(turns.scheduler().pages().free(), options.kv_pages);
+}
+
+TEST(SchedulerTest, WhatAFailedSliceWroteIsNotShared) {
+  Turns turns(kRoomy);
+  turns.executor().slice_status = [](const StepSlice& slice) {
+    return slice.sequence == 1 && slice.phase == Phase::kDecode
+               ? absl::InternalError("NaN")
+               : absl::OkStatus();
+  };
+  turns.AddAsItIs(MakeRequest(200, 2));
+  turns.Turn();
+  EXPECT_EQ(turns.Turn(), "1:d200");
+  turns.AddAsItIs(MakeRequest(200, 1));
+  EXPECT_EQ(turns.Turn(), "2:[0,200)!");
+}
+
+TEST(SchedulerTest, PagesThatOthersHoldAreNotAskedForAgain) {
+  Turns turns(kFewPages);
+  turns.AddAsItIs(MakeRequest(140, 20));  // three of four pages
+  EXPECT_EQ(turns.Turn(), "1:[0,140)!");
+  turns.AddAsItIs(MakeRequest(141, 20));
+  EXPECT_EQ(turns.Turn(), "1:d140 2:[128,141)!");
+  EXPECT_EQ(turns.scheduler().pages().leased(), 4);
+}
+
+TEST(SchedulerTest, LateOnesStopOnlyWhereTheirPagesAreEnough) {
+  Scheduler::Options options = kFewPages;
+  options.kv_pages = 5;
+  Turns turns(options);
+  turns.AddAsItIs(MakeRequest(140, 20));
+  std::unique_ptr<Request> missed = MakeRequest(141, 20);
+  missed->target.time_to_first_token = absl::Milliseconds(1);
+  EXPECT_EQ(turns.Turn(), "1:[0,140)!");
+  turns.AddAsItIs(std::move(missed));
+  // Until its share allows for a chunk.
+  while (turns.scheduler().running() < 2) turns.Turn();
+  EXPECT_EQ(turns.Turn(), "1:d142 2:d141");
+  // Two pages would be free, for the late one shares the others.
+  turns.Add(MakeRequest(129, 1));
+  EXPECT_EQ(turns.Turn(), "1:d143 2:d142");
+  turns.Add(WithPriority(1, 65));
+  EXPECT_EQ(turns.Turn(), "1:d144 4:[0,65)!");
+  EXPECT_EQ(turns.scheduler().preempted(), 1);
+}
+
+TEST(SchedulerTest, PredictsByWhatIsLeftToCompute) {
+  Turns turns(kRoomy);
+  const absl::Time now = Learn(turns.scheduler(), turns.executor());
+  turns.AddAt(MakeRequest(200, 1), now);
+  turns.Turn(now);
+  // 201 ms alone, of which 8 rows are left.
+  std::unique_ptr<Request> request = MakeRequest(200, 1);
+  request->prompt[0] = 1000;
+  request->arrival = now;
+  request->target = {.time_to_first_token = absl::Milliseconds(100),
+                     .on_miss = OnMiss::kReject};
+  turns.AddAsItIs(std::move(request), now);
+  EXPECT_EQ(turns.Turn(now), "42:[192,200)!");
+}
+
+TEST(SchedulerTest, WhatCameMeanwhileCountsBeforeOneIsRefused) {
+  Scheduler::Options options = kRoomy;
+  options.max_running_sequences = 1;
+  Turns turns(options);
+  const absl::Time now = Learn(turns.scheduler(), turns.executor());
+  const auto request = [&](absl::Duration deadline) {
+    std::unique_ptr<Request> made = MakeRequest(200, 1);
+    made->arrival = now;
+    made->deadline = now + deadline;
+    return made;
+  };
+  turns.AddAsItIs(request(absl::Minutes(1)), now);
+  turns.AddAsItIs(request(absl::Minutes(1)), now);
+  EXPECT_EQ(turns.Turn(now), "41:[0,200)!");
+  EXPECT_EQ(turns.Turn(now + absl::Seconds(59.9)), "42:[192,200)!");
 }
 
 TEST(SchedulerTest, AMeasuredPromptLeavesRoomForOthers) {

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "engine/profile/attention_profile.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/scheduling/page_account.h"
 #include "tests/testing/fake_tokenizer.h"
 #include "tests/testing/recording_sink.h"
 
@@ -57,10 +59,17 @@ class SequenceTest : public ::testing::Test {
         1, std::move(request),
         Sequence::Limits{.max_tokens = context, .least_budget = kLeastBudget},
         Tokenizer());
-    PageLease lease;
-    EXPECT_TRUE(pool_.Grow(lease, sequence_->pages_needed()));
-    sequence_->Start(std::move(lease), At(10));
+    EXPECT_EQ(StartAgain(At(10)), 0);
     return *sequence_;
+  }
+  // Returns how many tokens it computes again.
+  int StartAgain(absl::Time now) {
+    std::optional<PageClaim> claim =
+        pages_.Start({.request = sequence_->request(),
+                      .tokens = sequence_->tokens(),
+                      .pages = sequence_->pages_needed()});
+    EXPECT_TRUE(claim.has_value());
+    return sequence_->Start(*std::move(claim), now);
   }
   // Runs the next slice whole.
   OutputPiece Draw(TokenId token, absl::Time now = At(20)) {
@@ -68,7 +77,8 @@ class SequenceTest : public ::testing::Test {
         .piece;
   }
 
-  PagePool pool_{100};
+  PageAccount pages_{{.pages = 100}};
+  const PagePool& pool_ = pages_.pool();
   std::unique_ptr<Sequence> sequence_;
 };
 
@@ -419,9 +429,7 @@ TEST_F(SequenceTest, RunsPromptAndOutputAnewAfterItWasStopped) {
   EXPECT_EQ(pool_.leased(), 0);
   EXPECT_EQ(sequence.tokens_to_run(), 102);
   EXPECT_EQ(sequence.progress(), Progress::kDecode);
-  PageLease lease;
-  ASSERT_TRUE(pool_.Grow(lease, sequence.pages_for(102)));
-  sequence.Start(std::move(lease), At(500));
+  EXPECT_EQ(StartAgain(At(500)), 101);
 
   // The prompt as before, without a draw; then the output in one piece.
   ASSERT_EQ(sequence.NextTokens(1000), 100);
@@ -445,6 +453,53 @@ TEST_F(SequenceTest, RunsPromptAndOutputAnewAfterItWasStopped) {
   EXPECT_EQ(sequence.Sample().prefill_blocks.computed, 2);
   EXPECT_EQ(sequence.Sample().decode_blocks.computed, 2);
   EXPECT_EQ(sequence.Sample().queue, absl::Milliseconds(10));
+  EXPECT_EQ(sequence.Sample().wasted_tokens, 102);
+}
+
+TEST_F(SequenceTest, BeginsBehindWhatItsPagesHold) {
+  Sequence& sequence = Start(MakeRequest(150, 9));
+  const auto advance = [&](int tokens) {
+    pages_.Filled(sequence.claim(),
+                  sequence.tokens().first(sequence.computed_tokens() + tokens));
+    sequence.Advance(tokens, Drawn('a'), At(20));
+  };
+  advance(64);
+  advance(86);
+  sequence.Preempt();
+  EXPECT_EQ(pool_.cached(), 2);
+  sequence.ExpectHit(pages_.ExpectedHit(
+      {.request = sequence.request(), .tokens = sequence.tokens()}));
+  EXPECT_EQ(sequence.tokens_to_run(), 151);
+  EXPECT_EQ(sequence.tokens_expected(), 23);
+  EXPECT_EQ(sequence.WorkAhead().prompt_rows, 23);
+
+  EXPECT_EQ(StartAgain(At(500)), 22);
+  EXPECT_EQ(sequence.computed_tokens(), 128);
+  const StepSlice slice = sequence.Slice(sequence.NextTokens(1000));
+  EXPECT_EQ(slice.first_position, 128);
+  EXPECT_EQ(slice.tokens.size(), 22u);
+  EXPECT_FALSE(slice.wants_token);
+  advance(22);
+  sequence.End(Ending::kCancelled, At(510));
+  EXPECT_EQ(sequence.Sample().wasted_tokens, 150);
+}
+
+TEST_F(SequenceTest, ReportsPromptTokensThatOthersComputed) {
+  const auto run = [&] {
+    std::unique_ptr<Request> request = MakeRequest(130, 2);
+    request->sampling.temperature = 0;
+    Sequence& sequence = Start(std::move(request));
+    const int rest = sequence.NextTokens(1000);
+    pages_.Filled(sequence.claim(), sequence.tokens());
+    sequence.Advance(rest, Drawn('a'), At(20));
+    Draw('b');
+    return sequence.Report();
+  };
+  EXPECT_EQ(run().cached_prompt_tokens, 0);
+  const FinishReport second = run();
+  EXPECT_EQ(second.cached_prompt_tokens, 128);
+  EXPECT_EQ(second.prompt_tokens, 130);
+  EXPECT_TRUE(second.reproducible);
 }
 
 TEST_F(SequenceTest, SaysWhatItsTokensMakeOfAStep) {

@@ -78,7 +78,8 @@ class ServingLoopTest : public ::testing::Test {
     gate_.Open();
     loop_.Stop();
     EXPECT_THAT(executor_.breaches(), IsEmpty());
-    EXPECT_EQ(scheduler_->pages().free(), kPages);
+    EXPECT_EQ(scheduler_->pages().leased(), 0);
+    EXPECT_TRUE(scheduler_->CheckInvariants().ok());
     EXPECT_EQ(queue_.waiting(), 0);
     EXPECT_EQ(Sum("sparseserve_requests_waiting"), 0);
     EXPECT_EQ(Sum("sparseserve_requests_running"), 0);

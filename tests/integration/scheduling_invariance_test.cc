@@ -1,0 +1,159 @@
+// A request's tokens must not depend on who else is served: on how its prompt
+// is cut, on whose pages it begins behind, on whether it is stopped.
+
+#include <algorithm>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "server/scheduling/scheduler.h"
+#include "server/scheduling/sequence.h"
+#include "tests/integration/engine_sequence.h"
+#include "tests/integration/golden_logits.h"
+#include "tests/testing/default_model.h"
+#include "tests/testing/recording_sink.h"
+
+namespace sparseserve {
+namespace {
+
+using testing::RecordingSink;
+
+constexpr int kRequests = 10;
+constexpr int kOutputTokens = 90;
+
+// What serving did besides running each request on its own.
+struct Disturbance {
+  int most_slices = 0;  // of a step
+  int cut_prompts = 0;  // chunks that did not end their prompt
+  int stops = 0;
+  int64_t hit_tokens = 0;
+};
+
+struct Served {
+  std::vector<std::vector<TokenId>> outputs;  // by request
+  std::vector<bool> reproducible;
+  Disturbance disturbance;
+};
+
+class SchedulingInvarianceTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto golden = ReadGoldenLogits("tests/golden/logits");
+    ASSERT_TRUE(golden.ok()) << golden.status();
+    text_ = golden->prose[0].tokens;
+    auto engine = LoadEngine(testing::DefaultModelPath(), "f32");
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+  }
+
+  // Every other one begins with the same three pages; a third of them draws.
+  std::unique_ptr<Request> MakeRequest(int i) const {
+    auto request = std::make_unique<Request>();
+    request->prompt = {text_.begin(), text_.begin() + (i % 2 == 0 ? 200 : 0)};
+    const auto own = text_.begin() + 300 + ptrdiff_t{97} * i;
+    request->prompt.insert(request->prompt.end(), own, own + 20 + 19 * i);
+    request->max_output_tokens = kOutputTokens;
+    request->ignore_eos = true;
+    request->sampling.temperature = i % 3 == 2 ? 0.8f : 0;
+    request->sampling.seed = 1000 + i;
+    request->seed_was_given = true;
+    request->sink = std::make_shared<RecordingSink>();
+    return request;
+  }
+
+  // Serves the requests, another of which arrives every few steps.
+  Served Serve(const std::vector<int>& requests,
+               const Scheduler::Options& options) {
+    const auto scheduler = *Scheduler::Create(options, engine_->tokenizer());
+    Served served;
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    absl::Time now = absl::FromUnixSeconds(1000);
+    for (int step = 0; sinks.size() < requests.size() || !scheduler->idle();
+         ++step) {
+      if (step % 3 == 0 && sinks.size() < requests.size()) {
+        std::vector<std::unique_ptr<Request>> arrived;
+        arrived.push_back(MakeRequest(requests[sinks.size()]));
+        arrived[0]->arrival = now;
+        sinks.push_back(
+            std::static_pointer_cast<RecordingSink>(arrived[0]->sink));
+        scheduler->Admit(std::move(arrived), now);
+      }
+      Step(*scheduler, now, served.disturbance);
+      now += absl::Milliseconds(20);
+      if (HasFailure()) return served;
+    }
+    served.disturbance.hit_tokens = scheduler->TakePageCounts().hit_tokens;
+    for (const auto& sink : sinks) {
+      served.outputs.push_back(sink->token_ids());
+      served.reproducible.push_back(sink->report()->reproducible);
+    }
+    return served;
+  }
+
+  std::unique_ptr<Engine> engine_;
+
+ private:
+  void Step(Scheduler& scheduler, absl::Time now, Disturbance& disturbance) {
+    const StepPlan plan = scheduler.PlanStep(now);
+    disturbance.stops += static_cast<int>(scheduler.preempted_tokens().size());
+    disturbance.most_slices =
+        std::max(disturbance.most_slices, static_cast<int>(plan.slices.size()));
+    for (const StepSlice& slice : plan.slices) {
+      disturbance.cut_prompts +=
+          slice.phase == Phase::kPrefill && !slice.wants_token;
+    }
+    if (plan.slices.empty()) return;
+    const absl::StatusOr<StepResult> result = RunStep(*engine_, plan);
+    ASSERT_TRUE(result.ok()) << result.status();
+    for (Scheduler::Output& output : scheduler.Commit(*result, now)) {
+      output.sequence->request().sink->Emit(std::move(output.piece));
+    }
+    for (const auto& sequence : scheduler.TakeEnded()) {
+      ASSERT_EQ(sequence->ending(), Ending::kFinished);
+      sequence->request().sink->Finish(sequence->Report());
+    }
+    const absl::Status invariants = scheduler.CheckInvariants();
+    ASSERT_TRUE(invariants.ok()) << invariants;
+  }
+
+  std::vector<TokenId> text_;
+};
+
+TEST_F(SchedulingInvarianceTest, ExactModeGivesTheSameTokensHoweverItIsServed) {
+  std::vector<int> all;
+  for (int i = 0; i < kRequests; ++i) all.push_back(i);
+  // A page of prompt a step, and pages for about four of the ten.
+  const Served together = Serve(all, {.max_step_tokens = 71,
+                                      .max_running_sequences = 8,
+                                      .context_tokens = 1024,
+                                      .kv_pages = 24});
+  ASSERT_FALSE(HasFailure());
+  const Disturbance& disturbance = together.disturbance;
+  std::cout << disturbance.stops << " stops, " << disturbance.hit_tokens
+            << " tokens hit, " << disturbance.cut_prompts
+            << " chunks before a prompt's last, up to "
+            << disturbance.most_slices << " at once\n";
+  EXPECT_GT(disturbance.stops, 2);
+  EXPECT_GE(disturbance.hit_tokens, 3 * 192);
+  EXPECT_GT(disturbance.cut_prompts, kRequests);
+  EXPECT_GE(disturbance.most_slices, 3);
+
+  for (int i = 0; i < kRequests; ++i) {
+    const Served alone = Serve({i}, {.max_step_tokens = 512,
+                                     .max_running_sequences = 1,
+                                     .context_tokens = 1024,
+                                     .kv_pages = 24,
+                                     .keeps_prefixes = false});
+    ASSERT_FALSE(HasFailure());
+    EXPECT_EQ(alone.disturbance.cut_prompts, 0);
+    EXPECT_EQ(alone.outputs[0], together.outputs[i]) << i;
+    EXPECT_EQ(together.outputs[i].size(), size_t{kOutputTokens});
+    EXPECT_TRUE(together.reproducible[i]) << i;
+  }
+}
+
+}  // namespace
+}  // namespace sparseserve
