@@ -302,9 +302,8 @@ HeadSelection AttentionPlan::SelectionOfTile(const StepSlice& slice,
   // nothing to choose.
   if (QueryBlock(tile, kPageTokens) < 2) return {};
   const bool ends_prompt =
-      slice.wants_token &&
-      tile.first_row + tile.rows ==
-          first_rows_[tile.slice] + static_cast<int32_t>(slice.tokens.size());
+      slice.phase == Phase::kPrefill &&
+      QueryBlock(tile, kPageTokens) == LastPromptBlock(slice);
   if (ends_prompt && selection.is_last_block_dense) return {};
   return {.rule = patterns_.rules[spec],
           .first_layer = selection.first_layer,

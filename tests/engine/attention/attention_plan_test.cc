@@ -191,6 +191,40 @@ TEST(AttentionPlanTest, PromptsLastBlockIsDenseIfThePatternSaysSo) {
   }
 }
 
+// Which slice holds the prompt's end is said by the prompt alone: what draws is
+// another one where output is run again, and one that may end elsewhere.
+TEST(AttentionPlanTest, APromptsEndIsWhereThePromptEnds) {
+  Part whole(Phase::kPrefill, 0, 200, 0);
+  Part begin(Phase::kPrefill, 0, 192, 0);
+  Part end(Phase::kPrefill, 192, 8, 0);
+  Part output(Phase::kDecode, 200, 1, 0);
+  const auto uses = [](Part& part, bool wants_token,
+                       absl::Span<const TokenId> prompt) {
+    part.slice.wants_token = wants_token;
+    part.slice.prompt = prompt;
+    AttentionPlan plan({.layers = 1, .kv_heads = 1});
+    const PlannedSlice planned = {&part.slice,
+                                  XAttentionPattern{.dense_layers = 0}};
+    plan.Build({&planned, 1});
+    std::vector<bool> uses;
+    for (const HeadSelection& selection : plan.selections(0)) {
+      uses.push_back(selection.IsUsedIn(0));
+    }
+    return uses;
+  };
+  const absl::Span<const TokenId> prompt = whole.slice.tokens;
+  for (const bool wants_token : {false, true}) {
+    SCOPED_TRACE(wants_token);
+    EXPECT_THAT(uses(whole, wants_token, prompt),
+                ElementsAre(false, false, true, false));
+    EXPECT_THAT(uses(begin, wants_token, prompt),
+                ElementsAre(false, false, true));
+    EXPECT_THAT(uses(end, wants_token, prompt), ElementsAre(false));
+    EXPECT_THAT(uses(output, wants_token, prompt), ElementsAre(false));
+  }
+  EXPECT_THAT(uses(end, false, {}), ElementsAre(true));
+}
+
 PatternMap Map(int layers, int kv_heads, std::vector<PatternSpec> patterns,
                const std::vector<int32_t>& pattern_of) {
   return PatternMap::Create({layers, kv_heads}, std::move(patterns), pattern_of)
