@@ -46,10 +46,14 @@ int PromptEndBlocks(const PatternSpec& pattern) {
   if (const auto* tri = std::get_if<TriShapePattern>(&pattern)) {
     return tri->dense_blocks;
   }
+  const auto of_base = [](const auto& base) {
+    return PromptEndBlocks(PatternSpec(base));
+  };
   if (const auto* delta = std::get_if<DeltaPattern>(&pattern)) {
-    return std::visit(
-        [](const auto& base) { return PromptEndBlocks(PatternSpec(base)); },
-        delta->base);
+    return std::visit(of_base, delta->base);
+  }
+  if (const auto* skip = std::get_if<SkipSoftmaxPattern>(&pattern)) {
+    return std::visit(of_base, skip->base);
   }
   return SelectionOf(pattern).is_last_block_dense ? 1 : 0;
 }

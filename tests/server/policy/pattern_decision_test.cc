@@ -3,6 +3,8 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <variant>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -93,6 +95,33 @@ TEST(DecideTest, KnowsHowMuchOfAPromptsEndIsTreatedApart) {
   EXPECT_EQ(blocks(XAttentionPattern{.is_last_block_dense = false}), 0);
   EXPECT_EQ(blocks(DeltaPattern{TriShapePattern{.dense_blocks = 2}}), 2);
   EXPECT_EQ(blocks(DeltaPattern{XAttentionPattern()}), 1);
+}
+
+TEST(DecideTest, APromptsEndIsTreatedApartUnderOtherPatternsToo) {
+  const auto blocks = [](const PatternSpec& pattern) {
+    return Decide("", pattern, Model()).prompt_end_blocks;
+  };
+  int bases = 0;
+  for (const PatternSpec& pattern : EveryPattern()) {
+    std::visit(
+        [&](const auto& base) {
+          using Base = decltype(base);
+          if constexpr (std::is_constructible_v<SkipSoftmaxBase, Base>) {
+            EXPECT_EQ(blocks(SkipSoftmaxPattern{base}), blocks(base))
+                << PatternName(base);
+            ++bases;
+          }
+          if constexpr (std::is_constructible_v<DeltaBase, Base>) {
+            EXPECT_EQ(blocks(DeltaPattern{base}), blocks(base))
+                << PatternName(base);
+            ++bases;
+          }
+        },
+        pattern);
+  }
+  EXPECT_EQ(bases, std::variant_size_v<SkipSoftmaxBase> +
+                       std::variant_size_v<DeltaBase>);
+  EXPECT_EQ(blocks(SkipSoftmaxPattern{TriShapePattern{.dense_blocks = 2}}), 2);
 }
 
 TEST(DecideTest, MoreDenseLayersThanTheModelHasLeaveNothingToChoose) {
