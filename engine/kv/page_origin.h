@@ -27,7 +27,8 @@ struct PageOrigin {
   QualityClass quality = QualityClass::kExact;  // the worst of them
   int32_t plan = 0;                             // of the page's own rows
   // All are rows of prompts that ran with this plan: whoever runs it with these
-  // tokens gets the same keys and values. Rows of output are rounded otherwise.
+  // tokens gets the same keys and values. Nobody vouches for rows of output:
+  // how they are rounded may depend on the device, which runs each on its own.
   bool is_pure = true;
   // Of the page's own rows, which may read them again whatever they are; 0 if
   // nobody does.

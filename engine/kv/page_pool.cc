@@ -78,7 +78,9 @@ bool PagePool::Enter(PageLease& lease, int number, absl::string_view space,
   }
   const PageId same = index_.Enter(page, space, previous, tokens, own);
   if (same == PrefixIndex::kNone) return true;
-  if (!index_.origin(same).is_pure) return false;
+  const PageOrigin& other = index_.origin(same);
+  const bool is_own = own.writer != 0 && other.writer == own.writer;
+  if (!other.is_pure && !is_own) return false;
   if (owners_[same] == 0) --cached_;
   AddOwner(same);
   lease.pages_[number] = same;

@@ -63,8 +63,9 @@ class PagePool {
 
   // Puts a page of the lease, number `number`, into the index once it holds the
   // keys and values of `tokens`, kPageTokens of them. False if it is not there
-  // afterwards: the page before it is not, or another page stands for the same.
-  // Of pure pages the lease then has that one instead, and it is true.
+  // afterwards: the page before it is not, or others stand for the same. Of
+  // pure pages, and of its writer's own, the lease then has that one instead,
+  // and it is true.
   // REQUIRES: the lease alone has the page, and it is not in the index.
   bool Enter(PageLease& lease, int number, absl::string_view space,
              absl::Span<const TokenId> tokens, const PageOrigin& own);

@@ -10,22 +10,33 @@
 namespace sparseserve {
 namespace {
 
-// What the reader would have computed itself, or has. A page that it wrote
-// stands on pages that it was given as such.
-bool IsPure(const PrefixIndex::Wanted& wanted, const PageOrigin& origin) {
-  if (origin.is_pure && origin.plan == wanted.plan) return true;
+bool IsOwn(const PrefixIndex::Wanted& wanted, const PageOrigin& origin) {
   return wanted.reader != 0 && origin.writer == wanted.reader;
 }
 
-bool MayRead(const PrefixIndex::Wanted& wanted, const PageOrigin& origin) {
-  if (origin.quality > wanted.quality) return false;
-  return !wanted.is_pure || IsPure(wanted, origin);
+// What the reader would have computed itself, or has. A page that it wrote
+// stands on pages that it was given as such.
+bool IsPure(const PrefixIndex::Wanted& wanted, const PageOrigin& origin) {
+  return IsOwn(wanted, origin) ||
+         (origin.is_pure && origin.plan == wanted.plan);
+}
+
+// Of page number `number` of a run, those before which may be read.
+bool MayRead(const PrefixIndex::Wanted& wanted, int number,
+             const PageOrigin& origin) {
+  if (number >= wanted.first_own_page) return IsOwn(wanted, origin);
+  if (IsPure(wanted, origin)) return true;
+  if (wanted.is_pure) return false;
+  const bool is_bounded = origin.quality != QualityClass::kUnbounded;
+  if (is_bounded && origin.quality <= wanted.quality) return true;
+  // What made it worse is of these plans too, or before it and was let pass.
+  return origin.plan == wanted.plan || origin.plan == wanted.output_plan;
 }
 
 // Less is better, of runs that are as long.
-std::pair<bool, QualityClass> Preference(const PrefixIndex::Wanted& wanted,
-                                         const PageOrigin& origin) {
-  return {!IsPure(wanted, origin), origin.quality};
+std::tuple<bool, bool, QualityClass> Preference(
+    const PrefixIndex::Wanted& wanted, const PageOrigin& origin) {
+  return {!IsOwn(wanted, origin), !IsPure(wanted, origin), origin.quality};
 }
 
 // Whoever wrote them.
@@ -79,8 +90,7 @@ PrefixIndex::Run PrefixIndex::Find(absl::string_view space,
     const auto follow = [&](int64_t before) {
       ForEach(before, tokens.subspan(int64_t{i} * kPageTokens, kPageTokens),
               [&](PageId page) {
-                if (MayRead(wanted, origin(page)) && longer.size() < kMostRuns)
-                  longer.push_back(page);
+                if (MayRead(wanted, i, origin(page))) longer.push_back(page);
               });
     };
     if (i == 0) follow(-1 - int64_t{known->second});
@@ -89,11 +99,12 @@ PrefixIndex::Run PrefixIndex::Find(absl::string_view space,
     std::stable_sort(longer.begin(), longer.end(), [&](PageId a, PageId b) {
       return Preference(wanted, origin(a)) < Preference(wanted, origin(b));
     });
+    if (longer.size() > kMostRuns) longer.resize(kMostRuns);
     ends.swap(longer);
   }
   if (ends.empty()) return {};
   Run run;
-  run.is_pure = !Preference(wanted, origin(ends[0])).first;
+  run.is_pure = IsPure(wanted, origin(ends[0]));
   for (int64_t page = ends[0]; page >= 0; page = entries_[page].before) {
     run.pages.push_back(static_cast<PageId>(page));
   }
@@ -116,6 +127,22 @@ int64_t PrefixIndex::SpaceKey(absl::string_view name) {
   return -1 - int64_t{space};
 }
 
+PageId PrefixIndex::StandIn(int64_t before, absl::Span<const TokenId> tokens,
+                            const PageOrigin& origin) const {
+  const bool is_writers = !origin.is_pure && origin.writer != 0;
+  PageId same = kNone;
+  PageId latest = kNone;
+  int alike = 0;
+  ForEach(before, tokens, [&](PageId page) {
+    const PageOrigin& other = entries_[page].origin;
+    if (!IsAlike(other, origin)) return;
+    ++alike;
+    latest = page;
+    if (!is_writers || other.writer == origin.writer) same = page;
+  });
+  return same == kNone && alike >= kMostAlike ? latest : same;
+}
+
 PageId PrefixIndex::Enter(PageId page, absl::string_view space, PageId previous,
                           absl::Span<const TokenId> tokens,
                           const PageOrigin& own) {
@@ -129,10 +156,7 @@ PageId PrefixIndex::Enter(PageId page, absl::string_view space, PageId previous,
     origin = Behind(entries_[previous].origin, own);
   }
   const int64_t before = previous == kNone ? SpaceKey(space) : previous;
-  PageId same = kNone;
-  ForEach(before, tokens, [&](PageId other) {
-    if (IsAlike(entries_[other].origin, origin)) same = other;
-  });
+  const PageId same = StandIn(before, tokens, origin);
   if (same != kNone) return same;
 
   std::copy(tokens.begin(), tokens.end(), entry.tokens.begin());

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -43,12 +44,18 @@ class PrefixIndex {
 
   // What a request may read.
   struct Wanted {
-    QualityClass quality = QualityClass::kExact;  // or better
-    // Only pages that are what this plan's prompt rows alone make of them, or
-    // that the reader wrote itself.
+    // Or better, whoever wrote it. Of pages that are worse, and of kUnbounded
+    // ones, of which nothing is known, only rows of its own two plans.
+    QualityClass quality = QualityClass::kExact;
+    // Only pages that are what `plan`'s prompt rows alone make of them, or that
+    // the reader wrote itself.
     bool is_pure = false;
-    int32_t plan = 0;
+    int32_t plan = 0;  // of its prompt's rows
+    // May always read what it wrote itself; 0: nobody.
     SequenceId reader = 0;
+    int32_t output_plan = 0;  // of its output's rows
+    // From this page on only what the reader wrote.
+    int first_own_page = std::numeric_limits<int>::max();
   };
   // Pages that hold the beginning of a prompt, in order.
   struct Run {
@@ -56,7 +63,7 @@ class PrefixIndex {
     bool is_pure = true;  // as Wanted::is_pure asks for
   };
   // The longest run for `tokens`, of which the last ones may not fill a page;
-  // of several as long the purest, then the best.
+  // of several as long the reader's own, then the purest, then the best.
   Run Find(absl::string_view space, absl::Span<const TokenId> tokens,
            const Wanted& wanted) const;
 
@@ -71,8 +78,12 @@ class PrefixIndex {
  private:
   friend class PagePool;
   static constexpr PageId kNone = -1;
-  // A look-up follows so many runs at a time that hold the same tokens.
+  // A look-up follows so many runs at a time that hold the same tokens: the
+  // preferred ones.
   static constexpr size_t kMostRuns = 8;
+  // Pages that say the same of themselves, each for its writer. More only make
+  // look-ups longer.
+  static constexpr int kMostAlike = 64;
 
   struct Entry {
     std::array<TokenId, kPageTokens> tokens = {};
@@ -97,12 +108,17 @@ class PrefixIndex {
     int roots = 0;
   };
 
-  // The page that already stands for this, or kNone after `page` was entered.
+  // The page that already stands for this, or kNone after `page` was entered. A
+  // pure page stands for whoever computes it; others for their writer, who is
+  // to find its own again, but for no more than kMostAlike writers.
   // `previous` is the page before it, or kNone where it begins a prompt; `own`
   // says who wrote it. REQUIRES: `page` is leased and not entered, `previous`
   // is leased and entered.
   PageId Enter(PageId page, absl::string_view space, PageId previous,
                absl::Span<const TokenId> tokens, const PageOrigin& own);
+  // Which page Enter() finds for one of `origin`; kNone if it may be entered.
+  PageId StandIn(int64_t before, absl::Span<const TokenId> tokens,
+                 const PageOrigin& origin) const;
   void SetLeased(PageId page, bool is_leased);
   // Takes out the page that is worth least among those that nobody leases and
   // that none is behind. REQUIRES: there is an entered page without a lease.

@@ -7,11 +7,12 @@
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
-#include "server/scheduling/usable_hit.h"
 
 namespace sparseserve {
 namespace {
 
+// From here on a prompt sees other keys than if it went on
+// (PatternDecision::prompt_end_blocks), as others' may.
 int FirstEndToken(const Request& request) {
   const int end_blocks = request.attention.prompt_end_blocks;
   if (end_blocks == 0) return std::numeric_limits<int>::max();
@@ -20,17 +21,12 @@ int FirstEndToken(const Request& request) {
   return std::max(blocks - end_blocks, 0) * kPageTokens;
 }
 
-HitRule RuleOf(const Request& request) {
-  return {.traits = request.attention.traits,
-          .first_end_token = FirstEndToken(request),
-          .needs_every_row =
-              request.profile != nullptr || request.measured.has_value()};
-}
-
-// What a request accepts of its own output it accepts of others'.
-QualityClass ClassOf(const Request& request) {
-  const auto& quality = request.attention.quality;
-  return *std::max_element(quality.begin(), quality.end());
+// Of a request of whose first `measured_tokens` nothing is measured any more.
+HitRule RuleOf(const Request& request, int measured_tokens) {
+  HitRule rule = {.traits = request.attention.traits};
+  if (request.profile != nullptr) rule.most_tokens = 0;
+  if (request.measured.has_value()) rule.most_tokens = measured_tokens;
+  return rule;
 }
 
 bool IsSame(const AttentionChoice& a, const AttentionChoice& b) {
@@ -40,7 +36,9 @@ bool IsSame(const AttentionChoice& a, const AttentionChoice& b) {
 }  // namespace
 
 PageAccount::PageAccount(Options options)
-    : options_(std::move(options)), pool_(options_.pages, options_.index) {}
+    : options_(std::move(options)),
+      pool_(options_.pages, options_.index),
+      is_doubted_(options_.pages) {}
 
 int32_t PageAccount::FindPlan(const PatternDecision& attention) const {
   for (const Plan& plan : plans_) {
@@ -51,7 +49,12 @@ int32_t PageAccount::FindPlan(const PatternDecision& attention) const {
   return kNoPlan;
 }
 
-int32_t PageAccount::PlanOf(const PatternDecision& attention) {
+int32_t PageAccount::PlanOf(const PatternDecision& attention,
+                            SequenceId sequence) {
+  const auto forgotten = forgotten_.find(attention.plan);
+  if (forgotten != forgotten_.end() && sequence < forgotten->second) {
+    return kNoPlan;
+  }
   const int32_t known = FindPlan(attention);
   if (known != kNoPlan) return known;
   if (attention.plan.empty()) {
@@ -91,7 +94,7 @@ PageClaim PageAccount::Claim(const Request& request, SequenceId sequence) {
     const bool is_dense = request.attention.is_dense[phase];
     claim.origins_[phase] = {
         .quality = quality,
-        .plan = is_dense ? kDense : PlanOf(request.attention),
+        .plan = is_dense ? kDense : PlanOf(request.attention, sequence),
         .is_pure = static_cast<Phase>(phase) == Phase::kPrefill,
         .writer = sequence};
     if (claim.origins_[phase].plan == kNoPlan) claim.may_enter_ = false;
@@ -99,27 +102,45 @@ PageClaim PageAccount::Claim(const Request& request, SequenceId sequence) {
   return claim;
 }
 
+PrefixIndex::Wanted PageAccount::WantedBy(const Request& request,
+                                          SequenceId reader) const {
+  const auto plan = [&](Phase phase) {
+    const bool is_dense = request.attention.is_dense[static_cast<int>(phase)];
+    return is_dense ? kDense : FindPlan(request.attention);
+  };
+  return {
+      .quality = request.attention.quality[static_cast<int>(Phase::kPrefill)],
+      .is_pure = request.seed_was_given || request.sampling.temperature == 0,
+      .plan = plan(Phase::kPrefill),
+      .reader = reader,
+      .output_plan = plan(Phase::kDecode),
+      .first_own_page = FirstEndToken(request) / kPageTokens};
+}
+
+PrefixIndex::Run PageAccount::FindUsable(
+    const HitRule& rule, const std::string& space,
+    absl::Span<const TokenId> tokens, const PrefixIndex::Wanted& wanted) const {
+  const int total = static_cast<int>(tokens.size());
+  int usable = UsableHit(rule, total, total);
+  PrefixIndex::Run run;
+  // A run is the best of those that are as long, so it is looked for as long as
+  // it will be read.
+  for (int found = -1; usable > 0 && found != usable;) {
+    run = pool_.index().Find(space, tokens.first(usable), wanted);
+    found = static_cast<int>(run.pages.size()) * kPageTokens;
+    usable = UsableHit(rule, found, total);
+  }
+  if (usable == 0) return {};
+  return run;
+}
+
 PageAccount::Hit PageAccount::Find(const Wish& wish) const {
-  const Request& request = wish.request;
-  const HitRule rule = RuleOf(request);
-  const int total = static_cast<int>(wish.tokens.size());
-  // Not looked for where none may be read.
-  if (!options_.keeps_prefixes || UsableHit(rule, total, total) == 0) return {};
-  const bool is_dense =
-      request.attention.is_dense[static_cast<int>(Phase::kPrefill)];
-  PrefixIndex::Run run = pool_.index().Find(
-      SpaceOf(request), wish.tokens,
-      {.quality = ClassOf(request),
-       .is_pure = request.seed_was_given || request.sampling.temperature == 0,
-       .plan = is_dense ? kDense : FindPlan(request.attention),
-       .reader = wish.sequence});
-  const int found = static_cast<int>(run.pages.size()) * kPageTokens;
-  Hit hit;
-  hit.tokens = UsableHit(rule, found, total);
-  hit.is_reproducible = hit.tokens == 0 || run.is_pure;
-  hit.pages = std::move(run.pages);
-  hit.pages.resize(hit.tokens / kPageTokens);
-  return hit;
+  if (!options_.keeps_prefixes) return {};
+  const HitRule rule = RuleOf(wish.request, wish.measured_tokens);
+  PrefixIndex::Run run = FindUsable(rule, SpaceOf(wish.request), wish.tokens,
+                                    WantedBy(wish.request, wish.sequence));
+  const int tokens = static_cast<int>(run.pages.size()) * kPageTokens;
+  return {std::move(run.pages), tokens, run.is_pure};
 }
 
 std::optional<PageClaim> PageAccount::Start(const Wish& wish) {
@@ -134,10 +155,16 @@ std::optional<PageClaim> PageAccount::Start(const Wish& wish) {
   PageClaim claim = Claim(wish.request, wish.sequence);
   claim.hit_tokens_ = hit.tokens;
   claim.is_reproducible_ = hit.is_reproducible;
-  claim.entered_ = static_cast<int>(hit.pages.size());
+  claim.shared_ = static_cast<int>(hit.pages.size());
+  claim.first_doubted_ = static_cast<int>(
+      std::find_if(hit.pages.begin(), hit.pages.end(),
+                   [this](PageId page) { return is_doubted_[page]; }) -
+      hit.pages.begin());
+  claim.entered_ = claim.shared_;
   pool_.Share(claim.lease_, hit.pages);
   SPARSESERVE_CHECK(pool_.Grow(claim.lease_, wish.pages));
-  if (options_.keeps_prefixes && !wish.is_restart) {
+  if (options_.keeps_prefixes && !wish.is_restart &&
+      MayHit(RuleOf(wish.request, wish.measured_tokens))) {
     counts_.query_tokens += total;
     counts_.hit_tokens += hit.tokens;
   }
@@ -171,8 +198,11 @@ std::optional<PageClaim> PageAccount::StartSibling(
   const int total = static_cast<int>(request.prompt.size());
   SPARSESERVE_CHECK(total == first.prompt_tokens_);
   SPARSESERVE_CHECK(int64_t{pages} * kPageTokens >= total);
-  PageClaim claim = Claim(request, /*sequence=*/0);
-  claim.hit_tokens_ = SharedPromptTokens(RuleOf(request), total);
+  // Of the same decision as the first; what it writes it will not read again.
+  PageClaim claim = Claim(request, first.origins_[0].writer);
+  for (PageOrigin& origin : claim.origins_) origin.writer = 0;
+  claim.hit_tokens_ =
+      SharedPromptTokens(RuleOf(request, /*measured_tokens=*/0), total);
   claim.is_reproducible_ = first.is_reproducible_;
   const int shared = claim.hit_tokens_ / kPageTokens;
   pool_.Share(claim.lease_, first.lease_.pages().first(shared));
@@ -182,6 +212,7 @@ std::optional<PageClaim> PageAccount::StartSibling(
                       .to = claim.lease_.pages()[shared]});
   }
   // What it shares is entered by the first, or not at all.
+  claim.shared_ = shared;
   claim.entered_ = shared;
   claim.may_enter_ = claim.may_enter_ && first.entered_ >= shared;
   return claim;
@@ -209,12 +240,15 @@ PageOrigin PageAccount::OriginOf(const PageClaim& claim, int page) const {
 
 void PageAccount::Filled(PageClaim& claim, absl::Span<const TokenId> tokens) {
   const int computed = static_cast<int>(tokens.size());
+  Trust(claim);
   // Cut elsewhere, its pattern may have chosen otherwise from there on.
   if (computed < claim.prompt_tokens_ && computed % claim.border_tokens_ != 0) {
     claim.origins_[static_cast<int>(Phase::kPrefill)].is_pure = false;
   }
   while (claim.may_enter_ && (claim.entered_ + 1) * kPageTokens <= computed) {
     const PageOrigin origin = OriginOf(claim, claim.entered_);
+    const PageId page = claim.lease_.pages()[claim.entered_];
+    is_doubted_[page] = false;  // of what it held before
     claim.may_enter_ =
         IsKnown(origin.plan) &&
         pool_.Enter(
@@ -225,12 +259,34 @@ void PageAccount::Filled(PageClaim& claim, absl::Span<const TokenId> tokens) {
   }
 }
 
-void PageAccount::Discard(PageClaim& claim) {
-  claim.may_enter_ = false;
-  if (claim.entered_ > 0) pool_.Forget(claim.lease_.pages()[0]);
+void PageAccount::Trust(PageClaim& claim) {
+  if (std::exchange(claim.is_trusted_, true)) return;
+  for (const PageId page : claim.lease_.pages().first(claim.shared_)) {
+    is_doubted_[page] = false;
+  }
 }
 
-void PageAccount::ForgetPlan(const std::string& plan) {
+void PageAccount::Discard(PageClaim& claim) {
+  claim.may_enter_ = false;
+  const SequenceId writer = claim.origins_[0].writer;
+  for (int i = 0; i < claim.entered_; ++i) {
+    const PageId page = claim.lease_.pages()[i];
+    if (!pool_.index().contains(page)) return;  // nor is what is behind it
+    const bool is_shared = i < claim.shared_;
+    const bool is_own = writer != 0
+                            ? pool_.index().origin(page).writer == writer
+                            : !is_shared;
+    const bool was_doubted = is_shared && i >= claim.first_doubted_;
+    if (is_own || was_doubted || is_doubted_[page]) {
+      pool_.Forget(page);
+      return;
+    }
+    if (is_shared) is_doubted_[page] = true;
+  }
+}
+
+void PageAccount::ForgetPlan(const std::string& plan, SequenceId next) {
+  if (!plan.empty()) forgotten_[plan] = next;
   for (auto known = plans_.begin(); known != plans_.end();) {
     if (known->name == plan) {
       pool_.ForgetPlan(known->id);
@@ -245,13 +301,14 @@ std::array<int, kQualityClasses> PageAccount::HitTokens(
     const Request& request) const {
   std::array<int, kQualityClasses> tokens = {};
   if (!options_.keeps_prefixes) return tokens;
+  const HitRule rule = RuleOf(request, /*measured_tokens=*/0);
   const std::string space = SpaceOf(request);
   for (int quality = 0; quality < kQualityClasses; ++quality) {
-    const PrefixIndex::Run run = pool_.index().Find(
-        space, request.prompt, {.quality = static_cast<QualityClass>(quality)});
-    tokens[quality] = UsableHit(
-        RuleOf(request), static_cast<int>(run.pages.size()) * kPageTokens,
-        static_cast<int>(request.prompt.size()));
+    const PrefixIndex::Run run =
+        FindUsable(rule, space, request.prompt,
+                   {.quality = static_cast<QualityClass>(quality),
+                    .first_own_page = FirstEndToken(request) / kPageTokens});
+    tokens[quality] = static_cast<int>(run.pages.size()) * kPageTokens;
   }
   return tokens;
 }

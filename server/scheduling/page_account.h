@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "engine/pattern/attention_choice.h"
 #include "engine/step.h"
 #include "server/scheduling/request.h"
+#include "server/scheduling/usable_hit.h"
 
 namespace sparseserve {
 
@@ -39,8 +41,13 @@ class PageClaim {
   std::string space_;
   int border_tokens_ = 1;  // where the pattern may be cut
   int prompt_tokens_ = 0;
-  int first_end_token_ = 0;                  // HitRule::first_end_token
+  int first_end_token_ = 0;                  // of PageOrigin::is_pure
   std::array<PageOrigin, kPhases> origins_;  // of rows of a phase
+  // The first so many pages were others', or its own before it was stopped; of
+  // these, from which one on they were doubted when it began with them.
+  int shared_ = 0;
+  int first_doubted_ = std::numeric_limits<int>::max();
+  bool is_trusted_ = false;  // it ran behind them, and well
   // The first so many pages were put into the index or taken from it: nobody
   // writes them.
   int entered_ = 0;
@@ -71,11 +78,15 @@ class PageAccount {
     int spare = 0;
     // Begins anew: not counted as a prompt that looked for pages.
     bool is_restart = false;
+    // Of a request that is measured: of so many rows at the start it need not
+    // be any more.
+    int measured_tokens = 0;
   };
   // Pages for the tokens: as many as can be had of those that hold their
   // beginning, and others. Nothing, with nothing changed, if there are too few.
   // A request that draws by a seed or without chance gets only pages that it
-  // would have filled alike, or did.
+  // would have filled alike, or did; where a prompt's end is treated apart, any
+  // request does from there on.
   std::optional<PageClaim> Start(const Wish& wish);
 
   // Whether there were pages enough, none to spare, if `given` were returned.
@@ -99,22 +110,24 @@ class PageAccount {
   // computed so far. To be called after each of its slices that went well.
   void Filled(PageClaim& claim, absl::Span<const TokenId> tokens);
 
-  // What the sequence computed, or what it began with, is not to be trusted:
-  // nobody finds it any more, nor what stands on it.
+  // What the sequence computed is not to be trusted: nobody finds it any more,
+  // nor what stands on it. The fault may be in what it began with, too: that is
+  // doubted, and goes likewise if another one fails behind it before one that
+  // begins there runs well.
   void Discard(PageClaim& claim);
 
   // A named plan turned out worse than it was said to be: what it wrote, and
-  // what stands on that, is found no more, nor what sequences still write that
-  // began with it.
-  void ForgetPlan(const std::string& plan);
+  // what stands on that, is found no more, nor what sequences before `next`
+  // still write, which chose it before that, even if they have not begun.
+  void ForgetPlan(const std::string& plan, SequenceId next);
 
   // Tokens of the prompt that the request could leave out if it ran in each
-  // quality class. Changes nothing.
+  // quality class, with a plan of which no page is kept. Changes nothing.
   std::array<int, kQualityClasses> HitTokens(const Request& request) const;
 
   // Counted since the last call.
   struct Counts {
-    int64_t query_tokens = 0;  // of prompts that looked for pages
+    int64_t query_tokens = 0;  // of prompts that may begin with pages
     int64_t hit_tokens = 0;    // of these, those that were left out
     int64_t evicted_pages = 0;
   };
@@ -150,8 +163,15 @@ class PageAccount {
   // pages was ever kept.
   int32_t FindPlan(const PatternDecision& attention) const;
   // Likewise, but has it kept from now on; kNoPlan if it cannot be.
-  int32_t PlanOf(const PatternDecision& attention);
+  int32_t PlanOf(const PatternDecision& attention, SequenceId sequence);
+  PrefixIndex::Wanted WantedBy(const Request& request, SequenceId reader) const;
+  // As many pages as may be read, and the best of those.
+  PrefixIndex::Run FindUsable(const HitRule& rule, const std::string& space,
+                              absl::Span<const TokenId> tokens,
+                              const PrefixIndex::Wanted& wanted) const;
   Hit Find(const Wish& wish) const;
+  // What it began with is in order.
+  void Trust(PageClaim& claim);
   bool IsKnown(int32_t plan) const;
   std::string SpaceOf(const Request& request) const;
   PageClaim Claim(const Request& request, SequenceId sequence);
@@ -161,6 +181,10 @@ class PageAccount {
   PagePool pool_;
   std::vector<Plan> plans_;
   int32_t next_plan_ = kDense + 1;
+  // By name, the first sequence that chose the plan after it was forgotten.
+  absl::flat_hash_map<std::string, SequenceId> forgotten_;
+  // By page in the index: whoever failed last behind it may have by its fault.
+  std::vector<bool> is_doubted_;
   Counts counts_;
   int64_t reported_evictions_ = 0;
 };

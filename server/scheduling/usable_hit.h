@@ -9,20 +9,19 @@ namespace sparseserve {
 // What a prompt does not need to compute, for others did.
 struct HitRule {
   PatternTraits traits;  // of the prompt's pattern
-  // From here on it sees other keys than if the prompt went on
-  // (PatternDecision::prompt_end_blocks), as others' may.
-  int first_end_token = std::numeric_limits<int>::max();
-  // Something is measured of rows all over the prompt: none may be missing.
-  bool needs_every_row = false;
+  // So many at most: of the rows behind them something is measured.
+  int most_tokens = std::numeric_limits<int>::max();
 };
+
+// Whether there is a prompt of which some need not be computed: none where the
+// pattern chooses by the prompt's end, or all rows are measured.
+bool MayHit(const HitRule& rule);
 
 // Of the first `hit_tokens` of `total_tokens`, whose keys and values are there
 // in whole pages, how many need not be computed: a hit ends where the pattern
 // may be cut, so that it chooses as for the whole prompt, and on a border of
-// pages, which are read alone; at most where the prompt's end begins; and the
-// last token is always computed, for its logits. None if the pattern chooses by
-// the prompt's end. REQUIRES:
-// 0 <= hit_tokens, total_tokens >= 1.
+// pages, which are read alone; and the last token is always computed, for its
+// logits. None unless MayHit(). REQUIRES: 0 <= hit_tokens, total_tokens >= 1.
 int UsableHit(const HitRule& rule, int hit_tokens, int total_tokens);
 
 // Likewise of another answer's prompt, the same to its end, of which a begun

@@ -185,22 +185,36 @@ class PagePoolTrafficTest : public ::testing::Test {
     }
   }
 
+  // Another one, or the same anew.
   void Start(Running& running) {
-    running = Running();
-    running.space = Draw(2);
-    running.origin = {static_cast<QualityClass>(Draw(2)), Draw(2), Draw(4) > 0};
-    AddPages(running, 1 + Draw(6));
-    const PrefixIndex::Run run = pool_.index().Find(
-        Space(running), running.tokens,
-        {running.origin.quality, Draw(2) == 0, running.origin.plan});
+    if (running.tokens.empty() || Draw(3) > 0) {
+      running = Running();
+      running.space = Draw(2);
+      running.origin = {static_cast<QualityClass>(Draw(2)), Draw(2),
+                        Draw(4) > 0, Draw(4) > 0 ? ++writers_ : 0};
+      AddPages(running, 1 + Draw(6));
+    }
+    running.lease = PageLease();
+    running.may_enter = true;
+    const PageOrigin& own = running.origin;
+    const PrefixIndex::Run run =
+        pool_.index().Find(Space(running), running.tokens,
+                           {.quality = own.quality,
+                            .is_pure = Draw(2) == 0,
+                            .plan = own.plan,
+                            .reader = own.writer,
+                            .output_plan = own.plan});
     for (size_t i = 0; i < run.pages.size(); ++i) {
       const auto& [space, tokens] = held_[run.pages[i]];
       ASSERT_EQ(space, running.space);
       ASSERT_EQ(tokens, std::vector<TokenId>(
                             running.tokens.begin(),
                             running.tokens.begin() + (i + 1) * kPageTokens));
-      ASSERT_LE(pool_.index().origin(run.pages[i]).quality,
-                running.origin.quality);
+      const PageOrigin& origin = pool_.index().origin(run.pages[i]);
+      const bool is_own = own.writer != 0 && origin.writer == own.writer;
+      ASSERT_TRUE(is_own || origin.plan == own.plan ||
+                  origin.quality <= own.quality);
+      own_pages_ += is_own;
     }
     pool_.Share(running.lease, run.pages);
     running.entered = static_cast<int>(run.pages.size());
@@ -255,6 +269,8 @@ class PagePoolTrafficTest : public ::testing::Test {
                    return (before + tokens[0] / 2) % 5;
                  }}};
   std::vector<Running> running_{7};
+  SequenceId writers_ = 0;
+  int own_pages_ = 0;  // that were found again
   // What the model's pages would hold: of entered pages, all tokens up to
   // their end.
   std::map<PageId, std::pair<int, std::vector<TokenId>>> held_;
@@ -281,6 +297,7 @@ TEST_F(PagePoolTrafficTest, InvariantsHoldAndHitsHoldWhatTheySay) {
                                   [](const auto& o) { return o.second > 0; })));
   }
   EXPECT_GT(pool_.evicted(), 1000);
+  EXPECT_GT(own_pages_, 1000);
   for (Running& running : running_) running.lease = PageLease();
   EXPECT_EQ(pool_.leased(), 0);
   EXPECT_TRUE(pool_.CheckInvariants().ok());

@@ -244,12 +244,90 @@ TEST(PrefixIndexTest, WritersReadWhatTheyWroteAgain) {
   EXPECT_TRUE(find(7).is_pure);
   EXPECT_THAT(find(8).pages, SizeIs(1));
   EXPECT_THAT(find(0).pages, SizeIs(1));
-  // One page stands for what others write alike.
+  // So does another one that writes the same, and the first one again.
+  const auto enter = [&](SequenceId writer, PageLease& other) {
+    pool.Share(other, lease.pages().first(1));
+    EXPECT_TRUE(pool.Grow(other, 2));
+    return pool.Enter(other, 1, "", Prompt({2}),
+                      {.is_pure = false, .writer = writer});
+  };
   PageLease other;
-  pool.Share(other, lease.pages().first(1));
-  ASSERT_TRUE(pool.Grow(other, 2));
-  EXPECT_FALSE(
-      pool.Enter(other, 1, "", Prompt({2}), {.is_pure = false, .writer = 8}));
+  EXPECT_TRUE(enter(8, other));
+  EXPECT_EQ(find(8).pages, PagesOf(other));
+  EXPECT_EQ(find(7).pages, PagesOf(lease));
+  PageLease again;
+  EXPECT_TRUE(enter(7, again));
+  EXPECT_EQ(PagesOf(again), PagesOf(lease));
+  // Who does not read it again has no use for a page of its own.
+  PageLease nobodys;
+  EXPECT_FALSE(enter(0, nobodys));
+  EXPECT_TRUE(pool.CheckInvariants().ok());
+}
+
+TEST(PrefixIndexTest, SoManyPagesSayTheSameOfThemselvesAndNoMore) {
+  PagePool pool(100);
+  std::vector<PageLease> leases(70);
+  for (int i = 0; i < 70; ++i) {
+    ASSERT_TRUE(pool.Grow(leases[i], 1));
+    EXPECT_EQ(pool.Enter(leases[i], 0, "", Prompt({1}),
+                         {.is_pure = false, .writer = 1 + i}),
+              i < 64)
+        << i;
+  }
+  EXPECT_EQ(Found(pool, "", Prompt({1}), {.reader = 3}), PagesOf(leases[2]));
+}
+
+// Of a pattern that nobody measured a class says nothing.
+TEST(PrefixIndexTest, PagesWithoutABoundAreForTheirPlanAlone) {
+  PagePool pool(20);
+  const PageLease unknown =
+      Fill(pool, "", Prompt({1}), {QualityClass::kUnbounded, 1, true});
+  PageLease behind;  // dense rows that attend to it
+  pool.Share(behind, unknown.pages());
+  ASSERT_TRUE(pool.Grow(behind, 2));
+  ASSERT_TRUE(
+      pool.Enter(behind, 1, "", Prompt({2}), {QualityClass::kExact, 0, true}));
+  const auto found = [&](const Wanted& wanted) {
+    return Found(pool, "", Prompt({1, 2}), wanted).size();
+  };
+  constexpr QualityClass kExact = QualityClass::kExact;
+  constexpr QualityClass kUnbounded = QualityClass::kUnbounded;
+  EXPECT_EQ(found({.quality = kUnbounded, .plan = 2}), 0);
+  EXPECT_EQ(found({.quality = kUnbounded}), 0);
+  EXPECT_EQ(found({.quality = kUnbounded, .plan = 1, .output_plan = 1}), 1);
+  EXPECT_EQ(found({.quality = kUnbounded, .plan = 1}), 2);
+  EXPECT_EQ(found({.quality = kExact, .output_plan = 1}), 2);
+  EXPECT_EQ(found({.quality = kExact, .output_plan = 2}), 0);
+  EXPECT_EQ(found({.quality = kExact, .is_pure = true, .output_plan = 1}), 0);
+}
+
+TEST(PrefixIndexTest, FromAPageOnWhatTheReaderWroteAlone) {
+  PagePool pool(20);
+  const PageOrigin output = {.is_pure = false, .writer = 7};
+  PageLease lease = Fill(pool, "", Prompt({1, 2}));
+  ASSERT_TRUE(pool.Grow(lease, 3));
+  ASSERT_TRUE(pool.Enter(lease, 2, "", Prompt({3}), output));
+  const PageLease others = Fill(pool, "", Prompt({1, 2, 3}), {}, true);
+  const auto found = [&](int first_own_page, SequenceId reader) {
+    return Found(pool, "", Prompt({1, 2, 3}),
+                 {.reader = reader, .first_own_page = first_own_page});
+  };
+  EXPECT_EQ(found(2, 7), PagesOf(lease));
+  EXPECT_EQ(found(3, 7), PagesOf(lease));  // rather than another's
+  EXPECT_THAT(found(2, 8), SizeIs(2));
+  EXPECT_EQ(found(3, 8), PagesOf(others));
+  EXPECT_THAT(found(1, 7), SizeIs(1));
+  EXPECT_THAT(found(0, 0), IsEmpty());
+}
+
+TEST(PrefixIndexTest, ManyOtherRunsDoNotHideThePreferredOne) {
+  PagePool pool(60);
+  const PageLease own = Fill(pool, "", Prompt({1, 2}), {.plan = 1});
+  std::vector<PageLease> others;
+  for (int32_t plan = 2; plan < 20; ++plan) {
+    others.push_back(Fill(pool, "", Prompt({1}), {.plan = plan}, true));
+  }
+  EXPECT_EQ(Found(pool, "", Prompt({1, 2}), {.plan = 1}), PagesOf(own));
 }
 
 TEST(PrefixIndexTest, TheLongestOfSeveralRunsWins) {

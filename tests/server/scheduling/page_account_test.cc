@@ -122,11 +122,16 @@ class PageAccountTest : public ::testing::Test {
     return slice;
   }
 
-  // Runs the sequence's next `tokens` tokens, the rest of its prompt by
-  // default. What it draws must be what its tokens alone lead to.
+  // Runs the sequence's next `tokens` tokens, by default the rest of its prompt
+  // or, behind it, of its output. What it draws must be what its tokens alone
+  // lead to.
   void Step(Running& running, int tokens = 0,
             std::vector<PageCopy> copies = {}) {
-    if (tokens == 0) tokens = running.size() - running.computed;
+    if (tokens == 0) {
+      const bool is_prompt = running.computed < running.prompt_tokens();
+      tokens = (is_prompt ? running.prompt_tokens() : running.size()) -
+               running.computed;
+    }
     StepPlan plan;
     plan.slices.push_back(Slice(running, tokens));
     plan.page_copies = std::move(copies);
@@ -140,6 +145,19 @@ class PageAccountTest : public ::testing::Test {
     if (!draws) return;
     ASSERT_EQ(result->slices[0].token, FakeExecutor::NextToken(running.tokens));
     running.tokens.push_back(result->slices[0].token);
+  }
+
+  // Gives its pages back and begins anew. Returns what it finds again.
+  int Restart(Running& running, int measured_tokens = 0) {
+    running.claim = PageClaim();
+    running.claim = *account_->Start({.request = *running.request,
+                                      .tokens = running.tokens,
+                                      .pages = PagesFor(running.size()),
+                                      .sequence = running.id,
+                                      .is_restart = true,
+                                      .measured_tokens = measured_tokens});
+    running.computed = running.claim.hit_tokens();
+    return running.computed;
   }
 
   Running& StartAndRun(std::unique_ptr<Request> request) {
@@ -161,6 +179,11 @@ class PageAccountTest : public ::testing::Test {
     running_.erase(std::find_if(
         running_.begin(), running_.end(),
         [&](const auto& running) { return running.get() == &ended; }));
+  }
+
+  void Fail(Running& failed) {
+    account_->Discard(failed.claim);
+    End(failed);
   }
 
   void CheckInvariants() {
@@ -312,6 +335,44 @@ TEST_F(PageAccountTest, PlansReadTheirOwnClassOrBetter) {
   EXPECT_EQ(HitOf(std::move(seeded)), 0);
 }
 
+// What nobody measured says nothing of what others measured as little.
+TEST_F(PageAccountTest, PatternsWithoutABoundReadNoOthersPages) {
+  const auto with = [](const PatternSpec& pattern) {
+    auto request = MakeRequest(Prompt(4, 10));
+    request->attention = Named("", pattern);
+    return request;
+  };
+  StartAndRun(with(SinkWindowPattern{64, 64}));
+  EXPECT_EQ(HitOf(with(SinkWindowPattern{64, 1024})), 0);
+  EXPECT_EQ(HitOf(with(SinkWindowPattern{64, 64})), 256);
+  // Dense prompts of which the output is not are exact all the same.
+  EXPECT_EQ(HitOf(with(QuestPattern())), 0);
+  StartAndRun(with(DensePattern()));
+  EXPECT_EQ(HitOf(with(QuestPattern())), 256);
+  EXPECT_EQ(HitOf(with(SinkWindowPattern{64, 1024})), 256);
+}
+
+TEST_F(PageAccountTest, ConversationsOfAPlanForOutputFindAllTheirTurns) {
+  const auto next = [](std::vector<TokenId> prompt) {
+    auto request = MakeRequest(std::move(prompt));
+    request->attention = Named("", QuestPattern());
+    return request;
+  };
+  std::vector<TokenId> conversation = Prompt(1, 32);
+  for (int turn = 0; turn < 3; ++turn) {
+    SCOPED_TRACE(turn);
+    const int said = static_cast<int>(conversation.size()) - 32;
+    Running& running = StartAndRun(next(conversation));
+    EXPECT_EQ(running.claim.hit_tokens(),
+              turn == 0 ? 0 : (said - 1) / kPageTokens * kPageTokens);
+    ASSERT_TRUE(account_->Grow(running.claim, PagesFor(running.size()) + 3));
+    for (int i = 0; i < 130; ++i) Step(running);
+    conversation = running.tokens;
+    conversation.resize(conversation.size() + 32, 'u');
+    End(running);
+  }
+}
+
 TEST_F(PageAccountTest, PhasesThatAreDenseAreExact) {
   // Prompts of a pattern for output rows are a dense run's.
   auto request = MakeRequest(Prompt(2, 32));
@@ -343,7 +404,20 @@ TEST_F(PageAccountTest, MeasuredPromptsAreComputedWhole) {
   auto request = MakeRequest(Prompt(3, 10));
   request->profile = std::make_shared<AttentionProfile>(
       AttentionProfile::Shape{4, 2, 1, 202}, AttentionProfile::Options());
+  account_->TakeCounts();
   EXPECT_EQ(HitOf(std::move(request)), 0);
+  // It never can begin with any.
+  EXPECT_EQ(account_->TakeCounts().query_tokens, 0);
+}
+
+TEST_F(PageAccountTest, WhatIsMeasuredOnceMayBeFoundAgain) {
+  auto request = MakeRequest(Prompt(4, 10));
+  request->measured = FollowedHeads();
+  Running& running = StartAndRun(std::move(request));
+  EXPECT_EQ(Restart(running), 0);
+  Step(running);
+  EXPECT_EQ(Restart(running, 150), 128);
+  EXPECT_EQ(Restart(running, 266), 256);
 }
 
 TEST_F(PageAccountTest, ChunksOffThePatternsBordersAreNotPure) {
@@ -381,17 +455,73 @@ TEST_F(PageAccountTest, APromptsEndThatIsTreatedApartIsItsOwn) {
   EXPECT_EQ(HitOf(tri_shape(4, 0, true)), 128);
 }
 
+TEST_F(PageAccountTest, WhoIsStoppedFindsItsPromptsEndAgain) {
+  const auto request = [](bool seeded) {
+    auto request = MakeRequest(Prompt(4, 10));
+    request->attention =
+        Named("a", TriShapePattern{.window_tokens = 64, .dense_blocks = 2});
+    request->seed_was_given = seeded;
+    return request;
+  };
+  for (const bool seeded : {false, true}) {
+    Make({});
+    Running& first = StartAndRun(request(seeded));
+    ASSERT_TRUE(account_->Grow(first.claim, 6));
+    while (first.size() < 330) Step(first);
+    // Others do not know what that prompt's end was.
+    EXPECT_EQ(HitOf(request(seeded)), 192);
+    EXPECT_EQ(Restart(first), 320);
+    EXPECT_TRUE(first.claim.is_reproducible());
+    Step(first);
+  }
+}
+
+TEST_F(PageAccountTest, EachOfEqualAnswersFindsItsOwnPagesAgain) {
+  const auto greedy = [] {
+    auto request = MakeRequest(Prompt(1, 20));
+    request->sampling.temperature = 0;
+    return request;
+  };
+  std::vector<Running*> equals;
+  for (int i = 0; i < 3; ++i) {
+    equals.push_back(&StartAndRun(greedy()));
+    ASSERT_TRUE(account_->Grow(equals[i]->claim, 6));
+  }
+  for (Running* const running : equals) {
+    while (running->size() < 300) Step(*running);
+  }
+  for (Running* const running : equals) EXPECT_EQ(Restart(*running), 256);
+  for (Running* const running : equals) Step(*running);
+}
+
+TEST_F(PageAccountTest, PagesThatCanBeReadAreChosenByThose) {
+  // Another's second page, of no use to who computes its last token itself.
+  Running& output = StartAndRun(MakeRequest(Prompt(1, 1)));
+  ASSERT_TRUE(account_->Grow(output.claim, 3));
+  while (output.size() < 130) Step(output);
+  std::vector<TokenId> prompt = output.tokens;
+  prompt.resize(128);
+  Running* second = Start(MakeRequest(prompt));
+  EXPECT_EQ(second->claim.hit_tokens(), 64);
+  EXPECT_TRUE(second->claim.is_reproducible());
+}
+
 TEST_F(PageAccountTest, ForgottenPlansArePagesThatNobodyFinds) {
   const auto with_plan = [](const char* plan) {
     auto request = MakeRequest(Prompt(4, 10));
     request->attention = Named(plan, XAttentionPattern());
+    request->attention.quality.fill(QualityClass::kTenth);
     return request;
   };
   Running* half_way = Start(with_plan("a"));
   Step(*half_way, 128);
   EXPECT_EQ(HitOf(with_plan("b")), 128);
-  account_->ForgetPlan("a");
+  account_->ForgetPlan("a", next_id_);
   EXPECT_EQ(HitOf(with_plan("b")), 0);
+  Step(*half_way);
+  EXPECT_EQ(HitOf(with_plan("b")), 0);
+  // Nor when it begins again.
+  EXPECT_EQ(Restart(*half_way), 0);
   Step(*half_way);
   EXPECT_EQ(HitOf(with_plan("b")), 0);
   // Promoted again, it begins anew.
@@ -403,7 +533,7 @@ TEST_F(PageAccountTest, ASequenceThatBeganBeforeAPlanWasForgottenAddsNothing) {
   auto request = MakeRequest(Prompt(4, 10));
   request->attention = Named("a", XAttentionPattern());
   Running* running = Start(std::move(request));
-  account_->ForgetPlan("a");
+  account_->ForgetPlan("a", next_id_);
   Step(*running);
   EXPECT_EQ(account_->pool().index().entered(), 0);
 }
@@ -420,14 +550,49 @@ TEST_F(PageAccountTest, PatternsOfRequestsAreKeptUpToALimit) {
   }
 }
 
-TEST_F(PageAccountTest, WhatFailedIsNotFoundNorWhatItStoodOn) {
-  StartAndRun(MakeRequest(Prompt(2, 10)));
+TEST_F(PageAccountTest, WhatFailedIsNotFoundNorWhatStandsOnIt) {
+  Running& first = StartAndRun(MakeRequest(Prompt(2, 10)));
   Running& bad = StartAndRun(MakeRequest(Prompt(4, 10)));
   ASSERT_EQ(bad.claim.hit_tokens(), 128);
-  account_->Discard(bad.claim);
-  End(bad);
+  Running& behind = StartAndRun(MakeRequest(Prompt(6, 10)));
+  ASSERT_EQ(behind.claim.hit_tokens(), 256);
+  Fail(bad);
+  EXPECT_EQ(account_->pool().index().entered(), 2);
+  EXPECT_EQ(HitOf(MakeRequest(Prompt(6, 10))), 128);
+  EXPECT_TRUE(
+      account_->pool().index().contains(first.claim.lease().pages()[1]));
+}
+
+TEST_F(PageAccountTest, WhatAnotherOneFailedBehindIsDoubted) {
+  const auto begin = [&](int last) {
+    Running* const running = Start(MakeRequest(Prompt(4, 10, last)));
+    EXPECT_EQ(running->claim.hit_tokens(), 256);
+    return running;
+  };
+  StartAndRun(MakeRequest(Prompt(4, 10)));
+  Fail(*begin('x'));
+  EXPECT_EQ(account_->pool().index().entered(), 4);
+  // One that runs well shows that it was not the prompt's beginning.
+  Step(*begin('w'));
+  Fail(*begin('x'));
+  EXPECT_EQ(account_->pool().index().entered(), 4);
+  Fail(*begin('y'));
   EXPECT_EQ(account_->pool().index().entered(), 0);
-  EXPECT_EQ(HitOf(MakeRequest(Prompt(4, 10))), 0);
+  // Pages that come to hold others are not doubted for that.
+  running_.clear();
+  StartAndRun(MakeRequest(Prompt(4, 10)));
+  Fail(*begin('x'));
+  EXPECT_EQ(account_->pool().index().entered(), 4);
+}
+
+TEST_F(PageAccountTest, WhoRunsWellAtFirstVouchesForNothingIfItFails) {
+  StartAndRun(MakeRequest(Prompt(4, 10)));
+  for (const int entered : {4, 0}) {
+    Running& bad = StartAndRun(MakeRequest(Prompt(4, 20, 'x')));
+    ASSERT_EQ(bad.claim.hit_tokens(), 256);
+    Fail(bad);
+    EXPECT_EQ(account_->pool().index().entered(), entered);
+  }
 }
 
 TEST_F(PageAccountTest, TooFewPagesLeaveEverythingAsItWas) {
@@ -522,7 +687,7 @@ TEST_F(PageAccountTest, RandomTrafficDrawsWhatEachSequenceWouldAlone) {
         End(running);
       }
     }
-    if (draw(500) == 0) account_->ForgetPlan("p");
+    if (draw(500) == 0) account_->ForgetPlan("p", next_id_);
     if (HasFatalFailure()) return;
     if (step % 16 == 0) CheckInvariants();
   }

@@ -28,14 +28,13 @@ TEST(UsableHitTest, EndsOnBordersBeforeTheLastToken) {
   }
 }
 
-TEST(UsableHitTest, EndsWhereThePromptsEndIsTreatedApart) {
+TEST(UsableHitTest, EndsWhereRowsAreMeasured) {
   HitRule rule = Rule(1);
-  rule.first_end_token = 192;
+  rule.most_tokens = 200;
   EXPECT_EQ(UsableHit(rule, 256, 300), 192);
   EXPECT_EQ(UsableHit(rule, 128, 300), 128);
-  EXPECT_EQ(SharedPromptTokens(rule, 300), 299);  // its end is the same
-  rule.first_end_token = 0;
-  EXPECT_EQ(UsableHit(rule, 256, 300), 0);
+  EXPECT_EQ(SharedPromptTokens(rule, 300), 200);
+  EXPECT_TRUE(MayHit(rule));
 }
 
 TEST(UsableHitTest, NoneWhereTheEndOfThePromptChooses) {
@@ -43,13 +42,15 @@ TEST(UsableHitTest, NoneWhereTheEndOfThePromptChooses) {
   rule.traits.is_selection_causal = false;
   EXPECT_EQ(UsableHit(rule, 448, 500), 0);
   EXPECT_EQ(SharedPromptTokens(rule, 500), 0);
+  EXPECT_FALSE(MayHit(rule));
 }
 
 TEST(UsableHitTest, NoneWhereEveryRowIsMeasured) {
   HitRule rule = Rule(1);
-  rule.needs_every_row = true;
+  rule.most_tokens = 0;
   EXPECT_EQ(UsableHit(rule, 448, 500), 0);
   EXPECT_EQ(SharedPromptTokens(rule, 500), 0);
+  EXPECT_FALSE(MayHit(rule));
 }
 
 TEST(UsableHitTest, EveryPatternKeepsToItsTraits) {
