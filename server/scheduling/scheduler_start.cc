@@ -34,7 +34,8 @@ PageAccount::Wish Scheduler::WishOf(const Sequence& sequence) const {
           .pages = sequence.pages_for(sequence.tokens_to_run()),
           .sequence = sequence.id(),
           .spare = reserve_.Spare(running_, sequence),
-          .is_restart = sequence.preemptions() > 0};
+          .is_restart = sequence.preemptions() > 0,
+          .measured_tokens = sequence.counted_tokens()};
 }
 
 void Scheduler::GrowLeases(absl::Time now) {

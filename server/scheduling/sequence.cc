@@ -86,9 +86,11 @@ int Sequence::Start(PageClaim claim, absl::Time now) {
   computed_tokens_ = hit;
   expected_hit_ = 0;
   output_at_start_ = output_tokens();
-  if (started_.has_value()) return again;
-  started_ = now;
-  cached_prompt_tokens_ = std::min(hit, prompt_tokens());
+  if (!first_token_.has_value()) {
+    const int most = started_.has_value() ? cached_prompt_tokens_ : hit;
+    cached_prompt_tokens_ = std::min({most, hit, prompt_tokens()});
+  }
+  if (!started_.has_value()) started_ = now;
   return again;
 }
 

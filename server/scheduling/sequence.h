@@ -69,6 +69,9 @@ class Sequence {
   bool may_preempt() const { return request_->profile == nullptr; }
   int preemptions() const { return preemptions_; }
   int computed_tokens() const { return computed_tokens_; }
+  // Those that ever had their keys and values: what is measured of their rows
+  // is.
+  int counted_tokens() const { return counted_tokens_; }
   // Output tokens since it began or last went on.
   int output_since_start() const { return output_tokens() - output_at_start_; }
 
@@ -162,7 +165,8 @@ class Sequence {
   int own_tokens_ = 0;
   int had_tokens_ = 0;  // computed_tokens_ when it was preempted
   int expected_hit_ = 0;
-  int cached_prompt_tokens_ = 0;  // that it first began behind
+  // That it began behind, each time before it drew a token.
+  int cached_prompt_tokens_ = 0;
   int preemptions_ = 0;
   int output_at_start_ = 0;
   std::optional<absl::Duration> predicted_time_to_first_token_;

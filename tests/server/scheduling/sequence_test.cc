@@ -502,6 +502,32 @@ TEST_F(SequenceTest, ReportsPromptTokensThatOthersComputed) {
   EXPECT_TRUE(second.reproducible);
 }
 
+TEST_F(SequenceTest, PromptTokensThatItComputesAfterAllAreNotOthers) {
+  for (const bool has_token : {false, true}) {
+    Sequence& first = Start(MakeRequest(130, 2));
+    const int rest = first.NextTokens(1000);
+    pages_.Filled(first.claim(), first.tokens());
+    first.Advance(rest, Drawn('a'), At(20));
+    Draw('b');
+    Sequence& second = Start(MakeRequest(130, 3));
+    ASSERT_EQ(second.computed_tokens(), 128);
+    if (has_token) Draw('a');
+    second.Preempt();
+    // All pages are needed meanwhile.
+    const std::unique_ptr<Request> other = MakeRequest(10, 2);
+    ASSERT_TRUE(
+        pages_.Start({.request = *other, .tokens = other->prompt, .pages = 100})
+            .has_value());
+    StartAgain(At(30));
+    ASSERT_EQ(second.computed_tokens(), 0);
+    second.Advance(130, Drawn(has_token ? -1 : 'a'), At(40));
+    if (has_token) Draw('b');
+    Draw('b');
+    if (!has_token) Draw('c');
+    EXPECT_EQ(second.Report().cached_prompt_tokens, has_token ? 128 : 0);
+  }
+}
+
 TEST_F(SequenceTest, SaysWhatItsTokensMakeOfAStep) {
   Sequence& sequence = Start(MakeRequest(128, 9));
   EXPECT_EQ(sequence.LeastTokens(), 64);
