@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
+#include <limits>
 #include <memory>
 #include <random>
 #include <set>
@@ -10,8 +10,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/hash/hash.h"
+#include "engine/profile/attention_profile.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/policy/pattern_decision.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/sequence.h"
 #include "tests/testing/fake_executor.h"
@@ -42,6 +45,39 @@ std::vector<TokenId> UndisturbedOutput(const Request& request,
     output.push_back(token);
   }
   return output;
+}
+
+ModelInfo Model() {
+  ModelInfo model;
+  model.layers = 4;
+  model.heads = 2;
+  model.kv_heads = 1;
+  return model;
+}
+
+// What requests ask for: without a plan and without a bound, by plans of two
+// bounds and one name, dense in neither, one or both phases.
+std::vector<PatternDecision> Decisions() {
+  constexpr QualityClass kUnbounded = QualityClass::kUnbounded;
+  const auto decide = [](std::string plan, const PatternSpec& pattern,
+                         QualityClass bound) {
+    PatternDecision decision = Decide(std::move(plan), pattern, Model());
+    for (int phase = 0; phase < kPhases; ++phase) {
+      if (!decision.is_dense[phase]) decision.quality[phase] = bound;
+    }
+    return decision;
+  };
+  return {decide(kDensePlan, DensePattern(), kUnbounded),
+          decide("", XAttentionPattern(), kUnbounded),
+          decide("", QuestPattern(), kUnbounded),
+          decide("", SinkWindowPattern{64, 64}, kUnbounded),
+          decide("", SinkWindowPattern{64, 128}, kUnbounded),
+          decide("", TriShapePattern{.window_tokens = 64, .dense_blocks = 2},
+                 kUnbounded),
+          decide("plan", XAttentionPattern(), QualityClass::kHundredth),
+          decide("plan", XAttentionPattern{.threshold = 0.5f},
+                 QualityClass::kThreeHundredths),
+          decide("other", MobaPattern(), QualityClass::kTenth)};
 }
 
 // A tenth under sanitizers, where an event takes twenty times as long.
@@ -88,6 +124,12 @@ class Episode {
   int64_t hit_tokens() const { return hit_tokens_; }
   int64_t refound_tokens() const { return refound_tokens_; }
   int64_t recomputed_tokens() const { return recomputed_tokens_; }
+  // Tokens of prompts that began with what others computed otherwise, and of
+  // ends of prompts that stopped sequences found.
+  int64_t others_hits() const { return others_hits_; }
+  int64_t own_hits() const { return own_hits_; }
+  // Tokens that requests found again which are measured.
+  int64_t measured_hits() const { return measured_hits_; }
   // What happened: arrivals, cancellations, ends of every kind, slices, steps.
   int64_t events() const { return events_; }
 
@@ -100,7 +142,28 @@ class Episode {
     absl::Time deadline;
     bool is_whole;
     std::string salt;
-    int had_tokens = 0;  // computed, when it was last in a plan
+    PatternDecision attention;
+    int decision = 0;
+    bool must_reproduce = false;
+    bool is_measured = false;
+    int had_tokens = 0;   // computed, when it was last in a plan
+    int most_tokens = 0;  // that it ever had
+    uint64_t value = 0;  // of the last of these
+    // From here on its prompt was cut elsewhere than its pattern may be.
+    int first_cut = std::numeric_limits<int>::max();
+    bool was_cut = false;
+    bool has_others = false;  // began with what it would not have computed
+  };
+
+  // What stands in a page for a token.
+  struct Row {
+    // Of what decides on its bits: all rows before it, its token, and how it
+    // came about.
+    uint64_t value = 0;
+    SequenceId writer = 0;
+    int plan = 0;  // of decisions_; 0 where it is dense
+    QualityClass quality = QualityClass::kExact;
+    std::string salt;
   };
 
   int Uniform(int least, int most) {
@@ -143,6 +206,12 @@ class Episode {
       request->arrival = now_;
       request->max_output_tokens = Uniform(1, OneIn(2) ? longest_output_ : 20);
       if (OneIn(3)) request->stop_token_ids = {'q', 'z'};
+      const int decision =
+          OneIn(2) ? 0 : Uniform(0, static_cast<int>(decisions_.size()) - 1);
+      request->attention = decisions_[decision];
+      if (OneIn(8)) {
+        request->measured = FollowedHeadsOf(request->attention.choice, Model());
+      }
       if (OneIn(4)) {
         request->attention.traits.chunk_border_tokens = Uniform(1, 300);
       }
@@ -168,7 +237,9 @@ class Episode {
           {sink, request->cancelled, request->prompt,
            UndisturbedOutput(*request, scheduler_->max_request_tokens()),
            request->deadline, !request->attention.traits.is_selection_causal,
-           request->cache_salt});
+           request->cache_salt, request->attention, decision,
+           request->seed_was_given || request->sampling.temperature == 0,
+           request->measured.has_value()});
       arrived.push_back(std::move(request));
     }
     events_ += static_cast<int64_t>(arrived.size());
@@ -267,22 +338,121 @@ class Episode {
     }
   }
 
-  // What a slice reads and did not write itself is of its own salt.
+  // The row of a sequence at a position, behind one of value `before`.
+  Row MakeRow(SequenceId sequence, int position, uint64_t before) const {
+    const Tracked& tracked = requests_[sequence - 1];
+    const int prompt = static_cast<int>(tracked.prompt.size());
+    const bool is_output = position >= prompt;
+    const int phase =
+        static_cast<int>(is_output ? Phase::kDecode : Phase::kPrefill);
+    Row row;
+    row.writer = sequence;
+    row.plan = tracked.attention.is_dense[phase] ? 0 : tracked.decision;
+    row.quality = tracked.attention.quality[phase];
+    row.salt = tracked.salt;
+    // Of output, and where a prompt was cut, nobody knows what others would
+    // have computed.
+    const bool is_its_own = is_output || position >= tracked.first_cut;
+    const TokenId token = is_output ? tracked.undisturbed[position - prompt]
+                                    : tracked.prompt[position];
+    row.value = absl::HashOf(before, token, row.plan, is_output,
+                             !is_output && position >= FirstEnd(tracked),
+                             is_its_own ? sequence : 0);
+    return row;
+  }
+
+  // From here on the prompt's rows see other keys than a longer one's.
+  static int FirstEnd(const Tracked& tracked) {
+    if (tracked.attention.prompt_end_blocks == 0) {
+      return std::numeric_limits<int>::max();
+    }
+    const int last =
+        (static_cast<int>(tracked.prompt.size()) - 1) / kPageTokens;
+    return std::max(last + 1 - tracked.attention.prompt_end_blocks, 0) *
+           kPageTokens;
+  }
+
+  static uint64_t FirstValue(const Tracked& tracked) {
+    return absl::HashOf(tracked.salt);
+  }
+
+  Row& RowAt(const StepSlice& slice, int position) {
+    return rows_[int64_t{slice.pages[position / kPageTokens]} * kPageTokens +
+                 position % kPageTokens];
+  }
+
+  // What a slice reads and did not write is its caller's, as good as it asks
+  // for, and the same to the bit if it is to reproduce.
   void CheckPages(const StepSlice& slice) {
     Tracked& tracked = requests_[slice.sequence - 1];
-    const int end =
-        slice.first_position + static_cast<int>(slice.tokens.size());
-    const int first_written = slice.first_position / kPageTokens;
-    for (int page = 0; page < first_written; ++page) {
-      ASSERT_EQ(salt_of_page_[slice.pages[page]], tracked.salt);
+    const int begin = slice.first_position;
+    const int end = begin + static_cast<int>(slice.tokens.size());
+    const bool begins = begin == 0 || begin != tracked.had_tokens;
+    if (begins) {
+      if (begin <= tracked.first_cut) {
+        tracked.first_cut = std::numeric_limits<int>::max();
+      }
+      CheckHit(slice);
+      if (begin > 0 && begin < tracked.had_tokens) refound_tokens_ += begin;
+    } else if (!tracked.was_cut) {
+      // Also if another's page took the place of its own.
+      ASSERT_EQ(RowAt(slice, begin - 1).value, tracked.value);
     }
-    for (int page = first_written; page * kPageTokens < end; ++page) {
-      salt_of_page_[slice.pages[page]] = tracked.salt;
+    const int prompt = static_cast<int>(tracked.prompt.size());
+    const int border =
+        std::max(tracked.attention.traits.chunk_border_tokens, 1);
+    if (begin < prompt && end < prompt && end % border != 0) {
+      tracked.first_cut = std::min(tracked.first_cut, end / border * border);
+      tracked.was_cut = true;
     }
-    if (slice.first_position > 0 && slice.first_position < tracked.had_tokens) {
-      refound_tokens_ += slice.first_position;
+    uint64_t value =
+        begin == 0 ? FirstValue(tracked) : RowAt(slice, begin - 1).value;
+    for (int position = begin; position < end; ++position) {
+      Row& row = RowAt(slice, position);
+      row = MakeRow(slice.sequence, position, value);
+      value = row.value;
     }
     tracked.had_tokens = end;
+    tracked.most_tokens = std::max(tracked.most_tokens, end);
+    tracked.value = value;
+  }
+
+  void CheckHit(const StepSlice& slice) {
+    Tracked& tracked = requests_[slice.sequence - 1];
+    const auto prompt_phase = static_cast<int>(Phase::kPrefill);
+    const auto output_phase = static_cast<int>(Phase::kDecode);
+    const PatternDecision& attention = tracked.attention;
+    if (tracked.is_measured) {
+      ASSERT_LE(slice.first_position, tracked.most_tokens);
+      measured_hits_ += slice.first_position;
+    }
+    uint64_t before = FirstValue(tracked);
+    bool is_same = true;
+    for (int position = 0; position < slice.first_position; ++position) {
+      const Row& row = RowAt(slice, position);
+      ASSERT_EQ(row.salt, tracked.salt);
+      const Row own = MakeRow(slice.sequence, position, before);
+      before = own.value;
+      if (row.writer == slice.sequence) {
+        own_hits_ += is_same && position >= FirstEnd(tracked);
+        continue;
+      }
+      is_same &= row.value == own.value;
+      ASSERT_LT(position, FirstEnd(tracked));
+      const bool is_of_its_plans =
+          row.plan ==
+              (attention.is_dense[prompt_phase] ? 0 : tracked.decision) ||
+          row.plan == (attention.is_dense[output_phase] ? 0 : tracked.decision);
+      const bool is_good = row.quality != QualityClass::kUnbounded &&
+                           row.quality <= attention.quality[prompt_phase];
+      ASSERT_TRUE(is_of_its_plans || is_good)
+          << position << " of " << tracked.decision << " by " << row.plan;
+    }
+    if (!is_same && !tracked.was_cut) {
+      ASSERT_FALSE(tracked.must_reproduce) << slice.first_position;
+      tracked.has_others = true;
+      others_hits_ += slice.first_position;
+    }
   }
 
   void TakeEnded() {
@@ -295,7 +465,15 @@ class Episode {
       if (sequence->ending() == Ending::kFinished) {
         ++finished_;
         ASSERT_EQ(ids, tracked.undisturbed);
-        tracked.sink->Finish(sequence->Report());
+        const FinishReport report = sequence->Report();
+        if (tracked.has_others) {
+          ASSERT_FALSE(report.reproducible);
+        }
+        if (tracked.must_reproduce && !tracked.was_cut &&
+            sequence->preemptions() == 0) {
+          ASSERT_TRUE(report.reproducible);
+        }
+        tracked.sink->Finish(report);
       } else {
         ++disturbed_;
         ASSERT_LE(ids.size(), tracked.undisturbed.size());
@@ -326,7 +504,12 @@ class Episode {
   int64_t hit_tokens_ = 0;
   int64_t refound_tokens_ = 0;
   int64_t recomputed_tokens_ = 0;
-  std::map<PageId, std::string> salt_of_page_;  // of who wrote it last
+  int64_t others_hits_ = 0;
+  int64_t own_hits_ = 0;
+  int64_t measured_hits_ = 0;
+  const std::vector<PatternDecision> decisions_ = Decisions();
+  std::vector<Row> rows_ =
+      std::vector<Row>(int64_t{options_.kv_pages} * kPageTokens);
   int64_t events_ = 0;
 };
 
@@ -338,6 +521,9 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   int64_t hit_tokens = 0;
   int64_t refound_tokens = 0;
   int64_t recomputed_tokens = 0;
+  int64_t others_hits = 0;
+  int64_t own_hits = 0;
+  int64_t measured_hits = 0;
   for (uint32_t seed = 1; events < kEvents; ++seed) {
     SCOPED_TRACE(seed);
     Episode episode(seed);
@@ -350,6 +536,9 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
     hit_tokens += episode.hit_tokens();
     refound_tokens += episode.refound_tokens();
     recomputed_tokens += episode.recomputed_tokens();
+    others_hits += episode.others_hits();
+    own_hits += episode.own_hits();
+    measured_hits += episode.measured_hits();
   }
   // All kinds must have been tried for this to mean something.
   EXPECT_GT(finished, kEvents / 100);
@@ -358,6 +547,9 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   EXPECT_GT(hit_tokens, kEvents / 100);
   EXPECT_GT(refound_tokens, kEvents / 1000);
   EXPECT_GT(recomputed_tokens, kEvents / 1000);
+  EXPECT_GT(others_hits, kEvents / 1000);
+  EXPECT_GT(own_hits, kEvents / 10'000);
+  EXPECT_GT(measured_hits, kEvents / 10'000);
 }
 
 }  // namespace
