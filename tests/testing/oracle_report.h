@@ -8,8 +8,7 @@
 namespace sparseserve::testing {
 
 // What a comparison with an oracle looked at: a cell of the table that
-// tests/oracle_table.py makes of the lines that these print when they end. One
-// that looked at nothing prints none.
+// tests/oracle_table.py makes of the lines that these print when they end.
 class OracleReport {
  public:
   // `what` is one of
