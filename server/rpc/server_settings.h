@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/engine.h"
 #include "server/policy/named_plan.h"
 #include "server/rpc/target_conversion.h"
 
@@ -47,6 +48,8 @@ struct ServerSettings {
   // knows.
   std::vector<PlanRule> attention_plans;
   double recall_sample_share = 0;
+  // Whether the model has them only Engine::Create() knows.
+  std::vector<PrunedHeads> pruned_heads;
 
   int max_request_bytes = 4 << 20;
   int max_concurrent_streams = 1024;
