@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -635,8 +636,16 @@ TEST_P(SliceSelectionTest,
   }
 }
 
+// The widest path, and that on tiles: others have tests of choosing, and of
+// attention, of their own.
+std::vector<std::string> WidestPaths() {
+  std::vector<std::string> paths = {SimdPathsToTest().back()};
+  if (AttentionPathsToTest().back() == kAmxPath) paths.push_back(kAmxPath);
+  return paths;
+}
+
 INSTANTIATE_TEST_SUITE_P(Paths, SelectedAttentionTest,
-                         ::testing::ValuesIn(AttentionPathsToTest()),
+                         ::testing::ValuesIn(WidestPaths()),
                          [](const auto& path) { return path.param; });
 INSTANTIATE_TEST_SUITE_P(Paths, PeakSelectionTest,
                          ::testing::ValuesIn(AttentionPathsToTest()),
