@@ -63,6 +63,12 @@ class Comparison {
     if (head == 0) module_.AddCase();
     const Rows output = golden_.Heads(from, "output")[head];
     const bool has_matrix = golden_.Has(from, "probabilities");
+    const Rows matrix =
+        has_matrix ? golden_.Heads(from, "probabilities")[head] : Rows{};
+    const bool is_released = golden_.Has(from, "released");
+    const Rows as_released =
+        is_released ? golden_.Heads(from, "released")[head] : Rows{};
+    const bool has_sets = golden_.Has(from, "visible");
     const Rows identity = Identity(rule.tokens);
     ASSERT_EQ(output.count, rule.tokens);
     for (int64_t row = 0; row < rule.tokens; ++row) {
@@ -71,20 +77,19 @@ class Comparison {
       const double error = DistanceOfRows(attended.output, output[row]);
       EXPECT_LE(error, rule.bound(row)) << "head " << head << " row " << row;
       module_.AddRow(error);
-      if (golden_.Has(from, "released")) {
-        const double released = DistanceOfRows(
-            attended.output, golden_.Heads(from, "released")[head][row]);
+      if (is_released) {
+        const double released =
+            DistanceOfRows(attended.output, as_released[row]);
         EXPECT_LE(released, 2e-6) << "head " << head << " row " << row;
         released_.AddRow(released);
       }
       if (has_matrix) {
-        const Rows matrix = golden_.Heads(from, "probabilities")[head];
         EXPECT_LE(
             DistanceOfRows(rule.attend(row, &identity).output, matrix[row]),
             rule.bound(row))
             << "head " << head << " row " << row;
       }
-      if (golden_.Has(from, "visible")) CompareSet(from, head, row, rule);
+      if (has_sets) CompareSet(from, head, row, rule);
     }
   }
 
@@ -97,8 +102,10 @@ class Comparison {
     for (const VisibleKey& key : rule.keys(row)) {
       seen[key.key] = key.bias != SwinRule::kOtherRegion;
     }
+    const std::vector<bool> wanted =
+        golden_.Visible(from, head, row, rule.tokens);
     for (int64_t key = 0; key < rule.tokens; ++key) {
-      EXPECT_EQ(seen[key], golden_.Visible(from, head, row, key))
+      EXPECT_EQ(seen[key], wanted[key])
           << "head " << head << " row " << row << " key " << key;
     }
   }
