@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "client/call_options.h"
 #include "grpcpp/channel.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/security/credentials.h"
 #include "sparseserve/v1/inference_service.grpc.pb.h"
 #include "sparseserve/v1/model_service.grpc.pb.h"
@@ -22,8 +24,8 @@ enum class Health { kUnknown, kServing, kNotServing, kServiceUnknown };
 
 // Calls one sparseserve service, however many replicas stand behind its name.
 // Keep one for the life of a program: it holds the connections. Thread-safe;
-// every call blocks its own thread until it ends. Calls that run must end
-// before the client is destroyed.
+// every call but StartGenerate blocks its own thread until it ends. Calls that
+// run must end before the client is destroyed.
 //
 // Errors carry the server's details, see error_details.h. UNAVAILABLE means
 // that no replica could take the call, after the retries of the service config;
@@ -58,6 +60,21 @@ class Client {
   absl::StatusOr<v1::GenerationReport> Generate(
       const v1::GenerateOptions& options, OnOutput on_output,
       const CallOptions& call = {});
+
+  // What is told of a generation that runs beside its caller: each piece of
+  // output, then once how it ended. Called on gRPC's threads, one call at a
+  // time, and must not block: other generations wait for the same threads.
+  struct GenerationEvents {
+    std::function<void(const v1::OutputDelta&)> on_output;
+    std::function<void(absl::StatusOr<v1::GenerationReport>)> on_end;
+  };
+
+  // Starts a generation and returns at once; thousands may run on few threads.
+  // INVALID_ARGUMENT if `call` cannot work: nothing is started then, and
+  // nothing told. CANCELLED at the end if `call.stop` asked for it.
+  absl::Status StartGenerate(const v1::GenerateOptions& options,
+                             GenerationEvents events,
+                             const CallOptions& call = {});
 
   // Generates and returns the whole answer.
   absl::StatusOr<v1::GenerateResponse> GenerateText(
@@ -100,6 +117,7 @@ class Client {
 
   std::unique_ptr<v1::InferenceService::Stub> inference_;
   std::unique_ptr<v1::ModelService::Stub> models_;
+  std::unique_ptr<grpc::GenericStub> generic_;
   // gRPC's stubs share their channel.
   std::shared_ptr<grpc::Channel> channel_;
   // Does not itself follow the servers' health.
