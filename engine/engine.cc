@@ -10,6 +10,7 @@
 #include "engine/loaded_model.h"
 #include "engine/model/row_math.h"
 #include "engine/model/sampler.h"
+#include "engine/model/sampling_check.h"
 #include "engine/model/slice_check.h"
 #include "engine/model/stage_clock.h"
 #include "engine/pattern/attention_choice.h"
@@ -43,7 +44,12 @@ class LoadedEngine final : public Engine {
     int32_t in_slice = 0;  // row of its slice
   };
 
-  void ListLogitRows();
+  // Those that the device samples, and all others.
+  void ListLogitRows(StepResult& result);
+  bool SamplesOnDevice(const StepSlice& slice, int64_t& listed_tokens) const;
+  void SampleOnDevice(StageClock& clock, StepResult& result);
+  // What the device drew, after the step.
+  void TakeSampled(StepResult& result);
   void RunHead(absl::Span<const LogitRow> rows, StageClock& clock,
                StepResult& result);
   absl::Status UseLogits(const LogitRow& row, absl::Span<const float> logits,
@@ -59,6 +65,10 @@ class LoadedEngine final : public Engine {
   std::vector<int32_t> slice_of_;      // [planned_]: index in the step's plan
   std::vector<LogitRow> logit_rows_;
   std::vector<int32_t> head_rows_;
+  // Likewise, of what the device samples.
+  std::vector<LogitRow> sampled_rows_;
+  std::vector<const StepSlice*> sampled_slices_;
+  std::vector<SampledToken> sampled_tokens_;
 };
 
 LoadedEngine::LoadedEngine(Options options, LoadedModel model)
@@ -72,6 +82,10 @@ LoadedEngine::LoadedEngine(Options options, LoadedModel model)
   limits_.context_tokens = model_.config.context_tokens;
   limits_.kv_pages = model_.kv_cache->pages();
   limits_.attention = {model_.config.layers, model_.config.kv_heads};
+  const DeviceInfo& device = model_.backend->device();
+  limits_.selection_rules = device.selection_rules;
+  limits_.selects_for_output_chunks = device.selects_for_output_chunks;
+  limits_.corrects = device.corrects;
   if (options_.measure_recall) {
     limits_.recall_width = int64_t{model_.config.layers} * model_.config.heads;
   }
@@ -80,6 +94,9 @@ LoadedEngine::LoadedEngine(Options options, LoadedModel model)
 absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
   RETURN_IF_ERROR(CheckPlan(plan, limits_));
   StageClock clock(options_.stopwatch);
+  for (const PageCopy& copy : plan.page_copies) {
+    model_.kv_cache->CopyPage(copy.from, copy.to, *model_.backend);
+  }
   StepResult result;
   result.slices.resize(plan.slices.size());
   planned_.clear();
@@ -103,17 +120,22 @@ absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
   model_.backend->BeginStep(attention_plan_.groups());
   model_.transformer->Forward(attention_plan_, *model_.kv_cache, clock,
                               result.times);
-  for (size_t i = 0; i < planned_.size(); ++i) {
-    result.slices[slice_of_[i]].blocks =
-        attention_plan_.blocks(static_cast<int>(i));
-  }
-  ListLogitRows();
+  ListLogitRows(result);
+  if (!sampled_rows_.empty()) SampleOnDevice(clock, result);
   const size_t chunk = static_cast<size_t>(limits_.max_slices);
   for (size_t begin = 0; begin < logit_rows_.size(); begin += chunk) {
     RunHead(absl::MakeConstSpan(logit_rows_).subspan(begin, chunk), clock,
             result);
   }
   RETURN_IF_ERROR(model_.backend->EndStep());
+  if (!model_.backend->device().shares_host_memory) {
+    attention_plan_.TakeChosen();
+  }
+  TakeSampled(result);
+  for (size_t i = 0; i < planned_.size(); ++i) {
+    result.slices[slice_of_[i]].blocks =
+        attention_plan_.blocks(static_cast<int>(i));
+  }
   // Of a device that runs behind the host, laps say only how long it took to
   // tell it what to do.
   if (!model_.backend->device().shares_host_memory) result.times = {};
@@ -121,17 +143,88 @@ absl::StatusOr<StepResult> LoadedEngine::Step(const StepPlan& plan) {
   return result;
 }
 
-void LoadedEngine::ListLogitRows() {
+void LoadedEngine::ListLogitRows(StepResult& result) {
   logit_rows_.clear();
+  sampled_rows_.clear();
+  int64_t listed_tokens = 0;
   for (int32_t i = 0; i < static_cast<int32_t>(planned_.size()); ++i) {
     const StepSlice& slice = *planned_[i].slice;
     const int32_t first_row = attention_plan_.first_row(i);
     const int32_t rows = static_cast<int32_t>(slice.tokens.size());
+    if (SamplesOnDevice(slice, listed_tokens)) {
+      absl::Status& status = result.slices[slice_of_[i]].status;
+      status = CheckSampling(slice, model_.config.vocab_size);
+      if (status.ok())
+        sampled_rows_.push_back({first_row + rows - 1, i, rows - 1});
+      continue;
+    }
     int32_t first_wanted = rows;
     if (slice.wants_token) first_wanted = rows - 1;
     if (!slice.all_logits.empty()) first_wanted = 0;
     for (int32_t r = first_wanted; r < rows; ++r) {
       logit_rows_.push_back({first_row + r, i, r});
+    }
+  }
+}
+
+// Rows that nobody wants the logits of, within the device's limits. Adds to the
+// tokens that lists of such rows have.
+bool LoadedEngine::SamplesOnDevice(const StepSlice& slice,
+                                   int64_t& listed_tokens) const {
+  const DeviceInfo& device = model_.backend->device();
+  if (!device.samples || !slice.wants_token || !slice.all_logits.empty()) {
+    return false;
+  }
+  const SamplingParams& params = *slice.sampling;
+  if (params.logprobs > device.sampled_alternatives) return false;
+  const bool sees_prompt = params.repetition_penalty != 1;
+  const bool sees_output = sees_prompt || params.presence_penalty != 0 ||
+                           params.frequency_penalty != 0;
+  const size_t listed = (sees_prompt ? slice.prompt.size() : 0) +
+                        (sees_output ? slice.output.size() : 0) +
+                        slice.banned.size() + 2 * params.logit_bias.size();
+  const int64_t all = listed_tokens + static_cast<int64_t>(listed);
+  if (all > device.sampled_listed_tokens) return false;
+  listed_tokens = all;
+  return true;
+}
+
+void LoadedEngine::SampleOnDevice(StageClock& clock, StepResult& result) {
+  head_rows_.clear();
+  sampled_slices_.clear();
+  for (const LogitRow& row : sampled_rows_) {
+    head_rows_.push_back(row.row);
+    sampled_slices_.push_back(planned_[row.planned].slice);
+  }
+  sampled_tokens_.assign(sampled_rows_.size(), {});
+  SampleArgs args;
+  args.logits = model_.transformer->DeviceLogits(head_rows_);
+  clock.Lap(result.times.mlp);
+  args.slices = sampled_slices_;
+  args.tokens = absl::MakeSpan(sampled_tokens_);
+  model_.backend->Sample(args);
+  clock.Lap(result.times.sampling);
+}
+
+void LoadedEngine::TakeSampled(StepResult& result) {
+  for (size_t i = 0; i < sampled_rows_.size(); ++i) {
+    const StepSlice& slice = *sampled_slices_[i];
+    SampledToken& token = sampled_tokens_[i];
+    SliceResult& taken = result.slices[slice_of_[sampled_rows_[i].planned]];
+    switch (token.outcome) {
+      case SampledToken::Outcome::kDrawn:
+        taken.token = token.token;
+        if (slice.sampling->logprobs >= 0) taken.chosen = token.chosen;
+        taken.alternatives = std::move(token.alternatives);
+        break;
+      case SampledToken::Outcome::kNotFinite:
+        taken.status = NotFiniteError(
+            slice, slice.first_position +
+                       static_cast<int64_t>(slice.tokens.size()) - 1);
+        break;
+      case SampledToken::Outcome::kNothingToDraw:
+        taken.status = NothingToDrawError(slice);
+        break;
     }
   }
 }

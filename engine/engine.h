@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "engine/layout/selection_rule.h"
 #include "engine/step.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -30,9 +31,10 @@ struct ModelInfo {
   std::vector<int> layer_windows;
   std::string chat_template;  // "chatml"; empty if the file's is not known
   // What the device can do besides attending to lists of blocks.
-  bool chooses_blocks = true;      // rules that choose blocks by scores
+  SelectionRuleKinds selection_rules = SelectionRuleKinds::All();
   bool corrects_rows = true;       // rows by others that are attended twice
   bool profiles_attention = true;  // StepSlice::profile
+  bool skips_blocks = true;        // blocks whose scores turn out negligible
 };
 
 struct MemoryUse {

@@ -81,6 +81,8 @@ ModelNeeds NeedsOf(const ModelConfig& config) {
   needs.head_dim = config.head_dim;
   needs.hidden = config.hidden;
   needs.mlp_hidden = config.mlp_hidden;
+  needs.vocab_size = config.vocab_size;
+  needs.context_tokens = config.context_tokens;
   needs.attention_softcap = config.attention_softcap;
   return needs;
 }
@@ -98,6 +100,7 @@ absl::Status LoadTransformer(const Engine::Options& options,
   backend_options.simd = options.simd;
   backend_options.max_rows =
       std::max(options.max_step_tokens, options.max_step_slices);
+  backend_options.max_sampled_rows = options.max_step_slices;
   ASSIGN_OR_RETURN(model.backend, CreateBackend(backend_options));
   ASSIGN_OR_RETURN(
       ModelWeights weights,
@@ -125,8 +128,9 @@ absl::Status AllocateKvCache(const Engine::Options& options,
   // For rules that choose by scores: in layers with a window none does, and on
   // some devices none at all.
   const auto& layers = model.config.layer_configs;
+  const SelectionRuleKinds& rules = model.backend->device().selection_rules;
   shape.bounds_keys =
-      model.backend->device().selects &&
+      (rules.Has(PageBoundRule{}) || rules.Has(CandidateMassRule{})) &&
       std::any_of(layers.begin(), layers.end(), [](const LayerConfig& layer) {
         return layer.window_tokens == 0;
       });
@@ -160,9 +164,10 @@ absl::StatusOr<LoadedModel> LoadModel(const Engine::Options& options) {
   model.info = DescribeModel(*model.checkpoint, model.chat_template.get());
   RETURN_IF_ERROR(LoadTransformer(options, model));
   const DeviceInfo& device = model.backend->device();
-  model.info.chooses_blocks = device.selects;
+  model.info.selection_rules = device.selection_rules;
   model.info.corrects_rows = device.corrects;
   model.info.profiles_attention = device.profiles;
+  model.info.skips_blocks = device.skips;
   RETURN_IF_ERROR(AllocateKvCache(options, model));
   return model;
 }

@@ -114,9 +114,18 @@ struct StepSlice {
   absl::Span<float> all_logits;
 };
 
-// One forward pass. Decode slices come first.
+// What a page holds in all layers goes to another, before any slice runs.
+struct PageCopy {
+  PageId from = 0;
+  PageId to = 0;
+};
+
+// One forward pass. Decode slices come first. A page that one slice writes is
+// in no other's page table; any number of slices may read a page.
 struct StepPlan {
   std::vector<StepSlice> slices;
+  // Done in this order, whatever becomes of the slices.
+  std::vector<PageCopy> page_copies = {};
 };
 
 struct TokenLogprob {
@@ -163,7 +172,8 @@ class StepExecutor {
   virtual ~StepExecutor() = default;
   // Runs one forward pass. KV writes are positional, so a slice can be redone
   // in the next step. INVALID_ARGUMENT: the plan as a whole is malformed (over
-  // the limits of slices or rows) and nothing ran. Any other status than OK
+  // the limits of slices or rows, or a copy of a page that there is not) and
+  // nothing ran. Any other status than OK
   // means that the device failed: callers drop every sequence in `plan`. A bad
   // slice (NaN, empty row) fails
   // alone, in its SliceResult::status; the others' results stand.

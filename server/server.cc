@@ -61,6 +61,9 @@ Scheduler::Options SchedulerOptions(const ServerSettings& settings,
   options.max_running_sequences = settings.max_running_sequences;
   options.context_tokens = engine.info().context_tokens;
   options.kv_pages = engine.kv_pages();
+  options.step_time_target = settings.step_time_target;
+  options.best_effort_share = settings.best_effort_share;
+  options.ageing_period = settings.ageing_period;
   return options;
 }
 
@@ -130,18 +133,21 @@ struct Server::Parts {
         log(options.log_descriptor, metrics),
         scheduler(std::move(made)),
         queue({options.settings.max_queued_requests,
-               options.settings.max_queued_tokens}),
+               options.settings.max_queued_tokens,
+               {options.settings.max_requests_per_caller,
+                options.settings.max_tokens_per_caller}}),
         models{DescribeModel(
             *engine, ModelOptions(options, *scheduler, std::move(plans)))},
         observer({metrics, log, now(), options.wall_clock}),
         tokenizer(TokenizerOptions(options.settings)),
         admission(
             {options.settings.default_deadline,
-             options.settings.recall_sample_share},
+             options.settings.recall_sample_share,
+             options.settings.default_targets},
             {models.front(), tokenizer, queue, metrics, now(), RandomBits}),
         inference(StreamOptions(options.settings),
                   {models.front(), admission, tokenizer, observer, metrics,
-                   queue, now()}),
+                   queue, now(), options.settings.caller_key}),
         model_service({models, observer, now()}),
         unknown_methods({observer, now()}),
         loop({queue, *engine, *scheduler, metrics, now(),

@@ -1,6 +1,7 @@
 #include "engine/attention/attention_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <variant>
 
@@ -56,6 +57,7 @@ AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
   }
   same_pattern_.assign(shape_.kv_heads, 0);
   head_corrections_.resize(shape_.kv_heads);
+  chosen_.resize(shape_.layers);
 }
 
 void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
@@ -66,6 +68,7 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
   kv_slots_.clear();
   pages_.assign(slices.size(), {});
   blocks_.assign(slices.size(), {});
+  skipped_blocks_.assign(slices.size(), 0);
   rules_.clear();
   keepers_.assign(slices.size(), nullptr);
   samples_.clear();
@@ -273,6 +276,8 @@ void AttentionPlan::AddLists(const PlannedSlice& planned, const QueryTile& tile,
                            HidesWithin(group.window_tokens, keys));
     }
     group.builder.Assign(head, list);
+    const float skip_below = SkipBelowOf(patterns_.specs[spec]);
+    if (skip_below > kNoSkip) group.builder.AllowSkip(head, skip_below);
     head_corrections_[head] = patterns_.corrections[spec];
     group.selections.push_back(selection);
     const int64_t selecting =
@@ -381,6 +386,16 @@ KeptBlocks* AttentionPlan::KeeperOf(int32_t layer, size_t pair) const {
   return keepers_[layout(layer).tiles[pair / shape_.kv_heads].slice];
 }
 
+bool AttentionPlan::IsNew(const KeptBlocks& keeper, int32_t layer,
+                          size_t pair) const {
+  const HeadSelection& selection = selections(layer)[pair];
+  const QueryTile& tile = layout(layer).tiles[pair / shape_.kv_heads];
+  return keeper
+      .Find(HeadOf(layer, pair), tile.first_position, selection.reuse_steps,
+            rules_[selection.rule])
+      .empty();
+}
+
 absl::Span<const absl::Span<const BlockRange>> AttentionPlan::FindKept(
     int32_t layer) {
   kept_.clear();
@@ -410,15 +425,57 @@ void AttentionPlan::TakeSelected(int32_t layer, const BlockLayout& selected) {
     const QueryTile& tile = selected.tiles[i / shape_.kv_heads];
     blocks_[tile.slice].computed += selected.ListBlocks(selected.list_of[i]);
     KeptBlocks* const keeper = KeeperOf(layer, i);
-    if (keeper == nullptr) continue;
-    const int64_t head = HeadOf(layer, i);
-    const SelectionRule& rule = rules_[selections[i].rule];
-    if (keeper->Find(head, tile.first_position, selections[i].reuse_steps, rule)
-            .empty()) {
-      keeper->Keep(head, tile.first_position, rule, selected,
-                   selected.list_of[i]);
+    if (keeper == nullptr || !IsNew(*keeper, layer, i)) continue;
+    keeper->Keep(HeadOf(layer, i), tile.first_position,
+                 rules_[selections[i].rule], selected, selected.list_of[i]);
+  }
+}
+
+void AttentionPlan::TakeChosen() {
+  for (int32_t layer = 0; layer < shape_.layers; ++layer) {
+    if (!Selects(layer)) continue;
+    const ChosenBlocks& chosen = chosen_[layer];
+    const absl::Span<const HeadSelection> selections = this->selections(layer);
+    SPARSESERVE_CHECK(chosen.counts.size() == selections.size());
+    for (size_t i = 0; i < selections.size(); ++i) {
+      if (!selections[i].IsUsedIn(layer)) continue;
+      const QueryTile& tile = layout(layer).tiles[i / shape_.kv_heads];
+      blocks_[tile.slice].computed += chosen.counts[i];
+      KeptBlocks* const keeper = KeeperOf(layer, i);
+      if (keeper == nullptr || !IsNew(*keeper, layer, i)) continue;
+      keeper->Keep(HeadOf(layer, i), tile.first_position,
+                   rules_[selections[i].rule], chosen.lists[i]);
     }
   }
+}
+
+int64_t* AttentionPlan::CountSkipped(int32_t layer) {
+  const BlockLayout& layout = this->layout(layer);
+  if (layout.skip_below.empty()) return nullptr;
+  skipped_.assign(layout.list_of.size(), 0);
+  return skipped_.data();
+}
+
+void AttentionPlan::TakeSkipped(int32_t layer) {
+  const BlockLayout& layout = this->layout(layer);
+  if (layout.skip_below.empty()) return;
+  SPARSESERVE_CHECK(skipped_.size() == layout.list_of.size());
+  SPARSESERVE_CHECK(shape_.heads >= shape_.kv_heads);
+  const int32_t group = shape_.heads / shape_.kv_heads;
+  for (size_t i = 0; i < skipped_.size(); ++i) {
+    const QueryTile& tile = layout.tiles[i / shape_.kv_heads];
+    skipped_blocks_[tile.slice] +=
+        static_cast<double>(skipped_[i]) / (tile.rows * group);
+  }
+}
+
+AttentionBlocks AttentionPlan::blocks(int slice) const {
+  // Shares of blocks that add up to a whole one may miss it by rounding.
+  constexpr double kRounding = 1e-6;
+  AttentionBlocks blocks = blocks_[slice];
+  blocks.computed -=
+      static_cast<int64_t>(std::floor(skipped_blocks_[slice] + kRounding));
+  return blocks;
 }
 
 }  // namespace sparseserve

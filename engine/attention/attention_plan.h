@@ -81,6 +81,17 @@ class AttentionPlan {
   // kept. Once for each layer that selects, with what Backend::Select made of
   // it.
   void TakeSelected(int32_t layer, const BlockLayout& selected);
+  // SelectArgs::chosen of the layer, for devices that say at a step's end what
+  // they chose.
+  ChosenBlocks& chosen(int32_t layer) { return chosen_[layer]; }
+  // Likewise, then, of all layers that select.
+  void TakeChosen();
+
+  // AttentionArgs::skipped of the layer, all 0; null if none of its rows may
+  // leave blocks out. Until the next call.
+  int64_t* CountSkipped(int32_t layer);
+  // Takes what the layer's attention counted there out of blocks().
+  void TakeSkipped(int32_t layer);
 
   // Rows whose recall somebody wants.
   struct Sample {
@@ -115,11 +126,13 @@ class AttentionPlan {
     return windows_[window_of_[layer]];
   }
 
-  // Over all layers and KV heads, layers that select once they are counted.
+  // Over all layers and KV heads, layers that select or skip once they are
+  // counted. A block that some of a tile's rows and heads left out counts for
+  // the share of the others, which is rounded up for the slice.
   // Causality alone says what is allowed. A visit by a row that corrects others
   // counts 1 / kPageTokens more, rounded up for a tile, so `computed` exceeds
   // `allowed` where a pattern leaves out less than that.
-  const AttentionBlocks& blocks(int slice) const { return blocks_[slice]; }
+  AttentionBlocks blocks(int slice) const;
 
  private:
   // What layers with one window and the same patterns share.
@@ -161,6 +174,8 @@ class AttentionPlan {
   // Where the choice of a layer's tile and head is kept, by their place in
   // selections(); null if it is not.
   KeptBlocks* KeeperOf(int32_t layer, size_t pair) const;
+  // Whether a choice that is to be kept was made in this step.
+  bool IsNew(const KeptBlocks& keeper, int32_t layer, size_t pair) const;
   // As KeptBlocks counts heads.
   int64_t HeadOf(int32_t layer, size_t pair) const {
     return int64_t{layer} * shape_.kv_heads +
@@ -194,11 +209,14 @@ class AttentionPlan {
   std::vector<int64_t> kv_slots_;
   std::vector<absl::Span<const PageId>> pages_;
   std::vector<AttentionBlocks> blocks_;
+  std::vector<double> skipped_blocks_;  // [slices]: of those computed
+  std::vector<int64_t> skipped_;        // of CountSkipped()
   std::vector<Sample> samples_;
   std::vector<Profiled> profiled_;
   std::vector<SelectionRule> rules_;
   std::vector<KeptBlocks*> keepers_;  // [slices]: null if nothing is kept
   std::vector<absl::Span<const BlockRange>> kept_;  // of FindKept()
+  std::vector<ChosenBlocks> chosen_;                // [layers]
   // [kv_heads]: 0, for slices whose heads have one pattern.
   std::vector<int32_t> same_pattern_;
   Patterns patterns_;

@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -49,14 +50,25 @@ struct DeviceInfo {
   // Whether Download() has nothing to do: the host may look into buffers, as
   // soon as an operation returns.
   bool shares_host_memory = true;
-  // Whether Select(), Correct() and Profile() run here.
-  bool selects = true;
+  // The rules that Select() runs, and whether those for output rows also choose
+  // for several rows of a slice at once.
+  SelectionRuleKinds selection_rules = SelectionRuleKinds::All();
+  bool selects_for_output_chunks = true;
+  // Whether Correct() and Profile() run here, and whether Attention() looks at
+  // BlockLayout::skip_below.
   bool corrects = true;
   bool profiles = true;
+  bool skips = true;
   // Of what it has left when the model is loaded, the share that KV pages get
   // if nobody says how many bytes, and for how many contexts at most.
   double kv_share = 0.25;
   int32_t kv_contexts = 16;
+  // Whether Sample() runs here, how many alternatives it reports at most, and
+  // how many tokens the lists of all rows of a step may have, of biases twice
+  // as many.
+  bool samples = false;
+  int32_t sampled_alternatives = 0;
+  int64_t sampled_listed_tokens = 0;
   std::string note;  // for the start-up log, such as why it is no other device
 };
 
@@ -130,6 +142,15 @@ struct RopeAndStoreArgs {
   KvLayerView kv;
 };
 
+// Of each pair of tile and KV head that a rule was used for, what Select() made
+// of it, in the host's memory.
+struct ChosenBlocks {
+  std::vector<int32_t> counts;  // [base->tiles, kv_heads]: blocks of the list
+  // Likewise the list itself, of pairs that chose although others are kept
+  // (SelectArgs::kept); else empty.
+  std::vector<std::vector<BlockRange>> lists;
+};
+
 struct AttentionArgs {
   // Rotated queries: row r, head h at queries.row(r) + h * head_dim.
   // `queries.columns` is the row stride and may exceed heads * head_dim.
@@ -138,6 +159,8 @@ struct AttentionArgs {
   KvLayerView kv;
   // [slices]: page table of each slice that the layout names.
   absl::Span<const absl::Span<const PageId>> pages;
+  // Or the layout() of a builder that Select() was given, which then stands for
+  // what the last Select() chose for it.
   const BlockLayout* layout = nullptr;
   // Of the batch's rows. Tiles in none of the groups are taken for prefill rows
   // of which nothing is rounded.
@@ -150,6 +173,10 @@ struct AttentionArgs {
   // [rows, heads]: natural log of the row's softmax denominator; -infinity
   // where no key was visible (the output row is then 0). May be null.
   float* lse = nullptr;
+  // [tiles, kv_heads] of the layout, to add to: the listed blocks that rows
+  // left out (BlockLayout::skip_below), each counted once for a row and query
+  // head. Null: nobody counts.
+  int64_t* skipped = nullptr;
 };
 
 // A row that was attended twice, by its list and by more keys, whose difference
@@ -179,6 +206,7 @@ struct SelectArgs {
   int32_t heads = 0;
   KvLayerView kv;
   absl::Span<const absl::Span<const PageId>> pages;
+  RowGroups groups;
   float scale = 1.0f;
   float softcap = 0.0f;
   // What heads visit that no rule is for.
@@ -191,8 +219,13 @@ struct SelectArgs {
   absl::Span<const absl::Span<const BlockRange>> kept;
   // A copy of base at a step's first layer, and then what the layer before made
   // of it. Becomes base, but that heads that a rule is for have lists of their
-  // own: so nobody copies the others' for every layer.
+  // own: so nobody copies the others' for every layer. Where the device does
+  // not share the host's memory its contents stay, and only its layout's
+  // address counts, for AttentionArgs::layout.
   LayoutBuilder* selected = nullptr;
+  // Where such a device says, when EndStep() returns, what it chose. May be
+  // null.
+  ChosenBlocks* chosen = nullptr;
 };
 
 // Query rows whose dense attention weights are wanted, within one block of
@@ -221,6 +254,28 @@ struct ProfileArgs {
   absl::Span<const ProfileTile> tiles;
 };
 
+// What Sample() made of a row of logits.
+struct SampledToken {
+  enum class Outcome {
+    kDrawn,
+    kNotFinite,      // a logit is NaN or infinite
+    kNothingToDraw,  // every token is banned
+  };
+  Outcome outcome = Outcome::kDrawn;
+  TokenId token = -1;   // valid if kDrawn, like the others
+  TokenLogprob chosen;  // valid if logprobs >= 0
+  std::vector<TokenLogprob> alternatives;
+};
+
+struct SampleArgs {
+  ConstMatrixView logits;  // [rows, vocab_size], floats
+  // [rows]: whose sampling parameters and lists of tokens say how the row
+  // becomes a token (engine/model/sampler.h). REQUIRES: within their ranges,
+  // and DeviceInfo's limits.
+  absl::Span<const StepSlice* const> slices;
+  absl::Span<SampledToken> tokens;  // [rows]: there when EndStep() returns
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -245,6 +300,9 @@ class Backend {
   virtual void Upload(const void* from, int64_t bytes, std::byte* to) = 0;
   // The device's memory to the host, after all that was queued.
   virtual void Download(const std::byte* from, int64_t bytes, void* to) = 0;
+  // Within the device's memory, not during a step; the two do not overlap. What
+  // fails shows in the next step.
+  virtual void Copy(const std::byte* from, int64_t bytes, std::byte* to) = 0;
 
   // Around the operations of one forward pass. What spans and layouts hold that
   // are given in between stays as it is until the end, so that a device need
@@ -275,7 +333,8 @@ class Backend {
                       RowGroups groups, bool accumulate, MatrixView output) = 0;
   virtual void RopeAndStore(const RopeAndStoreArgs& args) = 0;
   // Runs the rules on rotated queries and stored keys, this step's among them.
-  // REQUIRES: `kv` keeps bounds of keys if a rule asks for them.
+  // REQUIRES: `kv` keeps bounds of keys if a rule asks for them; the rules that
+  // are used are of DeviceInfo::selection_rules.
   virtual void Select(const SelectArgs& args) = 0;
   virtual void Attention(const AttentionArgs& args) = 0;
   // In the columns of a correction's heads, attended[row] - output[row] is
@@ -293,6 +352,8 @@ class Backend {
   virtual void GeGlu(ConstMatrixView gate_up, MatrixView output) = 0;
   // x becomes cap * tanh(x / cap), in place. REQUIRES: cap > 0.
   virtual void SoftCap(float cap, MatrixView values) = 0;
+  // Draws a token of each row; once in a step. REQUIRES: DeviceInfo::samples.
+  virtual void Sample(const SampleArgs& args) = 0;
 };
 
 }  // namespace sparseserve

@@ -17,6 +17,8 @@ struct ModelNeeds {
   int32_t head_dim = 0;
   int32_t hidden = 0;
   int32_t mlp_hidden = 0;
+  int32_t vocab_size = 0;
+  int32_t context_tokens = 0;
   float attention_softcap = 0;  // 0: none
 };
 
@@ -32,6 +34,8 @@ struct BackendOptions {
   std::string simd = "auto";
   // Rows that one call may carry; scratch is sized by it.
   int max_rows = 512;
+  // Rows that one step may make tokens of.
+  int max_sampled_rows = 64;
 };
 
 // Which file defines this decides which devices are compiled in.

@@ -51,4 +51,18 @@ KvLayerView KvCache::Layer(int32_t layer) const {
   return view;
 }
 
+void KvCache::CopyPage(PageId from, PageId to, Backend& backend) const {
+  SPARSESERVE_CHECK(from >= 0 && from < pages_ && to >= 0 && to < pages_ &&
+                    from != to);
+  const auto copy = [&](std::byte* side, int64_t bytes) {
+    backend.Copy(side + from * bytes, bytes, side + to * bytes);
+  };
+  for (int32_t layer = 0; layer < shape_.layers; ++layer) {
+    const KvLayerView view = Layer(layer);
+    copy(view.keys, PageSideBytes(shape_));
+    copy(view.values, PageSideBytes(shape_));
+    if (shape_.bounds_keys) copy(view.key_bounds, PageBoundBytes(shape_));
+  }
+}
+
 }  // namespace sparseserve

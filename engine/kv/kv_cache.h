@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
+#include "engine/step.h"
 #include "engine/tensor/buffer.h"
 #include "engine/tensor/dtype.h"
 
@@ -32,6 +33,9 @@ class KvCache {
                                         int32_t pages);
 
   KvLayerView Layer(int32_t layer) const;
+  // All layers' keys, values and bounds of one page go to another; not during
+  // a step. REQUIRES: two pages of 0 ... pages() - 1 that differ.
+  void CopyPage(PageId from, PageId to, Backend& backend) const;
   int32_t pages() const { return pages_; }
   int64_t bytes() const { return memory_.bytes(); }
 

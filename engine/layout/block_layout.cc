@@ -239,6 +239,15 @@ absl::Status BlockLayout::Validate() const {
     return Broken("list_of has ", list_of.size(), " entries for ", tiles.size(),
                   " tiles and ", kv_heads, " KV heads");
   }
+  if (!skip_below.empty() && skip_below.size() != list_of.size()) {
+    return Broken("skip_below has ", skip_below.size(), " entries for ",
+                  tiles.size(), " tiles and ", kv_heads, " KV heads");
+  }
+  for (const float distance : skip_below) {
+    if (!(distance <= 0)) {
+      return Broken("a skip_below is ", distance, "; allowed: at most 0");
+    }
+  }
   RETURN_IF_ERROR(ValidateOffsets("full", full_offsets, full_blocks));
   RETURN_IF_ERROR(ValidateOffsets("partial", partial_offsets, partial_blocks));
   if (full_offsets.size() != partial_offsets.size()) {

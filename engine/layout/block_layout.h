@@ -5,6 +5,7 @@
 // block is listed.
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,6 +27,9 @@ struct BlockRange {
   int32_t begin = 0;
   int32_t end = 0;
 };
+
+// Of BlockLayout::skip_below.
+inline constexpr float kNoSkip = -std::numeric_limits<float>::infinity();
 
 // KV blocks for every (tile, KV head), in compressed sparse row form. Several
 // (tile, head) pairs may share a list. Block b of a sequence covers positions
@@ -50,6 +54,17 @@ struct BlockLayout {
   std::vector<QueryTile> tiles;
   // [tiles, kv_heads]: the list that the pair visits.
   std::vector<int32_t> list_of;
+  // [tiles, kv_heads], or empty if no pair skips: ln(lambda), at most 0;
+  // kNoSkip: the pair skips nothing. Its rows may leave out a block whose
+  // scores, as they enter the softmax, all lie more than -ln(lambda) below the
+  // greatest score of a block that came before it in the list (skip-softmax:
+  // BLASST, Yuan et al., arXiv 2512.12087). A kernel need not, and may decide
+  // for several rows at once, if that holds for each; what it never does is
+  // leave out another block. Since a row's greatest score is always kept, n
+  // blocks that are left out have less than block_tokens * n * lambda of the
+  // weight of what is kept. What a kernel decides may depend on which rows a
+  // tile has, not on other tiles.
+  std::vector<float> skip_below;
   // List l owns full_blocks[full_offsets[l] ... full_offsets[l + 1]): every key
   // of these is visible to every row of the tile.
   std::vector<int64_t> full_offsets = {0};

@@ -62,6 +62,7 @@ LayoutBuilder::LayoutBuilder(int32_t kv_heads) {
 void LayoutBuilder::Clear() {
   layout_.tiles.clear();
   layout_.list_of.clear();
+  layout_.skip_below.clear();
   layout_.full_offsets.resize(1);
   layout_.full_blocks.clear();
   layout_.partial_offsets.resize(1);
@@ -77,6 +78,9 @@ void LayoutBuilder::AddTile(const QueryTile& tile) {
                     last_position / layout_.block_tokens);
   layout_.tiles.push_back(tile);
   layout_.list_of.resize(layout_.list_of.size() + layout_.kv_heads, -1);
+  if (!layout_.skip_below.empty()) {
+    layout_.skip_below.resize(layout_.list_of.size(), kNoSkip);
+  }
 }
 
 int32_t LayoutBuilder::AddListOf(const KeyPredicate& predicate) {
@@ -167,6 +171,14 @@ void LayoutBuilder::Assign(int32_t kv_head, int32_t list) {
   SPARSESERVE_CHECK(kv_head >= 0 && kv_head < layout_.kv_heads);
   SPARSESERVE_CHECK(list >= 0 && list < layout_.lists());
   layout_.list_of[layout_.list_of.size() - layout_.kv_heads + kv_head] = list;
+}
+
+void LayoutBuilder::AllowSkip(int32_t kv_head, float skip_below) {
+  SPARSESERVE_CHECK(kv_head >= 0 && kv_head < layout_.kv_heads);
+  SPARSESERVE_CHECK(skip_below <= 0);
+  layout_.skip_below.resize(layout_.list_of.size(), kNoSkip);
+  layout_.skip_below[layout_.list_of.size() - layout_.kv_heads + kv_head] =
+      skip_below;
 }
 
 int64_t LayoutBuilder::ListBlocks(int32_t list) const {

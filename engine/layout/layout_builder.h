@@ -44,6 +44,9 @@ class LayoutBuilder {
 
   // The latest tile's KV head visits `list`.
   void Assign(int32_t kv_head, int32_t list);
+  // ... and may leave out what BlockLayout::skip_below says.
+  // REQUIRES: skip_below <= 0.
+  void AllowSkip(int32_t kv_head, float skip_below);
 
   // Blocks of a list.
   int64_t ListBlocks(int32_t list) const;

@@ -164,6 +164,30 @@ using SelectionRule =
                  SimilarityRule, PeakWeightRule, PageBoundRule,
                  CandidateMassRule, MeanKeyRule>;
 
+// Some kinds of rules: those that a device runs.
+class SelectionRuleKinds {
+ public:
+  constexpr SelectionRuleKinds() = default;  // none
+  static constexpr SelectionRuleKinds All() {
+    SelectionRuleKinds all;
+    all.bits_ = (1u << std::variant_size_v<SelectionRule>)-1;
+    return all;
+  }
+  template <typename... Rules>
+  static constexpr SelectionRuleKinds Of() {
+    SelectionRuleKinds kinds;
+    kinds.bits_ = ((1u << SelectionRule(Rules{}).index()) | ...);
+    return kinds;
+  }
+
+  constexpr bool Has(const SelectionRule& rule) const {
+    return (bits_ >> rule.index() & 1) != 0;
+  }
+
+ private:
+  uint32_t bits_ = 0;  // bit i: the variant's alternative i
+};
+
 // How one KV head of a tile gets its list.
 struct HeadSelection {
   int32_t rule = -1;        // index among the step's rules; -1: no scores

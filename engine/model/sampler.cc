@@ -54,6 +54,11 @@ absl::Status NotFiniteError(const StepSlice& slice, int64_t position) {
                                           position, " are not finite"));
 }
 
+absl::Status NothingToDrawError(const StepSlice& slice) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      "sequence ", slice.sequence, " may draw no token: all are banned"));
+}
+
 Sampler::Sampler(int32_t vocab_size)
     : vocab_size_(vocab_size),
       adjusted_(vocab_size),
@@ -79,8 +84,7 @@ absl::Status Sampler::Sample(absl::Span<const float> logits,
   Adjust(logits, slice);
   const float largest = LargestOf(adjusted_);
   if (largest == kImpossible) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "sequence ", slice.sequence, " may draw no token: all are banned"));
+    return NothingToDrawError(slice);
   }
   result.token = params.temperature == 0
                      ? FirstOf(adjusted_, largest)

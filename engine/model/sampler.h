@@ -71,5 +71,7 @@ class Sampler {
 
 // INTERNAL: the logits at this position of the slice are not finite.
 absl::Status NotFiniteError(const StepSlice& slice, int64_t position);
+// FAILED_PRECONDITION: every token of the slice is banned.
+absl::Status NothingToDrawError(const StepSlice& slice);
 
 }  // namespace sparseserve

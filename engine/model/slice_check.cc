@@ -93,21 +93,51 @@ absl::Status CheckProfile(const StepSlice& slice, const StepLimits& limits) {
   return absl::OkStatus();
 }
 
+// Whether the device runs what a pattern asks for.
+absl::Status CheckDevice(const StepSlice& slice, const PatternSpec& pattern,
+                         const StepLimits& limits) {
+  const auto lacks = [&](const char* what) {
+    return absl::UnimplementedError(absl::StrCat(
+        "slice of sequence ", slice.sequence, ": the device does not ", what,
+        " as ", std::string(PatternName(pattern)), " does"));
+  };
+  const PatternSelection selection = SelectionOf(pattern);
+  if (selection.rule.has_value()) {
+    if (!limits.selection_rules.Has(*selection.rule)) {
+      return lacks("choose blocks");
+    }
+    const bool is_used = selection.phase.value_or(slice.phase) == slice.phase;
+    if (slice.phase == Phase::kDecode && is_used && slice.tokens.size() > 1 &&
+        !limits.selects_for_output_chunks) {
+      return lacks("choose blocks for several output rows at once");
+    }
+  }
+  if (CorrectionOf(pattern).every_rows > 0 && !limits.corrects) {
+    return lacks("correct rows");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckAttention(const StepSlice& slice, const StepLimits& limits) {
   if (slice.attention == nullptr) return absl::OkStatus();
   RETURN_IF_ERROR(CheckIsWhole(slice));
   if (slice.attention->map == nullptr) {
     const absl::Status pattern = CheckPattern(slice.attention->pattern);
     if (!pattern.ok()) return BadSlice(slice, std::string(pattern.message()));
-    return absl::OkStatus();
+    return CheckDevice(slice, slice.attention->pattern, limits);
   }
   const PatternMap::Shape& shape = slice.attention->map->shape();
-  if (shape == limits.attention) return absl::OkStatus();
-  return BadSlice(
-      slice, absl::StrCat("its pattern map is for ", shape.layers,
-                          " layers with ", shape.kv_heads,
-                          " KV heads, the model has ", limits.attention.layers,
-                          " with ", limits.attention.kv_heads));
+  if (shape != limits.attention) {
+    return BadSlice(slice, absl::StrCat("its pattern map is for ", shape.layers,
+                                        " layers with ", shape.kv_heads,
+                                        " KV heads, the model has ",
+                                        limits.attention.layers, " with ",
+                                        limits.attention.kv_heads));
+  }
+  for (const PatternSpec& pattern : slice.attention->map->patterns()) {
+    RETURN_IF_ERROR(CheckDevice(slice, pattern, limits));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -127,6 +157,16 @@ absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits) {
     return absl::InvalidArgumentError(
         absl::StrCat("the plan has ", rows, " tokens, max_step_tokens is ",
                      limits.max_rows));
+  }
+  for (const PageCopy& copy : plan.page_copies) {
+    const auto is_page = [&limits](PageId page) {
+      return page >= 0 && page < limits.kv_pages;
+    };
+    if (!is_page(copy.from) || !is_page(copy.to) || copy.from == copy.to) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the plan copies page ", copy.from, " to page ", copy.to,
+                       ", must be two pages of 0 to ", limits.kv_pages - 1));
+    }
   }
   return absl::OkStatus();
 }

@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "engine/attention/attention_plan.h"
+#include "engine/layout/selection_rule.h"
 #include "engine/pattern/pattern_map.h"
 #include "engine/step.h"
 
@@ -20,12 +21,18 @@ struct StepLimits {
   PatternMap::Shape attention;  // what a pattern map must be for
   // layers * heads, values of a row's recall; 0: recall cannot be measured.
   int64_t recall_width = 0;
+  // What the device can do, as DeviceInfo says.
+  SelectionRuleKinds selection_rules = SelectionRuleKinds::All();
+  bool selects_for_output_chunks = true;
+  bool corrects = true;
 };
 
-// INVALID_ARGUMENT if the plan as a whole is too large for one pass.
+// INVALID_ARGUMENT if the plan as a whole is too large for one pass, or copies
+// other than pages.
 absl::Status CheckPlan(const StepPlan& plan, const StepLimits& limits);
 
-// INVALID_ARGUMENT names what is wrong with one slice. A slice that passes can
+// INVALID_ARGUMENT names what is wrong with one slice, UNIMPLEMENTED what it
+// asks for that the device cannot do. A slice that passes can
 // run without touching memory that is not its own.
 absl::Status CheckSlice(const StepSlice& slice, const StepLimits& limits);
 

@@ -150,7 +150,9 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
     SPARSESERVE_CHECK(limits_.measures_recall);
     attention.lse = activations_.lse.as<float>();
   }
+  attention.skipped = plan.CountSkipped(layer);
   backend_.Attention(attention);
+  plan.TakeSkipped(layer);
   if (!plan.samples().empty() || plan.Corrects(layer)) {
     AttendDensely(layer, plan, attention);
   }
@@ -182,6 +184,7 @@ MatrixView Transformer::DenseOutput() const {
 void Transformer::AttendDensely(int32_t layer, const AttentionPlan& plan,
                                 const AttentionArgs& attention) {
   AttentionArgs dense = attention;
+  dense.skipped = nullptr;
   dense.layout = &plan.dense_rows(layer);
   dense.output = DenseOutput();
   dense.lse = activations_.dense_lse.as<float>();
@@ -212,6 +215,7 @@ void Transformer::MeasureRecall(int32_t layer, const AttentionPlan& plan,
 void Transformer::MeasureProfiles(int32_t layer, const AttentionPlan& plan,
                                   const AttentionArgs& attention) {
   AttentionArgs dense = attention;
+  dense.skipped = nullptr;
   dense.layout = nullptr;  // the profiler's
   dense.output = DenseOutput();
   dense.lse = activations_.dense_lse.as<float>();
@@ -225,6 +229,7 @@ const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,
   args.heads = attention.heads;
   args.kv = attention.kv;
   args.pages = attention.pages;
+  args.groups = attention.groups;
   args.scale = attention.scale;
   args.softcap = attention.softcap;
   args.base = &plan.layout(layer);
@@ -233,8 +238,10 @@ const BlockLayout& Transformer::Select(int32_t layer, AttentionPlan& plan,
   args.layer = layer;
   args.kept = plan.FindKept(layer);
   args.selected = &plan.selected(layer);
+  const bool tells_at_end = !backend_.device().shares_host_memory;
+  if (tells_at_end) args.chosen = &plan.chosen(layer);
   backend_.Select(args);
-  plan.TakeSelected(layer, args.selected->layout());
+  if (!tells_at_end) plan.TakeSelected(layer, args.selected->layout());
   return args.selected->layout();
 }
 
@@ -298,7 +305,7 @@ void Transformer::AddHalf(const Weight& weight, ConstMatrixView input,
                       hidden);
 }
 
-ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
+ConstMatrixView Transformer::DeviceLogits(absl::Span<const int32_t> rows) {
   const int64_t count = static_cast<int64_t>(rows.size());
   SPARSESERVE_CHECK(count >= 1 && count <= limits_.max_logit_rows);
   for (const int32_t row : rows) {
@@ -315,11 +322,16 @@ ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
   if (config_.logit_softcap > 0) {
     backend_.SoftCap(config_.logit_softcap, logits);
   }
+  return logits;
+}
+
+ConstMatrixView Transformer::Logits(absl::Span<const int32_t> rows) {
+  const ConstMatrixView logits = DeviceLogits(rows);
   if (host_logits_.empty()) return logits;
   backend_.Download(logits.data,
-                    count * config_.vocab_size * int64_t{sizeof(float)},
+                    logits.rows * logits.columns * int64_t{sizeof(float)},
                     host_logits_.data());
-  return ConstMatrixView(host_logits_.data(), count, config_.vocab_size);
+  return ConstMatrixView(host_logits_.data(), logits.rows, logits.columns);
 }
 
 int64_t Transformer::weights_bytes() const {

@@ -51,10 +51,13 @@ class Transformer {
                StepTimes& times);
 
   // Logits of some rows of the last Forward(), [rows.size(), vocab_size], in
-  // the order of `rows`, in the host's memory; valid until the next call. A
-  // row's logits are the same to the bit whatever other rows are asked for.
+  // the order of `rows`, in the host's memory; valid until the next call of
+  // either kind. A row's logits are the same to the bit whatever other rows are
+  // asked for.
   // REQUIRES: 1 <= rows.size() <= max_logit_rows.
   ConstMatrixView Logits(absl::Span<const int32_t> rows);
+  // Likewise, in the device's memory, for Backend::Sample().
+  ConstMatrixView DeviceLogits(absl::Span<const int32_t> rows);
 
   int64_t weights_bytes() const;
   int64_t activations_bytes() const;

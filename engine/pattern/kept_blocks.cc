@@ -20,24 +20,30 @@ absl::Span<const BlockRange> KeptBlocks::Find(int64_t head, int32_t position,
 
 void KeptBlocks::Keep(int64_t head, int32_t position, const SelectionRule& rule,
                       const BlockLayout& layout, int32_t list) {
-  if (head >= static_cast<int64_t>(choices_.size())) choices_.resize(head + 1);
   std::vector<int32_t> blocks;
   std::merge(layout.full_blocks.begin() + layout.full_offsets[list],
              layout.full_blocks.begin() + layout.full_offsets[list + 1],
              layout.partial_blocks.begin() + layout.partial_offsets[list],
              layout.partial_blocks.begin() + layout.partial_offsets[list + 1],
              std::back_inserter(blocks));
+  ranges_.clear();
+  for (const int32_t block : blocks) {
+    if (!ranges_.empty() && ranges_.back().end == block) {
+      ++ranges_.back().end;
+    } else {
+      ranges_.push_back({block, block + 1});
+    }
+  }
+  Keep(head, position, rule, ranges_);
+}
+
+void KeptBlocks::Keep(int64_t head, int32_t position, const SelectionRule& rule,
+                      absl::Span<const BlockRange> blocks) {
+  if (head >= static_cast<int64_t>(choices_.size())) choices_.resize(head + 1);
   Choice& choice = choices_[head];
   choice.position = position;
   choice.rule = rule;
-  choice.blocks.clear();
-  for (const int32_t block : blocks) {
-    if (!choice.blocks.empty() && choice.blocks.back().end == block) {
-      ++choice.blocks.back().end;
-    } else {
-      choice.blocks.push_back({block, block + 1});
-    }
-  }
+  choice.blocks.assign(blocks.begin(), blocks.end());
 }
 
 void KeptBlocks::ForgetFrom(int32_t position) {

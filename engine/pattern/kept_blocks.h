@@ -32,6 +32,9 @@ class KeptBlocks {
   // A row at `position` chose a layout's list.
   void Keep(int64_t head, int32_t position, const SelectionRule& rule,
             const BlockLayout& layout, int32_t list);
+  // Likewise these blocks, ascending.
+  void Keep(int64_t head, int32_t position, const SelectionRule& rule,
+            absl::Span<const BlockRange> blocks);
   // Rows at `position` and behind it run, perhaps again and with other tokens:
   // what they chose before no longer stands, however they run now.
   void ForgetFrom(int32_t position);
@@ -44,7 +47,8 @@ class KeptBlocks {
     SelectionRule rule;
     std::vector<BlockRange> blocks;
   };
-  std::vector<Choice> choices_;  // by head
+  std::vector<Choice> choices_;     // by head
+  std::vector<BlockRange> ranges_;  // scratch
 };
 
 }  // namespace sparseserve

@@ -6,6 +6,7 @@
 
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
+#include "engine/layout/block_layout.h"
 #include "engine/step.h"
 
 namespace sparseserve {
@@ -52,6 +53,9 @@ struct NameOf {
   std::string_view operator()(const MobaPattern&) const { return "moba"; }
   std::string_view operator()(const PrunedPattern&) const { return "pruned"; }
   std::string_view operator()(const DeltaPattern&) const { return "delta"; }
+  std::string_view operator()(const SkipSoftmaxPattern&) const {
+    return "skip_softmax";
+  }
 };
 
 template <typename Value>
@@ -202,10 +206,20 @@ struct Check {
     if (gamma < 8 || gamma > kPageTokens || (gamma & (gamma - 1)) != 0) {
       return OutOfRange("delta: gamma", gamma, "8, 16, 32, 64");
     }
-    absl::Status base = std::visit(*this, pattern.base);
+    return Within("delta", std::visit(*this, pattern.base));
+  }
+  absl::Status operator()(const SkipSoftmaxPattern& pattern) const {
+    if (!(pattern.threshold >= 0 && pattern.threshold <= 1)) {
+      return OutOfRange("skip_softmax: threshold", pattern.threshold, "0 to 1");
+    }
+    return Within("skip_softmax", std::visit(*this, pattern.base));
+  }
+
+  // What is wrong with the base of a pattern.
+  static absl::Status Within(std::string_view pattern, absl::Status base) {
     if (base.ok()) return base;
     return absl::InvalidArgumentError(
-        StrCat("delta.", std::string(base.message())));
+        StrCat(pattern, ".", std::string(base.message())));
   }
 };
 
@@ -279,6 +293,17 @@ struct Traits {
     traits.chunk_border_tokens = kPageTokens;
     return traits;
   }
+  // Rows of a tile and heads decide together, so some see what they alone would
+  // leave out. What is left out has its scores computed first.
+  PatternTraits operator()(const SkipSoftmaxPattern& pattern) const {
+    PatternTraits traits = std::visit(*this, pattern.base);
+    traits.chunk_border_tokens = kPageTokens;
+    traits.is_time_predictable = false;
+    traits.is_superset = true;
+    traits.rules_prefill = true;
+    traits.rules_decode = true;
+    return traits;
+  }
 };
 
 // Rounded up, without a sum that the largest value would overflow.
@@ -347,6 +372,9 @@ struct Selection {
   PatternSelection operator()(const DeltaPattern& pattern) const {
     return std::visit(*this, pattern.base);
   }
+  PatternSelection operator()(const SkipSoftmaxPattern& pattern) const {
+    return std::visit(*this, pattern.base);
+  }
 };
 
 struct FirstHiding {
@@ -385,6 +413,12 @@ PatternCorrection CorrectionOf(const PatternSpec& pattern) {
   if (delta == nullptr) return {};
   return {.every_rows = delta->gamma,
           .first_position = std::visit(FirstHiding{}, delta->base)};
+}
+
+float SkipBelowOf(const PatternSpec& pattern) {
+  const auto* skip = std::get_if<SkipSoftmaxPattern>(&pattern);
+  if (skip == nullptr || skip->threshold == 0) return kNoSkip;
+  return std::log(skip->threshold);
 }
 
 }  // namespace sparseserve

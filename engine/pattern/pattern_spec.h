@@ -13,18 +13,18 @@
 #include "engine/layout/selection_rule.h"
 #include "engine/pattern/delta_pattern.h"
 #include "engine/pattern/selecting_patterns.h"
+#include "engine/pattern/skip_softmax_pattern.h"
 #include "engine/pattern/static_patterns.h"
 #include "engine/step.h"
 
 namespace sparseserve {
 
-using PatternSpec =
-    std::variant<DensePattern, SlidingWindowPattern, SinkWindowPattern,
-                 TriShapePattern, StridedPattern, FixedPattern,
-                 DilatedWindowPattern, ChunkedLocalPattern, XAttentionPattern,
-                 VerticalSlashPattern, FlexPrefillPattern,
-                 SimilarityGatedPattern, PeakWeightPattern, QuestPattern,
-                 PageTopPPattern, MobaPattern, PrunedPattern, DeltaPattern>;
+using PatternSpec = std::variant<
+    DensePattern, SlidingWindowPattern, SinkWindowPattern, TriShapePattern,
+    StridedPattern, FixedPattern, DilatedWindowPattern, ChunkedLocalPattern,
+    XAttentionPattern, VerticalSlashPattern, FlexPrefillPattern,
+    SimilarityGatedPattern, PeakWeightPattern, QuestPattern, PageTopPPattern,
+    MobaPattern, PrunedPattern, DeltaPattern, SkipSoftmaxPattern>;
 
 // As in the API, the metrics and the logs: "dense", "sliding_window".
 std::string_view PatternName(const PatternSpec& pattern);
@@ -70,5 +70,9 @@ struct PatternCorrection {
   int64_t first_position = 0;
 };
 PatternCorrection CorrectionOf(const PatternSpec& pattern);
+
+// BlockLayout::skip_below of a pattern's rows (SkipSoftmaxPattern); kNoSkip of
+// all others.
+float SkipBelowOf(const PatternSpec& pattern);
 
 }  // namespace sparseserve

@@ -25,6 +25,10 @@ struct KeysOf {
   KeyPredicate operator()(const DeltaPattern& pattern) const {
     return std::visit(*this, pattern.base);
   }
+  // Kernels leave out of it.
+  KeyPredicate operator()(const SkipSoftmaxPattern& pattern) const {
+    return std::visit(*this, pattern.base);
+  }
   KeyPredicate operator()(const SlidingWindowPattern& pattern) const {
     return {.window_tokens = pattern.window_tokens};
   }

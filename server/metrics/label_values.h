@@ -21,6 +21,7 @@ inline constexpr LabelValues<4> kCancelStages = {"queue", "prefill", "decode",
                                                  "write"};
 inline constexpr LabelValues<4> kCancelCauses = {"client", "deadline", "drain",
                                                  "slow_consumer"};
+inline constexpr LabelValues<2> kWasteCauses = {"cancelled", "preempted"};
 inline constexpr LabelValues<4> kRequestPhases = {"tokenize", "prefill",
                                                   "decode", "detokenize"};
 inline constexpr LabelValues<3> kTargets = {"time_to_first_token",
@@ -39,7 +40,8 @@ inline constexpr LabelValues<9> kFallbackReasons = {
     "numeric_guard",     "policy",
     "request_override"};
 inline constexpr LabelValues<2> kBlockOutcomes = {"computed", "skipped"};
-inline constexpr LabelValues<2> kPageStates = {"free", "used"};
+inline constexpr LabelValues<3> kPageStates = {"free", "used", "cached"};
+inline constexpr LabelValues<2> kPromptSources = {"computed", "prefix_cache"};
 inline constexpr LabelValues<4> kMemoryKinds = {"mapped_file", "weights", "kv",
                                                 "activations"};
 inline constexpr LabelValues<kGrpcStatuses> kStatusNames = {

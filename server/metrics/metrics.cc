@@ -144,7 +144,8 @@ void Metrics::Finished(const RequestSample& sample) {
   series_->work.prompt_tokens->Observe(series_->Count(sample.prompt_tokens));
   series_->work.generation_tokens->Observe(
       series_->Count(sample.output_tokens));
-  series_->work.wasted_tokens->Increment(series_->Count(sample.wasted_tokens));
+  series_->work.wasted_tokens[0]->Increment(
+      series_->Count(sample.wasted_tokens));
   if (sample.time_to_first_token != absl::InfiniteDuration()) {
     series_->times.first_token[PromptClass(sample.prompt_tokens)]->Observe(
         series_->Seconds(sample.time_to_first_token));
@@ -198,8 +199,11 @@ void Metrics::Step(const StepSample& sample) {
   }
   const double selection = series_->Seconds(sample.times.selection);
   if (selection > 0) steps.selection[Index(phase)]->Observe(selection);
-  steps.prompt_tokens->Increment(series_->Count(sample.prefill_tokens));
+  steps.prompt_tokens[0]->Increment(series_->Count(sample.prefill_tokens));
   steps.generation_tokens->Increment(series_->Count(sample.generated_tokens));
+  steps.preemptions->Increment(series_->Count(sample.preemptions));
+  series_->work.wasted_tokens[1]->Increment(
+      series_->Count(sample.preempted_tokens));
 
   const int requests[kPhases] = {sample.prefill_requests,
                                  sample.decode_requests};
@@ -253,15 +257,27 @@ void Metrics::SetRunning(int requests) {
   series_->state.model_running->Set(value);
 }
 
-void Metrics::SetPages(int used, int free) {
+void Metrics::SetPages(int used, int free, int cached) {
   StateSeries& state = series_->state;
   const double used_pages = series_->Count(used);
   const double free_pages = series_->Count(free);
+  const double cached_pages = series_->Count(cached);
   state.pages[0]->Set(free_pages);
   state.pages[1]->Set(used_pages);
-  const double usage = used_pages / std::max(used_pages + free_pages, 1.0);
+  state.pages[2]->Set(cached_pages);
+  const double usage =
+      used_pages / std::max(used_pages + free_pages + cached_pages, 1.0);
   state.kv_usage->Set(usage);
   state.model_kv_usage->Set(usage);
+}
+
+void Metrics::PrefixCache(const PrefixCacheSample& sample) {
+  StepSeries& steps = series_->steps;
+  const double hit = series_->Count(sample.hit_tokens);
+  steps.query_tokens->Increment(series_->Count(sample.query_tokens));
+  steps.hit_tokens->Increment(hit);
+  steps.prompt_tokens[1]->Increment(hit);
+  steps.evicted_pages->Increment(series_->Count(sample.evicted_pages));
 }
 
 void Metrics::SetMemory(const MemorySample& sample) {

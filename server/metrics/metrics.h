@@ -51,6 +51,9 @@ struct StepSample {
   int prefill_requests = 0, decode_requests = 0;
   int prefill_tokens = 0, decode_tokens = 0;
   int generated_tokens = 0;
+  // Sequences that it stopped for want of pages, and what they had computed.
+  int preemptions = 0;
+  int64_t preempted_tokens = 0;
   // Attention over layers and heads, by phase.
   AttentionBlocks prefill_blocks, decode_blocks;
   // Runs of a KV head in a layer for a request, by phase and by pattern, as
@@ -76,6 +79,13 @@ struct RequestSample {
   AttentionBlocks prefill_blocks, decode_blocks;
   // Counts once for each phase that ran.
   FallbackReason fallback = FallbackReason::kNone;
+};
+
+// What the prefix cache did since the last sample.
+struct PrefixCacheSample {
+  int64_t query_tokens = 0;  // of prompts that began
+  int64_t hit_tokens = 0;    // of these, tokens that were found
+  int64_t evicted_pages = 0;
 };
 
 // Bytes that the model holds on its device.
@@ -137,7 +147,8 @@ class Metrics {
   void Step(const StepSample& sample);
   void SetWaiting(int requests);
   void SetRunning(int requests);
-  void SetPages(int used, int free);
+  void SetPages(int used, int free, int cached = 0);
+  void PrefixCache(const PrefixCacheSample& sample);
 
   // main.
   void SetMemory(const MemorySample& sample);

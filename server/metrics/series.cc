@@ -167,7 +167,7 @@ WorkSeries::WorkSeries(const SeriesFactory& make)
                             .One()),
       wasted_tokens(make.Counter("wasted_tokens_total",
                                  "Tokens computed for work that was given up.")
-                        .One({{"cause", "cancelled"}})),
+                        .Each("cause", kWasteCauses)),
       density(make.Histogram("attention_density_ratio",
                              "KV blocks visited over KV blocks that the mask "
                              "allows, of one request. Corrected patterns can "
@@ -206,9 +206,22 @@ StepSeries::StepSeries(const SeriesFactory& make)
       prompt_tokens(make.Counter("prompt_tokens_total",
                                  "Prompt tokens processed, by where their keys "
                                  "and values came from.")
-                        .One({{"source", "computed"}})),
+                        .Each("source", kPromptSources)),
       generation_tokens(
           make.Counter("generation_tokens_total", "Tokens generated.").One()),
+      preemptions(make.Counter("preemptions_total",
+                               "Sequences whose pages were taken away.")
+                      .One({{"mode", "recompute"}})),
+      query_tokens(make.Counter("prefix_cache_query_tokens_total",
+                                "Tokens of prompts that were looked for in the "
+                                "prefix cache.")
+                       .One()),
+      hit_tokens(make.Counter("prefix_cache_hit_tokens_total",
+                              "Of these, tokens that were found there.")
+                     .One()),
+      evicted_pages(make.Counter("kv_cache_evicted_pages_total",
+                                 "Cached pages that gave way to others.")
+                        .One({{"tier", "device"}})),
       batch_requests(make.Histogram("batch_requests",
                                     "Requests that one step worked on.",
                                     BatchRequestsBuckets())

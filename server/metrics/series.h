@@ -85,7 +85,7 @@ struct WorkSeries {
   explicit WorkSeries(const SeriesFactory& make);
 
   Histogram *prompt_tokens, *generation_tokens;
-  Counter* wasted_tokens;
+  Each<Counter, 2> wasted_tokens;  // cancelled, preempted
   Each<Histogram, kPhases> density;
   Grid<Counter, kPhases, kFallbackReasons.size()> fallbacks;
   // By pattern; a series is made with the first sample, for no model has all
@@ -100,8 +100,10 @@ struct StepSeries {
   Histogram* token_gap;
   Each<Histogram, kPhases> seconds;
   Each<Histogram, kPhases> selection;
-  Each<Counter, 5> busy;  // embed, selection, attention, mlp, sampling
-  Counter *prompt_tokens, *generation_tokens;
+  Each<Counter, 5> busy;           // embed, selection, attention, mlp, sampling
+  Each<Counter, 2> prompt_tokens;  // computed, prefix_cache
+  Counter *generation_tokens, *preemptions;
+  Counter *query_tokens, *hit_tokens, *evicted_pages;  // of the prefix cache
   Each<Histogram, kPhases> batch_requests, batch_tokens;
   Grid<Counter, kPhases, kPatternKinds> heads;
   Grid<Counter, kPhases, 2> blocks;  // computed, skipped
@@ -115,7 +117,7 @@ struct StateSeries {
 
   Gauge *running, *waiting, *model_running, *model_waiting;
   Gauge *kv_usage, *model_kv_usage;
-  Each<Gauge, 2> pages;   // free, used
+  Each<Gauge, 3> pages;   // free, used, cached
   Each<Gauge, 4> memory;  // mapped_file, weights, kv, activations
   Gauge *ready, *draining, *buffered_bytes;
   Counter *dropped_log_lines, *clamped;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
@@ -34,9 +35,32 @@ bool Rules(const PatternSpec& pattern, Phase phase, const ModelInfo& model,
                                  : traits.rules_decode)) {
     return false;
   }
+  if (std::holds_alternative<SkipSoftmaxPattern>(pattern)) return true;
   const PatternSelection selection = SelectionOf(pattern);
   return !selection.rule.has_value() ||
          (layer >= selection.first_layer && WindowOfLayer(model, layer) == 0);
+}
+
+// PatternDecision::prompt_end_blocks.
+int PromptEndBlocks(const PatternSpec& pattern) {
+  if (const auto* tri = std::get_if<TriShapePattern>(&pattern)) {
+    return tri->dense_blocks;
+  }
+  if (const auto* delta = std::get_if<DeltaPattern>(&pattern)) {
+    return std::visit(
+        [](const auto& base) { return PromptEndBlocks(PatternSpec(base)); },
+        delta->base);
+  }
+  return SelectionOf(pattern).is_last_block_dense ? 1 : 0;
+}
+
+int PromptEndBlocks(const AttentionChoice& choice) {
+  if (choice.map == nullptr) return PromptEndBlocks(choice.pattern);
+  int blocks = 0;
+  for (const PatternSpec& pattern : choice.map->patterns()) {
+    blocks = std::max(blocks, PromptEndBlocks(pattern));
+  }
+  return blocks;
 }
 
 struct WhyNot {
@@ -64,11 +88,16 @@ struct WhyNot {
     if (SelectionOf(pattern).rule.has_value() && TrainedWindow(model) != 0) {
       return "every layer of the checkpoint has a window of its own";
     }
-    if (SelectionOf(pattern).rule.has_value() && !model.chooses_blocks) {
-      return "the server's device does not choose blocks by scores";
+    const auto rule = SelectionOf(pattern).rule;
+    if (rule.has_value() && !model.selection_rules.Has(*rule)) {
+      return StrCat("no kernel of the server's device chooses blocks as ",
+                    PatternName(pattern), " does");
     }
     if (CorrectionOf(pattern).every_rows > 0 && !model.corrects_rows) {
       return "the server's device does not correct rows by others";
+    }
+    if (std::is_same_v<Pattern, SkipSoftmaxPattern> && !model.skips_blocks) {
+      return "the server's device does not leave out blocks by their scores";
     }
     return "";
   }
@@ -94,6 +123,16 @@ PatternDecision Decide(std::string plan, AttentionChoice choice,
       ++decision.heads[static_cast<int>(Phase::kDecode)][output[head]];
       ++decision
             .ruled_heads[prompt[head] != dense ? prompt[head] : output[head]];
+    }
+  }
+  decision.prompt_end_blocks = PromptEndBlocks(decision.choice);
+  const std::vector<PatternSpec> patterns = EveryPattern();
+  for (int phase = 0; phase < kPhases; ++phase) {
+    for (int kind = 0; kind < kPatternKinds; ++kind) {
+      if (kind == dense || decision.heads[phase][kind] == 0) continue;
+      decision.is_dense[phase] = false;
+      if (TraitsOf(patterns[kind]).is_trained_in) continue;
+      decision.quality[phase] = QualityClass::kUnbounded;
     }
   }
   return decision;

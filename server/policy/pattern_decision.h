@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/engine.h"
+#include "engine/kv/prefix_index.h"
 #include "engine/pattern/attention_choice.h"
 #include "engine/pattern/every_pattern.h"
 #include "engine/pattern/pattern_spec.h"
@@ -27,6 +28,15 @@ struct PatternDecision {
   PatternTraits traits;
   // By phase. A phase that the pattern does not rule is dense.
   std::array<PatternHeads, kPhases> heads = {};
+
+  // By phase: how far keys and values may be from a dense run's, and whether
+  // they are a dense run's own. What nobody has calibrated is kUnbounded, and
+  // what the checkpoint was trained with is exact.
+  std::array<QualityClass, kPhases> quality = {};
+  std::array<bool, kPhases> is_dense = {true, true};
+  // So many of a prompt's last query blocks see other keys than they would if
+  // the prompt went on.
+  int prompt_end_blocks = 0;
 
   // Why it is dense where something else was asked for or chosen.
   FallbackReason fallback = FallbackReason::kNone;

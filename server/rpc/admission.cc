@@ -14,12 +14,15 @@
 namespace sparseserve {
 namespace {
 
-absl::Status ToStatus(Refusal refusal, const RequestQueue& queue) {
+absl::Status StatusOf(Refusal refusal, const Request& request,
+                      const RequestQueue& queue, absl::Time now) {
   switch (refusal) {
     case Refusal::kNone:
       return absl::OkStatus();
     case Refusal::kQueueFull:
-      return QueueFull(queue.waiting());
+      return QueueFull(queue.waiting(), queue.RetryAfter(now));
+    case Refusal::kQuota:
+      return QuotaExceeded(request.caller);
     case Refusal::kDraining:
       return Draining();
   }
@@ -29,7 +32,7 @@ absl::Status ToStatus(Refusal refusal, const RequestQueue& queue) {
 }  // namespace
 
 Admission::Admission(Options options, Dependencies dependencies)
-    : options_(options), d_(std::move(dependencies)) {}
+    : options_(std::move(options)), d_(std::move(dependencies)) {}
 
 void Admission::Admit(v1::GenerateOptions options, CallRecord& record,
                       std::shared_ptr<TokenStream> stream,
@@ -46,7 +49,8 @@ void Admission::Admit(v1::GenerateOptions options, CallRecord& record,
   pending->complete = std::move(complete);
   if (*bytes == 0) return Complete(*pending);
   if (!d_.worker.Submit(*bytes, [this, pending] { Complete(*pending); })) {
-    Refuse(QueueFull(d_.worker.waiting()), *pending->stream);
+    Refuse(QueueFull(d_.worker.waiting(), d_.queue.RetryAfter(d_.clock())),
+           *pending->stream);
   }
 }
 
@@ -60,7 +64,11 @@ absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
   record.model = d_.model.name;
   ASSIGN_OR_RETURN(std::unique_ptr<Request> request,
                    ConvertOptions(options, d_.model, d_.draw_seed));
-  RETURN_IF_ERROR(ToStatus(d_.queue.WouldRefuse(), d_.queue));
+  RETURN_IF_ERROR(
+      StatusOf(d_.queue.WouldRefuse(), *request, d_.queue, d_.clock()));
+  request->target = SettleTarget(request->target, record.metadata_target,
+                                 options_.default_targets, request->priority);
+  request->caller = record.caller;
   request->id = record.request_id;
   request->operation = *record.operation;
   request->arrival = record.arrival;
@@ -100,8 +108,9 @@ void Admission::Complete(Pending& pending) {
 
 absl::Status Admission::EncodeAndPush(Pending& pending) {
   // Again, for much can have changed while the text waited.
-  RETURN_IF_ERROR(ToStatus(d_.queue.WouldRefuse(), d_.queue));
   const absl::Time begin = d_.clock();
+  RETURN_IF_ERROR(
+      StatusOf(d_.queue.WouldRefuse(), *pending.request, d_.queue, begin));
   ASSIGN_OR_RETURN(std::vector<TokenId> prompt,
                    EncodePrompt(pending.options, d_.model));
   d_.metrics.PhaseTime(RequestPhase::kTokenize, d_.clock() - begin);
@@ -110,7 +119,10 @@ absl::Status Admission::EncodeAndPush(Pending& pending) {
   if (pending.complete) RETURN_IF_ERROR(pending.complete(*request));
   pending.stream->SetPromptTokens(static_cast<int>(request->prompt.size()));
   request->sink = std::move(pending.stream);
-  return ToStatus(d_.queue.Push(request), d_.queue);
+  const Refusal refusal = d_.queue.Push(request);
+  if (refusal == Refusal::kNone) return absl::OkStatus();
+  // It was not taken, so it is still here.
+  return StatusOf(refusal, *request, d_.queue, d_.clock());
 }
 
 }  // namespace sparseserve

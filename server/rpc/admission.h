@@ -9,6 +9,7 @@
 #include "server/metrics/metrics.h"
 #include "server/rpc/call_record.h"
 #include "server/rpc/served_model.h"
+#include "server/rpc/target_conversion.h"
 #include "server/rpc/token_stream.h"
 #include "server/rpc/tokenizer_worker.h"
 #include "server/scheduling/request_queue.h"
@@ -33,6 +34,7 @@ class Admission {
     // Of generations that some head follows a pattern other than dense in, as
     // server_config.proto has it.
     double recall_sample_share = 0;
+    DefaultTargets default_targets;
   };
   Admission(Options options, Dependencies dependencies);
 

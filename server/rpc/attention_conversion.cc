@@ -204,6 +204,43 @@ DeltaPattern ToSpec(const v1::DeltaPattern& proto) {
   return pattern;
 }
 
+// Likewise.
+SkipSoftmaxBase ToBase(const v1::SkipSoftmaxPattern& proto) {
+  switch (proto.base_case()) {
+    case v1::SkipSoftmaxPattern::kDense:
+      return DensePattern();
+    case v1::SkipSoftmaxPattern::kSinkWindow:
+      return ToSpec(proto.sink_window());
+    case v1::SkipSoftmaxPattern::kTriShape:
+      return ToSpec(proto.tri_shape());
+    case v1::SkipSoftmaxPattern::kXattention:
+      return ToSpec(proto.xattention());
+    case v1::SkipSoftmaxPattern::kVerticalSlash:
+      return ToSpec(proto.vertical_slash());
+    case v1::SkipSoftmaxPattern::kFlexPrefill:
+      return ToSpec(proto.flex_prefill());
+    case v1::SkipSoftmaxPattern::kSimilarityGated:
+      return ToSpec(proto.similarity_gated());
+    case v1::SkipSoftmaxPattern::kPeakWeight:
+      return ToSpec(proto.peak_weight());
+    case v1::SkipSoftmaxPattern::kQuest:
+      return ToSpec(proto.quest());
+    case v1::SkipSoftmaxPattern::kPageTopP:
+      return ToSpec(proto.page_top_p());
+    case v1::SkipSoftmaxPattern::kMoba:
+      return ToSpec(proto.moba());
+    case v1::SkipSoftmaxPattern::BASE_NOT_SET:
+      return {};
+  }
+  return {};
+}
+
+SkipSoftmaxPattern ToSpec(const v1::SkipSoftmaxPattern& proto) {
+  SkipSoftmaxPattern pattern = {.base = ToBase(proto)};
+  if (proto.has_threshold()) pattern.threshold = proto.threshold();
+  return pattern;
+}
+
 // None if no arm is set.
 std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
   switch (proto.pattern_case()) {
@@ -243,6 +280,8 @@ std::optional<PatternSpec> ToSpec(const v1::AttentionPattern& proto) {
       return PrunedPattern();
     case v1::AttentionPattern::kDelta:
       return ToSpec(proto.delta());
+    case v1::AttentionPattern::kSkipSoftmax:
+      return ToSpec(proto.skip_softmax());
     case v1::AttentionPattern::PATTERN_NOT_SET:
       return std::nullopt;
   }
@@ -269,15 +308,19 @@ std::string NamesOf(absl::Span<const PatternSpec> patterns) {
   return names;
 }
 
-// Of the pattern that corrects another: whether that is there.
+// Of the patterns that are made of another: whether that is there.
 void CheckBase(std::string_view field, const v1::AttentionPattern& proto,
                FieldErrors& errors) {
-  if (!proto.has_delta() ||
-      proto.delta().base_case() != v1::DeltaPattern::BASE_NOT_SET) {
-    return;
+  if (proto.has_delta() &&
+      proto.delta().base_case() == v1::DeltaPattern::BASE_NOT_SET) {
+    errors.Add(StrCat(field, ".delta.base"), "",
+               StrCat("one of ", NamesOf(EveryKindOf<DeltaBase>())));
   }
-  errors.Add(StrCat(field, ".delta.base"), "",
-             StrCat("one of ", NamesOf(EveryKindOf<DeltaBase>())));
+  if (proto.has_skip_softmax() && proto.skip_softmax().base_case() ==
+                                      v1::SkipSoftmaxPattern::BASE_NOT_SET) {
+    errors.Add(StrCat(field, ".skip_softmax.base"), "",
+               StrCat("one of ", NamesOf(EveryKindOf<SkipSoftmaxBase>())));
+  }
 }
 
 // The part of `text` up to `mark`, which leaves both.

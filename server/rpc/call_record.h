@@ -15,13 +15,15 @@ struct CallRecord {
   std::string method;  // "sparseserve.v1.InferenceService/Generate"
   std::string request_id;
   std::string traceparent;  // well-formed or empty
+  std::string caller;       // whose quota it uses; empty: nobody's
   std::string model;        // resource name, once known
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();  // the caller's own
 
   // Of calls to InferenceService.
   std::optional<Operation> operation;
-  LatencyTarget target;
+  LatencyTarget metadata_target;
+  LatencyTarget target;  // what counts, once the request was found good
   // Of generations, once the request was found good.
   std::string plan;     // as PatternDecision has it
   std::string pattern;  // ChoiceName()

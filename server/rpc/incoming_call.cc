@@ -1,6 +1,7 @@
 #include "server/rpc/incoming_call.h"
 
 #include <chrono>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "engine/base/str_cat.h"
@@ -8,6 +9,7 @@
 #include "server/rpc/message_parser.h"
 #include "server/rpc/request_id.h"
 #include "server/rpc/status_details.h"
+#include "server/rpc/target_conversion.h"
 
 namespace sparseserve {
 namespace {
@@ -39,6 +41,20 @@ CallRecord RecordOf(const grpc::CallbackServerContext& context,
   return record;
 }
 
+std::string CallerOf(const grpc::CallbackServerContext& context,
+                     const std::string& key) {
+  constexpr size_t kMaxBytes = 128;
+  const auto auth = context.auth_context();
+  if (auth != nullptr && auth->IsPeerAuthenticated()) {
+    const std::vector<grpc::string_ref> identity = auth->GetPeerIdentity();
+    if (!identity.empty()) {
+      return std::string(identity[0].data(), identity[0].size());
+    }
+  }
+  if (key.empty()) return "";
+  return std::string(Metadata(context, key.c_str()).substr(0, kMaxBytes));
+}
+
 absl::Status SettleRequestId(const grpc::CallbackServerContext& context,
                              const std::string& field_value,
                              CallRecord& record) {
@@ -53,6 +69,15 @@ absl::Status SettleRequestId(const grpc::CallbackServerContext& context,
   } else if (!field_value.empty()) {
     record.request_id = field_value;
   }
+  return errors.ToStatus();
+}
+
+absl::Status SettleMetadataTarget(const grpc::CallbackServerContext& context,
+                                  CallRecord& record) {
+  FieldErrors errors;
+  record.metadata_target =
+      TargetOfMetadata(Metadata(context, kFirstTokenKey),
+                       Metadata(context, kOutputTokenKey), errors);
   return errors.ToStatus();
 }
 

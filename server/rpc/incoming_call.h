@@ -16,12 +16,22 @@ namespace sparseserve {
 CallRecord RecordOf(const grpc::CallbackServerContext& context,
                     const std::string& method, absl::Time arrival);
 
+// Whose quota a call uses: the identity that its connection proved, else what
+// the metadata has under `key`, cut to 128 bytes; empty if neither is there.
+std::string CallerOf(const grpc::CallbackServerContext& context,
+                     const std::string& key);
+
 // OK with `record.request_id` settled, or INVALID_ARGUMENT if `field_value`
 // (options.request_id, may be empty) or the metadata's x-request-id is not a
 // request id.
 absl::Status SettleRequestId(const grpc::CallbackServerContext& context,
                              const std::string& field_value,
                              CallRecord& record);
+
+// Sets `record.metadata_target`; INVALID_ARGUMENT names a key whose value is no
+// target.
+absl::Status SettleMetadataTarget(const grpc::CallbackServerContext& context,
+                                  CallRecord& record);
 
 absl::Status ParseRequest(const grpc::ByteBuffer& bytes,
                           google::protobuf::Message& message);

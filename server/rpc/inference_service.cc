@@ -92,6 +92,7 @@ CallRecord InferenceService::NewRecord(
   CallRecord record = RecordOf(context, method, d_.clock());
   record.operation = operation;
   record.model = d_.model.name;
+  record.caller = CallerOf(context, d_.caller_key);
   return record;
 }
 
@@ -105,6 +106,7 @@ void InferenceService::Start(const grpc::CallbackServerContext& context,
     status =
         SettleRequestId(context, message.options().request_id(), call.record());
   }
+  if (status.ok()) status = SettleMetadataTarget(context, call.record());
   if (!status.ok()) return d_.admission.Refuse(status, *call.stream());
   d_.admission.Admit(std::move(*message.mutable_options()), call.record(),
                      call.stream());

@@ -31,6 +31,7 @@ class InferenceService final
     Metrics& metrics;
     RequestQueue& queue;
     std::function<absl::Time()> clock;
+    std::string caller_key;  // of metadata, see CallerOf()
   };
   // `stream_options` but for what follows from the call.
   InferenceService(TokenStream::Options stream_options,

@@ -24,6 +24,8 @@ const char* ReasonName(ErrorReason reason) {
       return "PLAN_NOT_FOUND";
     case ErrorReason::kQueueFull:
       return "QUEUE_FULL";
+    case ErrorReason::kQuota:
+      return "QUOTA";
     case ErrorReason::kDraining:
       return "DRAINING";
     case ErrorReason::kCancelled:
@@ -32,6 +34,10 @@ const char* ReasonName(ErrorReason reason) {
       return "DEADLINE_IN_QUEUE";
     case ErrorReason::kDeadlineExpired:
       return "DEADLINE_EXPIRED";
+    case ErrorReason::kDeadlineUnmeetable:
+      return "DEADLINE_UNMEETABLE";
+    case ErrorReason::kDeadlineTooShort:
+      return "DEADLINE_TOO_SHORT";
     case ErrorReason::kSlowConsumer:
       return "SLOW_CONSUMER";
     case ErrorReason::kNumericFault:
@@ -48,8 +54,13 @@ RejectReason RejectReasonOf(ErrorReason reason) {
       return RejectReason::kPromptTooLong;
     case ErrorReason::kQueueFull:
       return RejectReason::kQueueFull;
+    case ErrorReason::kQuota:
+      return RejectReason::kQuota;
     case ErrorReason::kDraining:
       return RejectReason::kDraining;
+    case ErrorReason::kDeadlineUnmeetable:
+    case ErrorReason::kDeadlineTooShort:
+      return RejectReason::kDeadlineUnmeetable;
     case ErrorReason::kInvalidField:
     case ErrorReason::kNotImplemented:
     case ErrorReason::kModelNotFound:
@@ -72,11 +83,14 @@ RejectReason RejectReasonOf(ErrorReason reason) {
 std::optional<absl::Duration> RetryDelayOf(ErrorReason reason) {
   switch (reason) {
     case ErrorReason::kQueueFull:
+    case ErrorReason::kDeadlineUnmeetable:
       return absl::Milliseconds(200);
     // At once: another replica is meant.
     case ErrorReason::kDraining:
     case ErrorReason::kDeviceFailed:
       return absl::ZeroDuration();
+    // Until one of the caller's own requests ends.
+    case ErrorReason::kQuota:
     case ErrorReason::kInvalidField:
     case ErrorReason::kNotImplemented:
     case ErrorReason::kPromptTooLong:
@@ -88,6 +102,7 @@ std::optional<absl::Duration> RetryDelayOf(ErrorReason reason) {
     case ErrorReason::kCancelled:
     case ErrorReason::kDeadlineInQueue:
     case ErrorReason::kDeadlineExpired:
+    case ErrorReason::kDeadlineTooShort:
     case ErrorReason::kSlowConsumer:
     case ErrorReason::kNumericFault:
       return std::nullopt;

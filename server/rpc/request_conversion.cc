@@ -8,68 +8,16 @@
 
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
-#include "google/protobuf/duration.pb.h"
 #include "server/rpc/attention_conversion.h"
 #include "server/rpc/field_errors.h"
 #include "server/rpc/prompt_conversion.h"
 #include "server/rpc/request_limits.h"
-#include "server/rpc/status_details.h"
+#include "server/rpc/target_conversion.h"
 
 namespace sparseserve {
 namespace {
 
-using ::google::protobuf::Duration;
-
 constexpr double kSmallestTopP = 1e-9;
-
-// Absent: infinite. Otherwise above 0 and at most `longest`.
-absl::Duration ConvertTarget(std::string_view field, bool present,
-                             const Duration& value, absl::Duration longest,
-                             FieldErrors& errors) {
-  if (!present) return absl::InfiniteDuration();
-  const absl::Duration duration =
-      absl::Seconds(value.seconds()) + absl::Nanoseconds(value.nanos());
-  const bool well_formed = std::abs(int64_t{value.nanos()}) < 1'000'000'000 &&
-                           (value.seconds() == 0 || value.nanos() == 0 ||
-                            (value.seconds() < 0) == (value.nanos() < 0));
-  if (!well_formed) {
-    errors.Add(field,
-               StrCat("seconds ", value.seconds(), " nanos ", value.nanos()),
-               "a Duration: nanos below 1e9 in size, of the sign of seconds");
-  } else if (duration <= absl::ZeroDuration() || duration > longest) {
-    errors.Add(field, absl::FormatDuration(duration),
-               StrCat("above 0 and at most ", absl::FormatDuration(longest)));
-  }
-  return duration;
-}
-
-void ConvertTargets(const v1::LatencyTarget& target, LatencyTarget& result,
-                    FieldErrors& errors, FieldErrors& missing) {
-  constexpr char kPrefix[] = "options.latency_target.";
-  result.time_to_first_token = ConvertTarget(
-      StrCat(kPrefix, "time_to_first_token"), target.has_time_to_first_token(),
-      target.time_to_first_token(), absl::Hours(1), errors);
-  result.time_per_output_token =
-      ConvertTarget(StrCat(kPrefix, "time_per_output_token"),
-                    target.has_time_per_output_token(),
-                    target.time_per_output_token(), absl::Minutes(1), errors);
-  result.total = ConvertTarget(StrCat(kPrefix, "total"), target.has_total(),
-                               target.total(), absl::Hours(24), errors);
-  const std::string on_miss = StrCat(kPrefix, "on_miss");
-  switch (target.on_miss()) {
-    case v1::LatencyTarget::ON_MISS_UNSPECIFIED:
-    case v1::LatencyTarget::DENSE:
-      break;
-    case v1::LatencyTarget::DEGRADE:
-    case v1::LatencyTarget::REJECT:
-      missing.Add(on_miss, v1::LatencyTarget::OnMiss_Name(target.on_miss()),
-                  "DENSE: others are not implemented");
-      break;
-    default:
-      errors.Add(on_miss, StrCat(static_cast<int>(target.on_miss())),
-                 "a value of LatencyTarget.OnMiss");
-  }
-}
 
 // Sets `result` if the field is present, whose presence protoc spells has_x().
 template <typename Given, typename Value>
@@ -178,12 +126,12 @@ absl::StatusOr<std::unique_ptr<Request>> ConvertOptions(
   RETURN_IF_ERROR(CheckModelName("options.model", options.model(), model,
                                  /*may_be_empty=*/true));
   FieldErrors errors;
-  FieldErrors missing;  // not implemented
   auto request = std::make_unique<Request>();
   CheckPrompt(options, model, errors);
   ConvertSampling(options.sampling(), model, request->sampling, errors);
   ConvertStop(options.stop(), model, *request, errors);
-  ConvertTargets(options.latency_target(), request->target, errors, missing);
+  request->target =
+      ConvertTarget("options.latency_target", options.latency_target(), errors);
   if (options.has_logprobs()) {
     ConvertNumber("options.logprobs.top_k", true, options.logprobs().top_k(),
                   {0, kMaxLogprobs}, request->sampling.logprobs, errors);
@@ -191,14 +139,17 @@ absl::StatusOr<std::unique_ptr<Request>> ConvertOptions(
   ConvertNumber("options.max_divergence", options.has_max_divergence(),
                 options.max_divergence(), {0, 10}, request->max_divergence,
                 errors);
+  if (options.cache_salt().size() > kMaxCacheSaltBytes) {
+    errors.Add("options.cache_salt",
+               StrCat(options.cache_salt().size(), " bytes"),
+               StrCat("at most ", kMaxCacheSaltBytes, " bytes"));
+  }
+  request->cache_salt = options.cache_salt();
   const std::optional<PatternSpec> pattern =
       CheckChoice(options.attention(), errors);
-  if (options.priority() != 0) {
-    missing.Add("options.priority", StrCat(options.priority()),
-                "0: others are not implemented");
-  }
+  ConvertNumber("options.priority", true, options.priority(),
+                {kLeastPriority, kMostPriority}, request->priority, errors);
   RETURN_IF_ERROR(errors.ToStatus());
-  if (!missing.empty()) return NotImplemented(missing.violations());
   ASSIGN_OR_RETURN(request->attention,
                    DecideAttention(options.attention(), pattern, model));
   request->seed_was_given = options.sampling().has_seed();

@@ -13,6 +13,7 @@ inline constexpr int kMaxStopStrings = 16;
 inline constexpr int kMaxStopStringBytes = 256;
 inline constexpr int kMaxStopTokens = 64;
 inline constexpr int kMaxLogprobs = 20;
+inline constexpr int kMaxCacheSaltBytes = 128;
 // ExplainAttention: tokens of a prompt, bytes of its profile, queries, and the
 // heaviest keys of each, also over all queries and heads. A reply stays below
 // the 64 MiB that our client takes.

@@ -18,6 +18,8 @@
 namespace sparseserve {
 namespace {
 
+constexpr int kMaxClasses = 64;
+
 // Protobuf counts lines and columns from 0.
 class ConfigErrors : public google::protobuf::io::ErrorCollector {
  public:
@@ -126,6 +128,59 @@ void SettleScheduler(const v1::SchedulerConfig& config,
   settler.Int("scheduler.max_queued_tokens", config.has_max_queued_tokens(),
               config.max_queued_tokens(), {1, (int64_t{1} << 31) - 1},
               settings.max_queued_tokens);
+  settler.Time("scheduler.step_time_target", config.has_step_time_target(),
+               ToDuration(config.step_time_target()),
+               {absl::Milliseconds(1), absl::Minutes(1)},
+               settings.step_time_target);
+  settler.Real("scheduler.best_effort_share", config.has_best_effort_share(),
+               config.best_effort_share(), {0, 1}, settings.best_effort_share);
+  settler.Time("scheduler.ageing_period", config.has_ageing_period(),
+               ToDuration(config.ageing_period()),
+               {absl::Seconds(1), absl::Hours(1)}, settings.ageing_period);
+}
+
+void SettleQuotas(const v1::CallerQuotaConfig& config, Settler& settler,
+                  ServerSettings& settings) {
+  const std::pair<int64_t, int64_t> range = {1, (int64_t{1} << 31) - 1};
+  settler.Int("scheduler.caller_quota.max_requests", config.has_max_requests(),
+              config.max_requests(), range, settings.max_requests_per_caller);
+  settler.Int("scheduler.caller_quota.max_tokens", config.has_max_tokens(),
+              config.max_tokens(), range, settings.max_tokens_per_caller);
+  const std::string& key = config.metadata_key();
+  const bool is_key =
+      key.size() <= 64 &&
+      key.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_-.") ==
+          key.npos;
+  if (!is_key) {
+    settler.errors().Add("scheduler.caller_quota.metadata_key", key,
+                         "at most 64 characters of a-z, 0-9, _, - and .");
+  }
+  settings.caller_key = key;
+}
+
+void SettleClasses(const v1::SchedulerConfig& config, FieldErrors& errors,
+                   DefaultTargets& targets) {
+  if (config.classes_size() > kMaxClasses) {
+    errors.Add("scheduler.classes", StrCat(config.classes_size(), " entries"),
+               StrCat("at most ", kMaxClasses, " entries"));
+    return;
+  }
+  for (int i = 0; i < config.classes_size(); ++i) {
+    const v1::PriorityClassConfig& entry = config.classes(i);
+    const std::string field = StrCat("scheduler.classes[", i, "]");
+    errors.CheckRange(StrCat(field, ".priority"), int64_t{entry.priority()},
+                      int64_t{kLeastPriority}, int64_t{kMostPriority});
+    const LatencyTarget target = ConvertTarget(StrCat(field, ".default_target"),
+                                               entry.default_target(), errors);
+    if (!target.is_named()) {
+      errors.Add(StrCat(field, ".default_target"), "",
+                 "given, with at least one target");
+    }
+    if (!targets.emplace(entry.priority(), target).second) {
+      errors.Add(StrCat(field, ".priority"), StrCat(entry.priority()),
+                 "of no other class");
+    }
+  }
 }
 
 // A step must hold a token of every other sequence and a page of a prompt, for
@@ -208,6 +263,8 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   ServerSettings settings;
   Settler settler;
   SettleScheduler(parsed.scheduler(), flags, settler, settings);
+  SettleClasses(parsed.scheduler(), settler.errors(), settings.default_targets);
+  SettleQuotas(parsed.scheduler().caller_quota(), settler, settings);
   SettleLimits(parsed.request_limits(), settler, settings);
   SettleConnection(parsed.connection(), settler, settings);
   settings.attention_plans = ConvertPlans(parsed, settler.errors());

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/policy/named_plan.h"
+#include "server/rpc/target_conversion.h"
 
 namespace sparseserve {
 
@@ -26,6 +27,13 @@ struct ServerSettings {
   int max_running_sequences = 32;
   int max_queued_requests = 256;
   int max_queued_tokens = 1'000'000;
+  absl::Duration step_time_target = absl::Milliseconds(100);
+  double best_effort_share = 0.2;
+  absl::Duration ageing_period = absl::Seconds(30);
+  DefaultTargets default_targets;
+  std::string caller_key;
+  int max_requests_per_caller = 0;  // 0: no limit
+  int max_tokens_per_caller = 0;    // likewise
   absl::Duration drain_timeout = absl::Seconds(30);
   absl::Duration stall_timeout = absl::Minutes(2);
 

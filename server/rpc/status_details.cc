@@ -4,6 +4,7 @@
 #include <map>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/numbers.h"
 #include "engine/base/check.h"
 #include "engine/base/str_cat.h"
 #include "google/rpc/error_details.pb.h"
@@ -16,6 +17,10 @@ namespace {
 // Of the details, as they travel, and of the reason, which stays here.
 constexpr char kPayloadUrl[] = "type.googleapis.com/google.rpc.Status";
 constexpr char kReasonUrl[] = "sparseserve.dev/ErrorReason";
+// Nanoseconds in decimal.
+constexpr char kRetryUrl[] = "sparseserve.dev/RetryAfter";
+// Nobody is sent away for longer.
+constexpr absl::Duration kLongestRetryDelay = absl::Minutes(1);
 constexpr size_t kMaxMessageBytes = 512;
 constexpr size_t kMaxValueBytes = 96;
 constexpr size_t kMaxFieldBytes = 128;
@@ -96,6 +101,13 @@ absl::Status WithDetails(absl::Status status, const ErrorDetails& details) {
         Excerpt(details.resource->second, kMaxFieldBytes));
     packed.add_details()->PackFrom(resource);
   }
+  if (details.quota_subject.has_value()) {
+    google::rpc::QuotaFailure quota;
+    auto& violation = *quota.add_violations();
+    violation.set_subject(*details.quota_subject);
+    violation.set_description(std::string(status.message()));
+    packed.add_details()->PackFrom(quota);
+  }
   if (!details.violations.empty()) {
     google::rpc::BadRequest bad_request;
     // Leaves room for ErrorInfo and RequestInfo.
@@ -114,7 +126,24 @@ absl::Status WithDetails(absl::Status status, const ErrorDetails& details) {
   status.SetPayload(kPayloadUrl, absl::Cord(packed.SerializeAsString()));
   status.SetPayload(kReasonUrl, absl::Cord(std::string(
                                     1, static_cast<char>(details.reason))));
+  if (details.retry_after.has_value()) {
+    const absl::Duration delay = std::clamp(
+        *details.retry_after, absl::ZeroDuration(), kLongestRetryDelay);
+    status.SetPayload(kRetryUrl,
+                      absl::Cord(StrCat(absl::ToInt64Nanoseconds(delay))));
+  }
   return status;
+}
+
+absl::Status ToStatus(const Failure& failure) {
+  ErrorDetails details;
+  details.reason = failure.reason;
+  details.retry_after = failure.retry_after;
+  if (failure.estimate.has_value()) {
+    details.metadata = {
+        {"estimatedMs", StrCat(absl::ToInt64Milliseconds(*failure.estimate))}};
+  }
+  return WithDetails(failure.status, details);
 }
 
 absl::Status InvalidFields(const std::vector<FieldViolation>& violations,
@@ -201,8 +230,18 @@ absl::Status PlanNotFound(std::string_view plan, std::string_view model) {
       details);
 }
 
-absl::Status QueueFull(int waiting) {
+absl::Status QuotaExceeded(std::string_view caller) {
+  constexpr char kDescription[] =
+      "the caller has as many requests, or tokens of them, as it may";
   ErrorDetails details;
+  details.reason = ErrorReason::kQuota;
+  details.quota_subject = Excerpt(caller, kMaxFieldBytes);
+  return WithDetails(absl::ResourceExhaustedError(kDescription), details);
+}
+
+absl::Status QueueFull(int waiting, std::optional<absl::Duration> retry_after) {
+  ErrorDetails details;
+  details.retry_after = retry_after;
   details.reason = ErrorReason::kQueueFull;
   details.metadata = {{"waiting", StrCat(waiting)}};
   return WithDetails(absl::UnavailableError(StrCat(
@@ -240,6 +279,11 @@ RejectReason RejectReasonOf(const absl::Status& status) {
 std::optional<absl::Duration> RetryDelayOf(const absl::Status& status) {
   const std::optional<ErrorReason> reason = TypedReasonOf(status);
   if (!reason.has_value() || !absl::IsUnavailable(status)) return std::nullopt;
+  if (const auto known = status.GetPayload(kRetryUrl)) {
+    int64_t nanoseconds = 0;
+    SPARSESERVE_CHECK(absl::SimpleAtoi(std::string(*known), &nanoseconds));
+    return absl::Nanoseconds(nanoseconds);
+  }
   return RetryDelayOf(*reason);
 }
 
@@ -255,8 +299,10 @@ grpc::Status ToGrpcStatus(const absl::Status& status,
   }
   if (const auto delay = RetryDelayOf(status)) {
     google::rpc::RetryInfo retry;
+    const int64_t nanoseconds = absl::ToInt64Nanoseconds(*delay);
+    retry.mutable_retry_delay()->set_seconds(nanoseconds / 1'000'000'000);
     retry.mutable_retry_delay()->set_nanos(
-        static_cast<int>(absl::ToInt64Nanoseconds(*delay)));
+        static_cast<int>(nanoseconds % 1'000'000'000));
     packed.add_details()->PackFrom(retry);
   }
   google::rpc::RequestInfo request;

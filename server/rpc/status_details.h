@@ -11,6 +11,7 @@
 #include "grpcpp/support/status.h"
 #include "server/metrics/metrics.h"
 #include "server/scheduling/error_reason.h"
+#include "server/scheduling/token_sink.h"
 
 // Errors as callers see them. Code that finds an error makes an absl::Status
 // with the functions below; it carries google.rpc details as its payload, and
@@ -40,10 +41,17 @@ struct ErrorDetails {
   std::vector<FieldViolation> violations;
   // ResourceInfo: type and name.
   std::optional<std::pair<std::string, std::string>> resource;
+  // QuotaFailure: whose quota is used up.
+  std::optional<std::string> quota_subject = std::nullopt;
+  // When to try again, where that is known better than by the reason.
+  std::optional<absl::Duration> retry_after = std::nullopt;
 };
 
 // `status`, not OK, with `details` attached.
 absl::Status WithDetails(absl::Status status, const ErrorDetails& details);
+
+// What a sink was told, with its details.
+absl::Status ToStatus(const Failure& failure);
 
 // INVALID_ARGUMENT / INVALID_FIELD naming all of `violations` (not empty);
 // `found` >= violations.size() is how many there were.
@@ -66,7 +74,10 @@ absl::Status PatternUnsupported(std::string_view pattern,
                                 std::string_view model, std::string_view why);
 // NOT_FOUND / PLAN_NOT_FOUND.
 absl::Status PlanNotFound(std::string_view plan, std::string_view model);
-absl::Status QueueFull(int waiting);
+// `retry_after` is none where that is not known.
+absl::Status QueueFull(int waiting, std::optional<absl::Duration> retry_after);
+// RESOURCE_EXHAUSTED / QUOTA, with a QuotaFailure.
+absl::Status QuotaExceeded(std::string_view caller);
 // UNAVAILABLE / QUEUE_FULL, where one at a time is explained.
 absl::Status ExplanationRuns();
 absl::Status Draining();

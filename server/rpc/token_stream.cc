@@ -30,10 +30,7 @@ void Append(OutputPiece from, OutputPiece& to) {
 }
 
 TokenStream::End FailedEnd(Ending ending) {
-  const Failure failure = FailureOf(ending, Progress::kDecode);
-  ErrorDetails details;
-  details.reason = failure.reason;
-  return {WithDetails(failure.status, details), std::nullopt};
+  return {ToStatus(FailureOf(ending, Progress::kDecode)), std::nullopt};
 }
 
 }  // namespace
@@ -69,11 +66,7 @@ void TokenStream::Finish(const FinishReport& report) {
   EndWith({absl::OkStatus(), report});
 }
 
-void TokenStream::Fail(const absl::Status& status, ErrorReason reason) {
-  ErrorDetails details;
-  details.reason = reason;
-  Refuse(WithDetails(status, details));
-}
+void TokenStream::Fail(const Failure& failure) { Refuse(ToStatus(failure)); }
 
 void TokenStream::SetPromptTokens(int tokens) {
   MutexLock lock(mu_);

@@ -76,7 +76,7 @@ class TokenStream : public TokenSink {
   // The serving thread.
   bool Emit(OutputPiece piece) override;
   void Finish(const FinishReport& report) override;
-  void Fail(const absl::Status& status, ErrorReason reason) override;
+  void Fail(const Failure& failure) override;
 
   // The tokenizer's thread. The call may be over.
   void SetPromptTokens(int tokens);

@@ -1,5 +1,6 @@
 #include "server/rpc/tokenize_call.h"
 
+#include <optional>
 #include <utility>
 
 #include "engine/base/status_macros.h"
@@ -24,7 +25,7 @@ void TokenizeCall::Start(const grpc::ByteBuffer& request) {
   const absl::StatusOr<size_t> bytes = Parse(request);
   if (!bytes.ok()) return End(bytes.status());
   if (!d_.worker.Submit(*bytes, [this] { End(Answer()); })) {
-    End(QueueFull(d_.worker.waiting()));
+    End(QueueFull(d_.worker.waiting(), std::nullopt));
   }
 }
 

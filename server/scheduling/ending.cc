@@ -4,6 +4,10 @@
 
 namespace sparseserve {
 
+bool IsRefusal(Ending ending) {
+  return ending == Ending::kUnmeetable || ending == Ending::kTooShort;
+}
+
 Failure FailureOf(Ending ending, Progress progress) {
   const bool started = progress != Progress::kWaiting;
   switch (ending) {
@@ -41,6 +45,14 @@ Failure FailureOf(Ending ending, Progress progress) {
       }
       return {absl::UnavailableError("the device failed"),
               ErrorReason::kDeviceFailed};
+    case Ending::kUnmeetable:
+      return {absl::UnavailableError(
+                  "the requests ahead take longer than this one may wait"),
+              ErrorReason::kDeadlineUnmeetable};
+    case Ending::kTooShort:
+      return {absl::DeadlineExceededError(
+                  "the prompt alone takes longer than the request may"),
+              ErrorReason::kDeadlineTooShort};
   }
   SPARSESERVE_CHECK(false && "a finished sequence has no failure");
 }
@@ -66,6 +78,9 @@ FinishOutcome OutcomeOf(Ending ending, FinishReason reason) {
     case Ending::kNumericFault:
     case Ending::kDeviceFailed:
       return FinishOutcome::kError;
+    case Ending::kUnmeetable:
+    case Ending::kTooShort:
+      break;
   }
   SPARSESERVE_CHECK(false && "unknown ending");
 }
@@ -83,6 +98,8 @@ std::optional<CancelCause> CancelCauseOf(Ending ending) {
     case Ending::kFinished:
     case Ending::kNumericFault:
     case Ending::kDeviceFailed:
+    case Ending::kUnmeetable:
+    case Ending::kTooShort:
       return std::nullopt;
   }
   SPARSESERVE_CHECK(false && "unknown ending");

@@ -19,21 +19,20 @@ enum class Ending {
   kDraining,      // the server is going away
   kNumericFault,  // its slice failed
   kDeviceFailed,  // the whole step failed
+  kUnmeetable,    // never ran: its time would pass in the queue
+  kTooShort,      // never ran: its time is too short even without a queue
 };
 
 // How far a sequence had come.
 enum class Progress { kWaiting, kPrefill, kDecode };
 
-// The arguments of TokenSink::Fail.
-struct Failure {
-  absl::Status status;
-  ErrorReason reason;
-};
+// Whether the request was refused rather than ended.
+bool IsRefusal(Ending ending);
 
 // REQUIRES: ending is not kFinished.
 Failure FailureOf(Ending ending, Progress progress);
 
-// `reason` matters only for kFinished.
+// `reason` matters only for kFinished. REQUIRES: !IsRefusal(ending).
 FinishOutcome OutcomeOf(Ending ending, FinishReason reason);
 
 // Empty if the ending is not a cancellation.

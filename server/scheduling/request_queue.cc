@@ -1,5 +1,6 @@
 #include "server/scheduling/request_queue.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/time/time.h"
@@ -7,7 +8,8 @@
 
 namespace sparseserve {
 
-RequestQueue::RequestQueue(Options options) : options_(options) {
+RequestQueue::RequestQueue(Options options)
+    : options_(options), quotas_(options.per_caller) {
   SPARSESERVE_CHECK(options.max_requests >= 1 && options.max_tokens >= 1);
 }
 
@@ -19,6 +21,9 @@ Refusal RequestQueue::Push(std::unique_ptr<Request>& request) {
     const bool fits = waiting_requests_ < options_.max_requests &&
                       waiting_tokens_ + tokens <= options_.max_tokens;
     if (!fits && waiting_requests_ > 0) return Refusal::kQueueFull;
+    if (!quotas_.Take(request->caller, request->most_tokens())) {
+      return Refusal::kQuota;
+    }
     ++waiting_requests_;
     waiting_tokens_ += tokens;
     incoming_.push_back(std::move(request));
@@ -41,11 +46,27 @@ std::vector<std::unique_ptr<Request>> RequestQueue::TakeAll() {
   return std::exchange(incoming_, {});
 }
 
-void RequestQueue::Started(const Request& request) {
+void RequestQueue::Started(const Request& request, absl::Time now) {
   MutexLock lock(mu_);
+  starts_.Count(1, now);
   --waiting_requests_;
   waiting_tokens_ -= static_cast<int64_t>(request.prompt.size());
   SPARSESERVE_CHECK(waiting_requests_ >= 0 && waiting_tokens_ >= 0);
+}
+
+void RequestQueue::Finished(const Request& request) {
+  MutexLock lock(mu_);
+  quotas_.GiveBack(request.caller, request.most_tokens());
+}
+
+std::optional<absl::Duration> RequestQueue::RetryAfter(absl::Time now) const {
+  constexpr absl::Duration kLeast = absl::Milliseconds(50);
+  constexpr absl::Duration kMost = absl::Minutes(1);
+  MutexLock lock(mu_);
+  const double per_second = starts_.PerSecond(now);
+  if (per_second <= 0) return std::nullopt;
+  return std::clamp(absl::Seconds(waiting_requests_ / 4.0 / per_second), kLeast,
+                    kMost);
 }
 
 void RequestQueue::WaitForWork(absl::Duration timeout) {

@@ -2,16 +2,19 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "engine/base/mutex.h"
+#include "server/scheduling/caller_quotas.h"
+#include "server/scheduling/drain_rate.h"
 #include "server/scheduling/request.h"
 
 namespace sparseserve {
 
 // Why a request was not taken.
-enum class Refusal { kNone, kQueueFull, kDraining };
+enum class Refusal { kNone, kQueueFull, kQuota, kDraining };
 
 // Requests on their way from gRPC threads to the serving thread; first come,
 // first served. Thread-safe. Bounded in requests and in prompt tokens, counting
@@ -21,6 +24,7 @@ class RequestQueue {
   struct Options {  // each at least 1
     int max_requests = 256;
     int64_t max_tokens = 1'000'000;
+    CallerQuotas::Limits per_caller = {};
   };
   explicit RequestQueue(Options options);
 
@@ -34,9 +38,15 @@ class RequestQueue {
 
   // Everything that has arrived since the last call, in order; empty if none.
   // The caller tells through Started() when a request stops waiting (it began
-  // to run or was dropped): it counts against the bounds until then.
+  // to run or was dropped): it counts against the bounds until then. Finished()
+  // follows when it has ended: until then it counts against its caller's quota.
   std::vector<std::unique_ptr<Request>> TakeAll();
-  void Started(const Request& request);
+  void Started(const Request& request, absl::Time now);
+  void Finished(const Request& request);
+
+  // When one that was refused may find room: in the time in which a quarter of
+  // what waits went away lately. Nothing if nothing went away.
+  std::optional<absl::Duration> RetryAfter(absl::Time now) const;
 
   // Blocks until something arrived, Wake() or `timeout`; may return early.
   void WaitForWork(absl::Duration timeout);
@@ -55,6 +65,8 @@ class RequestQueue {
   std::vector<std::unique_ptr<Request>> incoming_ ABSL_GUARDED_BY(mu_);
   int waiting_requests_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t waiting_tokens_ ABSL_GUARDED_BY(mu_) = 0;
+  DrainRate starts_ ABSL_GUARDED_BY(mu_);
+  CallerQuotas quotas_ ABSL_GUARDED_BY(mu_);
   bool woken_ ABSL_GUARDED_BY(mu_) = false;
   bool draining_ ABSL_GUARDED_BY(mu_) = false;
 };

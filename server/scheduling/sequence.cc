@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <variant>
 
 #include "absl/algorithm/container.h"
 #include "absl/types/span.h"
@@ -16,6 +17,18 @@ std::unique_ptr<RecallSampler> SamplerOf(const Request& request) {
   return std::make_unique<RecallSampler>(
       *request.measured, static_cast<int>(request.prompt.size()),
       request.sampling.seed);
+}
+
+// Before any was visited, all are expected to be.
+double Density(const AttentionBlocks& blocks) {
+  if (blocks.allowed <= 0) return 1;
+  return static_cast<double>(blocks.computed) /
+         static_cast<double>(blocks.allowed);
+}
+
+bool IsDense(const AttentionChoice& choice) {
+  return choice.map == nullptr &&
+         std::holds_alternative<DensePattern>(choice.pattern);
 }
 
 }  // namespace
@@ -56,16 +69,63 @@ int Sequence::pages_needed() const {
   return (positions + kPageTokens - 1) / kPageTokens;
 }
 
+int Sequence::pages_for(int tokens) const {
+  return (computed_tokens_ + tokens + kPageTokens - 1) / kPageTokens;
+}
+
 void Sequence::Start(PageLease lease, absl::Time now) {
-  SPARSESERVE_CHECK(progress() == Progress::kWaiting && !ended());
-  SPARSESERVE_CHECK(lease.size() >= pages_needed());
+  SPARSESERVE_CHECK(lease_.size() == 0 && !ended());
+  SPARSESERVE_CHECK(lease.size() >= pages_for(tokens_to_run()));
   lease_ = std::move(lease);
-  started_ = now;
+  output_at_start_ = output_tokens();
+  if (!started_.has_value()) started_ = now;
+}
+
+void Sequence::Preempt() {
+  SPARSESERVE_CHECK(may_preempt() && started_.has_value() && !ended());
+  lease_ = PageLease();
+  computed_tokens_ = 0;
+  ++preemptions_;
+  // Rows that run together choose each for itself, even where a pattern lets
+  // steps use one choice.
+  if (output_tokens() > 0 && request_->attention.traits.rules_decode &&
+      !IsDense(request_->attention.choice)) {
+    is_reproducible_ = false;
+  }
 }
 
 int Sequence::NextTokens(int budget) const {
-  return ChunkTokens(chunk_rule_, computed_tokens_,
-                     static_cast<int>(tokens_.size()), MostTokens(budget));
+  const int most = MostTokens(budget);
+  if (computed_tokens_ >= prompt_tokens()) {
+    // Rows that choose by content choose one by one, as they first did; not
+    // every device chooses for several of a sequence at once.
+    const PatternTraits& traits = request_->attention.traits;
+    const bool choose = traits.rules_decode && !traits.is_time_predictable;
+    return std::min(choose ? 1 : most, tokens_to_run());
+  }
+  return ChunkTokens(chunk_rule_, computed_tokens_, prompt_tokens(), most);
+}
+
+int Sequence::LeastTokens() const {
+  if (computed_tokens_ >= prompt_tokens()) return 1;
+  const int left = prompt_tokens() - computed_tokens_;
+  if (chunk_rule_.is_whole) return left;
+  const int border = chunk_rule_.border_tokens;
+  return std::min(left, border - computed_tokens_ % border);
+}
+
+StepWork Sequence::WorkOf(int tokens) const {
+  const double begin = computed_tokens_;
+  // Of the blocks up to a row's own, in the mean over the rows.
+  const double seen = (begin + tokens / 2.0) / kPageTokens + 1;
+  if (computed_tokens_ < prompt_tokens()) {
+    return {.prompt_rows = static_cast<double>(tokens),
+            .prompt_blocks =
+                seen * Density(prefill_blocks_) * tokens / kPageTokens};
+  }
+  const double blocks = seen * Density(decode_blocks_) * tokens;
+  if (is_decoding()) return {.decode_rows = 1, .decode_blocks = blocks};
+  return {.prompt_rows = static_cast<double>(tokens), .decode_blocks = blocks};
 }
 
 int Sequence::MostTokens(int budget) const {
@@ -78,8 +138,7 @@ StepSlice Sequence::Slice(int tokens) const {
   const absl::Span<const TokenId> all = tokens_;
   StepSlice slice;
   slice.sequence = id_;
-  slice.phase =
-      computed_tokens_ < prompt_tokens() ? Phase::kPrefill : Phase::kDecode;
+  slice.phase = phase();
   slice.tokens = all.subspan(computed_tokens_, tokens);
   slice.first_position = computed_tokens_;
   slice.pages = lease_.pages();
@@ -92,7 +151,10 @@ StepSlice Sequence::Slice(int tokens) const {
   slice.prompt = all.first(prompt_tokens());
   slice.output = all.subspan(prompt_tokens());
   if (!may_stop()) slice.banned = banned_;
-  if (recall_ != nullptr) recall_->Ask(slice);
+  // What ran once is measured already.
+  if (recall_ != nullptr && computed_tokens_ >= counted_tokens_) {
+    recall_->Ask(slice);
+  }
   return slice;
 }
 
@@ -103,12 +165,15 @@ Sequence::Advanced Sequence::Advance(int tokens, const SliceResult& result,
     End(Ending::kNumericFault, now);
     return advanced;
   }
-  AttentionBlocks& blocks =
-      computed_tokens_ < prompt_tokens() ? prefill_blocks_ : decode_blocks_;
-  blocks.computed += result.blocks.computed;
-  blocks.allowed += result.blocks.allowed;
-  if (recall_ != nullptr) recall_->Take();
+  if (computed_tokens_ >= counted_tokens_) {
+    AttentionBlocks& blocks =
+        computed_tokens_ < prompt_tokens() ? prefill_blocks_ : decode_blocks_;
+    blocks.computed += result.blocks.computed;
+    blocks.allowed += result.blocks.allowed;
+    if (recall_ != nullptr) recall_->Take();
+  }
   computed_tokens_ += tokens;
+  counted_tokens_ = std::max(counted_tokens_, computed_tokens_);
   if (computed_tokens_ < prompt_tokens() &&
       computed_tokens_ % chunk_rule_.pattern_border_tokens != 0) {
     is_reproducible_ = false;
@@ -187,6 +252,7 @@ FinishReport Sequence::Report() const {
   report.queue = *started_ - request_->arrival;
   report.prefill = *first_token_ - *started_;
   report.time_to_first_token = *first_token_ - request_->arrival;
+  report.predicted_time_to_first_token = predicted_time_to_first_token_;
   report.time_per_output_token = TimePerOutputToken();
   report.total = ended_ - request_->arrival;
   report.prefill_blocks = prefill_blocks_;

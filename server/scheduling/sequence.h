@@ -15,12 +15,14 @@
 #include "server/scheduling/output_text.h"
 #include "server/scheduling/recall_sampler.h"
 #include "server/scheduling/request.h"
+#include "server/scheduling/step_cost_model.h"
 
 namespace sparseserve {
 
 // A request in flight: waiting, then prefilling its prompt in chunks, then
-// decoding a token a step, then ended. Owned by the Scheduler until it ended,
-// then by whoever took it from there. Serving thread only.
+// decoding a token a step, then ended. One that is preempted waits again, and
+// then runs what it had, output too, anew. Owned by the Scheduler until it
+// ended, then by whoever took it from there. Serving thread only.
 //
 // Output token ids are all tokens drawn, in order, but for the end token or
 // stop token that ended the sequence; the tokens of a stop string are among
@@ -46,16 +48,46 @@ class Sequence {
   Progress progress() const;
   bool ended() const { return ending_.has_value(); }
   const PageLease& lease() const { return lease_; }
+  PageLease& lease() { return lease_; }
 
   // Pages that the sequence can come to need.
   int pages_needed() const;
-  // REQUIRES: it waits; `lease` holds pages_needed() pages.
+  // Pages that it needs to run `tokens` more.
+  int pages_for(int tokens) const;
+  // Begins, or goes on after Preempt(). REQUIRES: it holds no pages; `lease`
+  // holds pages_for(tokens_to_run()).
   void Start(PageLease lease, absl::Time now);
+  // Gives its pages back. Once started again it runs its prompt and its output
+  // so far anew; what it draws then is the same. REQUIRES: may_preempt().
+  void Preempt();
+  // An explanation adds up what its prompt shows: it runs once.
+  bool may_preempt() const { return request_->profile == nullptr; }
+  int preemptions() const { return preemptions_; }
+  int computed_tokens() const { return computed_tokens_; }
+  // Output tokens since it began or last went on.
+  int output_since_start() const { return output_tokens() - output_at_start_; }
 
+  // Tokens known so far without their keys and values.
+  int tokens_to_run() const {
+    return static_cast<int>(tokens_.size()) - computed_tokens_;
+  }
+  // Whether its next slice is the latest output token alone.
+  bool is_decoding() const {
+    return output_tokens() > 0 && tokens_to_run() == 1;
+  }
+  Phase phase() const {
+    return computed_tokens_ < prompt_tokens() ? Phase::kPrefill
+                                              : Phase::kDecode;
+  }
   // Tokens that its next slice can carry if at most `budget` may run: one when
   // it decodes, else a chunk of the prompt that ends where its pattern may be
-  // cut or is the last. 0 if the budget is too small.
+  // cut or is the last, or of output that is run anew. 0 if the budget is too
+  // small.
   int NextTokens(int budget) const;
+  // The least budget with which it gets any.
+  int LeastTokens() const;
+  // What its next `tokens` tokens make of a step, by the density so far.
+  StepWork WorkOf(int tokens) const;
   // REQUIRES: it started; 0 < tokens <= NextTokens(...). Valid until the next
   // call that is not const.
   StepSlice Slice(int tokens) const;
@@ -76,6 +108,13 @@ class Sequence {
   Ending ending() const { return *ending_; }
   FinishReport Report() const;  // REQUIRES: ending() == kFinished
   RequestSample Sample() const;
+  // What was predicted on its arrival; none if nothing was.
+  void SetPrediction(absl::Duration time_to_first_token) {
+    predicted_time_to_first_token_ = time_to_first_token;
+  }
+  std::optional<absl::Duration> predicted_time_to_first_token() const {
+    return predicted_time_to_first_token_;
+  }
   // Null if its recall is not measured.
   const RecallSampler* recall() const { return recall_.get(); }
 
@@ -103,6 +142,10 @@ class Sequence {
 
   std::vector<TokenId> tokens_;  // prompt, then output
   int computed_tokens_ = 0;      // the first so many have their keys and values
+  int counted_tokens_ = 0;       // those that ever had, which count once
+  int preemptions_ = 0;
+  int output_at_start_ = 0;
+  std::optional<absl::Duration> predicted_time_to_first_token_;
   PageLease lease_;
   OutputText text_;
 

@@ -102,9 +102,10 @@ void ServingLoop::Run() {
     // were set, so nothing can arrive after the last look.
     const bool stopping = stop_;
     const bool draining = draining_;
-    d_.scheduler.Admit(d_.queue.TakeAll());
+    std::vector<std::unique_ptr<Request>> arrived = d_.queue.TakeAll();
     // Read after the queue was emptied: nothing starts before it arrived.
     const absl::Time now = d_.clock();
+    d_.scheduler.Admit(std::move(arrived), now);
     last_turn_ns_ = absl::ToUnixNanos(now);
     if (stopping ||
         (draining && now >= absl::FromUnixNanos(drain_deadline_ns_))) {
@@ -116,7 +117,7 @@ void ServingLoop::Run() {
 
     const StepPlan plan = d_.scheduler.PlanStep(now);
     for (const Request* request : d_.scheduler.started()) {
-      d_.queue.Started(*request);
+      d_.queue.Started(*request, now);
     }
     PublishGauges();
     SPARSESERVE_DCHECK(d_.scheduler.CheckInvariants().ok());
@@ -124,6 +125,8 @@ void ServingLoop::Run() {
       if (!RunStep(plan, now)) return;
       continue;
     }
+    // What was refused while the step was planned.
+    ReportEnded();
     SPARSESERVE_CHECK(d_.scheduler.idle());
     SPARSESERVE_CHECK(d_.scheduler.CheckInvariants().ok());
     if (stopping || draining) return;
@@ -141,6 +144,10 @@ bool ServingLoop::RunStep(const StepPlan& plan, absl::Time begin) {
   SPARSESERVE_CHECK(result->slices.size() == plan.slices.size());
   StepSample sample = Summarize(plan, *result);
   sample.duration = end - begin;
+  for (const int tokens : d_.scheduler.preempted_tokens()) {
+    ++sample.preemptions;
+    sample.preempted_tokens += tokens;
+  }
   std::vector<absl::Duration> token_gaps;
 
   std::vector<Scheduler::Output> outputs = d_.scheduler.Commit(*result, end);
@@ -164,8 +171,10 @@ bool ServingLoop::RunStep(const StepPlan& plan, absl::Time begin) {
 
 void ServingLoop::FailDevice(const absl::Status& status) {
   d_.queue.StartDraining();
-  d_.scheduler.Admit(d_.queue.TakeAll());
-  d_.scheduler.EndAll(Ending::kDeviceFailed, d_.clock());
+  std::vector<std::unique_ptr<Request>> arrived = d_.queue.TakeAll();
+  const absl::Time now = d_.clock();
+  d_.scheduler.Admit(std::move(arrived), now);
+  d_.scheduler.EndAll(Ending::kDeviceFailed, now);
   ReportEnded();
   d_.on_device_failure(status);
 }
@@ -173,10 +182,12 @@ void ServingLoop::FailDevice(const absl::Status& status) {
 void ServingLoop::ReportEnded() {
   const std::vector<std::unique_ptr<Sequence>> ended = d_.scheduler.TakeEnded();
   if (ended.empty()) return;
+  const absl::Time now = d_.clock();
   for (const auto& sequence : ended) {
     if (sequence->progress() == Progress::kWaiting) {
-      d_.queue.Started(sequence->request());
+      d_.queue.Started(sequence->request(), now);
     }
+    d_.queue.Finished(sequence->request());
     RecordEnding(*sequence);
   }
   PublishGauges();
@@ -185,15 +196,22 @@ void ServingLoop::ReportEnded() {
     if (sequence->ending() == Ending::kFinished) {
       sink.Finish(sequence->Report());
     } else {
-      const Failure failure =
-          FailureOf(sequence->ending(), sequence->progress());
-      sink.Fail(failure.status, failure.reason);
+      Failure failure = FailureOf(sequence->ending(), sequence->progress());
+      if (IsRefusal(sequence->ending())) {
+        failure.estimate = sequence->predicted_time_to_first_token();
+        failure.retry_after = d_.queue.RetryAfter(now);
+      }
+      sink.Fail(failure);
     }
   }
 }
 
 void ServingLoop::RecordEnding(const Sequence& sequence) {
   const Ending ending = sequence.ending();
+  if (IsRefusal(ending)) {
+    d_.metrics.Rejected(RejectReason::kDeadlineUnmeetable);
+    return;
+  }
   const RequestSample sample = sequence.Sample();
   d_.metrics.Finished(sample);
   const std::optional<CancelCause> cause = CancelCauseOf(ending);
@@ -210,7 +228,7 @@ void ServingLoop::RecordEnding(const Sequence& sequence) {
 
 void ServingLoop::PublishGauges() {
   const PagePool& pages = d_.scheduler.pages();
-  d_.metrics.SetWaiting(d_.queue.waiting());
+  d_.metrics.SetWaiting(d_.queue.waiting() + d_.scheduler.preempted());
   d_.metrics.SetRunning(d_.scheduler.running());
   d_.metrics.SetPages(pages.leased(), pages.free());
 }

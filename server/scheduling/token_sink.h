@@ -40,6 +40,8 @@ struct FinishReport {
   absl::Duration queue;
   absl::Duration prefill;
   absl::Duration time_to_first_token;
+  // As predicted on arrival; none if nothing was known of this machine then.
+  std::optional<absl::Duration> predicted_time_to_first_token;
   std::optional<absl::Duration> time_per_output_token;
   absl::Duration total;
 
@@ -52,6 +54,16 @@ struct FinishReport {
   bool reproducible = true;
 };
 
+// Why a request did not end well.
+struct Failure {
+  absl::Status status;
+  ErrorReason reason;
+  // When to try again, where that is known better than by the reason.
+  std::optional<absl::Duration> retry_after = std::nullopt;
+  // Time to first token that was predicted, where that is the reason.
+  std::optional<absl::Duration> estimate = std::nullopt;
+};
+
 // Receives one request's output. Called by the serving thread; no method may
 // block or throw.
 class TokenSink {
@@ -60,10 +72,9 @@ class TokenSink {
   // False if the reader is too slow: its buffer is full. The caller then
   // ends the sequence; Fail() follows.
   virtual bool Emit(OutputPiece piece) = 0;
-  // Exactly one of these ends the output. An error's code, message and reason
-  // go to the caller.
+  // Exactly one of these ends the output. A failure goes to the caller.
   virtual void Finish(const FinishReport& report) = 0;
-  virtual void Fail(const absl::Status& status, ErrorReason reason) = 0;
+  virtual void Fail(const Failure& failure) = 0;
 };
 
 }  // namespace sparseserve

@@ -12,13 +12,14 @@
 // peak_weight,STRIDE,ROWS,THRESHOLD[,DENSE_LAYERS],
 // quest,BUDGET_TOKENS[,DENSE_LAYERS[,REUSE_STEPS]],
 // page_top_p,CANDIDATE_TOKENS,THRESHOLD[,DENSE_LAYERS[,REUSE_STEPS]],
-// moba,BLOCK_TOKENS,TOP_K[,DENSE_LAYERS[,REUSE_STEPS]] or delta,GAMMA,PATTERN:
-// "delta,64,xattention,8,0.9"; or triangle_mix,DENSE_LAYERS,SINK,WINDOW,
-// DENSE_BLOCKS: the first layers dense, the others tri_shape. Every plan's rows
-// are teacher-forced and compared with the dense run's; columns are in
-// tests/README.md. A plan whose prompt must come whole runs in one step, which
-// holds the logits of every row. With --decode_from the rows from there on run
-// one by one, as output does, and they alone are counted.
+// moba,BLOCK_TOKENS,TOP_K[,DENSE_LAYERS[,REUSE_STEPS]], delta,GAMMA,PATTERN:
+// "delta,64,xattention,8,0.9", or skip_softmax,THRESHOLD,PATTERN; or
+// triangle_mix,DENSE_LAYERS,SINK,WINDOW, DENSE_BLOCKS: the first layers dense,
+// the others tri_shape. Every plan's rows are teacher-forced and compared with
+// the dense run's; columns are in tests/README.md. A plan whose prompt must
+// come whole runs in one step, which holds the logits of every row. With
+// --decode_from the rows from there on run one by one, as output does, and they
+// alone are counted.
 //
 // streaming,HEADS,SINK,WINDOW is sink_window in so many KV heads and dense
 // attention in the others: in those that keep the most weight under it (the
@@ -62,7 +63,8 @@ ABSL_FLAG(std::string, compute_dtype, "f32", "auto, f32 or bf16");
 ABSL_FLAG(int, tokens, 6144, "length of the prompt");
 ABSL_FLAG(std::string, plans, "xattention,8,0.95 xattention,8,0.9",
           "plans, separated by spaces");
-ABSL_FLAG(int, repeats, 1, "timed prefills of each plan; the least counts");
+ABSL_FLAG(int, repeats, 1,
+          "timed prefills of each plan, a dense one before each: medians");
 ABSL_FLAG(int, decode_from, 0,
           "first token of the output, a multiple of 64; 0: all is prompt");
 ABSL_FLAG(bool, quality, true, "compare logits and measure recall");
@@ -87,15 +89,21 @@ struct Plan {
   int same_top = 0;
   double logprob = 0;  // of the tokens that come next
   AttentionBlocks blocks;
-  double seconds = 0;  // of the fastest prefill
-  double attention_seconds = 0;
+  // Of each timed prefill, and as share of a dense one right before it.
+  struct Time {
+    double total = 0;
+    double attention = 0;  // with choosing blocks
+  };
+  std::vector<Time> seconds;
+  std::vector<Time> shares;
 };
 
-// False if the pattern is none that can be corrected.
-bool SetBase(const PatternSpec& pattern, DeltaBase& base) {
+// False if the pattern is none that another can be made of.
+template <typename Base>
+bool SetBase(const PatternSpec& pattern, Base& base) {
   return std::visit(
       [&base](const auto& own) {
-        if constexpr (std::is_constructible_v<DeltaBase, decltype(own)>) {
+        if constexpr (std::is_constructible_v<Base, decltype(own)>) {
           base = own;
           return true;
         } else {
@@ -174,6 +182,13 @@ bool ParsePattern(const std::vector<std::string>& parts, PatternSpec& pattern) {
     auto& own = pattern.emplace<DeltaPattern>();
     PatternSpec base;
     return number(1, own.gamma) &&
+           ParsePattern({parts.begin() + 2, parts.end()}, base) &&
+           SetBase(base, own.base);
+  }
+  if (parts[0] == "skip_softmax" && count > 2) {
+    auto& own = pattern.emplace<SkipSoftmaxPattern>();
+    PatternSpec base;
+    return number(1, own.threshold) &&
            ParsePattern({parts.begin() + 2, parts.end()}, base) &&
            SetBase(base, own.base);
   }
@@ -491,14 +506,14 @@ absl::Status Compare(Engine& engine, absl::Span<const TokenId> tokens,
 }
 
 // Runs the tokens as a server would, for its time.
-absl::Status TimeRun(Engine& engine, absl::Span<const TokenId> tokens,
-                     Plan& plan) {
+absl::StatusOr<Plan::Time> TimeRun(Engine& engine,
+                                   absl::Span<const TokenId> tokens,
+                                   const Plan& plan) {
   PagePool pool(engine.kv_pages());
   EngineSequence sequence(pool, /*id=*/1, static_cast<int>(tokens.size()));
   SamplingParams sampling;
   sampling.temperature = 0;
-  double seconds = 0;
-  double attention_seconds = 0;
+  Plan::Time seconds;
   size_t chunk = 0;
   for (size_t first = 0; first < tokens.size(); first += chunk) {
     chunk = ComesWhole(plan)  ? tokens.size()
@@ -515,13 +530,24 @@ absl::Status TimeRun(Engine& engine, absl::Span<const TokenId> tokens,
     step.slices[0].sampling = &sampling;
     ASSIGN_OR_RETURN(const StepResult result, RunStep(engine, step));
     if (!Counts(first)) continue;
-    seconds += result.times.total;
-    attention_seconds += result.times.selection + result.times.attention;
+    seconds.total += result.times.total;
+    seconds.attention += result.times.selection + result.times.attention;
   }
-  if (plan.seconds == 0 || seconds < plan.seconds) {
-    plan.seconds = seconds;
-    plan.attention_seconds = attention_seconds;
-  }
+  return seconds;
+}
+
+// A machine that others share is slower in one minute than in the next, but
+// hardly so from one run to the next.
+absl::Status TimeBesideDense(Engine& engine, absl::Span<const TokenId> tokens,
+                             Plan& dense, Plan& plan) {
+  ASSIGN_OR_RETURN(const Plan::Time before, TimeRun(engine, tokens, dense));
+  dense.seconds.push_back(before);
+  dense.shares.push_back({1, 1});
+  if (&plan == &dense) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const Plan::Time took, TimeRun(engine, tokens, plan));
+  plan.seconds.push_back(took);
+  plan.shares.push_back(
+      {took.total / before.total, took.attention / before.attention});
   return absl::OkStatus();
 }
 
@@ -538,6 +564,12 @@ double Quantile(std::vector<T> values, double share) {
       static_cast<int64_t>(share * static_cast<double>(values.size() - 1));
   std::nth_element(values.begin(), values.begin() + at, values.end());
   return values[at];
+}
+
+double Median(const std::vector<Plan::Time>& times, double Plan::Time::*part) {
+  std::vector<double> values;
+  for (const Plan::Time& time : times) values.push_back(time.*part);
+  return Quantile(values, 0.5);
 }
 
 void Print(const std::vector<Plan>& plans) {
@@ -559,8 +591,10 @@ void Print(const std::vector<Plan>& plans) {
         100 * plan.same_top / std::max(rows, 1.0),
         100 * std::expm1((dense.logprob - plan.logprob) /
                          std::max(rows - 1, 1.0)),
-        plan.seconds, plan.seconds / dense.seconds, plan.attention_seconds,
-        plan.attention_seconds / dense.attention_seconds);
+        Median(plan.seconds, &Plan::Time::total),
+        Median(plan.shares, &Plan::Time::total),
+        Median(plan.seconds, &Plan::Time::attention),
+        Median(plan.shares, &Plan::Time::attention));
   }
 }
 
@@ -644,7 +678,7 @@ absl::Status RunBench() {
               engine->DeviceSummary().c_str());
   for (int repeat = 0; repeat < absl::GetFlag(FLAGS_repeats); ++repeat) {
     for (Plan& plan : plans) {
-      RETURN_IF_ERROR(TimeRun(*engine, tokens, plan));
+      RETURN_IF_ERROR(TimeBesideDense(*engine, tokens, plans[0], plan));
     }
   }
   if (absl::GetFlag(FLAGS_quality)) {

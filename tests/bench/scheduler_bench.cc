@@ -35,7 +35,7 @@ void AdmitAll(Scheduler& scheduler, int stop_strings) {
     request->sink = std::make_shared<testing::RecordingSink>();
     requests.push_back(std::move(request));
   }
-  scheduler.Admit(std::move(requests));
+  scheduler.Admit(std::move(requests), absl::UnixEpoch());
 }
 
 // Runs one step unless only decodes are left.
@@ -83,6 +83,61 @@ void BM_DecodeTurn(benchmark::State& state) {
       benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
 BENCHMARK(BM_DecodeTurn)->ArgName("stop_strings")->Arg(0)->Arg(16);
+
+// One turn of 256 decoding sequences while 10,000 wait, of which some rise by
+// age. No place is free for more.
+void BM_TurnBesideALongQueue(benchmark::State& state) {
+  constexpr int kRunning = 256;
+  const int waiting = static_cast<int>(state.range(0));
+  const testing::FakeTokenizer tokenizer;
+  const auto scheduler = *Scheduler::Create({.max_step_tokens = 512,
+                                             .max_running_sequences = kRunning,
+                                             .context_tokens = 1 << 20,
+                                             .kv_pages = 1 << 20},
+                                            tokenizer);
+  absl::Time now = absl::UnixEpoch();
+  const auto admit = [&](int count) {
+    std::vector<std::unique_ptr<Request>> requests;
+    for (int i = 0; i < count; ++i) {
+      auto request = std::make_unique<Request>();
+      request->arrival = now;
+      request->deadline = now + absl::Minutes(10) + absl::Milliseconds(i);
+      request->priority = i % 3;
+      request->target.time_to_first_token = absl::Minutes(1 + i % 7);
+      request->prompt.assign(1 + i % 100, 'p');
+      request->max_output_tokens = 1 << 19;
+      request->sink = std::make_shared<testing::RecordingSink>();
+      requests.push_back(std::move(request));
+    }
+    scheduler->Admit(std::move(requests), now);
+  };
+  StepResult result;
+  const auto run = [&](const StepPlan& plan) {
+    result.slices.resize(plan.slices.size());
+    for (SliceResult& slice : result.slices) slice.token = 'a';
+    now += absl::Milliseconds(5);
+    benchmark::DoNotOptimize(scheduler->Commit(result, now));
+    benchmark::DoNotOptimize(scheduler->TakeEnded());
+  };
+  admit(kRunning + waiting);
+  while (scheduler->running() < kRunning) run(scheduler->PlanStep(now));
+  for (auto _ : state) {
+    scheduler->Sweep(now);
+    run(scheduler->PlanStep(now));
+    if (scheduler->waiting() < waiting) {
+      state.PauseTiming();
+      admit(waiting - scheduler->waiting());
+      state.ResumeTiming();
+    }
+  }
+  state.counters["running"] = scheduler->running();
+  state.counters["waiting"] = scheduler->waiting();
+}
+BENCHMARK(BM_TurnBesideALongQueue)
+    ->ArgName("waiting")
+    ->Arg(0)
+    ->Arg(10'000)
+    ->Unit(benchmark::kMicrosecond);
 
 }  // namespace
 }  // namespace sparseserve

@@ -1,7 +1,8 @@
 // What choosing blocks costs: time of Backend::Select, and as share of dense
 // attention over the same rows, measured in the same run: the last rows of a
-// chunked prompt, or a whole prompt where the pattern asks for it. Random
-// queries and keys; the time hardly depends on what is chosen.
+// chunked prompt, or a whole prompt where the pattern asks for it. In the mode
+// that servers run in, and in float (f32_). Random queries and keys; the time
+// hardly depends on what is chosen.
 
 #include <algorithm>
 #include <chrono>
@@ -9,11 +10,13 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "benchmark/benchmark.h"
 #include "engine/backend/create_backend.h"
 #include "engine/layout/layout_builder.h"
+#include "engine/tensor/quant_blocks.h"
 #include "tests/bench/head_shape.h"
 
 namespace sparseserve {
@@ -34,12 +37,17 @@ class PromptStep {
     std::normal_distribution<float> normal;
     std::iota(table_.begin(), table_.end(), 0);
     const int64_t elements = int64_t{length} * shape.kv_heads * shape.head_dim;
-    keys_ = backend.Allocate(elements * 4).value();
-    values_ = backend.Allocate(elements * 4).value();
-    std::generate_n(keys_.as<float>(), elements,
-                    [&] { return normal(random); });
-    std::generate_n(values_.as<float>(), elements,
-                    [&] { return normal(random); });
+    const DType dtype = backend.device().kv_dtype;
+    for (Buffer* buffer : {&keys_, &values_}) {
+      *buffer = backend.Allocate(elements * BlockBytes(dtype)).value();
+      if (dtype == DType::kBF16) {
+        std::generate_n(buffer->as<uint16_t>(), elements,
+                        [&] { return FloatToBFloat16(normal(random)); });
+      } else {
+        std::generate_n(buffer->as<float>(), elements,
+                        [&] { return normal(random); });
+      }
+    }
     const int64_t width = int64_t{shape.heads} * shape.head_dim;
     queries_.resize(rows * width);
     output_.resize(rows * width);
@@ -60,10 +68,11 @@ class PromptStep {
     spans_ = {table_};
     attention_.queries = ConstMatrixView(queries_.data(), rows, width);
     attention_.heads = shape.heads;
-    attention_.kv = {keys_.data(), values_.data(), DType::kF32,
+    attention_.kv = {keys_.data(), values_.data(), dtype,
                      length / 64,  shape.kv_heads, shape.head_dim};
     attention_.pages = spans_;
     attention_.layout = &base_.layout();
+    attention_.groups = {.prefill_rows = rows};
     attention_.scale = 0.125f;
     attention_.output = {output_.data(), rows, width};
   }
@@ -121,15 +130,24 @@ Seconds LeastSeconds(const Call& call) {
 
 void Measure(benchmark::State& state, const HeadShape& shape, int length,
              int rows, const SelectionRule& rule) {
-  const auto backend = CreateBackend({.compute_dtype = "f32"}).value();
-  PromptStep step(*backend, shape, length, rows, rule);
+  const auto shares = [&](Backend& backend, PromptStep& step,
+                          const std::string& mode) {
+    const SelectArgs args = step.select();
+    const Seconds select = LeastSeconds([&] { backend.Select(args); });
+    const Seconds dense =
+        LeastSeconds([&] { backend.Attention(step.attention()); });
+    state.counters[mode + "of_dense_attention"] = select.clock / dense.clock;
+    state.counters[mode + "of_its_processor_time"] =
+        select.processor / dense.processor;
+  };
+  const auto exact = CreateBackend({.compute_dtype = "f32"}).value();
+  PromptStep exact_step(*exact, shape, length, rows, rule);
+  shares(*exact, exact_step, "f32_");
+  const auto served = CreateBackend({}).value();
+  PromptStep step(*served, shape, length, rows, rule);
   const SelectArgs args = step.select();
-  for (auto _ : state) backend->Select(args);
-  const Seconds select = LeastSeconds([&] { backend->Select(args); });
-  const Seconds dense =
-      LeastSeconds([&] { backend->Attention(step.attention()); });
-  state.counters["of_dense_attention"] = select.clock / dense.clock;
-  state.counters["of_its_processor_time"] = select.processor / dense.processor;
+  for (auto _ : state) served->Select(args);
+  shares(*served, step, "");
 }
 
 // Arguments: stride, tokens of the context.

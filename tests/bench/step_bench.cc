@@ -1,7 +1,9 @@
 // How long whole steps take on a device, for a model of random weights: prompts
 // of some lengths, dense and by sinks and a window at about a tenth of the
-// blocks, and output at some depths and numbers of sequences. What it may be
-// compared with stands beside it: a decode step with reading the weights at
+// blocks, and output at some depths and numbers of sequences. Where the device
+// can, also prompts and output whose blocks it chooses by scores, and output
+// whose tokens it draws beside those that the host draws of logits. What it may
+// be compared with stands beside it: a decode step with reading the weights at
 // 4.26 TB/s, what an H200 copies.
 //
 //   step_bench --device=cuda --prefill=8192,32768 --decode=1x1024,8x32768
@@ -34,6 +36,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/kv/kv_cache.h"
 #include "engine/model/model_weights.h"
+#include "engine/model/sampler.h"
 #include "engine/model/transformer.h"
 
 ABSL_FLAG(std::string, device, "cuda", "cpu, cuda or auto");
@@ -113,6 +116,13 @@ class RandomWeights {
   int64_t bytes_ = 0;
 };
 
+// What a step leaves.
+enum class Ending {
+  kLogits,        // on the host
+  kHostTokens,    // drawn from them
+  kDeviceTokens,  // drawn on the device
+};
+
 absl::StatusOr<ModelWeights> MakeWeights(RandomWeights& random,
                                          const ModelConfig& config) {
   ModelWeights weights;
@@ -164,6 +174,14 @@ class Model {
     options.max_rows = max_rows;
     auto model = std::make_unique<Model>();
     model->config_ = Llama8B(layers, most_tokens);
+    const ModelConfig& config = model->config_;
+    options.model = {.heads = config.heads,
+                     .kv_heads = config.kv_heads,
+                     .head_dim = config.head_dim,
+                     .hidden = config.hidden,
+                     .mlp_hidden = config.mlp_hidden,
+                     .vocab_size = config.vocab_size,
+                     .context_tokens = config.context_tokens};
     ASSIGN_OR_RETURN(model->backend_, CreateBackend(options));
     RandomWeights random(*model->backend_);
     ASSIGN_OR_RETURN(ModelWeights weights, MakeWeights(random, model->config_));
@@ -188,16 +206,23 @@ class Model {
                                      {.layers = config_.layers,
                                       .kv_heads = config_.kv_heads,
                                       .head_dim = config_.head_dim,
-                                      .dtype = backend_->device().kv_dtype},
+                                      .dtype = backend_->device().kv_dtype,
+                                      .bounds_keys = Runs(QuestPattern())},
                                      pages));
     cache_.emplace(std::move(cache));
     return absl::OkStatus();
   }
 
+  // Whether the device chooses as the pattern does.
+  bool Runs(const PatternSpec& pattern) const {
+    return backend_->device().selection_rules.Has(*SelectionOf(pattern).rule);
+  }
+  bool Samples() const { return backend_->device().samples; }
+
   // Sequence s has pages that are not in the order of its positions. Runs
-  // `count` tokens of each and samples nothing, but waits for logits.
+  // `count` tokens of each.
   absl::Status Run(int sequences, int first_position, int count, Phase phase,
-                   const PatternSpec& pattern) {
+                   const PatternSpec& pattern, Ending ending) {
     const int pages_each = (first_position + count + 63) / 64;
     std::vector<std::vector<PageId>> pages(sequences);
     std::vector<TokenId> tokens(count);
@@ -214,6 +239,7 @@ class Model {
       slices[s].tokens = tokens;
       slices[s].first_position = first_position;
       slices[s].pages = pages[s];
+      slices[s].sampling = &sampling_;
       planned.push_back({&slices[s], pattern});
     }
     plan_->Build(planned);
@@ -226,15 +252,32 @@ class Model {
     for (int s = 0; s < sequences; ++s) {
       rows.push_back(plan_->first_row(s) + count - 1);
     }
-    transformer_->Logits(rows);
-    return backend_->EndStep();
+    if (ending == Ending::kDeviceTokens) {
+      std::vector<const StepSlice*> sampled;
+      for (const StepSlice& slice : slices) sampled.push_back(&slice);
+      std::vector<SampledToken> drawn(rows.size());
+      backend_->Sample(
+          {transformer_->DeviceLogits(rows), sampled, absl::MakeSpan(drawn)});
+      RETURN_IF_ERROR(backend_->EndStep());
+    } else {
+      const ConstMatrixView logits = transformer_->Logits(rows);
+      RETURN_IF_ERROR(backend_->EndStep());
+      for (int s = 0; s < sequences && ending == Ending::kHostTokens; ++s) {
+        SliceResult drawn;
+        RETURN_IF_ERROR(
+            sampler_.Sample(absl::MakeConstSpan(logits.row(s), logits.columns),
+                            slices[s], drawn));
+      }
+    }
+    if (!backend_->device().shares_host_memory) plan_->TakeChosen();
+    return absl::OkStatus();
   }
 
   // A prompt in chunks.
   absl::Status Prefill(int tokens, int chunk, const PatternSpec& pattern) {
     for (int first = 0; first < tokens; first += chunk) {
       RETURN_IF_ERROR(Run(1, first, std::min(chunk, tokens - first),
-                          Phase::kPrefill, pattern));
+                          Phase::kPrefill, pattern, Ending::kLogits));
     }
     return absl::OkStatus();
   }
@@ -251,6 +294,9 @@ class Model {
   std::unique_ptr<Transformer> transformer_;
   std::optional<KvCache> cache_;
   std::optional<AttentionPlan> plan_;
+  const SamplingParams sampling_ = {
+      .temperature = 0.8f, .top_k = 50, .top_p = 0.95f};
+  Sampler sampler_ = Sampler(Llama8B(1, 1).vocab_size);
   int64_t step_bytes_ = 0;
 };
 
@@ -334,11 +380,22 @@ absl::Status RunAll() {
           << seconds * 1e3 << "\n";
       std::fflush(stdout);
     }
+    const PatternSpec xattention = XAttentionPattern{.threshold = 0.5f};
+    if (!model->Runs(xattention)) continue;
+    ASSIGN_OR_RETURN(const double seconds, Time(repetitions, [&] {
+                       return model->Prefill(length, chunk, xattention);
+                     }));
+    std::printf("prefill %d xattention: %.1f ms, %.3f of dense\n", length,
+                seconds * 1e3, seconds / dense);
+    csv << "prefill_xattention,1," << length << "," << seconds * 1e3 << "\n";
+    std::fflush(stdout);
   }
-  for (const auto& [sequences, depth] : decodes) {
+  for (const auto& decode : decodes) {
+    const int sequences = decode.first;
+    const int depth = decode.second;
     ASSIGN_OR_RETURN(const double seconds, Time(3 * repetitions, [&] {
                        return model->Run(sequences, depth, 1, Phase::kDecode,
-                                         DensePattern());
+                                         DensePattern(), Ending::kLogits);
                      }));
     const double kv_bytes = 4.0 * model->config().layers *
                             model->config().kv_columns() * sequences * depth;
@@ -351,6 +408,26 @@ absl::Status RunAll() {
     csv << "decode," << sequences << "," << depth << "," << seconds * 1e3
         << "\n";
     std::fflush(stdout);
+    const auto time_kind = [&](const char* kind, const PatternSpec& pattern,
+                               Ending ending) -> absl::Status {
+      ASSIGN_OR_RETURN(const double took, Time(3 * repetitions, [&] {
+                         return model->Run(sequences, depth, 1, Phase::kDecode,
+                                           pattern, ending);
+                       }));
+      std::printf("decode %d x %d %s: %.3f ms\n", sequences, depth, kind,
+                  took * 1e3);
+      csv << "decode_" << kind << "," << sequences << "," << depth << ","
+          << took * 1e3 << "\n";
+      std::fflush(stdout);
+      return absl::OkStatus();
+    };
+    RETURN_IF_ERROR(
+        time_kind("host_tokens", DensePattern(), Ending::kHostTokens));
+    if (!model->Samples()) continue;
+    RETURN_IF_ERROR(
+        time_kind("device_tokens", DensePattern(), Ending::kDeviceTokens));
+    if (!model->Runs(QuestPattern())) continue;
+    RETURN_IF_ERROR(time_kind("quest", QuestPattern(), Ending::kDeviceTokens));
   }
   return absl::OkStatus();
 }

@@ -130,7 +130,7 @@ memchecks() {  # names...
     wanted "$name" || continue
     arguments=()
     # Under memcheck a launch takes many times as long.
-    [[ "$name" != @(decode_attention|device_sampler|selection)_test ]] ||
+    [[ "$name" != @(decode_attention|device_sampler|*selection)_test ]] ||
       arguments=(--short)
     LIMIT=60 report "memcheck_$name" compute-sanitizer --tool=memcheck \
       --error-exitcode=9 "$build/$name" "${arguments[@]}"
@@ -140,8 +140,8 @@ memchecks() {  # names...
 run_all() {
   local names=(decode_attention_test device_sampler_test hopper_primitives_test
     hopper_prefill_pace_test prefill_attention_test selection_test
-    embedding_test rms_norm_test rope_and_store_test gated_activation_test
-    few_rows_product_test)
+    last_rows_selection_test embedding_test rms_norm_test rope_and_store_test
+    gated_activation_test few_rows_product_test)
   tests "${names[@]}"
   peers 100 decode_peers decode_attention_bench
   peers 240 attention_peers prefill_attention_bench
@@ -157,8 +157,10 @@ choices() {  # times, then races
   wanted selection_test && [ "$failed" = 0 ] || return 0
   LINES_SHOWN=12 report block_selection_bench "$build/block_selection_bench" \
     --csv="$out/block_selection_bench.csv"
-  LIMIT=60 report racecheck_selection_test compute-sanitizer --tool=racecheck \
-    --error-exitcode=9 "$build/selection_test" --short
+  for name in selection_test last_rows_selection_test; do
+    LIMIT=120 report "racecheck_$name" compute-sanitizer --tool=racecheck \
+      --error-exitcode=9 "$build/$name" --short
+  done
 }
 
 run_flex() {

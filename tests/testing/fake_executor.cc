@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <set>
 #include <utility>
 #include <variant>
@@ -52,6 +53,10 @@ absl::StatusOr<StepResult> FakeExecutor::Step(const StepPlan& plan) {
     if (!status.ok()) return status;
   }
   CheckPlan(plan);
+  for (const PageCopy& copy : plan.page_copies) {
+    std::copy_n(kv_.begin() + int64_t{copy.from} * kPageTokens, kPageTokens,
+                kv_.begin() + int64_t{copy.to} * kPageTokens);
+  }
   StepResult result;
   for (const StepSlice& slice : plan.slices) {
     result.slices.push_back(RunSlice(slice));
@@ -63,7 +68,10 @@ void FakeExecutor::CheckPlan(const StepPlan& plan) {
   int tokens = 0;
   bool prefill_seen = false;
   std::set<SequenceId> sequences;
-  std::set<PageId> pages;
+  std::map<PageId, int> uses;
+  for (const StepSlice& slice : plan.slices) {
+    for (const PageId page : slice.pages) ++uses[page];
+  }
   for (const StepSlice& slice : plan.slices) {
     tokens += static_cast<int>(slice.tokens.size());
     const bool prefill = slice.phase == Phase::kPrefill;
@@ -74,9 +82,11 @@ void FakeExecutor::CheckPlan(const StepPlan& plan) {
     if (!sequences.insert(slice.sequence).second) {
       breaches_.push_back(absl::StrCat("sequence ", slice.sequence, " twice"));
     }
-    for (const PageId page : slice.pages) {
-      if (!pages.insert(page).second) {
-        breaches_.push_back(absl::StrCat("page ", page, " in two places"));
+    for (size_t i = slice.first_position / kPageTokens; i < slice.pages.size();
+         ++i) {
+      if (uses[slice.pages[i]] > 1) {
+        breaches_.push_back(absl::StrCat("page ", slice.pages[i],
+                                         " is written and in two places"));
       }
     }
     CheckSlice(slice);
@@ -105,10 +115,14 @@ void FakeExecutor::CheckSlice(const StepSlice& slice) {
     breach("draws other than after its last token");
   }
   if (slice.wants_token && slice.sampling == nullptr) breach("no sampling");
-  if (slice.phase == Phase::kDecode && slice.tokens.size() != 1) {
-    breach("decodes other than one token");
+  const int prompt = static_cast<int>(slice.prompt.size());
+  if (slice.phase == Phase::kDecode && slice.first_position < prompt) {
+    breach("decodes tokens of its prompt");
   }
-  if (slice.phase == Phase::kPrefill && !slice.wants_token &&
+  if (slice.phase == Phase::kPrefill && end > prompt) {
+    breach("a prompt's chunk beyond the prompt");
+  }
+  if (slice.phase == Phase::kPrefill && end != prompt &&
       end % kPageTokens != 0) {
     breach("a chunk that ends inside a page");
   }

@@ -27,7 +27,7 @@ std::vector<std::vector<bool>> SeenBy(const PatternSpec& pattern, int tokens,
 }  // namespace
 
 FedText Feed(Engine& engine, const std::vector<TokenId>& tokens, int prompt,
-             const AttentionChoice* choice, int chunk) {
+             const AttentionChoice* choice, int chunk, KeptBlocks* kept) {
   if (chunk == 0) chunk = prompt;
   Stream stream(tokens, /*first_page=*/0);
   FedText fed;
@@ -40,6 +40,7 @@ FedText Feed(Engine& engine, const std::vector<TokenId>& tokens, int prompt,
     plan.slices[0].phase = decodes ? Phase::kDecode : Phase::kPrefill;
     plan.slices[0].prompt = absl::MakeConstSpan(tokens).first(prompt);
     plan.slices[0].attention = choice;
+    plan.slices[0].kept_blocks = kept;
     const StepResult result = engine.Step(plan).value();
     EXPECT_EQ(result.slices[0].status, absl::OkStatus());
     fed.blocks.computed += result.slices[0].blocks.computed;

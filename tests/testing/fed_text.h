@@ -17,9 +17,10 @@ struct FedText {
 };
 
 // The prompt in chunks, by default in one, then the other tokens one by one.
-// `choice` may be null: dense.
+// `choice` may be null: dense. `kept` is StepSlice::kept_blocks.
 FedText Feed(Engine& engine, const std::vector<TokenId>& tokens, int prompt,
-             const AttentionChoice* choice, int chunk = 0);
+             const AttentionChoice* choice, int chunk = 0,
+             KeptBlocks* kept = nullptr);
 
 // [tokens][vocab]. `pattern_of` is [layers, KV heads] of `patterns`, which
 // show what StaticRuleKeys() says.

@@ -22,11 +22,11 @@ void RecordingSink::Finish(const FinishReport& report) {
   changed_.NotifyAll();
 }
 
-void RecordingSink::Fail(const absl::Status& status, ErrorReason reason) {
+void RecordingSink::Fail(const Failure& failure) {
   MutexLock lock(mu_);
   ++ends_;
-  status_ = status;
-  reason_ = reason;
+  status_ = failure.status;
+  reason_ = failure.reason;
   changed_.NotifyAll();
 }
 

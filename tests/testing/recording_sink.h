@@ -18,7 +18,7 @@ class RecordingSink : public TokenSink {
 
   bool Emit(OutputPiece piece) override;
   void Finish(const FinishReport& report) override;
-  void Fail(const absl::Status& status, ErrorReason reason) override;
+  void Fail(const Failure& failure) override;
 
   void WaitForPieces(int pieces) const;
   void WaitUntilEnded() const;

@@ -29,6 +29,10 @@ struct Rule {
   bool operator()(const DeltaPattern& p) const {
     return std::visit(*this, p.base);
   }
+  // What kernels may leave out of.
+  bool operator()(const SkipSoftmaxPattern& p) const {
+    return std::visit(*this, p.base);
+  }
   bool operator()(const SlidingWindowPattern& p) const {
     return j > i - p.window_tokens;
   }

@@ -128,10 +128,10 @@ std::string RandomData(DType dtype, int rows, int columns,
 }
 
 void AddNorm(GgufWriter& writer, const std::string& name, int size,
-             std::mt19937& random) {
+             std::mt19937& random, float factor = 1.0f) {
   std::vector<float> gain(size);
   for (float& value : gain) {
-    value = std::uniform_real_distribution<float>(0.5f, 1.5f)(random);
+    value = factor * std::uniform_real_distribution<float>(0.5f, 1.5f)(random);
   }
   writer.AddFloats(name, 0, size, gain);
 }
@@ -225,7 +225,8 @@ void TinyModel::AddTensors(GgufWriter& writer) const {
   add("", "token_embd", kVocabSize, hidden);
   for (int layer = 0; layer < layers; ++layer) {
     const std::string prefix = absl::StrCat("blk.", layer, ".");
-    AddNorm(writer, prefix + "attn_norm.weight", hidden, random);
+    AddNorm(writer, prefix + "attn_norm.weight", hidden, random,
+            attention_gain);
     add(prefix, "attn_q", heads * head_dim, hidden);
     add(prefix, "attn_k", kv_heads * head_dim, hidden);
     add(prefix, "attn_v", kv_heads * head_dim, hidden);

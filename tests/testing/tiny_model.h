@@ -31,6 +31,9 @@ struct TinyModel {
   // Of matrices by part, such as "ffn_down", that are not of `dtype`.
   std::map<std::string, DType> part_dtypes = {};
   uint32_t seed = 1;
+  // Multiplies the gains of the norms before attention, so scores by its
+  // square: weights of attention are nearly even otherwise.
+  float attention_gain = 1.0f;
   // This token's embedding is NaN, if not negative and `dtype` is kF32.
   int poisoned_token = -1;
   // Metadata to write otherwise, or (no value) to leave out.

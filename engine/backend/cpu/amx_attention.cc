@@ -11,6 +11,7 @@
 #include "engine/backend/cpu/amx_operands.h"
 #include "engine/backend/cpu/amx_softmax.h"
 #include "engine/backend/cpu/amx_target.h"
+#include "engine/backend/cpu/amx_tiles-inl.h"
 #include "engine/base/check.h"
 
 namespace sparseserve::cpu {
@@ -21,25 +22,6 @@ constexpr int kKeys = AmxScratch::kKeys;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 static_assert(kMaxPackedRows % kAmxRows == 0);
-
-// All tiles are 16 rows of 64 bytes.
-SPARSESERVE_AMX void ConfigureTiles() {
-  struct alignas(64) Config {
-    uint8_t palette = 1;
-    uint8_t start_row = 0;
-    uint8_t reserved[14] = {};
-    uint16_t row_bytes[16] = {};
-    uint8_t rows[16] = {};
-  };
-  Config config;
-  for (int tile = 0; tile < 8; ++tile) {
-    config.row_bytes[tile] = 64;
-    config.rows[tile] = 16;
-  }
-  // GCC 12 believes that the instruction reads eight bytes.
-  asm volatile("" : : "r"(&config) : "memory");
-  _tile_loadconfig(&config);
-}
 
 void Begin(int rows, int head_dim, float scale, AttentionScratch& scratch) {
   scratch.scale = scale;
@@ -101,18 +83,18 @@ SPARSESERVE_AMX void MultiplyKeys(int first_row, AmxScratch& amx) {
   }
 }
 
-// output[32, dims] += weights * values.
+// output[32, dims] += weights * values of the blocks kept.
 SPARSESERVE_AMX void MultiplyValues(int first_row, AttentionScratch& scratch) {
   AmxScratch& amx = *scratch.amx;
   const int dim_tiles = AmxDimTiles(amx.block.head_dim);
-  const int depth_tiles = amx.blocks * kBlockKeys / 32;
+  constexpr int kBlockTiles = kBlockKeys / 32;
   const int columns = RowStride(amx.block.head_dim);
   const int stride = columns * static_cast<int>(sizeof(float));
   constexpr int kWeightStride = kKeys * sizeof(float);
   const char* weights = reinterpret_cast<const char*>(amx.scores);
   for (int t = 0; t < dim_tiles; t += 2) {
     float* output = scratch.output + first_row * columns + t * 16;
-    const uint16_t* values = amx.values + t * kTileElements;
+    const uint16_t* all_values = amx.values + t * kTileElements;
     const bool has_second = t + 1 < dim_tiles;
     _tile_loadd(0, output, stride);
     _tile_loadd(2, output + 16 * columns, stride);
@@ -120,7 +102,9 @@ SPARSESERVE_AMX void MultiplyValues(int first_row, AttentionScratch& scratch) {
       _tile_loadd(1, output + 16, stride);
       _tile_loadd(3, output + 16 * columns + 16, stride);
     }
-    for (int k = 0; k < depth_tiles; ++k) {
+    for (int i = 0; i < amx.kept_blocks * kBlockTiles; ++i) {
+      const int k = amx.kept[i / kBlockTiles] * kBlockTiles + i % kBlockTiles;
+      const uint16_t* values = all_values + k * dim_tiles * kTileElements;
       _tile_loadd(4, weights + k * 64, kWeightStride);
       _tile_loadd(6, values, 64);
       _tile_dpbf16ps(0, 4, 6);
@@ -131,7 +115,6 @@ SPARSESERVE_AMX void MultiplyValues(int first_row, AttentionScratch& scratch) {
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(3, 5, 7);
       }
-      values += dim_tiles * kTileElements;
     }
     _tile_stored(0, output, stride);
     _tile_stored(2, output + 16 * columns, stride);
@@ -146,12 +129,11 @@ SPARSESERVE_AMX void MultiplyValues(int first_row, AttentionScratch& scratch) {
 SPARSESERVE_AMX void AddHeldBlocks(AttentionScratch& scratch) {
   AmxScratch& amx = *scratch.amx;
   if (amx.blocks == 0) return;
-  // oneDNN's products configure the same tiles otherwise.
-  ConfigureTiles();
+  ConfigureTiles(TileRows());
   for (int row = 0; row < amx.block.rows; row += kAmxRows) {
     MultiplyKeys(row, amx);
     WeighAmxRows(row, scratch);
-    MultiplyValues(row, scratch);
+    if (amx.kept_blocks > 0) MultiplyValues(row, scratch);
   }
   _tile_release();
   amx.blocks = 0;

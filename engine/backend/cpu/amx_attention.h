@@ -37,7 +37,10 @@ struct alignas(64) AmxScratch {
   int group = -1;
   bool is_full[kAmxBlocks];                      // every row sees all keys
   uint64_t visible[kAmxBlocks][kMaxPackedRows];  // bit k: sees key k
-  AttentionBlock block;                          // the last one added
+  // Those of them that the rows at hand do not leave out, ascending.
+  int kept[kAmxBlocks];
+  int kept_blocks = 0;
+  AttentionBlock block;  // the last one added
 };
 
 // The kernels for rows that may be rounded: queries and weights to bf16, sums

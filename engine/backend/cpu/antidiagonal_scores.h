@@ -3,22 +3,23 @@
 // Antidiagonal scores of one (tile, KV head) pair: AntidiagonalRule of
 // layout/selection_rule.h says what they are.
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/cpu/row_summaries.h"
 #include "engine/backend/cpu/selection_kernels.h"
 
 namespace sparseserve::cpu {
 
 // One worker's memory.
 struct AntidiagonalScratch {
-  std::vector<float> queries;   // [query rows, depth], each group reversed
-  std::vector<float> keys;      // one block's, as float
-  std::vector<float> products;  // [query rows, padded groups of a block]
-  std::vector<float> maxima;    // [query rows, padded blocks]
-  std::vector<float> sums;      // likewise
-  std::vector<float> shares;    // [padded blocks]
+  RowSummaries summaries;              // rows are query groups, each reversed
+  std::vector<std::byte> own_keys;     // of the tile's own block
+  std::vector<const std::byte*> keys;  // of each block
+  std::vector<int32_t> seen;           // [query rows]
+  std::vector<float> shares;           // [padded blocks]
 };
 
 // Replaces `scores` with one for each block up to the tile's own. A query row

@@ -81,6 +81,17 @@ void AddBlockToRows(const Keys& keys, const Right<Element>& values,
                     AttentionScratch& scratch) {
   keys.template Score<kRows>(first, scratch);
   const int columns = (block.loaded_keys + 15) / 16 * 16;
+  if (block.softcap > 0) {
+    for (int r = 0; r < kRows; ++r) {
+      CapScores(columns, block.scale, block.softcap,
+                scratch.scores + r * kBlockKeys);
+    }
+  }
+  if (block.skip_below > kNoSkip &&
+      AreNegligible(block, first, kRows, columns, scratch)) {
+    scratch.skipped += kRows;
+    return;
+  }
   const float* weights[kRows];
   for (int r = 0; r < kRows; ++r) {
     float* scores = scratch.scores + r * kBlockKeys;

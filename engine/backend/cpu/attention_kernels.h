@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "engine/backend/cpu/simd_level.h"
+#include "engine/layout/block_layout.h"
 #include "engine/tensor/dtype.h"
 
 namespace sparseserve::cpu {
@@ -53,6 +54,9 @@ struct alignas(64) AttentionScratch {
   uint64_t visible_bits[kMaxPackedRows];
   // [kBlockKeys] each, where the block has a bias.
   const float* bias[kMaxPackedRows];
+  // Blocks that rows left out, each counted for every row. Whoever reads it
+  // sets it to 0.
+  int64_t skipped = 0;
   AmxScratch* amx = nullptr;  // not owned; null where no kernel needs it
 };
 
@@ -76,6 +80,10 @@ struct AttentionBlock {
   int rows = 0;
   float scale = 1.0f;    // as in AttentionArgs
   float softcap = 0.0f;  // likewise
+  // As BlockLayout::skip_below, compared with the greatest score of the stretch
+  // so far or, if `skips_by_total`, of the whole pass so far.
+  float skip_below = kNoSkip;
+  bool skips_by_total = false;
 };
 
 struct AttentionKernels {

@@ -113,7 +113,7 @@ HWY_NOINLINE void AddBias(int columns, float scale, const float* bias,
   }
 }
 
-// Weighs any row of a block, as SoftmaxRow.
+// Weighs any row of a block, as SoftmaxRow; scores are capped already.
 void WeighRow(const AttentionBlock& block, int row, int columns, float* scores,
               AttentionScratch& scratch) {
   const int begin = scratch.visible_begin[row];
@@ -122,9 +122,6 @@ void WeighRow(const AttentionBlock& block, int row, int columns, float* scores,
     std::fill(scores, scores + columns, 0.0f);
     scratch.rescale[row] = 1.0f;
     return;
-  }
-  if (block.softcap > 0) {
-    CapScores(columns, block.scale, block.softcap, scores);
   }
   if (block.has_bias) {
     AddBias(columns, scratch.scale, scratch.bias[row], scores);
@@ -136,6 +133,52 @@ void WeighRow(const AttentionBlock& block, int row, int columns, float* scores,
   } else {
     SoftmaxRow<Hidden::kNone>(row, columns, scores, scratch);
   }
+}
+
+// Whether all of a row's scores that it sees are below a limit. One that is no
+// number is not.
+template <Hidden kHidden>
+HWY_INLINE bool AreBelow(const AttentionScratch& scratch, int row, int columns,
+                         const float* scores, float limit) {
+  const DF d;
+  const VF limits = hn::Set(d, limit);
+  for (int i = 0; i < columns; i += kLanes) {
+    auto below = hn::Lt(hn::LoadU(d, scores + i), limits);
+    if constexpr (kHidden != Hidden::kNone) {
+      below = hn::Or(below, hn::Not(SeenLanes<kHidden>(scratch, row, i)));
+    }
+    if (!hn::AllTrue(d, below)) return false;
+  }
+  return true;
+}
+
+// Whether `rows` rows from `first` on may all leave a block out, by their
+// scores and the greatest of those before. REQUIRES: no bias.
+HWY_NOINLINE bool AreNegligible(const AttentionBlock& block, int first,
+                                int rows, int columns,
+                                const AttentionScratch& scratch) {
+  const float distance = block.skip_below / scratch.scale;
+  for (int r = 0; r < rows; ++r) {
+    const int row = first + r;
+    const float* scores = scratch.scores + r * kBlockKeys;
+    float greatest = scratch.maximum[row];
+    if (block.skips_by_total) {
+      greatest = std::max(greatest, scratch.total_maximum[row]);
+    }
+    const float limit = greatest + distance;
+    // Of a row that has seen no key nothing is below.
+    if (!(limit > kMinusInfinity)) return false;
+    bool below = false;
+    if (block.has_bits) {
+      below = AreBelow<Hidden::kByBits>(scratch, row, columns, scores, limit);
+    } else if (!block.is_full) {
+      below = AreBelow<Hidden::kOutside>(scratch, row, columns, scores, limit);
+    } else {
+      below = AreBelow<Hidden::kNone>(scratch, row, columns, scores, limit);
+    }
+    if (!below) return false;
+  }
+  return true;
 }
 
 }  // namespace HWY_NAMESPACE

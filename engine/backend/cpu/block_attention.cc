@@ -90,6 +90,11 @@ float SoftmaxScale(const AttentionArgs& args) {
   return args.softcap > 0 ? 1.0f : args.scale;
 }
 
+float SkipBelow(const BlockLayout& layout, int32_t tile, int32_t kv_head) {
+  if (layout.skip_below.empty()) return kNoSkip;
+  return layout.skip_below[int64_t{tile} * layout.kv_heads + kv_head];
+}
+
 // A pass's rows from the first of (tile, KV head) on.
 PackedRows RowsOf(const AttentionArgs& args, int32_t tile, int32_t kv_head) {
   PackedRows rows;
@@ -147,6 +152,11 @@ void BlockAttention::Run(const AttentionArgs& args) {
                       }
                     });
   for (const SplitPair& pair : pairs_) Merge(args, pair, *scratch_[0]);
+  if (args.skipped == nullptr) return;
+  for (const Item& item : items_) {
+    args.skipped[int64_t{item.tile} * layout.kv_heads + item.kv_head] +=
+        item.skipped;
+  }
 }
 
 void BlockAttention::ListItems(const AttentionArgs& args) {
@@ -168,7 +178,7 @@ void BlockAttention::ListItems(const AttentionArgs& args) {
                    .tile = static_cast<int32_t>(t),
                    .kv_head = head,
                    .end_block = end};
-      if (!few_pairs || rows * group > kMaxSplitRows || end <= kStretchBlocks ||
+      if (!few_pairs || !MayBeSplit(rows * group) || end <= kStretchBlocks ||
           &KernelsOf(args, layout.tiles[t]) == amx_kernels_) {
         items_.push_back(item);
         continue;
@@ -189,8 +199,9 @@ void BlockAttention::ListItems(const AttentionArgs& args) {
   }
 }
 
-void BlockAttention::Attend(const AttentionArgs& args, const Item& item,
+void BlockAttention::Attend(const AttentionArgs& args, Item& item,
                             AttentionScratch& scratch) {
+  scratch.skipped = 0;
   PackedRows rows = RowsOf(args, item.tile, item.kv_head);
   const int head_dim = args.kv.head_dim;
   const int packed = rows.tile.rows * rows.group;
@@ -213,6 +224,7 @@ void BlockAttention::Attend(const AttentionArgs& args, const Item& item,
     std::copy_n(scratch.total_output, rows.count * RowStride(head_dim),
                 partial.output);
   }
+  item.skipped = scratch.skipped;
 }
 
 void BlockAttention::Merge(const AttentionArgs& args, const SplitPair& pair,
@@ -262,6 +274,9 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     return (int64_t{page} * kv.kv_heads + rows.kv_head) * block_bytes;
   };
   const AttentionKernels& kernels = KernelsOf(args, rows.tile);
+  const float skip_below = SkipBelow(layout, item.tile, item.kv_head);
+  // Whether a pair is split must not show.
+  const bool skips_by_total = !MayBeSplit(rows.tile.rows * rows.group);
   BlockWalk walk(layout, list, item.first_block, item.end_block);
   ListedBlock next;
   bool has_next = walk.Next(next);
@@ -288,7 +303,9 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
                        .has_bias = bias != nullptr,
                        .rows = rows.count,
                        .scale = args.scale,
-                       .softcap = args.softcap},
+                       .softcap = args.softcap,
+                       .skip_below = bias == nullptr ? skip_below : kNoSkip,
+                       .skips_by_total = skips_by_total},
                       scratch);
     if (!has_next ||
         next.index / kStretchBlocks != block.index / kStretchBlocks) {

@@ -30,6 +30,9 @@ class BlockAttention {
   // Packed rows of a pair that may be split: it is for decode rows, since many
   // rows come with many pairs.
   static constexpr int kMaxSplitRows = 16;
+  static bool MayBeSplit(int packed_rows) {
+    return packed_rows <= kMaxSplitRows;
+  }
 
   // A pair, or one stretch of it.
   struct Item {
@@ -39,6 +42,7 @@ class BlockAttention {
     int32_t first_block = 0;
     int32_t end_block = 0;
     int32_t partial = -1;  // where its result goes; -1: it is a whole pair
+    int64_t skipped = 0;   // as in AttentionArgs, once it is attended
   };
   // A pair whose stretches are items, in ascending order.
   struct SplitPair {
@@ -57,8 +61,7 @@ class BlockAttention {
   const AttentionKernels& KernelsOf(const AttentionArgs& args,
                                     const QueryTile& tile) const;
   void ListItems(const AttentionArgs& args);
-  void Attend(const AttentionArgs& args, const Item& item,
-              AttentionScratch& scratch);
+  void Attend(const AttentionArgs& args, Item& item, AttentionScratch& scratch);
   void Merge(const AttentionArgs& args, const SplitPair& pair,
              AttentionScratch& scratch) const;
   void AddBlocks(const AttentionArgs& args, const PackedRows& rows,

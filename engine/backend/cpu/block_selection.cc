@@ -23,8 +23,9 @@ absl::Span<const BlockRange> KeptOf(const SelectArgs& args, size_t tile,
 
 }  // namespace
 
-BlockSelection::BlockSelection(SimdLevel simd, ThreadPool& pool)
-    : kernels_(SelectionKernelsFor(simd)), pool_(pool) {
+BlockSelection::BlockSelection(const SelectionKernels& kernels,
+                               ThreadPool& pool)
+    : kernels_(kernels), pool_(pool) {
   for (int worker = 0; worker < pool.threads(); ++worker) {
     scratch_.push_back(std::make_unique<SelectionScratch>());
   }

@@ -19,7 +19,8 @@ namespace sparseserve::cpu {
 // choice does not depend on the batch. Used by one thread.
 class BlockSelection {
  public:
-  BlockSelection(SimdLevel simd, ThreadPool& pool);
+  // Borrows both.
+  BlockSelection(const SelectionKernels& kernels, ThreadPool& pool);
 
   void Run(const SelectArgs& args);
 

@@ -31,14 +31,12 @@ void CandidateWeights(const SelectionKernels& kernels, const SelectArgs& args,
   products.query_rows = query_rows;
   products.key_rows = kPageTokens;
   products.depth = PaddedDepth(args.kv.head_dim);
+  products.dtype = args.kv.dtype;
   for (int64_t c = 0; c < count; ++c) {
     const int32_t first_key = scratch.blocks[c] * kPageTokens;
     const int32_t stored =
         std::min(kPageTokens, rows.end_position() - first_key);
-    const StoredKeys::Rows block =
-        keys.Padded(scratch.blocks[c], stored, scratch.keys);
-    products.keys = block.data;
-    products.dtype = block.dtype;
+    products.keys = keys.Padded(scratch.blocks[c], stored, scratch.keys);
     float* const of_block = scratch.products.data();
     kernels.multiply(products, kPageTokens, of_block);
     if (args.softcap > 0) {

@@ -3,6 +3,7 @@
 // What blocks of keys weigh among candidates: CandidateMassRule of
 // layout/selection_rule.h says what that is.
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -17,7 +18,7 @@ namespace sparseserve::cpu {
 struct CandidateScratch {
   std::vector<int32_t> blocks;  // the candidates, ascending
   std::vector<float> queries;   // [query rows, padded depth]
-  std::vector<float> keys;      // one block's, as float
+  std::vector<std::byte> keys;  // one block's
   std::vector<float> products;  // [query rows, kPageTokens]
   std::vector<float> maxima;    // [query rows, padded candidates]
   std::vector<float> sums;      // likewise

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "engine/backend/cpu/amx_selection.h"
 #include "engine/backend/cpu/bfloat16_products.h"
 #include "engine/backend/cpu/block_attention.h"
 #include "engine/backend/cpu/block_selection.h"
@@ -55,8 +56,10 @@ class CpuBackend : public Backend {
         bounding_(SelectionKernelsFor(simd)),
         pool_(device_.threads),
         stored_(linear_, pool_),
-        selection_(simd, pool_),
         attention_(simd, multiply_bfloat16, pool_),
+        selection_(
+            attention_.rounds_queries() ? AmxSelectionKernels() : bounding_,
+            pool_),
         profiling_(simd, attention_.rounds_queries(), pool_) {
     const IntegerKernels* integer = IntegerKernelsFor(simd);
     if (device_.compute_dtype == ComputeDtype::kBF16 && integer != nullptr) {
@@ -119,6 +122,10 @@ class CpuBackend : public Backend {
   }
 
   void Download(const std::byte* from, int64_t bytes, void* to) override {
+    std::memcpy(to, from, bytes);
+  }
+
+  void Copy(const std::byte* from, int64_t bytes, std::byte* to) override {
     std::memcpy(to, from, bytes);
   }
 
@@ -196,6 +203,9 @@ class CpuBackend : public Backend {
   }
 
   void Select(const SelectArgs& args) override { selection_.Run(args); }
+  void Sample(const SampleArgs&) override {
+    SPARSESERVE_CHECK(false);  // the host samples
+  }
 
   void Attention(const AttentionArgs& args) override { attention_.Run(args); }
 
@@ -332,8 +342,8 @@ class CpuBackend : public Backend {
   ThreadPool pool_;
   StoredProducts stored_;
   std::optional<IntegerProducts> integer_;
-  BlockSelection selection_;
   BlockAttention attention_;
+  BlockSelection selection_;
   WeightProfiling profiling_;
   std::optional<Bfloat16Products> bfloat16_;
 };

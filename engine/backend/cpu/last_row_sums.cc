@@ -44,12 +44,11 @@ class Pass {
 
  private:
   void Multiply(int32_t block, int32_t stored) {
-    const StoredKeys::Rows keys = keys_.Padded(block, stored, scratch_.keys);
     RowProducts rows;
     rows.queries = scratch_.queries.data();
     rows.query_rows = query_rows_;
-    rows.keys = keys.data;
-    rows.dtype = keys.dtype;
+    rows.keys = keys_.Padded(block, stored, scratch_.keys);
+    rows.dtype = args_.kv.dtype;
     rows.key_rows = kPageTokens;
     rows.depth = PaddedDepth(args_.kv.head_dim);
     kernels_.multiply(rows, kPageTokens, scratch_.products.data());

@@ -3,6 +3,7 @@
 // Sums of the last rows' attention: VerticalSlashRule of
 // layout/selection_rule.h says what they are.
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -16,7 +17,7 @@ namespace sparseserve::cpu {
 // One worker's memory; it grows with the context alone.
 struct LastRowScratch {
   std::vector<float> queries;   // [query rows, padded depth]
-  std::vector<float> keys;      // one block's, as float
+  std::vector<std::byte> keys;  // one block's
   std::vector<float> products;  // [query rows, kPageTokens]
   std::vector<float> maxima;    // [query rows]
   std::vector<float> sums;      // [query rows]; then the row's LSE

@@ -47,9 +47,8 @@ void PoolKeys(const SelectionKernels& kernels, const SelectArgs& args,
   for (int32_t block = 0; block < rows.blocks(); ++block) {
     const int32_t count =
         std::min(kPageTokens, rows.end_position() - block * kPageTokens);
-    const StoredKeys::Rows stored = keys.Padded(block, count, scratch.rows);
-    AddBlock(kernels, stored.data, stored.dtype, count, depth, scratch.unit_sum,
-             pooled);
+    AddBlock(kernels, keys.Padded(block, count, scratch.keys), args.kv.dtype,
+             count, depth, scratch.unit_sum, pooled);
   }
 }
 

@@ -4,6 +4,7 @@
 // scores that means give: SimilarityRule and FlexPrefillRule of
 // layout/selection_rule.h say what they are.
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -21,7 +22,8 @@ struct PooledBlocks {
 
 // One worker's memory.
 struct PoolingScratch {
-  std::vector<float> rows;      // of one block, or a tile's queries, as float
+  std::vector<std::byte> keys;  // one block's
+  std::vector<float> rows;      // a tile's queries
   std::vector<float> unit_sum;  // [padded depth]
   std::vector<float> products;  // [heads, padded blocks]
   std::vector<float> unused;    // [padded blocks]

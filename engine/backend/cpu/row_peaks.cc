@@ -7,26 +7,42 @@
 namespace sparseserve::cpu {
 namespace {
 
-// A vector may be read or rewritten up to so many elements behind its end.
-constexpr int kSlack = 16;
-
-// The rows that are looked at, of every query head, times attention's scale.
+// The rows that are looked at, of every query head: what each sees of the
+// tile's own block, and its query.
 void PackSample(const SelectArgs& args, const QueryTile& tile, int32_t kv_head,
                 int32_t rows, RowPeakScratch& scratch) {
   const int32_t head_dim = args.kv.head_dim;
   const int32_t heads = args.heads / args.kv.kv_heads;
-  const int64_t depth = PaddedDepth(head_dim);
-  scratch.queries.assign(heads * rows * depth, 0.0f);
-  scratch.positions.clear();
-  float* to = scratch.queries.data();
+  scratch.seen.clear();
+  float* to = scratch.summaries.queries();
   for (int32_t h = 0; h < heads; ++h) {
-    for (int32_t i = 0; i < rows; ++i, to += depth) {
+    for (int32_t i = 0; i < rows; ++i, to += PaddedDepth(head_dim)) {
       const int32_t row = (i + 1) * tile.rows / rows - 1;
-      scratch.positions.push_back(tile.first_position + row);
-      const float* const from = args.queries.row(tile.first_row + row) +
-                                (int64_t{kv_head} * heads + h) * head_dim;
-      for (int32_t d = 0; d < head_dim; ++d) to[d] = from[d] * args.scale;
+      scratch.seen.push_back((tile.first_position + row) % kPageTokens + 1);
+      std::copy_n(args.queries.row(tile.first_row + row) +
+                      (int64_t{kv_head} * heads + h) * head_dim,
+                  head_dim, to);
     }
+  }
+}
+
+// Of all blocks.
+void Summarise(const SelectArgs& args, const QueryTile& tile, int32_t kv_head,
+               int32_t blocks, RowPeakScratch& scratch) {
+  const StoredKeys keys(args, tile.slice, kv_head);
+  // Blocks that are copied share memory.
+  const bool one_by_one = !keys.ArePadded();
+  scratch.keys.clear();
+  int32_t first = 0;
+  for (int32_t b = 0; b < blocks; ++b) {
+    const int32_t stored = std::min(
+        kPageTokens, tile.first_position + tile.rows - b * kPageTokens);
+    scratch.keys.push_back(keys.Padded(b, stored, scratch.copied));
+    if (!one_by_one && b + 1 < blocks) continue;
+    scratch.summaries.Add(first, scratch.keys, kPageTokens,
+                          scratch.seen.data());
+    scratch.keys.clear();
+    first = b + 1;
   }
 }
 
@@ -35,42 +51,21 @@ void PackSample(const SelectArgs& args, const QueryTile& tile, int32_t kv_head,
 void RaiseToRowWeights(const SelectionKernels& kernels, const SelectArgs& args,
                        const QueryTile& tile, int32_t kv_head, int32_t rows,
                        RowPeakScratch& scratch, std::vector<float>& peaks) {
-  PackSample(args, tile, kv_head, std::min(rows, tile.rows), scratch);
-  const auto query_rows = static_cast<int32_t>(scratch.positions.size());
+  const int32_t sampled = std::min(rows, tile.rows);
+  const int32_t query_rows = args.heads / args.kv.kv_heads * sampled;
   const auto blocks = static_cast<int32_t>(peaks.size());
-  const int64_t stride = int64_t{blocks} + kSlack;
-  scratch.products.resize(query_rows * kPageTokens + kSlack);
-  scratch.maxima.assign(query_rows * stride, 0.0f);
-  scratch.sums.assign(query_rows * stride, 0.0f);
-  const StoredKeys keys(args, tile.slice, kv_head);
-  float* const products = scratch.products.data();
-  for (int32_t b = 0; b < blocks; ++b) {
-    const int32_t first_key = b * kPageTokens;
-    const int32_t stored =
-        std::min(kPageTokens, tile.first_position + tile.rows - first_key);
-    const StoredKeys::Rows block = keys.Padded(b, stored, scratch.keys);
-    RowProducts operands;
-    operands.queries = scratch.queries.data();
-    operands.query_rows = query_rows;
-    operands.keys = block.data;
-    operands.dtype = block.dtype;
-    operands.key_rows = kPageTokens;
-    operands.depth = PaddedDepth(args.kv.head_dim);
-    kernels.multiply(operands, kPageTokens, products);
-    if (args.softcap > 0) {
-      kernels.soft_cap(args.softcap, query_rows * kPageTokens, products);
-    }
-    for (int32_t q = 0; q < query_rows; ++q) {
-      kernels.summarise(
-          products + q * kPageTokens,
-          std::min(kPageTokens, scratch.positions[q] + 1 - first_key),
-          scratch.maxima[q * stride + b], scratch.sums[q * stride + b]);
-    }
-  }
+  scratch.summaries.Begin(kernels, {.rows = query_rows,
+                                    .depth = PaddedDepth(args.kv.head_dim),
+                                    .blocks = blocks,
+                                    .factor = args.scale,
+                                    .softcap = args.softcap,
+                                    .key_dtype = args.kv.dtype});
+  PackSample(args, tile, kv_head, sampled, scratch);
+  scratch.summaries.Pack();
+  Summarise(args, tile, kv_head, blocks, scratch);
   for (int32_t q = 0; q < query_rows; ++q) {
-    scratch.shares.assign(stride, 0.0f);
-    kernels.add_shares(scratch.maxima.data() + q * stride, blocks,
-                       scratch.sums.data() + q * stride, scratch.shares.data());
+    scratch.shares.assign(scratch.summaries.PaddedBlocks(), 0.0f);
+    scratch.summaries.AddShares(q, scratch.shares);
     RaisePeaks(scratch.shares, peaks);
   }
 }

@@ -9,19 +9,18 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/backend/cpu/row_summaries.h"
 #include "engine/backend/cpu/selection_kernels.h"
 
 namespace sparseserve::cpu {
 
 // One worker's memory.
 struct RowPeakScratch {
-  std::vector<float> queries;      // [query rows, padded depth]
-  std::vector<int32_t> positions;  // [query rows]
-  std::vector<float> keys;         // one block's, as float
-  std::vector<float> products;     // [query rows, kPageTokens]
-  std::vector<float> maxima;       // [query rows, padded blocks]
-  std::vector<float> sums;         // likewise
-  std::vector<float> shares;       // [padded blocks]
+  RowSummaries summaries;
+  std::vector<int32_t> seen;           // [query rows]: of the own block's keys
+  std::vector<std::byte> copied;       // one block's keys
+  std::vector<const std::byte*> keys;  // of blocks
+  std::vector<float> shares;           // [padded blocks]
 };
 
 // peaks[b] = max(peaks[b], weights[b]); what is no number stays one's value, so

@@ -121,6 +121,34 @@ void Summarise(const float* values, int count, float& maximum, float& sum) {
   sum = hn::GetLane(hn::SumOfLanes(d, sums));
 }
 
+void PackRows(SummaryRows& rows) {
+  for (float& value : rows.queries) value *= rows.factor;
+}
+
+void SummariseBlocks(const SummaryRows& rows, const SummaryBlocks& blocks,
+                     std::vector<float>& products, const Summaries& to) {
+  const int keys = blocks.key_rows;
+  products.resize(rows.rows * keys + 16);
+  RowProducts operands;
+  operands.queries = rows.queries.data();
+  operands.query_rows = rows.rows;
+  operands.dtype = rows.key_dtype;
+  operands.key_rows = keys;
+  operands.depth = rows.depth;
+  for (int b = 0; b < blocks.blocks; ++b) {
+    operands.keys = blocks.keys[b];
+    Multiply(operands, keys, products.data());
+    if (rows.softcap > 0) {
+      CapValues(rows.softcap, rows.rows * keys, products.data());
+    }
+    const bool is_last = b + 1 == blocks.blocks && blocks.seen != nullptr;
+    for (int q = 0; q < rows.rows; ++q) {
+      Summarise(products.data() + q * keys, is_last ? blocks.seen[q] : keys,
+                to.maxima[q * to.stride + b], to.sums[q * to.stride + b]);
+    }
+  }
+}
+
 void AddShares(const float* maxima, int64_t count, float* sums, float* shares) {
   const DF d;
   const VF maximum = hn::Set(d, *std::max_element(maxima, maxima + count));
@@ -226,8 +254,8 @@ void BoundRows(const std::byte* rows, DType dtype, int count, int64_t depth,
 
 const SelectionKernels& TargetSelectionKernels() {
   static constexpr SelectionKernels kKernels = {
-      &Multiply,   &CapValues, &Summarise, &AddShares,
-      &AddWeights, &AddRows,   &BoundRows};
+      &PackRows,  &SummariseBlocks, &Multiply, &CapValues, &Summarise,
+      &AddShares, &AddWeights,      &AddRows,  &BoundRows};
   return kKernels;
 }
 

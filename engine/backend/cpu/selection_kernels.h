@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "engine/backend/cpu/simd_level.h"
 #include "engine/tensor/dtype.h"
@@ -21,7 +22,49 @@ struct RowProducts {
   int64_t depth = 0;
 };
 
+// A row of a tile of AMX.
+struct alignas(64) TileLine {
+  std::byte bytes[64];
+};
+
+// Query rows whose weights of keys are summarised.
+struct SummaryRows {
+  int rows = 0;
+  int64_t depth = 0;  // a multiple of 16
+  float factor = 1;   // from a product to a score
+  float softcap = 0;  // of scores, or 0
+  DType key_dtype = DType::kF32;
+  std::vector<float> queries;  // [rows, depth]
+  // What a path multiplies in their place, if it packs them so; else empty.
+  std::vector<TileLine> packed;
+};
+
+// Blocks of keys: keys[b] points to [key_rows, depth] of key_dtype. REQUIRES:
+// key_rows divides 64.
+struct SummaryBlocks {
+  const std::byte* const* keys = nullptr;
+  int blocks = 0;
+  int key_rows = 0;
+  // [rows]: how many keys of the last block each row sees, at least one; null
+  // if all rows see all of it. Blocks before it are seen whole.
+  const int32_t* seen = nullptr;
+};
+
+// Where results go: those of row r and block b at r * stride + b.
+struct Summaries {
+  float* maxima = nullptr;  // of a row's scores in a block
+  float* sums = nullptr;    // of exp(score - maximum)
+  int64_t stride = 0;
+};
+
 struct SelectionKernels {
+  // Makes of rows.queries, as they are, what summarise_blocks() multiplies.
+  void (*pack_rows)(SummaryRows& rows);
+  // `products` is room that grows as needed. An element does not depend on what
+  // other rows and blocks there are.
+  void (*summarise_blocks)(const SummaryRows& rows, const SummaryBlocks& blocks,
+                           std::vector<float>& products,
+                           const Summaries& summaries);
   // products[q * stride + k] = queries[q, :] . keys[k, :]. An element's
   // rounding does not depend on its neighbours.
   void (*multiply)(const RowProducts& rows, int stride, float* products);

@@ -18,32 +18,21 @@ const std::byte* StoredKeys::Of(int32_t block) const {
 }
 
 void StoredKeys::Copy(int32_t block, int32_t rows, int64_t stride,
-                      std::vector<float>& keys) const {
-  const int32_t head_dim = args_.kv.head_dim;
+                      std::vector<std::byte>& keys) const {
+  const int64_t element = BlockBytes(args_.kv.dtype);
+  const int64_t stored = args_.kv.head_dim * element;
   const std::byte* from = Of(block);
-  keys.assign(kPageTokens * stride, 0.0f);
-  for (int32_t r = 0; r < rows; ++r) {
-    float* to = keys.data() + r * stride;
-    if (args_.kv.dtype == DType::kBF16) {
-      const auto* stored =
-          reinterpret_cast<const uint16_t*>(from) + int64_t{r} * head_dim;
-      std::transform(stored, stored + head_dim, to, BFloat16ToFloat);
-    } else {
-      const auto* stored =
-          reinterpret_cast<const float*>(from) + int64_t{r} * head_dim;
-      std::copy(stored, stored + head_dim, to);
-    }
+  keys.assign(kPageTokens * stride * element, std::byte{0});
+  for (int32_t r = 0; r < rows; ++r, from += stored) {
+    std::copy_n(from, stored, keys.data() + r * stride * element);
   }
 }
 
-StoredKeys::Rows StoredKeys::Padded(int32_t block, int32_t rows,
-                                    std::vector<float>& scratch) const {
-  const int64_t depth = PaddedDepth(args_.kv.head_dim);
-  if (rows == kPageTokens && depth == args_.kv.head_dim) {
-    return {Of(block), args_.kv.dtype};
-  }
-  Copy(block, rows, depth, scratch);
-  return {reinterpret_cast<const std::byte*>(scratch.data()), DType::kF32};
+const std::byte* StoredKeys::Padded(int32_t block, int32_t rows,
+                                    std::vector<std::byte>& scratch) const {
+  if (rows == kPageTokens && ArePadded()) return Of(block);
+  Copy(block, rows, PaddedDepth(args_.kv.head_dim), scratch);
+  return scratch.data();
 }
 
 }  // namespace sparseserve::cpu

@@ -24,19 +24,21 @@ class StoredKeys {
   // [kPageTokens, head_dim] of kv.dtype. REQUIRES: the slice has the page.
   const std::byte* Of(int32_t block) const;
 
-  // The first `rows` keys of a block as floats, `stride` elements each, zeros
-  // behind their own; then zeros to the block's end: what lies there is
-  // anything, where no key is stored yet.
+  // Copies the first `rows` keys of a block to `keys`, of kv.dtype, `stride`
+  // elements each, zeros behind their own; then zeros to the block's end: what
+  // lies there is anything, where no key is stored yet.
   void Copy(int32_t block, int32_t rows, int64_t stride,
-            std::vector<float>& keys) const;
+            std::vector<std::byte>& keys) const;
 
-  // The first `rows` keys of a block as rows of PaddedDepth() elements: those
-  // stored, or a copy in `scratch`.
-  struct Rows {
-    const std::byte* data = nullptr;  // [kPageTokens, PaddedDepth()]
-    DType dtype = DType::kF32;
-  };
-  Rows Padded(int32_t block, int32_t rows, std::vector<float>& scratch) const;
+  // The first `rows` keys of a block as rows of PaddedDepth() elements of
+  // kv.dtype, [kPageTokens, PaddedDepth()]: those stored, or a copy in
+  // `scratch`.
+  const std::byte* Padded(int32_t block, int32_t rows,
+                          std::vector<std::byte>& scratch) const;
+  // Whether Padded() gives whole blocks as they are stored.
+  bool ArePadded() const {
+    return PaddedDepth(args_.kv.head_dim) == args_.kv.head_dim;
+  }
 
  private:
   const SelectArgs& args_;

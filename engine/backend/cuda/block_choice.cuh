@@ -2,8 +2,9 @@
 
 // From scores of blocks to the blocks of a list, by one thread block: the best
 // k, or the smallest set with a share of the sum, forced blocks before others,
-// ties to the lower index. The threshold is found bit by bit; what is added up
-// on the way are integers, so no order of adding shows.
+// ties to the lower index. The threshold is found by histograms of weights over
+// ever narrower ranges of keys, until a bin has one key; what is added up are
+// integers, so no order of adding shows.
 
 #include <cstdint>
 
@@ -20,11 +21,25 @@ __host__ __device__ constexpr int BlockRowBytes(int blocks) {
   return blocks * 8;
 }
 
+// Blocks with a key above `key`, and the first `equals` of those with it.
+struct Threshold {
+  std::uint32_t key = 0;
+  unsigned equals = 0;
+};
+
+constexpr int kChoiceBinBits = 10;
+constexpr int kChoiceBins = 1 << kChoiceBinBits;
+
 // What thread blocks of kThreads threads add up in.
 template <int kThreads>
 struct ChoiceScratch {
   unsigned long long sums[2][kThreads / 32];
   double totals[kThreads / 32];
+  // Of FindThreshold():
+  unsigned bins[kChoiceBins];
+  unsigned of_warps[kThreads / 32];
+  uint3 extremes[kThreads / 32];
+  unsigned found_bin, found_above, found_weight;
 };
 
 // Floats in order, -0 as 0.
@@ -62,48 +77,105 @@ __device__ __forceinline__ double TotalOf(double value,
   return sum;
 }
 
-// Blocks with a key above `key`, and the first `equals` of those with it.
-struct Threshold {
-  std::uint32_t key = 0;
-  unsigned equals = 0;
-};
+// Where among bins the weights from the last one down reach `need`: the thread
+// that finds it writes the bin, the weights above it and its own.
+template <int kThreads>
+__device__ __forceinline__ void FindBin(unsigned need,
+                                        ChoiceScratch<kThreads>& scratch) {
+  constexpr int kEach = kChoiceBins / kThreads;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int last = kChoiceBins - 1 - static_cast<int>(threadIdx.x) * kEach;
+  unsigned bins[kEach], own = 0;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    bins[i] = scratch.bins[last - i];
+    own += bins[i];
+  }
+  unsigned sum = own;
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const unsigned other = __shfl_up_sync(0xffffffffu, sum, step);
+    if (lane >= step) sum += other;
+  }
+  if (lane == 31) scratch.of_warps[warp] = sum;
+  __syncthreads();
+#pragma unroll
+  for (int i = 0; i < kThreads / 32; ++i) {
+    if (i < warp) sum += scratch.of_warps[i];
+  }
+  unsigned above = sum - own;
+  if (above >= need || sum < need) return;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    if (above < need && above + bins[i] >= need) {
+      scratch.found_bin = last - i;
+      scratch.found_above = above;
+      scratch.found_weight = bins[i];
+    }
+    above += bins[i];
+  }
+}
 
 // The smallest set of blocks whose weights, but for forced ones', reach `need`.
-// REQUIRES: equal keys have equal weights, unless forced; all weights together
-// reach `need` and are below 2^32; need is above 0. All threads call together,
-// after a barrier.
+// REQUIRES: equal keys have equal weights, unless forced, and greater keys no
+// smaller ones; all weights together reach `need` and are below 2^32; need is
+// above 0. All threads call together, after a barrier.
 template <int kThreads>
 __device__ __forceinline__ Threshold FindThreshold(
     const BlockRow& row, unsigned need, ChoiceScratch<kThreads>& scratch) {
-  std::uint32_t key = 0;
-  int turn = 0;
-  const auto sum_from = [&](std::uint32_t least) {
-    unsigned sum = 0;
+  // Keys in question, all at first; `need` counts from above them on.
+  std::uint32_t low = 0, high = 0xffffffffu;
+  unsigned weight = 0, number = 0;
+  int shift = -1;  // the first round only finds the keys there are
+  std::uint32_t bin_low = 0;
+  while (true) {
+    // The extremes of what is in the bin that was found, and how many.
+    std::uint32_t least = 0xffffffffu, greatest = 0;
+    unsigned count = 0;
     for (int b = threadIdx.x; b < row.count; b += kThreads) {
-      if (row.keys[b] >= least) sum += row.weights[b];
+      const std::uint32_t key = row.keys[b];
+      const bool is_in = row.weights[b] > 0 && key >= low && key <= high &&
+                         (shift < 0 || (key - low) >> shift == bin_low);
+      if (!is_in) continue;
+      least = min(least, key);
+      greatest = max(greatest, key);
+      ++count;
     }
-    turn ^= 1;
-    return SumOf<kThreads>(sum, turn, scratch);
-  };
-  for (int bit = 31; bit >= 0; --bit) {
-    const std::uint32_t raised = key | 1u << bit;
-    if (sum_from(raised) >= need) key = raised;
+    least = __reduce_min_sync(0xffffffffu, least);
+    greatest = __reduce_max_sync(0xffffffffu, greatest);
+    count = __reduce_add_sync(0xffffffffu, count);
+    if (threadIdx.x % 32 == 0) {
+      scratch.extremes[threadIdx.x / 32] = {least, greatest, count};
+    }
+    for (int i = threadIdx.x; i < kChoiceBins; i += kThreads) {
+      scratch.bins[i] = 0;
+    }
+    __syncthreads();
+    low = 0xffffffffu, high = 0, number = 0;
+#pragma unroll
+    for (int i = 0; i < kThreads / 32; ++i) {
+      const uint3 of_warp = scratch.extremes[i];
+      low = min(low, of_warp.x);
+      high = max(high, of_warp.y);
+      number += of_warp.z;
+    }
+    if (shift >= 0 && low == high) break;
+    shift = max(0, 32 - __clz(high - low) - kChoiceBinBits);
+    for (int b = threadIdx.x; b < row.count; b += kThreads) {
+      const std::uint32_t key = row.keys[b];
+      if (key < low || key > high || row.weights[b] == 0) continue;
+      atomicAdd(&scratch.bins[(key - low) >> shift], row.weights[b]);
+    }
+    __syncthreads();
+    FindBin<kThreads>(need, scratch);
+    __syncthreads();
+    bin_low = scratch.found_bin;
+    need -= scratch.found_above;
+    weight = scratch.found_weight;
   }
-  const unsigned above = key == 0xffffffffu ? 0 : sum_from(key + 1);
   // All equal ones have the same weight.
-  const unsigned from = sum_from(key);
-  unsigned number = 0;
-  for (int b = threadIdx.x; b < row.count; b += kThreads) {
-    if (row.keys[b] == key && row.weights[b] > 0) ++number;
-  }
-  turn ^= 1;
-  number = SumOf<kThreads>(number, turn, scratch);
-  const unsigned weight = (from - above) / max(number, 1u);
-  Threshold found;
-  found.key = key;
-  found.equals = weight == 0 ? 0 : (need - above - 1) / weight + 1;
-  __syncthreads();
-  return found;
+  const unsigned each = weight / max(number, 1u);
+  return {low, each == 0 ? 0 : (need - 1) / each + 1};
 }
 
 // Calls write(place, block) for every chosen block, places from 0 on in the

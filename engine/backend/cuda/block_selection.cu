@@ -2,9 +2,11 @@
 // capability 8.0 and later.
 //
 // Work split: products by thread blocks of 128 rows x 128 columns, whose rows
-// are those of several tiles; a thread block for each pair of tile and KV head
-// then chooses and writes its list.
-// Memory traffic: a float for each row and block, written and read twice.
+// are those of several tiles (antidiagonal ones on compute capability 9.0:
+// hopper_selection_products.cu); a thread block for each pair of tile and KV
+// head then chooses and writes its list.
+// Memory traffic: means read queries and keys once; of products, a float for
+// each row and block is written and read once.
 
 #include <cuda_bf16.h>
 #include <cuda_runtime_api.h>
@@ -14,40 +16,51 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <variant>
 
-#include "engine/backend/cuda/argument_checks.h"
+#include "engine/backend/cuda/bfloat16_vectors.cuh"
 #include "engine/backend/cuda/block_choice.cuh"
 #include "engine/backend/cuda/block_selection.h"
 #include "engine/backend/cuda/cuda_error.h"
+#include "engine/backend/cuda/decode_attention.h"
+#include "engine/backend/cuda/dependent_launch.cuh"
 #include "engine/backend/cuda/group_scores.cuh"
+#include "engine/backend/cuda/hopper_selection_products.h"
 #include "engine/backend/cuda/mma_sync.cuh"
+#include "engine/backend/cuda/selection_checks.h"
 
 namespace sparseserve::cuda {
 namespace {
 
 constexpr unsigned kAll = 0xffffffffu;
 constexpr int kProductThreads = 256;
-constexpr int kSide = 128;      // rows and columns of a thread block
+constexpr int kSide = 128;  // rows and columns of a thread block
+static_assert(kSide == kColumns);
 constexpr int kStepDepth = 64;  // elements of a row at a time
 constexpr int kStages = 3;
 constexpr int kChoiceThreads = 128;
+constexpr int kRowsAtOnce = 8;  // of a choice's sums
+constexpr int kPoolThreads = 256;
+constexpr int kOrderThreads = 256;
+constexpr int kOrderParts = 4;  // threads of a tile
+constexpr int kOrderTiles = kOrderThreads / kOrderParts;
 constexpr int kScorePitch = kSide + 4;
+
+__host__ __device__ constexpr int RoundedUp4(int count) {
+  return (count + 3) / 4 * 4;
+}
 
 struct ProductShared {
   union {
     __nv_bfloat16 operands[kStages][2][kSide][kStepDepth];
     float scores[kSide][kScorePitch];
   };
+  // Of rows: a column, -1 where the row does not count; the slice, -1 where
+  // there is no row.
+  int last_columns[kSide];
+  int slice_numbers[kSide];
 };
-
-__device__ __forceinline__ int4 TileAt(const BlockSelectionArgs& args,
-                                       int tile) {
-  return __ldg(reinterpret_cast<const int4*>(args.tile_fields) + tile);
-}
-__device__ __forceinline__ int OwnBlock(const int4& tile) {
-  return (tile.w + tile.z - 1) / 64;
-}
 
 // What a row of products is, and whether it counts.
 struct GroupRow {
@@ -78,18 +91,17 @@ __device__ __forceinline__ GroupRow RowAt(const GroupWork& work, int index,
                  row.first < row.tile.w + row.tile.z;
     row.last_column = number;
   }
-  row.counts =
-      row.counts &&
-      work.args.rule_of[(work.first_tile + tile) * work.args.kv.kv_heads +
-                        kv_head] == work.rule;
+  row.counts = row.counts && IsAsked(work, work.first_tile + tile, kv_head);
   return row;
 }
 
+constexpr std::uint32_t kNoChunk = 0xffffffffu;
+
 // Of one row or column of operands, vectors of head_dim elements: slot s of
 // [begin, end) is `chunk` and s steps behind the matrix's beginning, other
-// slots are zeros.
+// slots are zeros. Of means all slots are there, or no chunk is.
 struct OperandRow {
-  std::uint32_t chunk = 0;  // of 8 elements
+  std::uint32_t chunk = kNoChunk;  // of 8 elements
   short begin = 0;
   short end = 0;
 };
@@ -107,7 +119,6 @@ __device__ __forceinline__ OperandRow QueriesAt(const GroupWork& work,
     operand.chunk = static_cast<std::uint32_t>(
         (std::int64_t{kv_head} * work.tiles * work.group() + index) * 2 *
         head_dim / 8);
-    operand.end = 3;
     return operand;
   }
   const int last = row.first + work.stride - 1;  // slot 0
@@ -135,7 +146,6 @@ __device__ __forceinline__ OperandRow KeysAt(const GroupWork& work,
              work.args.most_blocks +
          column) *
         2 * kv.head_dim / 8);
-    operand.end = 3;
     return operand;
   }
   const int position = column * work.stride;
@@ -185,82 +195,154 @@ __device__ __forceinline__ void MultiplyStep(const ProductShared& shared,
   }
 }
 
-// Of the thread block's rows and blocks of columns, the log of the sum of
-// exponentials. Rows that another slice's tiles have are not written.
+// Where sums of a row begin from a column on.
+__device__ __forceinline__ float* RowOfSums(const GroupWork& work, int kv_head,
+                                            int row, int column) {
+  return work.sums +
+         (std::int64_t{kv_head} * work.tiles * work.rows_of_tile() + row) *
+             work.row_blocks() +
+         column / work.block_groups;
+}
+
+// What group_scores.cuh says of the thread block's rows from begin_row to
+// end_row, which are one slice's, and its columns. A warp has every eighth row,
+// a lane four columns.
 __device__ __forceinline__ void StoreSums(const GroupWork& work,
                                           const ProductShared& shared,
-                                          int first_row, int first_column,
-                                          int kv_head, int slice) {
+                                          int first_row, int begin_row,
+                                          int end_row, int first_column,
+                                          int kv_head) {
+  const int slice_number = shared.slice_numbers[begin_row];
+  const int lane = threadIdx.x % 32;
   const int groups = work.block_groups;
-  const int blocks = kSide / groups;
-  for (int i = threadIdx.x; i < kSide * blocks; i += kProductThreads) {
-    const int r = i / blocks, b = i % blocks;
-    const GroupRow row = RowAt(work, first_row + r, kv_head);
-    const int block = first_column / groups + b;
-    if (!row.counts || row.tile.x != slice || block > OwnBlock(row.tile)) {
-      continue;
-    }
-    const float* scores = shared.scores[r] + b * groups;
-    const int seen =
-        min(groups, row.last_column + 1 - first_column - b * groups);
-    float maximum = -INFINITY;
-    bool is_number = true;
-    for (int c = 0; c < seen; ++c) {
-      is_number = is_number && !isnan(scores[c]);
-      maximum = fmaxf(maximum, scores[c]);
-    }
-    float result = maximum;
-    if (groups > 1) {
-      float sum = 0.0f;
-      for (int c = 0; c < seen; ++c) {
-        sum += __expf((scores[c] - maximum) * work.factor);
+  const int column = first_column + 4 * lane;
+  bool scored[4];  // said so that NaN is
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    scored[i] = work.stride != 0 || column + i >= work.args.most_blocks ||
+                !(work.key_similarities[(std::int64_t{slice_number} *
+                                             work.args.kv.kv_heads +
+                                         kv_head) *
+                                            work.args.most_blocks +
+                                        column + i] < work.similarity);
+  }
+  // Several rows side by side, so that one's shuffles hide the others'.
+  constexpr int kWarps = kProductThreads / 32, kTogether = 4;
+  for (int base = begin_row + threadIdx.x / 32; base < end_row;
+       base += kWarps * kTogether) {
+    float scores[kTogether][4], greatest[kTogether], sums[kTogether];
+    bool counts[kTogether];
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      const int r = min(base + i * kWarps, kSide - 1);
+      const int last_column = shared.last_columns[r];
+      counts[i] = base + i * kWarps < end_row && last_column >= 0;
+      const float4 read =
+          *reinterpret_cast<const float4*>(shared.scores[r] + 4 * lane);
+      const float four[4] = {read.x, read.y, read.z, read.w};
+      greatest[i] = -INFINITY;
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        const bool shows = column + c <= last_column && scored[c];
+        scores[i][c] = shows ? four[c] : -INFINITY;
+        greatest[i] = fmaxf(greatest[i], scores[i][c]);
       }
-      result = maximum * work.factor + __logf(sum);
-    } else {
-      result = maximum * work.factor;
     }
-    if (!is_number) result = NAN;
-    const std::int64_t rows = std::int64_t{work.tiles} * work.rows_of_tile();
-    work.sums[(kv_head * rows + first_row + r) * work.args.most_blocks +
-              block] = result;
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+#pragma unroll
+      for (float& one : greatest) {
+        one = fmaxf(one, __shfl_xor_sync(kAll, one, step));
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      greatest[i] *= work.factor;
+      const float reference = greatest[i] == -INFINITY ? 0.0f : greatest[i];
+#pragma unroll
+      for (float& score : scores[i]) {
+        score = PowerOf2(fmaf(score, work.factor, -reference));
+      }
+      const float2 pairs = {scores[i][0] + scores[i][1],
+                            scores[i][2] + scores[i][3]};
+      sums[i] = pairs.x + pairs.y;
+      if (!counts[i] || groups > 2) continue;
+      float* const to =
+          RowOfSums(work, kv_head, first_row + base + i * kWarps, first_column);
+      if (groups == 1) {
+        reinterpret_cast<float4*>(to)[lane] = {scores[i][0], scores[i][1],
+                                               scores[i][2], scores[i][3]};
+      } else {
+        reinterpret_cast<float2*>(to)[lane] = pairs;
+      }
+    }
+#pragma unroll
+    for (int step = 1; step <= 16; step *= 2) {
+#pragma unroll
+      for (int i = 0; i < kTogether; ++i) {
+        if (groups == 4 * step && counts[i] && lane % step == 0) {
+          RowOfSums(work, kv_head, first_row + base + i * kWarps,
+                    first_column)[lane / step] = sums[i];
+        }
+        sums[i] += __shfl_xor_sync(kAll, sums[i], step);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kTogether; ++i) {
+      if (!counts[i] || lane != 0) continue;
+      work.tops[(std::int64_t{kv_head} * work.tiles * work.rows_of_tile() +
+                 first_row + base + i * kWarps) *
+                    work.column_tiles +
+                first_column / kColumns] = {greatest[i], sums[i]};
+    }
   }
 }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-constexpr int kProductsResident = 1;  // thread blocks of a multiprocessor
+constexpr int kPooledResident = 1;  // thread blocks of a multiprocessor
 #else
-constexpr int kProductsResident = 2;
+constexpr int kPooledResident = 2;
 #endif
 
-__global__ void __launch_bounds__(kProductThreads, kProductsResident)
+template <bool kPooled>
+__global__ void __launch_bounds__(kProductThreads,
+                                  kPooled ? kPooledResident : 1)
     GroupProducts(const GroupWork work) {
   extern __shared__ uint4 memory[];
   auto& shared = *reinterpret_cast<ProductShared*>(memory);
-  const int kv_head = blockIdx.z;
-  const int first_row = blockIdx.y * kSide;
-  const int first_column = blockIdx.x * kSide;
+  WaitForDependency();
+  LetDependentsStart();
+  const int bands = (work.tiles * work.rows_of_tile() + kSide - 1) / kSide;
+  const int band = blockIdx.x / work.column_tiles;
+  const int kv_head = band / bands;
+  const int first_row = band % bands * kSide;
+  const int first_column = blockIdx.x % work.column_tiles * kSide;
   const int rows_of_tile = work.rows_of_tile();
   const int head_dim = work.args.kv.head_dim;
-  const int steps =
-      (work.stride == 0 ? 3 : work.stride) * head_dim / kStepDepth;
+  const int steps = (kPooled ? 3 : work.stride) * head_dim / kStepDepth;
   const int head_bits = head_dim == 64 ? 6 : 7;
-  const int end_tile =
-      min((first_row + kSide - 1) / rows_of_tile + 1, work.tiles);
-  // One run of a slice's tiles after another; mostly there is one.
-  for (int tile = first_row / rows_of_tile; tile < end_tile;) {
-    const int4 begin = TileAt(work.args, work.first_tile + tile);
-    const int slice_number = work.slice_of[work.first_tile + tile];
-    bool asked = false;
-    int4 last = begin;
-    for (; tile < end_tile; ++tile) {
-      const int4 fields = TileAt(work.args, work.first_tile + tile);
-      if (fields.x != begin.x) break;
-      last = fields;
-      asked =
-          asked ||
-          work.args.rule_of[(work.first_tile + tile) * work.args.kv.kv_heads +
-                            kv_head] == work.rule;
-    }
+  if (threadIdx.x < kSide) {
+    const int row = first_row + static_cast<int>(threadIdx.x);
+    const GroupRow own = RowAt(work, row, kv_head);
+    shared.last_columns[threadIdx.x] = own.counts ? own.last_column : -1;
+    shared.slice_numbers[threadIdx.x] =
+        row / rows_of_tile < work.tiles
+            ? work.slice_of[work.first_tile + row / rows_of_tile]
+            : -1;
+  }
+  __syncthreads();
+  // One run of a slice's rows after another; mostly there is one.
+  for (int begin_row = 0, end_row; begin_row < kSide; begin_row = end_row) {
+    const int slice_number = shared.slice_numbers[begin_row];
+    if (slice_number < 0) break;
+    const bool is_in = threadIdx.x < kSide &&
+                       shared.slice_numbers[threadIdx.x] == slice_number;
+    end_row = begin_row + __syncthreads_count(is_in);
+    const bool asked =
+        __syncthreads_or(is_in && shared.last_columns[threadIdx.x] >= 0);
+    const int4 last = TileAt(
+        work.args, work.first_tile + (first_row + end_row - 1) / rows_of_tile);
+    const int slice = last.x;
     const int end = last.w + last.z;  // of positions that some row sees
     if (!asked || first_column >= (OwnBlock(last) + 1) * work.block_groups) {
       continue;
@@ -272,24 +354,26 @@ __global__ void __launch_bounds__(kProductThreads, kProductsResident)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int r = i * 32 + threadIdx.x / 8;
-      left[i] = QueriesAt(work, first_row + r, kv_head, begin.x);
+      left[i] = QueriesAt(work, first_row + r, kv_head, slice);
       right[i] =
-          KeysAt(work, slice_number, begin.x, end, first_column + r, kv_head);
+          KeysAt(work, slice_number, slice, end, first_column + r, kv_head);
     }
     const auto load = [&](int step) {
       if (step < steps) {
         auto& stage = shared.operands[step % kStages];
-        const bool pooled = work.stride == 0;
         const int slot = step * kStepDepth >> head_bits;
         const int within = (step * kStepDepth & (head_dim - 1)) + chunk * 8;
-        const std::int64_t left_at =
+        using Distance = std::conditional_t<kPooled, int, std::int64_t>;
+        const Distance left_at =
             within +
-            (pooled ? slot % 2 * head_dim : -slot * work.args.query_stride);
-        const int right_at = within + (pooled ? slot / 2 : slot) * head_dim;
+            (kPooled ? slot % 2 * head_dim
+                     : static_cast<Distance>(-slot * work.args.query_stride));
+        const int right_at = within + (kPooled ? slot / 2 : slot) * head_dim;
         const auto copy = [&](const __nv_bfloat16(&to)[kSide][kStepDepth],
                               int r, const void* matrix, const OperandRow& from,
-                              std::int64_t at) {
-          const bool exists = slot >= from.begin && slot < from.end;
+                              Distance at) {
+          const bool exists = kPooled ? from.chunk != kNoChunk
+                                      : slot >= from.begin && slot < from.end;
           CopyChunk(ChunkOf(to, r, chunk),
                     static_cast<const __nv_bfloat16*>(matrix) +
                         (exists ? std::int64_t{from.chunk} * 8 + at : 0),
@@ -298,9 +382,9 @@ __global__ void __launch_bounds__(kProductThreads, kProductsResident)
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int r = i * 32 + threadIdx.x / 8;
-          copy(stage[0], r, pooled ? work.query_means : work.args.queries,
+          copy(stage[0], r, kPooled ? work.query_means : work.args.queries,
                left[i], left_at);
-          copy(stage[1], r, pooled ? work.key_means : work.args.kv.keys,
+          copy(stage[1], r, kPooled ? work.key_means : work.args.kv.keys,
                right[i], right_at);
         }
       }
@@ -333,113 +417,170 @@ __global__ void __launch_bounds__(kProductThreads, kProductsResident)
       }
     }
     __syncthreads();
-    StoreSums(work, shared, first_row, first_column, kv_head, begin.x);
+    StoreSums(work, shared, first_row, begin_row, end_row, first_column,
+              kv_head);
     __syncthreads();
   }
 }
 
-// The mean of `count` rows of this warp's head, as two halves, and the mean
-// cosine of all pairs.
-template <class RowOf>
-__device__ __forceinline__ void PoolRows(int count, int head_dim,
-                                         const RowOf& row_of,
+template <int kHeadDim>
+__device__ __forceinline__ void StoreMean(const Vector8& mean,
+                                          __nv_bfloat16* to) {
+  Vector8 upper, lower;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    upper.of[i] = __bfloat162float(__float2bfloat16(mean.of[i]));
+    lower.of[i] = mean.of[i] - upper.of[i];
+  }
+  Store8(upper, to);
+  Store8(lower, to + kHeadDim);
+}
+
+// The mean of `count` rows of this warp's head, `stride` apart, as two halves,
+// and, if `gated`, the mean cosine of all pairs. A lane has 16 bytes of every
+// second row (head_dim 64: every fourth).
+template <int kHeadDim>
+__device__ __forceinline__ void PoolRows(const __nv_bfloat16* rows, int count,
+                                         std::int64_t stride, bool gated,
                                          __nv_bfloat16* mean,
                                          float* similarity) {
+  constexpr int kLanes = kHeadDim / 8, kAtOnce = 32 / kLanes;
   const int lane = threadIdx.x % 32;
-  const int each = head_dim / 32;  // 2 or 4
-  float sums[4] = {}, units[4] = {};
-#pragma unroll 4
-  for (int r = 0; r < count; ++r) {
-    const auto* row = row_of(r) + lane * each;
-    float values[4] = {};
-    for (int pair = 0; pair < each / 2; ++pair) {
-      const float2 two = __bfloat1622float2(
-          reinterpret_cast<const __nv_bfloat162*>(row)[pair]);
-      values[pair * 2] = two.x;
-      values[pair * 2 + 1] = two.y;
-    }
-    float square = 0.0f;
+  const int row = lane / kLanes, first = lane % kLanes * 8;
+  float sums[8] = {}, units[8] = {};
+  const auto add = [&](const uint4& read, auto measures) {
+    const Vector8 values = ToFloats(read);
+    if constexpr (measures.value) {
+      float square = 0.0f;
 #pragma unroll
-    for (float value : values) square += value * value;
+      for (float value : values.of) square += value * value;
 #pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-      square += __shfl_xor_sync(kAll, square, step);
-    }
-    const float inverse = square == 0.0f ? 0.0f : rsqrtf(square);
+      for (int step = kLanes / 2; step > 0; step /= 2) {
+        square += __shfl_xor_sync(kAll, square, step);
+      }
+      const float inverse = square == 0.0f ? 0.0f : rsqrtf(square);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      sums[i] += values[i];
-      units[i] += values[i] * inverse;
+      for (int i = 0; i < 8; ++i) units[i] += values.of[i] * inverse;
     }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sums[i] += values.of[i];
+  };
+  const auto add_all = [&](auto measures) {
+    constexpr int kUnrolled = measures.value ? 4 : 8;
+    for (int r = 0; r < count; r += kAtOnce * kUnrolled) {
+      uint4 read[kUnrolled];
+#pragma unroll
+      for (int i = 0; i < kUnrolled; ++i) {
+        const int at = r + i * kAtOnce + row;
+        read[i] = at < count ? __ldg(reinterpret_cast<const uint4*>(
+                                   rows + at * stride + first))
+                             : uint4{};
+      }
+#pragma unroll
+      for (int i = 0; i < kUnrolled; ++i) add(read[i], measures);
+    }
+  };
+  if (gated) {
+    add_all(std::true_type());
+  } else {
+    add_all(std::false_type());
   }
   const float share = 1.0f / static_cast<float>(count);
   float square = 0.0f;
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
+  for (int i = 0; i < 8; ++i) {
+#pragma unroll
+    for (int step = kLanes; step < 32; step *= 2) {
+      sums[i] += __shfl_xor_sync(kAll, sums[i], step);
+      units[i] += __shfl_xor_sync(kAll, units[i], step);
+    }
     square += units[i] * share * (units[i] * share);
-    if (i >= each) continue;
-    const float value = sums[i] * share;
-    const __nv_bfloat16 upper = __float2bfloat16(value);
-    mean[lane * each + i] = upper;
-    mean[head_dim + lane * each + i] =
-        __float2bfloat16(value - __bfloat162float(upper));
   }
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) {
+  for (int step = kLanes / 2; step > 0; step /= 2) {
     square += __shfl_xor_sync(kAll, square, step);
   }
   if (lane == 0) *similarity = square;
+  if (row != 0) return;
+  Vector8 value;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) value.of[i] = sums[i] * share;
+  StoreMean<kHeadDim>(value, mean + first);
 }
 
-// A warp for each block of keys of a slice and KV head.
-__global__ void __launch_bounds__(256) PoolKeys(const GroupWork work) {
-  const BlockSelectionArgs& args = work.args;
-  const int slice_number = blockIdx.z, kv_head = blockIdx.y;
-  const int block = blockIdx.x * 8 + threadIdx.x / 32;
-  const int4 last = TileAt(args, args.first_tiles[slice_number + 1] - 1);
-  const int end = last.w + last.z;
-  if (block * 64 >= end) return;
-  const std::int64_t page =
-      args.kv.page_tables[last.x * args.kv.page_table_stride + block];
-  const auto* keys =
-      static_cast<const __nv_bfloat16*>(args.kv.keys) +
-      (page * args.kv.kv_heads + kv_head) * 64 * args.kv.head_dim;
-  const std::int64_t at =
-      (std::int64_t{slice_number} * args.kv.kv_heads + kv_head) *
-          args.most_blocks +
-      block;
-  PoolRows(
-      min(64, end - block * 64), args.kv.head_dim,
-      [&](int r) { return keys + r * args.kv.head_dim; },
-      work.key_means + at * 2 * args.kv.head_dim, work.key_similarities + at);
-}
+struct PoolWork {
+  GroupWork work;
+  std::int64_t key_means;  // how many, for thread blocks ahead of the others
+};
 
-// A warp for each query head of a tile.
-__global__ void __launch_bounds__(256) PoolQueries(const GroupWork work) {
+// A warp for each block of keys of a slice and KV head, then for each query
+// head of a tile.
+template <int kHeadDim>
+__global__ void __launch_bounds__(kPoolThreads, 3) Pool(const PoolWork pool) {
+  const GroupWork& work = pool.work;
   const BlockSelectionArgs& args = work.args;
-  const int head = blockIdx.y * 8 + threadIdx.x / 32, tile = blockIdx.x;
-  if (head >= args.heads) return;
+  WaitForDependency();
+  LetDependentsStart();
+  const bool gated = work.similarity > -INFINITY;
+  std::int64_t unit =
+      std::int64_t{blockIdx.x} * (kPoolThreads / 32) + threadIdx.x / 32;
+  if (unit < pool.key_means) {
+    const int block = static_cast<int>(unit % args.most_blocks);
+    const auto pair = static_cast<int>(unit / args.most_blocks);
+    const int kv_head = pair % args.kv.kv_heads;
+    const int4 last =
+        TileAt(args, args.first_tiles[pair / args.kv.kv_heads + 1] - 1);
+    const int end = last.w + last.z;
+    if (block * 64 >= end) return;
+    const std::int64_t page =
+        args.kv.page_tables[last.x * args.kv.page_table_stride + block];
+    const std::int64_t head_of_page = page * args.kv.kv_heads + kv_head;
+    __nv_bfloat16* const mean = work.key_means + unit * 2 * kHeadDim;
+    if (args.mean_keys != nullptr && !gated && (block + 1) * 64 <= end) {
+      const int first = static_cast<int>(threadIdx.x) % 32 * 8;
+      if (first < kHeadDim) {
+        StoreMean<kHeadDim>(
+            Load8(args.mean_keys + head_of_page * kHeadDim + first),
+            mean + first);
+      }
+      if (first == 0) work.key_similarities[unit] = 0.0f;
+      return;
+    }
+    PoolRows<kHeadDim>(static_cast<const __nv_bfloat16*>(args.kv.keys) +
+                           head_of_page * 64 * kHeadDim,
+                       min(64, end - block * 64), kHeadDim, gated, mean,
+                       work.key_similarities + unit);
+    return;
+  }
+  unit -= pool.key_means;
+  const int tile = static_cast<int>(unit / args.heads);
+  const int head = static_cast<int>(unit % args.heads);
   const int kv_head = head / work.group();
-  if (args.rule_of[(work.first_tile + tile) * args.kv.kv_heads + kv_head] !=
-      work.rule) {
+  if (tile >= work.tiles || !IsAsked(work, work.first_tile + tile, kv_head)) {
     return;
   }
   const int4 fields = TileAt(args, work.first_tile + tile);
-  const auto* queries = static_cast<const __nv_bfloat16*>(args.queries) +
-                        fields.y * args.query_stride + head * args.kv.head_dim;
   const std::int64_t at =
       (std::int64_t{kv_head} * work.tiles + tile) * work.group() +
       head % work.group();
-  PoolRows(
-      fields.z, args.kv.head_dim,
-      [&](int r) { return queries + r * args.query_stride; },
-      work.query_means + at * 2 * args.kv.head_dim,
-      work.query_similarities + at);
+  PoolRows<kHeadDim>(static_cast<const __nv_bfloat16*>(args.queries) +
+                         fields.y * args.query_stride + head * kHeadDim,
+                     fields.z, args.query_stride, gated,
+                     work.query_means + at * 2 * kHeadDim,
+                     work.query_similarities + at);
 }
 
+struct PairWork {
+  BlockSelectionArgs args;
+  std::int32_t* slice_of;  // [tiles]
+  std::int32_t* lengths;   // [tiles, kv_heads]: blocks of the list of a pair
+};
+
 // Number of the slice that each tile belongs to; list_of as the base has it.
-__global__ void BeginLists(const BlockSelectionArgs args,
-                           std::int32_t* slice_of) {
+__global__ void BeginLists(const PairWork work) {
+  WaitForDependency();
+  LetDependentsStart();
+  const BlockSelectionArgs& args = work.args;
   const int tile = blockIdx.x * blockDim.x + threadIdx.x;
   if (tile >= args.tiles) return;
   int low = 0, high = args.slices;  // first_tiles[low] <= tile
@@ -447,16 +588,23 @@ __global__ void BeginLists(const BlockSelectionArgs args,
     const int middle = (low + high) / 2;
     (args.first_tiles[middle] <= tile ? low : high) = middle;
   }
-  slice_of[tile] = low;
+  work.slice_of[tile] = low;
   for (int head = 0; head < args.kv.kv_heads; ++head) {
     const int pair = tile * args.kv.kv_heads + head;
-    args.chosen.list_of[pair] = args.base_list_of[pair];
+    const int list = args.base_list_of[pair];
+    args.chosen.list_of[pair] = list;
+    if (args.rule_of[pair] >= 0) continue;
+    const ChosenLists& lists = args.chosen;
+    work.lengths[pair] = static_cast<std::int32_t>(
+        lists.full_offsets[list + 1] - lists.full_offsets[list] +
+        lists.partial_offsets[list + 1] - lists.partial_offsets[list]);
   }
 }
 
 // All blocks, when `all`; else those of `threshold` and forced ones.
 struct ListWriter {
   const BlockSelectionArgs& args;
+  std::int32_t* lengths;  // as in PairWork
   int tile_number;
   int kv_head;
   int4 tile;
@@ -472,6 +620,9 @@ struct ListWriter {
   __device__ __forceinline__ void End(int count) const {
     const ChosenLists& chosen = args.chosen;
     const std::int64_t partial = chosen.base_partial_blocks + pair();
+    if (threadIdx.x == 0 && chosen.counts != nullptr) {
+      chosen.counts[pair()] = count + 1;
+    }
     if (threadIdx.x == 0) {
       const std::int64_t list = chosen.base_lists + 1 + 2 * pair();
       const std::int64_t first =
@@ -482,6 +633,7 @@ struct ListWriter {
       chosen.partial_offsets[list] = partial;
       chosen.partial_offsets[list + 1] = partial + 1;
       chosen.partial_blocks[partial] = OwnBlock(tile);
+      lengths[pair()] = count + 1;
     }
     if (chosen.partial_masks != nullptr && threadIdx.x < 64) {
       const int seen = tile.w % 64 + static_cast<int>(threadIdx.x) + 1;
@@ -496,28 +648,89 @@ struct ListWriter {
   }
 };
 
+// A maximum, and what is added up relative to it.
+struct Top {
+  float greatest = -INFINITY;
+  float sum = 0.0f;
+
+  __device__ __forceinline__ void Join(float other, float other_sum) {
+    const float joined = fmaxf(greatest, other);
+    sum = joined == -INFINITY ? sum + other_sum
+                              : sum * PowerOf2(greatest - joined) +
+                                    other_sum * PowerOf2(other - joined);
+    greatest = joined;
+  }
+};
+
+// The log of the sum of a row's exponentials, in units of log(2), of `kLanes`
+// neighbouring lanes for the first; infinity for rows that weigh nothing.
+template <int kLanes>
+__device__ __forceinline__ float RowSum(const float2* tops, int count) {
+  constexpr int kAtOnce = 4;  // loads
+  Top top;
+  for (int i = threadIdx.x % kLanes; i < count; i += kLanes * kAtOnce) {
+    float2 read[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) {
+      const int at = i + j * kLanes;
+      read[j] = at < count ? tops[at] : float2{-INFINITY, 0.0f};
+    }
+#pragma unroll
+    for (const float2& one : read) top.Join(one.x, one.y);
+  }
+#pragma unroll
+  for (int step = kLanes / 2; step > 0; step /= 2) {
+    const float other = __shfl_xor_sync(kAll, top.greatest, step);
+    top.Join(other, __shfl_xor_sync(kAll, top.sum, step));
+  }
+  if (isnan(top.sum)) return NAN;
+  return top.greatest == -INFINITY ? INFINITY : top.greatest + __log2f(top.sum);
+}
+
+// A thread block for each pair, of which those with kRowList get their row's.
+__global__ void __launch_bounds__(kChoiceThreads)
+    TakeRowLists(const PairWork work) {
+  WaitForDependency();
+  LetDependentsStart();
+  const BlockSelectionArgs& args = work.args;
+  const int kv_head = static_cast<int>(blockIdx.x) % args.kv.kv_heads;
+  const int tile = static_cast<int>(blockIdx.x) / args.kv.kv_heads;
+  if (args.rule_of[blockIdx.x] != kRowList) return;
+  const int4 fields = TileAt(args, tile);
+  const ListWriter writer = {args, work.lengths, tile, kv_head, fields};
+  const std::int64_t row = std::int64_t{fields.y} * args.kv.kv_heads + kv_head;
+  const int count = args.row_lists.block_counts[row];
+  if (count == kAllBlocks) return writer.WriteAll();
+  const std::int32_t* const from =
+      args.row_lists.blocks + args.row_lists.block_offsets[row];
+  std::int32_t* const full = writer.full();
+  for (int i = threadIdx.x; i + 1 < count; i += kChoiceThreads) {
+    full[i] = from[i];
+  }
+  writer.End(count - 1);
+}
+
 // From what products left to a list.
 __global__ void __launch_bounds__(kChoiceThreads, 8)
     ChooseByMass(const GroupWork work) {
   extern __shared__ uint4 memory[];
   auto* const words = reinterpret_cast<std::uint32_t*>(memory);
   __shared__ ChoiceScratch<kChoiceThreads> scratch;
+  WaitForDependency();
+  LetDependentsStart();
   const BlockSelectionArgs& args = work.args;
   // Long rows first.
-  const int tile = work.tiles - 1 - static_cast<int>(blockIdx.x);
-  const int kv_head = blockIdx.y;
+  const int kv_head = blockIdx.x % args.kv.kv_heads;
+  const int tile =
+      work.tiles - 1 - static_cast<int>(blockIdx.x) / args.kv.kv_heads;
   const int tile_number = work.first_tile + tile;
-  if (args.rule_of[tile_number * args.kv.kv_heads + kv_head] != work.rule) {
-    return;
-  }
+  if (!IsAsked(work, tile_number, kv_head)) return;
   const int4 fields = TileAt(args, tile_number);
-  const ListWriter writer = {args, tile_number, kv_head, fields};
+  const ListWriter writer = {args, work.lengths, tile_number, kv_head, fields};
   const int blocks = OwnBlock(fields) + 1;
   const int rows = work.rows_of_tile();
   const std::int64_t first_row =
       (std::int64_t{kv_head} * work.tiles + tile) * rows;
-  const float* sums = work.sums + first_row * args.most_blocks;
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
   const float* alike = nullptr;  // of key blocks
   if (work.stride == 0) {
@@ -538,57 +751,51 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
     return alike != nullptr && alike[b] < work.similarity;
   };
 
-  auto* const lse = reinterpret_cast<float*>(words + 2 * args.most_blocks);
-  for (int r = warp; r < rows; r += kChoiceThreads / 32) {
-    const float* row = sums + std::int64_t{r} * args.most_blocks;
-    float maximum = -INFINITY, sum = 0.0f;
+  const int room = RoundedUp4(args.most_blocks);
+  auto* const row_sums = reinterpret_cast<float*>(words + 2 * room);
+  const float2* const tops = work.tops + first_row * work.column_tiles;
+  constexpr int kLanes = 8;
+  for (int base = 0; base < rows; base += kChoiceThreads / kLanes) {
+    const int r = base + static_cast<int>(threadIdx.x) / kLanes;
     const bool counts =
-        work.stride == 0 || RowAt(work, tile * rows + r, kv_head).counts;
-    for (int b = lane; counts && b < blocks; b += 32) {
-      if (is_left_out(b)) continue;
-      const float value = row[b];
-      const float greater = fmaxf(maximum, value);
-      sum = sum * __expf(maximum - greater) + __expf(value - greater);
-      if (greater == -INFINITY) sum = 0.0f;
-      maximum = greater;
-      if (isnan(value)) sum = NAN;
-    }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-      const float other = __shfl_xor_sync(kAll, maximum, step);
-      const float other_sum = __shfl_xor_sync(kAll, sum, step);
-      const float greater = fmaxf(maximum, other);
-      // In the same order on both sides.
-      const float low = (lane & step) == 0 ? maximum : other;
-      const float low_sum = (lane & step) == 0 ? sum : other_sum;
-      const float high = (lane & step) == 0 ? other : maximum;
-      const float high_sum = (lane & step) == 0 ? other_sum : sum;
-      sum = greater == -INFINITY ? low_sum + high_sum
-                                 : low_sum * __expf(low - greater) +
-                                       high_sum * __expf(high - greater);
-      maximum = greater;
-    }
-    // A row that does not count weighs nothing.
-    if (lane == 0) {
-      lse[r] = counts && maximum != -INFINITY ? maximum + logf(sum)
-               : counts && isnan(sum)         ? NAN
-                                              : INFINITY;
-    }
+        r < rows && RowAt(work, tile * rows + r, kv_head).counts;
+    const float sum = RowSum<kLanes>(tops + std::int64_t{r} * work.column_tiles,
+                                     counts ? ColumnTilesOf(work, fields) : 0);
+    if (threadIdx.x % kLanes == 0 && r < rows) row_sums[r] = sum;
   }
   __syncthreads();
-  BlockRow row = {words, words + args.most_blocks, blocks};
+  BlockRow row = {words, words + room, blocks};
   auto* const scores = reinterpret_cast<float*>(row.keys);
+  const float* const sums = work.sums + first_row * work.row_blocks();
+  const int tile_bits = __ffs(work.tile_blocks()) - 1;
   double total = 0;
-  for (int b = threadIdx.x; b < blocks; b += kChoiceThreads) {
-    float score = 0.0f;
-    if (!is_left_out(b)) {
-      for (int r = 0; r < rows; ++r) {
-        if (lse[r] == INFINITY) continue;
-        score += __expf(sums[std::int64_t{r} * args.most_blocks + b] - lse[r]);
+  for (int b = threadIdx.x * 2; b < blocks; b += kChoiceThreads * 2) {
+    const float2* const top = tops + (b >> tile_bits);
+    float2 score = {};
+    for (int first = 0; first < rows; first += kRowsAtOnce) {
+      float2 read[kRowsAtOnce];
+      float greatest[kRowsAtOnce];
+#pragma unroll
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        // The last row once more, which then weighs nothing.
+        const int r = min(first + i, rows - 1);
+        read[i] = __ldcs(
+            reinterpret_cast<const float2*>(sums + r * work.row_blocks() + b));
+        greatest[i] = top[r * work.column_tiles].x;
+      }
+#pragma unroll
+      for (int i = 0; i < kRowsAtOnce; ++i) {
+        const float row_sum = first + i < rows ? row_sums[first + i] : INFINITY;
+        // What a row holds that weighs nothing is no number, perhaps.
+        if (row_sum == INFINITY) continue;
+        const float share = PowerOf2(greatest[i] - row_sum);
+        score.x += read[i].x * share;
+        score.y += read[i].y * share;
       }
     }
-    scores[b] = score;
-    total += score;
+    *reinterpret_cast<float2*>(scores + b) = score;
+    total += score.x;
+    if (b + 1 < blocks) total += score.y;
   }
   total = TotalOf<kChoiceThreads>(total, scratch);
   if (!isfinite(total)) return writer.WriteAll();  // garbage comes to light
@@ -602,7 +809,7 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
   unsigned forced = 0, all = 0;
   for (int b = threadIdx.x; b < blocks; b += kChoiceThreads) {
     const float score = scores[b];
-    const auto weight = static_cast<unsigned>(__float2ull_rn(score * unit));
+    const unsigned weight = __float2uint_rn(score * unit);
     all += weight;
     if (is_forced(b)) forced += weight;
     row.keys[b] = OrderedKey(score);
@@ -627,36 +834,39 @@ __global__ void __launch_bounds__(kChoiceThreads, 8)
   writer.End(count - 1);
 }
 
-// A tile for each thread: how many of its KV head have longer lists, or the
+// Four threads for each tile: how many of its KV head have longer lists, or the
 // same and come later.
-__global__ void __launch_bounds__(256)
-    OrderPairs(const BlockSelectionArgs args) {
-  __shared__ int lengths[1024];
-  const int kv_head = blockIdx.y;
-  const int tile = blockIdx.x * 256 + threadIdx.x;
-  const ChosenLists& chosen = args.chosen;
+__global__ void __launch_bounds__(kOrderThreads)
+    OrderPairs(const PairWork work) {
+  constexpr int kAtOnce = 1024;
+  __shared__ int lengths[kAtOnce];
+  WaitForDependency();
+  LetDependentsStart();
+  const BlockSelectionArgs& args = work.args;
+  const int kv_head = blockIdx.x % args.kv.kv_heads;
+  const int tile = blockIdx.x / args.kv.kv_heads * kOrderTiles +
+                   static_cast<int>(threadIdx.x) / kOrderParts;
   const auto length_of = [&](int t) {
-    const int list = chosen.list_of[t * args.kv.kv_heads + kv_head];
-    return static_cast<int>(
-        chosen.full_offsets[list + 1] - chosen.full_offsets[list] +
-        chosen.partial_offsets[list + 1] - chosen.partial_offsets[list]);
+    return work.lengths[t * args.kv.kv_heads + kv_head];
   };
   const int own = tile < args.tiles ? length_of(tile) : 0;
   int rank = 0;
-  for (int first = 0; first < args.tiles; first += 1024) {
+  for (int first = 0; first < args.tiles; first += kAtOnce) {
     __syncthreads();
-    for (int i = threadIdx.x; i < 1024 && first + i < args.tiles; i += 256) {
+    const int count = min(kAtOnce, args.tiles - first);
+    for (int i = threadIdx.x; i < count; i += kOrderThreads) {
       lengths[i] = length_of(first + i);
     }
     __syncthreads();
-    const int count = min(1024, args.tiles - first);
 #pragma unroll 8
-    for (int i = 0; i < count; ++i) {
+    for (int i = threadIdx.x % kOrderParts; i < count; i += kOrderParts) {
       rank += lengths[i] > own || (lengths[i] == own && first + i > tile);
     }
   }
-  if (tile < args.tiles) {
-    chosen.order[kv_head * args.tiles + rank] =
+  rank += __shfl_xor_sync(kAll, rank, 1);
+  rank += __shfl_xor_sync(kAll, rank, 2);
+  if (tile < args.tiles && threadIdx.x % kOrderParts == 0) {
+    args.chosen.order[kv_head * args.tiles + rank] =
         tile * args.kv.kv_heads + kv_head;
   }
 }
@@ -686,57 +896,128 @@ LaunchStatus TooSmall(std::int64_t missing) {
                              " bytes for one tile of these arguments");
 }
 
-LaunchStatus LaunchTiles(const GroupWork& work, cudaStream_t stream) {
-  const int kv_heads = work.args.kv.kv_heads;
-  if (work.stride == 0) {
-    PoolQueries<<<dim3(work.tiles, (work.args.heads + 7) / 8), 256, 0,
-                  stream>>>(work);
+struct Launcher {
+  bool hopper;
+  int multiprocessors;
+  cudaStream_t stream;
+
+  template <class Args>
+  LaunchStatus Launch(void (*kernel)(Args), std::int64_t thread_blocks,
+                      int threads, int bytes, const Args& args) const {
+    constexpr std::int64_t kMost = 0x7fffffff;
+    if (thread_blocks > kMost) {
+      return OutOfRange("thread blocks of a launch of block selection",
+                        thread_blocks, "below 2^31");
+    }
+    return LaunchDependent(
+        kernel,
+        {static_cast<unsigned>(thread_blocks), static_cast<unsigned>(threads),
+         static_cast<unsigned>(bytes)},
+        args, stream, "launch of block selection");
   }
-  const int rows = work.tiles * work.rows_of_tile();
-  const int columns = work.args.most_blocks * work.block_groups;
-  GroupProducts<<<dim3((columns + kSide - 1) / kSide,
-                       (rows + kSide - 1) / kSide, kv_heads),
-                  kProductThreads, sizeof(ProductShared), stream>>>(work);
-  // Compiled code reads the rows' log-sum-exps up to four at a time.
-  const int bytes =
-      BlockRowBytes(work.args.most_blocks) +
-      (work.rows_of_tile() + 3) / 4 * 4 * static_cast<int>(sizeof(float));
-  ChooseByMass<<<dim3(work.tiles, kv_heads), kChoiceThreads, bytes, stream>>>(
-      work);
-  return StatusOf(cudaGetLastError(), "launch of block scores");
+};
+
+// `key_means`: how many are missing.
+LaunchStatus LaunchPool(const GroupWork& work, std::int64_t key_means,
+                        const Launcher& launcher) {
+  const std::int64_t units =
+      key_means + std::int64_t{work.tiles} * work.args.heads;
+  constexpr int kWarps = kPoolThreads / 32;
+  return launcher.Launch<PoolWork>(
+      work.args.kv.head_dim == 64 ? Pool<64> : Pool<128>,
+      (units + kWarps - 1) / kWarps, kPoolThreads, 0, {work, key_means});
 }
 
-LaunchStatus LaunchRule(GroupWork work, Room room, cudaStream_t stream) {
+LaunchStatus LaunchProducts(const GroupWork& work, const Launcher& launcher) {
+  if (launcher.hopper && work.stride > 0) {
+    return LaunchHopperProducts(work, launcher.multiprocessors,
+                                launcher.stream);
+  }
+  const std::int64_t rows = std::int64_t{work.tiles} * work.rows_of_tile();
+  return launcher.Launch<GroupWork>(
+      work.stride == 0 ? GroupProducts<true> : GroupProducts<false>,
+      (rows + kSide - 1) / kSide * work.args.kv.kv_heads * work.column_tiles,
+      kProductThreads, sizeof(ProductShared), work);
+}
+
+LaunchStatus LaunchTiles(const GroupWork& work, std::int64_t key_means,
+                         const Launcher& launcher) {
+  if (work.stride == 0) {
+    if (auto status = LaunchPool(work, key_means, launcher); !status.ok()) {
+      return status;
+    }
+  }
+  if (auto status = LaunchProducts(work, launcher); !status.ok()) return status;
+  // Compiled code reads the rows' sums up to four at a time.
+  const int bytes =
+      BlockRowBytes(RoundedUp4(work.args.most_blocks)) +
+      RoundedUp4(work.rows_of_tile()) * static_cast<int>(sizeof(float));
+  return launcher.Launch<GroupWork>(
+      ChooseByMass, std::int64_t{work.tiles} * work.args.kv.kv_heads,
+      kChoiceThreads, bytes, work);
+}
+
+// What a rule needs of the workspace.
+struct RuleRoom {
+  std::int64_t key_means = 0;  // how many
+  std::int64_t keys = 0;       // bytes of these
+  std::int64_t beside = 0;     // bytes that do not depend on tiles
+  std::int64_t a_tile = 0;     // bytes of each tile that is worked on at once
+};
+
+RuleRoom RoomOf(const GroupWork& work, bool hopper) {
   const BlockSelectionArgs& args = work.args;
   const std::int64_t kv_heads = args.kv.kv_heads;
-  if (work.stride == 0) {
-    const std::int64_t blocks = args.slices * kv_heads * args.most_blocks;
-    work.key_means = room.Take<__nv_bfloat16>(blocks * 2 * args.kv.head_dim);
-    work.key_similarities = room.Take<float>(blocks);
-  }
+  const std::int64_t mean_bytes = 4 * args.kv.head_dim + sizeof(float);
   const std::int64_t rows = kv_heads * work.rows_of_tile();
-  std::int64_t bytes_a_tile = rows * args.most_blocks * sizeof(float);
-  if (work.stride == 0) bytes_a_tile += rows * (4 * args.kv.head_dim + 4);
-  const std::int64_t fitting = (room.left() - 1024) / bytes_a_tile;
-  if (room.left() < 1024 || fitting < 1) {
-    return TooSmall(bytes_a_tile + 1024 - room.left());
-  }
+  RuleRoom room;
+  room.a_tile = rows * (work.row_blocks() * sizeof(float) +
+                        work.column_tiles * sizeof(float2));
+  room.beside = 2048 + HopperProductBytesBeside(work);
   if (work.stride == 0) {
-    PoolKeys<<<dim3((args.most_blocks + 7) / 8, args.kv.kv_heads, args.slices),
-               256, 0, stream>>>(work);
+    room.key_means = args.slices * kv_heads * args.most_blocks;
+    room.keys = room.key_means * mean_bytes;
+    room.a_tile += rows * mean_bytes;
+  } else if (hopper) {
+    room.a_tile += HopperProductBytes(work);
+  }
+  return room;
+}
+
+LaunchStatus LaunchRule(GroupWork work, Room room, const Launcher& launcher) {
+  const BlockSelectionArgs& args = work.args;
+  const bool pooled = work.stride == 0;
+  const RuleRoom needed = RoomOf(work, launcher.hopper);
+  const std::int64_t key_means = needed.key_means;
+  if (pooled) {
+    work.key_means = room.Take<__nv_bfloat16>(key_means * 2 * args.kv.head_dim);
+    work.key_similarities = room.Take<float>(key_means);
+  }
+  const std::int64_t rows = args.kv.kv_heads * work.rows_of_tile();
+  const std::int64_t fitting = (room.left() - needed.beside) / needed.a_tile;
+  if (room.left() < needed.beside || fitting < 1) {
+    return TooSmall(needed.a_tile + needed.beside - room.left());
   }
   const std::int64_t at_once = std::min<std::int64_t>(fitting, args.tiles);
-  work.sums = room.Take<float>(at_once * rows * args.most_blocks);
-  if (work.stride == 0) {
+  work.sums = room.Take<float>(at_once * rows * work.row_blocks());
+  work.tops = room.Take<float2>(at_once * rows * work.column_tiles);
+  if (pooled) {
     work.query_means =
         room.Take<__nv_bfloat16>(at_once * rows * 2 * args.kv.head_dim);
     work.query_similarities = room.Take<float>(at_once * rows);
+  } else if (launcher.hopper) {
+    work.product_items = reinterpret_cast<int4*>(room.Take<char>(
+        HopperProductBytesBeside(work) + at_once * HopperProductBytes(work)));
+    work.product_tiles = static_cast<int>(at_once);
   }
   for (std::int64_t first = 0; first < args.tiles; first += at_once) {
     work.first_tile = static_cast<int>(first);
     work.tiles =
         static_cast<int>(std::min<std::int64_t>(at_once, args.tiles - first));
-    if (auto status = LaunchTiles(work, stream); !status.ok()) return status;
+    if (auto status = LaunchTiles(work, first == 0 ? key_means : 0, launcher);
+        !status.ok()) {
+      return status;
+    }
   }
   return LaunchStatus();
 }
@@ -744,16 +1025,21 @@ LaunchStatus LaunchRule(GroupWork work, Room room, cudaStream_t stream) {
 // False: no kernel runs the rule.
 bool Describe(const SelectionRule& rule, GroupWork* work) {
   const BlockSelectionArgs& args = work->args;
+  constexpr float kLog2E = 1.44269504f;
   if (const auto* antidiagonal = std::get_if<AntidiagonalRule>(&rule)) {
     work->stride = antidiagonal->stride;
     work->row_groups = work->block_groups = 64 / antidiagonal->stride;
-    work->factor = args.scale / static_cast<float>(antidiagonal->stride);
+    work->factor =
+        args.scale * kLog2E / static_cast<float>(antidiagonal->stride);
     work->mass = antidiagonal->mass;
+    work->column_tiles =
+        (args.most_blocks * work->block_groups + kColumns - 1) / kColumns;
     return true;
   }
   if (const auto* similarity = std::get_if<SimilarityRule>(&rule)) {
-    work->factor = args.scale;
+    work->factor = args.scale * kLog2E;
     work->mass = similarity->mass;
+    work->column_tiles = (args.most_blocks + kColumns - 1) / kColumns;
     // -1 or less gates nothing, rounding or not.
     work->similarity =
         similarity->similarity <= -1 ? -INFINITY : similarity->similarity;
@@ -763,26 +1049,10 @@ bool Describe(const SelectionRule& rule, GroupWork* work) {
 }
 
 LaunchStatus CheckArguments(const BlockSelectionArgs& args) {
-  if (auto status = CheckHeads(args.kv, args.heads); !status.ok()) {
-    return status;
+  if (reinterpret_cast<std::uintptr_t>(args.mean_keys) % 16 != 0) {
+    return LaunchStatus::Error("mean_keys must be 16-byte aligned");
   }
-  if (auto status = CheckStride("query_stride", args.query_stride,
-                                std::int64_t{args.heads} * args.kv.head_dim);
-      !status.ok()) {
-    return status;
-  }
-  if (auto status = CheckScale(args.scale); !status.ok()) return status;
-  if (args.tiles < 0 || args.tiles > 1 << 20) {
-    return OutOfRange("tiles", args.tiles, "0 to 2^20");
-  }
-  if (args.slices < 1 || args.slices > 65535) {
-    return OutOfRange("slices", args.slices, "1 to 65535");
-  }
-  if (args.most_blocks < 1 || args.most_blocks > BlockSelection::kMostBlocks) {
-    return OutOfRange("most_blocks", args.most_blocks, "1 to 8192");
-  }
-  return CheckAligned("queries, keys and tile_fields",
-                      {args.queries, args.kv.keys, args.tile_fields});
+  return CheckSelection(args);
 }
 
 LaunchStatus CheckRules(const BlockSelectionArgs& args) {
@@ -805,37 +1075,88 @@ LaunchStatus CheckRules(const BlockSelectionArgs& args) {
   return LaunchStatus();
 }
 
+LaunchStatus FindCapability(int* capability) {
+  int device = 0, major = 0, minor = 0;
+  if (auto status = StatusOf(cudaGetDevice(&device), "no CUDA device");
+      !status.ok()) {
+    return status;
+  }
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  *capability = 10 * major + minor;
+  return LaunchStatus();
+}
+
+LaunchStatus Prepare(PrefillKernel kernel, int capability) {
+  if (kernel == PrefillKernel::kHopper) {
+    if (capability != 90) {
+      return OutOfRange("the device's compute capability times ten", capability,
+                        "90 for Hopper's kernels");
+    }
+    if (auto status = PrepareHopperProducts(); !status.ok()) return status;
+  }
+  for (const auto kernel : {GroupProducts<true>, GroupProducts<false>}) {
+    if (auto status =
+            StatusOf(cudaFuncSetAttribute(
+                         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         sizeof(ProductShared)),
+                     "shared memory of group products");
+        !status.ok()) {
+      return status;
+    }
+  }
+  return StatusOf(cudaFuncSetAttribute(
+                      ChooseByMass, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                      BlockRowBytes(BlockSelection::kMostBlocks) + 8192),
+                  "shared memory of the choice of blocks");
+}
+
 }  // namespace
 
 LaunchStatus BlockSelection::Create(std::int64_t workspace_bytes,
                                     std::unique_ptr<BlockSelection>* created) {
-  if (auto status = StatusOf(
-          cudaFuncSetAttribute(GroupProducts,
-                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               sizeof(ProductShared)),
-          "shared memory of group products");
-      !status.ok()) {
-    return status;
-  }
-  if (auto status = StatusOf(
-          cudaFuncSetAttribute(ChooseByMass,
-                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               BlockRowBytes(kMostBlocks) + 8192),
-          "shared memory of the choice of blocks");
-      !status.ok()) {
-    return status;
-  }
+  int capability = 0;
+  if (auto status = FindCapability(&capability); !status.ok()) return status;
+  return Create(
+      capability == 90 ? PrefillKernel::kHopper : PrefillKernel::kPortable,
+      workspace_bytes, created);
+}
+
+LaunchStatus BlockSelection::Create(PrefillKernel kernel,
+                                    std::int64_t workspace_bytes,
+                                    std::unique_ptr<BlockSelection>* created) {
+  int capability = 0, device = 0, multiprocessors = 0;
+  if (auto status = FindCapability(&capability); !status.ok()) return status;
+  if (auto status = Prepare(kernel, capability); !status.ok()) return status;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount,
+                         device);
   void* workspace = nullptr;
   if (auto status = StatusOf(cudaMalloc(&workspace, workspace_bytes),
                              "workspace of block selection");
       !status.ok()) {
     return status;
   }
-  created->reset(new BlockSelection(workspace, workspace_bytes));
+  created->reset(
+      new BlockSelection(kernel, multiprocessors, workspace, workspace_bytes));
   return LaunchStatus();
 }
 
 BlockSelection::~BlockSelection() { cudaFree(workspace_); }
+
+std::int64_t BlockSelection::LeastWorkspace(const BlockSelectionArgs& args) {
+  constexpr std::int64_t kRounding = 8192;  // that parts are rounded up by
+  std::int64_t least = 0;
+  for (int i = 0; i < args.rule_count; ++i) {
+    GroupWork work;
+    work.args = args;
+    if (!Describe(args.rules[i], &work)) continue;
+    const RuleRoom room = RoomOf(work, /*hopper=*/true);
+    least = std::max(least, room.keys + room.beside + room.a_tile);
+  }
+  const std::int64_t pairs = std::int64_t{args.tiles} * args.kv.kv_heads;
+  return least + sizeof(std::int32_t) * (args.tiles + pairs) + kRounding;
+}
 
 LaunchStatus BlockSelection::Run(const BlockSelectionArgs& args,
                                  CUstream_st* stream) const {
@@ -843,24 +1164,41 @@ LaunchStatus BlockSelection::Run(const BlockSelectionArgs& args,
   if (auto status = CheckArguments(args); !status.ok()) return status;
   if (auto status = CheckRules(args); !status.ok()) return status;
   Room room(workspace_, workspace_bytes_);
-  if (room.left() < 4 * std::int64_t{args.tiles} + 256) {
-    return TooSmall(4 * std::int64_t{args.tiles} + 256 - room.left());
+  const std::int64_t pairs = std::int64_t{args.tiles} * args.kv.kv_heads;
+  const std::int64_t least = 4 * (args.tiles + pairs) + 512;
+  if (room.left() < least) return TooSmall(least - room.left());
+  const Launcher launcher = {kernel_ == PrefillKernel::kHopper,
+                             multiprocessors_, stream};
+  const PairWork of_pairs = {args, room.Take<std::int32_t>(args.tiles),
+                             room.Take<std::int32_t>(pairs)};
+  if (auto status = launcher.Launch<PairWork>(
+          BeginLists, (args.tiles + 127) / 128, 128, 0, of_pairs);
+      !status.ok()) {
+    return status;
   }
-  std::int32_t* const slice_of = room.Take<std::int32_t>(args.tiles);
-  BeginLists<<<(args.tiles + 127) / 128, 128, 0, stream>>>(args, slice_of);
+  if (args.row_lists.block_counts != nullptr) {
+    if (auto status = launcher.Launch<PairWork>(TakeRowLists, pairs,
+                                                kChoiceThreads, 0, of_pairs);
+        !status.ok()) {
+      return status;
+    }
+  }
   for (int i = 0; i < args.rule_count; ++i) {
     GroupWork work;
     work.args = args;
     work.rule = i;
-    work.slice_of = slice_of;
+    work.slice_of = of_pairs.slice_of;
+    work.lengths = of_pairs.lengths;
     Describe(args.rules[i], &work);
-    if (auto status = LaunchRule(work, room, stream); !status.ok()) {
+    if (auto status = LaunchRule(work, room, launcher); !status.ok()) {
       return status;
     }
   }
-  OrderPairs<<<dim3((args.tiles + 255) / 256, args.kv.kv_heads), 256, 0,
-               stream>>>(args);
-  return StatusOf(cudaGetLastError(), "launch of the order of tiles");
+  return launcher.Launch<PairWork>(
+      OrderPairs,
+      (std::int64_t{args.tiles} + kOrderTiles - 1) / kOrderTiles *
+          args.kv.kv_heads,
+      kOrderThreads, 0, of_pairs);
 }
 
 }  // namespace sparseserve::cuda

@@ -33,6 +33,9 @@ struct ChosenLists {
   // As in DeviceBlockLists; null if the base has none.
   std::uint64_t* partial_masks = nullptr;
   std::int32_t* order = nullptr;  // [tiles * kv_heads]
+  // [tiles, kv_heads], or null: how many blocks the pair has chosen. Those of
+  // pairs without a rule are left alone.
+  std::int32_t* counts = nullptr;
 
   std::int64_t OffsetsWith(std::int64_t pairs) const {
     return base_lists + 2 * pairs + 1;
@@ -44,6 +47,17 @@ struct ChosenLists {
   std::int64_t PartialBlocksWith(std::int64_t pairs) const {
     return base_partial_blocks + pairs;
   }
+};
+
+// In place of a pair's rule.
+inline constexpr std::int32_t kBaseList = -1;  // it visits its base list
+inline constexpr std::int32_t kRowList = -2;   // its row's in RowLists
+
+// Lists that were chosen for single rows, as DecodeLists: [rows, kv_heads].
+struct RowLists {
+  const std::int32_t* block_counts = nullptr;  // or kAllBlocks
+  const std::int64_t* block_offsets = nullptr;
+  const std::int32_t* blocks = nullptr;  // of each list ascending, its own last
 };
 
 struct BlockSelectionArgs {
@@ -69,14 +83,19 @@ struct BlockSelectionArgs {
   // and MeanKeyRule are refused: no kernel runs them yet.
   const SelectionRule* rules = nullptr;
   std::int32_t rule_count = 0;
-  // [tiles, kv_heads]: index of the pair's rule; -1: it visits its base list.
-  // The same for all tiles of a slice.
+  // [tiles, kv_heads]: index of the pair's rule, of all tiles of a slice the
+  // same where it is not kBaseList; or kRowList, only of tiles of one row.
   const std::int32_t* rule_of = nullptr;
+  RowLists row_lists;  // may be null where no pair has kRowList
   const std::int32_t* base_list_of = nullptr;  // [tiles, kv_heads]
   // bf16 [pages, kv_heads, 2, head_dim]: the greatest and the least of each
   // element of a page's keys, of pages that are full; 16-byte aligned. May be
   // null where no rule is a PageBoundRule.
   const void* key_bounds = nullptr;
+  // f32 [pages, kv_heads, head_dim]: the mean of a page's keys, of pages that
+  // are full; 16-byte aligned. A SimilarityRule that gates nothing then does
+  // not read their keys. May be null.
+  const float* mean_keys = nullptr;
 
   ChosenLists chosen;
 };
@@ -92,9 +111,14 @@ class BlockSelection {
   // another. An error names what the device lacks.
   static LaunchStatus Create(std::int64_t workspace_bytes,
                              std::unique_ptr<BlockSelection>* created);
+  // Likewise, with kernels of the caller's choice.
+  static LaunchStatus Create(PrefillKernel kernel, std::int64_t workspace_bytes,
+                             std::unique_ptr<BlockSelection>* created);
   BlockSelection(const BlockSelection&) = delete;
   BlockSelection& operator=(const BlockSelection&) = delete;
   ~BlockSelection();
+
+  PrefillKernel kernel() const { return kernel_; }
 
   // Queues launches, whose number and size follow from what is on the host, and
   // returns; may be captured in a CUDA graph. Writes lists of pairs that have a
@@ -102,10 +126,20 @@ class BlockSelection {
   // or the workspace that a rule needs. The same arguments give the same bits.
   LaunchStatus Run(const BlockSelectionArgs& args, CUstream_st* stream) const;
 
- private:
-  BlockSelection(void* workspace, std::int64_t workspace_bytes)
-      : workspace_(workspace), workspace_bytes_(workspace_bytes) {}
+  // Bytes with which Run() has room for these arguments.
+  static std::int64_t LeastWorkspace(const BlockSelectionArgs& args);
+  std::int64_t workspace_bytes() const { return workspace_bytes_; }
 
+ private:
+  BlockSelection(PrefillKernel kernel, int multiprocessors, void* workspace,
+                 std::int64_t workspace_bytes)
+      : kernel_(kernel),
+        multiprocessors_(multiprocessors),
+        workspace_(workspace),
+        workspace_bytes_(workspace_bytes) {}
+
+  PrefillKernel kernel_;
+  int multiprocessors_;
   void* workspace_;
   std::int64_t workspace_bytes_;
 };

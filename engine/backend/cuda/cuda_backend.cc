@@ -23,6 +23,10 @@
 #include "engine/backend/cuda/rope_and_store.h"
 #include "engine/backend/cuda/step_arrays.h"
 #include "engine/backend/cuda/step_launches.h"
+#include "engine/backend/cuda/step_results.h"
+#include "engine/backend/cuda/step_room.h"
+#include "engine/backend/cuda/step_sampler.h"
+#include "engine/backend/cuda/step_selection.h"
 #include "engine/backend/cuda/weight_upload.h"
 #include "engine/base/available_cores.h"
 #include "engine/base/check.h"
@@ -50,6 +54,11 @@ enum class Operation : uint64_t {
   kSwiGlu,
   kGeGlu,
   kSoftCap,
+  kChooseForOutput,
+  kCopyLists,
+  kChooseForPrompt,
+  kChooseByLastRows,
+  kSample,
 };
 
 // For signatures.
@@ -109,6 +118,7 @@ class CudaBackend : public Backend {
     std::unique_ptr<DecodeAttention> decode;
     std::unique_ptr<MatrixProducts> products;
     std::unique_ptr<WeightUpload> upload;
+    std::unique_ptr<StepSampler> sampler;  // may be null
   };
 
   CudaBackend(DeviceInfo device, cudaStream_t stream, Parts parts)
@@ -116,7 +126,13 @@ class CudaBackend : public Backend {
         stream_(stream),
         parts_(std::move(parts)),
         arrays_(stream),
-        launches_(stream, arrays_) {}
+        results_(stream),
+        launches_(stream, arrays_),
+        selection_({arrays_, room_, results_, launches_},
+                   {static_cast<uint64_t>(Operation::kChooseForOutput),
+                    static_cast<uint64_t>(Operation::kCopyLists),
+                    static_cast<uint64_t>(Operation::kChooseForPrompt),
+                    static_cast<uint64_t>(Operation::kChooseByLastRows)}) {}
   ~CudaBackend() override {
     cudaStreamSynchronize(stream_);
     cudaStreamDestroy(stream_);
@@ -194,8 +210,17 @@ class CudaBackend : public Backend {
     Wait("copying from the GPU");
   }
 
+  void Copy(const std::byte* from, int64_t bytes, std::byte* to) override {
+    Note(CudaStatus(
+        cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, stream_),
+        "copying within the GPU"));
+  }
+
   void BeginStep(RowGroups groups) override {
     arrays_.Begin();
+    room_.Begin();
+    results_.Begin();
+    selection_.Begin();
     layouts_.clear();
     decodes_ = groups.prefill_rows == 0;
     launches_.Begin(decodes_ && groups.decode_rows <= kMostGraphRows);
@@ -203,7 +228,10 @@ class CudaBackend : public Backend {
 
   absl::Status EndStep() override {
     Note(launches_.Flush());
+    Note(results_.Fetch());
     Wait("a step");
+    if (status_.ok()) results_.Deliver();
+    results_.Begin();
     launches_.Begin(/*gathers=*/false);
     return status_;
   }
@@ -290,7 +318,13 @@ class CudaBackend : public Backend {
     rows.norm_epsilon = args.norm_epsilon;
     rows.positions = arrays_.CopyOnce(args.positions);
     rows.kv_slots = arrays_.CopyOnce(args.kv_slots);
-    rows.pages_have_one_row = decodes_;
+    // Output that is run again has several rows.
+    rows.pages_have_one_row =
+        decodes_ &&
+        std::adjacent_find(args.kv_slots.begin(), args.kv_slots.end(),
+                           [](const auto& a, const auto& b) {
+                             return a / kPageTokens == b / kPageTokens;
+                           }) == args.kv_slots.end();
     rows.pairs = args.pairs == RopePairs::kAdjacent ? RotatedPairs::kAdjacent
                                                     : RotatedPairs::kHalves;
     rows.cosines = args.cosines;
@@ -312,13 +346,27 @@ class CudaBackend : public Backend {
   }
 
   void Attention(const AttentionArgs& args) override {
-    const DeviceLayout* layout = LayoutOf(args);
+    const DeviceLayout* layout =
+        LayoutOf(*args.layout, args.pages, args.groups);
     if (layout == nullptr) return;
     if (layout->decode.sequences > 0) Decode(args, *layout);
     if (layout->prefill.tiles > 0) Prefill(args, *layout);
   }
 
-  void Select(const SelectArgs&) override { Lacks("selection of blocks"); }
+  void Select(const SelectArgs& args) override {
+    const DeviceLayout* base = LayoutOf(*args.base, args.pages, args.groups);
+    if (base == nullptr) return;
+    auto chosen = selection_.Run(args, *base);
+    if (!chosen.ok()) return Note(chosen.status());
+    layouts_[&args.selected->layout()] = *std::move(chosen);
+  }
+
+  void Sample(const SampleArgs& args) override {
+    if (parts_.sampler == nullptr) return Lacks("sampler");
+    Note(parts_.sampler->Run(args, static_cast<uint64_t>(Operation::kSample),
+                             launches_, results_, stream_));
+  }
+
   void Correct(const CorrectArgs&) override { Lacks("correction of rows"); }
   void Profile(const ProfileArgs&) override { Lacks("profiles of attention"); }
 
@@ -374,29 +422,18 @@ class CudaBackend : public Backend {
   }
 
   // The layout on the device, once for a step; null after an error.
-  const DeviceLayout* LayoutOf(const AttentionArgs& args) {
-    const auto found = layouts_.find(args.layout);
+  const DeviceLayout* LayoutOf(const BlockLayout& layout,
+                               absl::Span<const absl::Span<const PageId>> pages,
+                               RowGroups groups) {
+    const auto found = layouts_.find(&layout);
     if (found != layouts_.end()) return &found->second;
-    auto built = layout_builder_.Build(*args.layout, args.pages,
-                                       args.groups.decode_rows, arrays_);
+    auto built =
+        layout_builder_.Build(layout, pages, groups.decode_rows, arrays_);
     if (!built.ok()) {
       Note(built.status());
       return nullptr;
     }
-    return &(layouts_[args.layout] = *std::move(built));
-  }
-
-  static PagedKv Paged(const KvLayerView& view, const int32_t* page_tables,
-                       int64_t stride) {
-    PagedKv kv;
-    kv.keys = view.keys;
-    kv.values = view.values;
-    kv.pages = view.pages;
-    kv.kv_heads = view.kv_heads;
-    kv.head_dim = view.head_dim;
-    kv.page_tables = page_tables;
-    kv.page_table_stride = stride;
-    return kv;
+    return &(layouts_[&layout] = *std::move(built));
   }
 
   void Decode(const AttentionArgs& args, const DeviceLayout& layout) {
@@ -476,7 +513,10 @@ class CudaBackend : public Backend {
   // Of the step at hand.
   bool decodes_ = false;  // each sequence has one row
   StepArrays arrays_;
+  StepRoom room_;
+  StepResults results_;
   StepLaunches launches_;
+  StepSelection selection_;
   DeviceLayoutBuilder layout_builder_;
   std::unordered_map<const BlockLayout*, DeviceLayout> layouts_;
   absl::Status status_;
@@ -509,9 +549,11 @@ absl::StatusOr<DeviceInfo> DescribeDevice() {
   device.kv_dtype = DType::kBF16;
   device.activation_dtype = DType::kBF16;
   device.shares_host_memory = false;
-  device.selects = false;
+  device.selection_rules = StepSelection::RulesFor(0, 0);
+  device.selects_for_output_chunks = false;
   device.corrects = false;
   device.profiles = false;
+  device.skips = false;
   device.kv_share = 0.9;
   device.kv_contexts = 4096;
   return device;
@@ -536,6 +578,20 @@ absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(
   RETURN_IF_ERROR(Missing(DecodeAttention::Create(&parts.decode)));
   RETURN_IF_ERROR(Missing(MatrixProducts::Create(&parts.products)));
   RETURN_IF_ERROR(WeightUpload::Create(device.threads, stream, &parts.upload));
+  if (options.model.has_value()) {
+    device.selection_rules = StepSelection::RulesFor(
+        options.model->context_tokens,
+        int64_t{options.max_sampled_rows} * options.model->kv_heads);
+    // Without one the host samples.
+    auto sampler = StepSampler::Create(options.model->vocab_size,
+                                       options.max_sampled_rows);
+    if (sampler.ok()) parts.sampler = *std::move(sampler);
+  }
+  if (parts.sampler != nullptr) {
+    device.samples = true;
+    device.sampled_alternatives = StepSampler::kMostAlternatives;
+    device.sampled_listed_tokens = StepSampler::kMostListedTokens;
+  }
   return std::make_unique<CudaBackend>(std::move(device), stream,
                                        std::move(parts));
 }

@@ -10,7 +10,7 @@ namespace sparseserve::cuda {
 
 // The GPU that is current, compute capability 8.0 or later. Products and rows
 // are bf16 with float sums; a row's bits may depend on how many are beside it.
-// Selects no blocks, corrects no rows and profiles nothing. FAILED_PRECONDITION
+// Corrects no rows and profiles nothing. FAILED_PRECONDITION
 // says what is missing: driver, device, library or something that the model
 // needs.
 absl::StatusOr<std::unique_ptr<Backend>> CreateCudaBackend(

@@ -26,12 +26,12 @@ constexpr int SharedBytes() {
   return sizeof(DecodeShared<kHeadDim, kRingBytes>);
 }
 
-// Allows the kernel its shared memory; how many thread blocks of it a
+// Allows a kernel its shared memory; how many thread blocks of it a
 // multiprocessor runs at once.
-template <int kHeadDim, int kRingBytes>
+template <class State, int kRingBytes>
 LaunchStatus Prepare(int* resident) {
-  constexpr auto kKernel = DecodeAttentionKernel<kHeadDim, kRingBytes>;
-  constexpr int kBytes = SharedBytes<kHeadDim, kRingBytes>();
+  constexpr auto kKernel = DecodeAttentionKernel<State, kRingBytes>;
+  constexpr int kBytes = SharedBytes<State::kHeadDim, kRingBytes>();
   if (auto status = StatusOf(
           cudaFuncSetAttribute(
               kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes),
@@ -44,12 +44,28 @@ LaunchStatus Prepare(int* resident) {
                   "occupancy of decode attention");
 }
 
-template <int kRingBytes>
-LaunchStatus Prepare(int (&resident)[2]) {
-  if (auto status = Prepare<64, kRingBytes>(&resident[0]); !status.ok()) {
+// Of few and of many heads alike.
+template <int kHeadDim, int kRingBytes>
+LaunchStatus PrepareWidth(int* resident) {
+  int few = 0, many = 0;
+  if (auto status = Prepare<PairState<kHeadDim, 1>, kRingBytes>(&few);
+      !status.ok()) {
     return status;
   }
-  return Prepare<128, kRingBytes>(&resident[1]);
+  if (auto status = Prepare<PairState<kHeadDim, 2>, kRingBytes>(&many);
+      !status.ok()) {
+    return status;
+  }
+  *resident = std::min(few, many);
+  return LaunchStatus();
+}
+
+template <int kRingBytes>
+LaunchStatus PrepareWidths(int (&resident)[2]) {
+  if (auto status = PrepareWidth<64, kRingBytes>(&resident[0]); !status.ok()) {
+    return status;
+  }
+  return PrepareWidth<128, kRingBytes>(&resident[1]);
 }
 
 struct Device {
@@ -81,8 +97,8 @@ LaunchStatus PrepareDevice(Device* found) {
     return status;
   }
   found->long_ring = bytes >= SharedBytes<128, kLongRing>();
-  return found->long_ring ? Prepare<kLongRing>(found->resident)
-                          : Prepare<kShortRing>(found->resident);
+  return found->long_ring ? PrepareWidths<kLongRing>(found->resident)
+                          : PrepareWidths<kShortRing>(found->resident);
 }
 
 // The workspace's arrays lie behind each other: the sums first, since they are
@@ -140,7 +156,11 @@ LaunchStatus CheckArrays(const DecodeAttentionArgs& args) {
 template <int kHeadDim, int kRingBytes>
 LaunchStatus Launch(const DecodeWork& work, int thread_blocks,
                     cudaStream_t stream) {
-  return LaunchDependent(DecodeAttentionKernel<kHeadDim, kRingBytes>,
+  const auto kernel =
+      work.group <= 8
+          ? DecodeAttentionKernel<PairState<kHeadDim, 1>, kRingBytes>
+          : DecodeAttentionKernel<PairState<kHeadDim, 2>, kRingBytes>;
+  return LaunchDependent(kernel,
                          {static_cast<unsigned>(thread_blocks), kDecodeThreads,
                           SharedBytes<kHeadDim, kRingBytes>()},
                          work, stream, "launch of decode attention");

@@ -5,7 +5,8 @@
 //
 // Work split: equal shares of listed blocks (decode_work.cuh), one for each
 // thread block; each of four warps takes 16 keys of every block, for all query
-// heads of the KV head at once, and runs by itself until a pair ends.
+// heads of the KV head at once, and runs by itself until a pair ends. A fifth
+// warp adds up what they have of pairs that end before the share does.
 // Memory traffic: each listed key and value once; parts of results once each
 // way through L2, two for each thread block at most.
 // Limits: head_dim 64 or 128, 64-token pages, up to 16 query heads a KV head.
@@ -14,40 +15,13 @@
 
 #include <cstdint>
 
+#include "engine/backend/cuda/decode_join.cuh"
+#include "engine/backend/cuda/decode_pair.cuh"
 #include "engine/backend/cuda/decode_work.cuh"
 #include "engine/backend/cuda/dependent_launch.cuh"
 #include "engine/backend/cuda/mma_sync.cuh"
-#include "engine/backend/cuda/online_softmax.cuh"
 
 namespace sparseserve::cuda {
-
-constexpr float kLog2E = 1.44269504f;
-constexpr int kSliceKeys = 64 / kDecodeWarps;  // a warp's, of each block
-
-// A warp's keys of one block, or its values, in shared memory. The 16-byte
-// chunk c of row r lies at chunk c ^ (r % 8), so that eight rows' chunks are in
-// different banks.
-template <int kHeadDim>
-struct KvSlice {
-  static constexpr int kChunks = kHeadDim / 8;
-  uint4 chunks[kSliceKeys][kChunks];
-
-  __device__ __forceinline__ std::uint32_t Chunk(int row, int chunk) const {
-    return static_cast<std::uint32_t>(
-        __cvta_generic_to_shared(&chunks[row][chunk ^ (row % 8)]));
-  }
-
-  // Queues copies of the first `rows` rows, zeros behind them: what is there
-  // may be NaN, and zero times NaN is.
-  __device__ __forceinline__ void Load(const __nv_bfloat16* source, int rows) {
-#pragma unroll
-    for (int i = 0; i < kSliceKeys * kChunks / 32; ++i) {
-      const int at = i * 32 + threadIdx.x % 32;
-      const int row = at / kChunks;
-      CopyChunk(Chunk(row, at % kChunks), source + at * 8, row < rows);
-    }
-  }
-};
 
 template <int kHeadDim, int kRingBytes>
 struct DecodeShared {
@@ -57,259 +31,32 @@ struct DecodeShared {
   };
   Stage ring[kDecodeWarps][kStages];
   // Eight rows at a time. The eight columns from 8 c on of row r lie at
-  // 8 (c ^ r).
+  // 8 (c ^ r / 2).
   float sums[kDecodeWarps][8][kHeadDim];
   float2 totals[kDecodeWarps][kDecodeGroup];  // maximum, sum of weights
   ShareScratch share;
-  int came_last;
+  FinishedPair finished;
+  int came_last[2];  // of the four warps and of the fifth
 };
 
-// What a warp has of the pair that it works on: rows are the query heads.
-template <int kHeadDim>
-struct PairState {
-  std::uint32_t queries[kHeadDim / 16][4];
-  OnlineSoftmax softmax;
-  float sums[kHeadDim / 2];
-
-  __device__ __forceinline__ void Begin(const DecodeWork& work, int pair) {
-    const int lane = threadIdx.x % 32, kv_heads = work.args.kv.kv_heads;
-    const auto* rows =
-        static_cast<const __nv_bfloat16*>(work.args.queries) +
-        pair / kv_heads * work.args.query_stride +
-        static_cast<std::int64_t>(pair % kv_heads) * work.group * kHeadDim;
-#pragma unroll
-    for (int step = 0; step < kHeadDim / 16; ++step) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int row = lane / 4 + i % 2 * 8;
-        const int column = step * 16 + i / 2 * 8 + lane % 4 * 2;
-        queries[step][i] = row < work.group
-                               ? *reinterpret_cast<const std::uint32_t*>(
-                                     rows + row * kHeadDim + column)
-                               : 0u;
-      }
-    }
-    softmax = OnlineSoftmax();
-#pragma unroll
-    for (float& sum : sums) sum = 0.0f;
-  }
-
-  // Adds the first `visible` keys of the slice.
-  __device__ __forceinline__ void Add(const KvSlice<kHeadDim>& keys,
-                                      const KvSlice<kHeadDim>& values,
-                                      int visible, float scale) {
-    const int lane = threadIdx.x % 32;
-    float scores[8] = {};
-#pragma unroll
-    for (int step = 0; step < kHeadDim / 16; ++step) {
-      std::uint32_t right[4];
-      LoadMatrices(
-          keys.Chunk(lane / 16 * 8 + lane % 8, step * 2 + lane / 8 % 2), right);
-      Multiply(scores, queries[step], right[0], right[1]);
-      Multiply(scores + 4, queries[step], right[2], right[3]);
-    }
-    if (visible < kSliceKeys) {
-#pragma unroll
-      for (int i = 0; i < 8; ++i) {
-        const int key = i / 4 * 8 + lane % 4 * 2 + i % 2;
-        scores[i] = key < visible ? scores[i] : -INFINITY;
-      }
-    }
-    float decay[2];
-    softmax.Weigh(scores, scale, decay);
-#pragma unroll
-    for (int i = 0; i < kHeadDim / 2; ++i) sums[i] *= decay[i / 2 % 2];
-    std::uint32_t weights[4];
-    PackWeights(scores, weights);
-#pragma unroll
-    for (int pair = 0; pair < kHeadDim / 16; ++pair) {
-      std::uint32_t right[4];
-      LoadTransposed(
-          values.Chunk(lane / 8 % 2 * 8 + lane % 8, pair * 2 + lane / 16),
-          right);
-      Multiply(sums + pair * 8, weights, right[0], right[1]);
-      Multiply(sums + pair * 8 + 4, weights, right[2], right[3]);
-    }
-  }
-};
-
-// Four columns of one row, to which parts are added in a fixed order. Their
-// maximum over all parts must be known before.
-struct RowPart {
-  float maximum = -INFINITY;
-  float denominator = 0.0f;
-  float4 sums = {0.0f, 0.0f, 0.0f, 0.0f};
-
-  __device__ __forceinline__ void Add(float2 totals, float4 part, float scale) {
-    // Where no part has seen a key: -infinity - -infinity is no number.
-    const float base = maximum == -INFINITY ? 0.0f : maximum * scale;
-    const float decay = ExpBase2(totals.x * scale - base);
-    denominator += totals.y * decay;
-    sums.x += part.x * decay;
-    sums.y += part.y * decay;
-    sums.z += part.z * decay;
-    sums.w += part.w * decay;
-  }
-
-  __device__ __forceinline__ void Store(const DecodeWork& work, int pair,
-                                        int row, int column) const {
-    const DecodeAttentionArgs& args = work.args;
-    const int sequence = pair / args.kv.kv_heads;
-    const int head = pair % args.kv.kv_heads * work.group + row;
-    const bool empty = denominator == 0.0f;
-    const float inverse = empty ? 0.0f : 1.0f / denominator;
-    auto* output = static_cast<__nv_bfloat16*>(args.output) +
-                   sequence * args.output_stride +
-                   static_cast<std::int64_t>(head) * args.kv.head_dim + column;
-    *reinterpret_cast<uint2*>(output) =
-        make_uint2(PackPair(sums.x * inverse, sums.y * inverse),
-                   PackPair(sums.z * inverse, sums.w * inverse));
-    if (column == 0 && args.lse != nullptr) {
-      args.lse[static_cast<std::int64_t>(sequence) * args.heads + head] =
-          empty ? -INFINITY : maximum * args.scale + logf(denominator);
-    }
-  }
-};
-
-// Where in the workspace a thread block's part of a pair is that begins in the
-// share of `first_block`.
-__device__ __forceinline__ int PartOf(int block, int first_block) {
-  return 2 * block + (block == first_block ? 1 : 0);
-}
-
-// Adds what the warps have of eight rows: to results, or to the workspace's
-// `part` where it is not negative.
-template <int kHeadDim, class Shared>
-__device__ __forceinline__ void JoinWarps(const DecodeWork& work,
-                                          const Shared& shared, int pair,
-                                          int first_row, int part) {
-  constexpr int kFours = kHeadDim / 4;
-  const int rows = min(work.group - first_row, 8);
-  for (int at = threadIdx.x; at < rows * kFours; at += kDecodeThreads) {
-    const int row = at / kFours, column = at % kFours * 4;
-    const int batch_row = first_row + row;
-    RowPart joined;
-#pragma unroll
-    for (int warp = 0; warp < kDecodeWarps; ++warp) {
-      joined.maximum = fmaxf(joined.maximum, shared.totals[warp][batch_row].x);
-    }
-#pragma unroll
-    for (int warp = 0; warp < kDecodeWarps; ++warp) {
-      joined.Add(shared.totals[warp][batch_row],
-                 *reinterpret_cast<const float4*>(
-                     &shared.sums[warp][row][column ^ (row * 8)]),
-                 work.args.scale * kLog2E);
-    }
-    if (part < 0) {
-      joined.Store(work, pair, batch_row, column);
-      continue;
-    }
-    const std::int64_t at_row =
-        static_cast<std::int64_t>(part) * kDecodeGroup + batch_row;
-    __stcg(reinterpret_cast<float4*>(work.workspace.sums + at_row * kHeadDim +
-                                     column),
-           joined.sums);
-    if (column == 0) {
-      __stcg(work.workspace.totals + at_row,
-             make_float2(joined.maximum, joined.denominator));
-    }
-  }
-}
-
-// Adds the parts of thread blocks `first` to `last` in that order.
-template <int kHeadDim>
-__device__ __forceinline__ void JoinParts(const DecodeWork& work, int pair,
-                                          int first, int last) {
-  constexpr int kFours = kHeadDim / 4;
-  for (int at = threadIdx.x; at < work.group * kFours; at += kDecodeThreads) {
-    const int row = at / kFours, column = at % kFours * 4;
-    const auto row_of = [&](int block) {
-      return static_cast<std::int64_t>(PartOf(block, first)) * kDecodeGroup +
-             row;
-    };
-    RowPart joined;
-#pragma unroll 8
-    for (int block = first; block <= last; ++block) {
-      joined.maximum = fmaxf(joined.maximum,
-                             __ldcg(work.workspace.totals + row_of(block)).x);
-    }
-#pragma unroll 8
-    for (int block = first; block <= last; ++block) {
-      joined.Add(__ldcg(work.workspace.totals + row_of(block)),
-                 __ldcg(reinterpret_cast<const float4*>(
-                     work.workspace.sums + row_of(block) * kHeadDim + column)),
-                 work.args.scale * kLog2E);
-    }
-    joined.Store(work, pair, row, column);
-  }
-}
-
-// Whether this thread block is the last of `parts` that came to `counter`; then
-// what the others wrote is there to be read.
-template <class Shared>
-__device__ __forceinline__ bool CameLast(std::int32_t* counter, int parts,
-                                         Shared& shared) {
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    const bool last = atomicAdd(counter, 1) == parts - 1;
-    if (last) *counter = 0;
-    shared.came_last = last;
-  }
-  __syncthreads();
-  __threadfence();
-  return shared.came_last != 0;
-}
-
-// The end of a pair, or of what this share has of it: units of the pair are in
-// shares of thread blocks `first` to `last`. All warps come together here.
-template <int kHeadDim, class Shared>
-__device__ __forceinline__ void FinishPair(const DecodeWork& work,
-                                           const PairState<kHeadDim>& state,
-                                           int pair, int first, int last,
-                                           Shared& shared) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int part = first == last ? -1 : PartOf(blockIdx.x, first);
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (half * 8 >= work.group) break;
-    const float denominator = state.softmax.Denominator(half);
-    if (lane % 4 == 0) {
-      shared.totals[warp][half * 8 + lane / 4] =
-          make_float2(state.softmax.maximum(half), denominator);
-    }
-#pragma unroll
-    for (int eight = 0; eight < kHeadDim / 8; ++eight) {
-      const int row = lane / 4;
-      *reinterpret_cast<float2*>(
-          &shared.sums[warp][row][(eight ^ row) * 8 + lane % 4 * 2]) =
-          make_float2(state.sums[eight * 4 + half * 2],
-                      state.sums[eight * 4 + half * 2 + 1]);
-    }
-    __syncthreads();
-    JoinWarps<kHeadDim>(work, shared, pair, half * 8, part);
-    __syncthreads();
-  }
-  if (part >= 0 &&
-      CameLast(work.workspace.counters + first, last - first + 1, shared)) {
-    JoinParts<kHeadDim>(work, pair, first, last);
-  }
-}
-
-template <int kHeadDim, int kRingBytes>
+template <class State, int kRingBytes>
 __global__ void __launch_bounds__(kDecodeThreads, 2)
     DecodeAttentionKernel(const __grid_constant__ DecodeWork work) {
+  constexpr int kHeadDim = State::kHeadDim;
   using Shared = DecodeShared<kHeadDim, kRingBytes>;
   constexpr int kStages = Shared::kStages;
   constexpr unsigned kAll = 0xffffffffu;
   extern __shared__ uint4 memory[];
   auto& shared = *reinterpret_cast<Shared*>(memory);
+  FetchTables(work);
   // Before anyone leaves: what follows waits for this launch alone.
   WaitForDependency();
   LetDependentsStart();
-  const DecodeShare share = FindShare(work, shared.share);
-  if (share.units == 0) return;
+  const int share_units = FindShare(work, shared.share);
+  if (share_units == 0) return;
+  const DecodeShare& share = shared.share.share;
   const int warp = threadIdx.x / 32;
+  if (warp == kDecodeWarps) return JoinPassedPairs<State>(work, shared);
   const int kv_heads = work.args.kv.kv_heads;
   auto& ring = shared.ring[warp];
 
@@ -317,8 +64,11 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
   UnitCursor cursor = share.begin;
   UnitPlan plans = PlanUnits(work, cursor), later_plans = plans;
   const auto copy_unit = [&](int unit, int unit_at_work) {
-    if (unit < share.units) {
-      if (unit % 32 == 0 && unit > 0) later_plans = PlanUnits(work, cursor);
+    if (unit < share_units) {
+      if (unit % 32 == 0 && unit > 0) {
+        later_plans = PlanUnits(work, cursor);
+        if (warp == 0) FetchQueries<kHeadDim>(work, later_plans);
+      }
       const bool later = unit / 32 != unit_at_work / 32;
       const UnitPlan plan = later ? later_plans : plans;
       const int page = __shfl_sync(kAll, plan.page, unit % 32);
@@ -337,29 +87,33 @@ __global__ void __launch_bounds__(kDecodeThreads, 2)
     }
     CommitCopies();
   };
-#pragma unroll
-  for (int unit = 0; unit < kStages - 1; ++unit) copy_unit(unit, 0);
 
-  PairState<kHeadDim> state;
-  for (int unit = 0; unit < share.units; ++unit) {
+  const float scale = work.args.scale * kLog2E;
+  State state;
+  // First without anything to multiply: copies are written once, since code has
+  // to be fetched too before a short share's end.
+  for (int unit = 1 - kStages;; ++unit) {
     if (unit % 32 == 0 && unit > 0) plans = later_plans;
     copy_unit(unit + kStages - 1, unit);
-    const int pair = __shfl_sync(kAll, plans.pair, unit % 32);
+    if (unit < 0) continue;
+    if (unit == 0 && warp == 0) FetchQueries<kHeadDim>(work, plans);
+    FinishedPair finished = {__shfl_sync(kAll, plans.pair, unit % 32)};
     const int index = __shfl_sync(kAll, plans.index, unit % 32);
     const int units = __shfl_sync(kAll, plans.units, unit % 32);
     const int visible = __shfl_sync(kAll, plans.visible, unit % 32);
-    if (unit == 0 || index == 0) state.Begin(work, pair);
+    if (unit == 0 || index == 0) state.Begin(work, finished.pair);
     WaitForCopies<kStages - 1>();
     __syncwarp();
     const auto& stage = ring[unit % kStages];
-    state.Add(stage.keys, stage.values, visible - warp * kSliceKeys,
-              work.args.scale * kLog2E);
+    state.Add(stage.keys, stage.values, visible - warp * kSliceKeys, scale);
     __syncwarp();
-    if (index + 1 == units || unit + 1 == share.units) {
-      const int first = share.first + unit - index;
-      FinishPair<kHeadDim>(work, state, pair, share.OwnerOf(first),
-                           share.OwnerOf(first + units - 1), shared);
-    }
+    const bool ends_share = unit + 1 == share_units;
+    if (index + 1 != units && !ends_share) continue;
+    const PairOwners owners = share.OwnersOf(unit, index, units);
+    finished.first = owners.first;
+    finished.last = owners.last;
+    if (ends_share) return FinishShare(work, state, finished, shared);
+    PassPair(work, state, finished, shared);
   }
 }
 

@@ -26,6 +26,12 @@ struct DecodeChoice {
   std::int64_t* block_offsets = nullptr;  // [sequences, kv_heads]
   std::int32_t* blocks = nullptr;
   std::int64_t own_offset = 0;
+  // Where not 0, in place of most_blocks: at least what a pair's rule visits of
+  // a longer sequence. Such lists have no room for Extend().
+  std::int32_t room_blocks = 0;
+  // [sequences, kv_heads], or null: block_counts of pairs that choose once
+  // more, where the others' are left alone.
+  std::int32_t* chosen_counts = nullptr;
 };
 
 struct DecodeSelectionArgs {
@@ -67,7 +73,7 @@ class DecodeSelection {
   DecodeSelection& operator=(const DecodeSelection&) = delete;
   ~DecodeSelection();
 
-  // Queues two launches and returns; may be captured in a CUDA graph. An error
+  // Queues one launch and returns; may be captured in a CUDA graph. An error
   // names the argument that is out of range. The same arguments give the same
   // bits. Sequences of length 0 get empty lists.
   LaunchStatus Run(const DecodeSelectionArgs& args, CUstream_st* stream) const;
@@ -80,12 +86,11 @@ class DecodeSelection {
                       CUstream_st* stream) const;
 
  private:
-  DecodeSelection(float* scores, std::int64_t most_scores, bool early)
-      : scores_(scores), most_scores_(most_scores), early_(early) {}
+  DecodeSelection(float* scores, std::int64_t most_scores)
+      : scores_(scores), most_scores_(most_scores) {}
 
-  float* scores_;
+  float* scores_;  // counters behind them
   std::int64_t most_scores_;
-  bool early_;  // whether launches may begin before those they wait for end
 };
 
 }  // namespace sparseserve::cuda

@@ -48,6 +48,11 @@ absl::StatusOr<DeviceLayout> DeviceLayoutBuilder::Build(
   const int64_t stride = TableStride(pages);
   result.page_table_stride = stride;
 
+  DeviceLayout::OutputRows& output_rows = result.output_rows;
+  output_rows.rows = static_cast<int32_t>(decode_rows);
+  output_rows.tiles.assign(decode_rows, -1);
+  output_rows.blocks.assign(decode_rows, 0);
+  row_lengths_.assign(decode_rows, 0);
   lengths_.assign(decode_rows, 0);
   counts_.assign(decode_rows * layout.kv_heads, 0);
   offsets_.assign(decode_rows * layout.kv_heads, 0);
@@ -56,10 +61,18 @@ absl::StatusOr<DeviceLayout> DeviceLayoutBuilder::Build(
   tile_fields_.clear();
   list_of_.clear();
   for (size_t t = 0; t < layout.tiles.size(); ++t) {
+    const QueryTile& fields = layout.tiles[t];
+    if (fields.first_row < decode_rows && fields.rows == 1) {
+      const int32_t row = fields.first_row;
+      output_rows.tiles[row] = static_cast<int32_t>(t);
+      output_rows.blocks[row] = fields.first_position / kPageTokens + 1;
+      row_lengths_[row] = fields.first_position + 1;
+      decode_slices_[row] = fields.slice;
+    }
     if (IsForDecode(layout, t, decode_rows)) {
       AddDecodeTile(layout, t);
     } else {
-      AddPrefillTile(layout, t);
+      AddPrefillTile(layout, t, result.prefill_tiles);
     }
   }
 
@@ -79,28 +92,48 @@ absl::StatusOr<DeviceLayout> DeviceLayoutBuilder::Build(
     lists.partial_blocks = ToDevice(layout.partial_blocks, arrays);
     lists.partial_masks = ToDevice(masks_, arrays);
     lists.order = ToDevice(order_, arrays);
+    DeviceLayout::PrefillTiles& tiles = result.prefill_tiles;
+    tiles.first_tiles.push_back(lists.tiles);
+    tiles.lists = layout.lists();
+    tiles.full_blocks = static_cast<int64_t>(layout.full_blocks.size());
+    tiles.partial_blocks = static_cast<int64_t>(layout.partial_blocks.size());
   }
-  const bool decodes = std::any_of(lengths_.begin(), lengths_.end(),
-                                   [](int32_t length) { return length > 0; });
-  if (decodes) {
-    decode_tables_.clear();
-    for (const int32_t slice : decode_slices_) {
-      AddTable(slice < 0 ? absl::Span<const PageId>() : pages[slice], stride,
-               decode_tables_);
-    }
+  FinishDecode(pages, result, arrays);
+  if (!arrays.status().ok()) return arrays.status();
+  return result;
+}
+
+void DeviceLayoutBuilder::FinishDecode(
+    absl::Span<const absl::Span<const PageId>> pages, DeviceLayout& result,
+    StepArrays& arrays) {
+  const auto has_rows = [](const std::vector<int32_t>& lengths) {
+    return std::any_of(lengths.begin(), lengths.end(),
+                       [](int32_t length) { return length > 0; });
+  };
+  if (!has_rows(row_lengths_)) return;
+  decode_tables_.clear();
+  for (const int32_t slice : decode_slices_) {
+    AddTable(slice < 0 ? absl::Span<const PageId>() : pages[slice],
+             result.page_table_stride, decode_tables_);
+  }
+  DeviceLayout::Decode& decode = result.decode;
+  decode.page_tables = ToDevice(decode_tables_, arrays);
+  if (has_rows(lengths_)) {
     blocks_.resize(blocks_.empty()
                        ? 0
                        : RoundedUp(static_cast<int64_t>(blocks_.size()), 1024));
-    DeviceLayout::Decode& decode = result.decode;
-    decode.sequences = static_cast<int32_t>(decode_rows);
+    decode.sequences = result.output_rows.rows;
     decode.lengths = ToDevice(lengths_, arrays);
     decode.lists.block_counts = ToDevice(counts_, arrays);
     decode.lists.block_offsets = ToDevice(offsets_, arrays);
     decode.lists.blocks = ToDevice(blocks_, arrays);
-    decode.page_tables = ToDevice(decode_tables_, arrays);
   }
-  if (!arrays.status().ok()) return arrays.status();
-  return result;
+  decode.counts = counts_;
+  decode.offsets = offsets_;
+  decode.blocks = blocks_;
+  result.output_rows.lengths = row_lengths_ == lengths_
+                                   ? decode.lengths
+                                   : ToDevice(row_lengths_, arrays);
 }
 
 bool DeviceLayoutBuilder::IsForDecode(const BlockLayout& layout, size_t tile,
@@ -131,7 +164,6 @@ void DeviceLayoutBuilder::AddDecodeTile(const BlockLayout& layout,
   const QueryTile& fields = layout.tiles[tile];
   const int32_t row = fields.first_row;
   lengths_[row] = fields.first_position + 1;
-  decode_slices_[row] = fields.slice;
   const int64_t all_blocks = fields.first_position / kPageTokens + 1;
   for (int32_t head = 0; head < layout.kv_heads; ++head) {
     const size_t pair = tile * layout.kv_heads + head;
@@ -158,9 +190,18 @@ void DeviceLayoutBuilder::AddDecodeTile(const BlockLayout& layout,
   }
 }
 
-void DeviceLayoutBuilder::AddPrefillTile(const BlockLayout& layout,
-                                         size_t tile) {
+void DeviceLayoutBuilder::AddPrefillTile(const BlockLayout& layout, size_t tile,
+                                         DeviceLayout::PrefillTiles& tiles) {
   const QueryTile& fields = layout.tiles[tile];
+  const bool begins = tiles.tiles.empty() ||
+                      layout.tiles[tiles.tiles.back()].slice != fields.slice;
+  if (begins) {
+    tiles.first_tiles.push_back(static_cast<int32_t>(tiles.tiles.size()));
+  }
+  tiles.tiles.push_back(static_cast<int32_t>(tile));
+  tiles.most_blocks =
+      std::max(tiles.most_blocks,
+               (fields.first_position + fields.rows - 1) / kPageTokens + 1);
   tile_fields_.insert(tile_fields_.end(), {fields.slice, fields.first_row,
                                            fields.rows, fields.first_position});
   const auto lists = layout.list_of.begin() + tile * layout.kv_heads;
@@ -210,6 +251,19 @@ void DeviceLayoutBuilder::OrderPrefill(const BlockLayout& layout) {
       return layout.ListBlocks(list_of_[a]) > layout.ListBlocks(list_of_[b]);
     });
   }
+}
+
+PagedKv Paged(const KvLayerView& view, const int32_t* page_tables,
+              int64_t stride) {
+  PagedKv kv;
+  kv.keys = view.keys;
+  kv.values = view.values;
+  kv.pages = view.pages;
+  kv.kv_heads = view.kv_heads;
+  kv.head_dim = view.head_dim;
+  kv.page_tables = page_tables;
+  kv.page_table_stride = stride;
+  return kv;
 }
 
 }  // namespace sparseserve::cuda

@@ -104,10 +104,11 @@ class DeviceSampler {
   LaunchStatus Upload(CUstream_st* stream) const;
   // Queues one launch over rows 0 to `rows` - 1 of `logits`, f32 on the device,
   // row r at r * stride elements. May be captured in a CUDA graph. Parameters
-  // are those of the last Upload(). Never waits for the device.
+  // are those of the last Upload(). Never waits for the device. What it finds
+  // goes to `results`, [rows] on the device, or if that is null to results().
   LaunchStatus Run(const float* logits, std::int64_t stride, std::int32_t rows,
-                   CUstream_st* stream) const;
-  // [max_rows], on the device: what the last Run() found.
+                   CUstream_st* stream, SampledRow* results = nullptr) const;
+  // [max_rows], on the device: what the last Run() left here.
   const SampledRow* results() const { return results_; }
 
  private:

@@ -260,7 +260,8 @@ LaunchStatus DeviceSampler::Upload(CUstream_st* stream) const {
 }
 
 LaunchStatus DeviceSampler::Run(const float* logits, std::int64_t stride,
-                                std::int32_t rows, CUstream_st* stream) const {
+                                std::int32_t rows, CUstream_st* stream,
+                                SampledRow* results) const {
   if (rows == 0) return LaunchStatus();
   if (rows < 0 || rows > options_.max_rows) {
     return OutOfRange("rows", rows,
@@ -278,7 +279,7 @@ LaunchStatus DeviceSampler::Run(const float* logits, std::int64_t stride,
   work.vocab_size = options_.vocab_size;
   work.rows = reinterpret_cast<const PackedRow*>(device_);
   work.listed = reinterpret_cast<const std::int32_t*>(device_ + HeaderBytes());
-  work.results = results_;
+  work.results = results != nullptr ? results : results_;
   DeviceSamplerKernel<<<dim3(kSamplerBlocks, rows), kSamplerThreads,
                         SamplerSharedBytes(options_.vocab_size), stream>>>(
       work);

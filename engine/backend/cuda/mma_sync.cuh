@@ -43,6 +43,16 @@ __device__ __forceinline__ void LoadTransposed(std::uint32_t address,
       : "memory");
 }
 
+// Of an 8 x 8 matrix of which lane l has row l / 4, columns l % 4 * 2 and the
+// next: the same of its transpose.
+__device__ __forceinline__ std::uint32_t Transpose(std::uint32_t pair) {
+  std::uint32_t transposed;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;"
+               : "=r"(transposed)
+               : "r"(pair));
+  return transposed;
+}
+
 // sums[0 ... 3] += left [16, 16] * right [16, 8].
 __device__ __forceinline__ void Multiply(float* sums, const std::uint32_t* left,
                                          std::uint32_t right_low,

@@ -17,6 +17,7 @@
 
 #include "engine/backend/cuda/block_selection.h"
 #include "engine/backend/cuda/decode_selection.h"
+#include "engine/backend/cuda/last_rows_selection.h"
 #include "tests/engine/backend/cuda/attention_batch.h"
 #include "tests/engine/backend/cuda/device_array.h"
 
@@ -98,6 +99,64 @@ struct Output {
   }
 };
 
+// Listed blocks of those that causality allows.
+double DensityOf(const std::vector<std::int32_t>& list_of,
+                 const std::vector<std::int64_t>& full_offsets) {
+  double listed = 0;
+  for (int list : list_of) {
+    listed += full_offsets[list + 1] - full_offsets[list] + 1;
+  }
+  return listed / (8.0 * kBlocks * (kBlocks + 1) / 2);
+}
+
+// By the last 64 rows. As many distances as keys, those that are always taken
+// among them, or such a mass that the lists hold 10 %.
+void RunLastRows(const Output& output, BlockSelectionArgs args,
+                 const PrefillAttentionArgs& attended,
+                 const PrefillAttention& attention,
+                 const DeviceArray<std::int32_t>& list_of,
+                 const DeviceArray<std::int64_t>& full_offsets) {
+  std::unique_ptr<LastRowsSelection> selection;
+  Require(LastRowsSelection::Create(std::int64_t{64} << 20, &selection));
+  struct Case {
+    const char* name;
+    std::function<SelectionRule(float)> rule;  // of 0 to 1
+  };
+  const Case cases[] = {
+      {"vertical-slash",
+       [](float share) {
+         const int more = static_cast<int>(share * 1000);
+         return VerticalSlashRule{64, 30 + more, 100 + more};
+       }},
+      {"flex by last rows",
+       [](float share) {
+         return FlexPrefillRule{share, 0.0f, 0};
+       }},
+      {"flex by means",
+       [](float share) {
+         return FlexPrefillRule{share, 1.0f, 0};
+       }},
+  };
+  for (const Case& c : cases) {
+    SelectionRule rule;
+    args.rules = &rule;
+    double density = 0;
+    float low = 0.0f, high = 1.0f;
+    for (int i = 0; i < 10; ++i) {
+      const float share = (low + high) / 2;
+      rule = c.rule(share);
+      Require(selection->Run(args, nullptr));
+      density = DensityOf(list_of.Download(), full_offsets.Download());
+      (density < 0.1 ? low : high) = share;
+    }
+    const double chosen =
+        Time([&](cudaStream_t s) { Require(selection->Run(args, s)); });
+    const double time =
+        Time([&](cudaStream_t s) { Require(attention.Run(attended, s)); });
+    output.Print(c.name, density, chosen * 1e3, time * 1e3, chosen / time);
+  }
+}
+
 void RunPrefill(const Output& output) {
   std::mt19937 random(1);
   const HostBatch batch = MakeBatch({128, 8, 4, {{0, kTokens}}}, random);
@@ -136,6 +195,7 @@ void RunPrefill(const Output& output) {
   args.chosen.partial_offsets = partial_offsets.data();
   args.chosen.partial_blocks = partial.data();
   args.chosen.order = order.data();
+  const DeviceArray<float> means(MeanKeys(batch));
   std::unique_ptr<BlockSelection> selection;
   std::unique_ptr<PrefillAttention> attention;
   Require(BlockSelection::Create(std::int64_t{384} << 20, &selection));
@@ -154,12 +214,13 @@ void RunPrefill(const Output& output) {
   struct Case {
     const char* name;
     std::function<SelectionRule(float)> rule;
+    const float* mean_keys = nullptr;
   };
+  const auto pooled = [](float mass) { return SimilarityRule{-1.0f, mass}; };
   const Case cases[] = {
-      {"pooled",
-       [](float mass) {
-         return SimilarityRule{-1.0f, mass};
-       }},
+      {"pooled", pooled},
+      // As they are where storing keys keeps them.
+      {"pooled, means kept", pooled, means.data()},
       {"antidiagonal stride 16",
        [](float mass) {
          return AntidiagonalRule{16, mass};
@@ -172,17 +233,14 @@ void RunPrefill(const Output& output) {
   for (const Case& c : cases) {
     SelectionRule rule;
     args.rules = &rule;
+    args.mean_keys = c.mean_keys;
     double density = 0;
     float low = 0.0f, high = 1.0f;
     for (int i = 0; i < 9; ++i) {
       const float mass = (low + high) / 2;
       rule = c.rule(mass);
       Require(selection->Run(args, nullptr));
-      const auto lists = list_of.Download();
-      const auto offsets = full_offsets.Download();
-      double listed = 0;
-      for (int list : lists) listed += offsets[list + 1] - offsets[list] + 1;
-      density = listed / (8.0 * kBlocks * (kBlocks + 1) / 2);
+      density = DensityOf(list_of.Download(), full_offsets.Download());
       (density < 0.1 ? low : high) = mass;
     }
     const double chosen =
@@ -191,6 +249,7 @@ void RunPrefill(const Output& output) {
         Time([&](cudaStream_t s) { Require(attention->Run(attended, s)); });
     output.Print(c.name, density, chosen * 1e3, time * 1e3, chosen / time);
   }
+  RunLastRows(output, args, attended, *attention, list_of, full_offsets);
 }
 
 void RunDecode(const Output& output) {

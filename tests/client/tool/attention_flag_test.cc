@@ -93,6 +93,16 @@ TEST(ParseAttentionTest, ParametersOfAPatternWithinAnotherArrive) {
   const v1::DeltaPattern alone = Parsed("delta:sink_window").pattern().delta();
   EXPECT_TRUE(alone.has_sink_window());
   EXPECT_FALSE(alone.has_gamma());
+  const v1::SkipSoftmaxPattern skipping =
+      Parsed("skip_softmax:threshold=1e-3,xattention.stride=16")
+          .pattern()
+          .skip_softmax();
+  EXPECT_EQ(skipping.threshold(), 1e-3f);
+  EXPECT_EQ(skipping.xattention().stride(), 16);
+  EXPECT_TRUE(
+      Parsed("skip_softmax:dense").pattern().skip_softmax().has_dense());
+  EXPECT_THAT(ErrorOf("skip_softmax:pruned"),
+              HasSubstr("no parameter \"pruned\"; it has threshold, dense"));
 }
 
 TEST(ParseAttentionTest, OfPatternsWithinAnotherOneIsGiven) {

@@ -1,6 +1,7 @@
 #include "engine/attention/attention_plan.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -364,6 +365,37 @@ TEST(AttentionPlanTest, ChoicesOfOutputRowsAreKeptForTheirPeriod) {
   EXPECT_FALSE(is_kept(1));
 }
 
+// A device that keeps its lists says at a step's end how long they are.
+TEST(AttentionPlanTest, ChoicesThatAreToldLaterCountAndAreKept) {
+  const PatternSpec quest = QuestPattern{.dense_layers = 1, .reuse_steps = 4};
+  AttentionPlan plan({.layers = 3, .kv_heads = 2});
+  KeptBlocks kept;
+  const auto build = [&](int position) {
+    const Part part(Phase::kDecode, position, 1, 0);
+    StepSlice slice = part.slice;
+    slice.kept_blocks = &kept;
+    const PlannedSlice planned = {&slice, quest};
+    plan.Build({&planned, 1});
+  };
+  build(201);
+  const int64_t before = plan.blocks(0).computed;
+  plan.chosen(1) = {.counts = {2, 3}, .lists = {{{0, 1}, {3, 4}}, {{1, 4}}}};
+  plan.chosen(2) = {.counts = {4, 4}, .lists = {{{0, 4}}, {{0, 4}}}};
+  plan.TakeChosen();
+  EXPECT_EQ(plan.blocks(0).computed, before + 2 + 3 + 4 + 4);
+  build(202);
+  ASSERT_EQ(plan.FindKept(1).size(), 2);
+  ASSERT_EQ(plan.FindKept(1)[1].size(), 1);
+  EXPECT_EQ(plan.FindKept(1)[1][0].begin, 1);
+  EXPECT_EQ(plan.FindKept(1)[1][0].end, 4);
+  // What is used again is counted, and not kept anew.
+  plan.chosen(1) = {.counts = {2, 3}, .lists = {{}, {}}};
+  plan.chosen(2) = {.counts = {4, 4}, .lists = {{}, {}}};
+  plan.TakeChosen();
+  EXPECT_EQ(plan.blocks(0).computed, before + 2 + 3 + 4 + 4);
+  EXPECT_EQ(plan.FindKept(1)[0].size(), 2);
+}
+
 // A sequence chooses at 130 and is set back to before it: however its rows run
 // again, the choice was that of tokens that are gone.
 TEST(AttentionPlanTest, ChoicesOfRowsThatRunAgainAreDropped) {
@@ -520,6 +552,58 @@ TEST(AttentionPlanTest, RowsOnTheGridCorrectThoseUpToTheNext) {
   // visits: 12, 36 and 24 of the 64 that a block's rows would make.
   EXPECT_EQ(plan.blocks(0).computed, (1 + 2 + 3 + 3) * 3 * 2 + 3);
   EXPECT_EQ(plan.blocks(0).allowed, (1 + 2 + 3 + 4) * 3 * 2);
+}
+
+TEST(AttentionPlanTest, WhatRowsSkipIsNotComputed) {
+  const Part prompt(Phase::kPrefill, 0, 150, 0);
+  const Part other(Phase::kPrefill, 0, 64, 30);
+  const Part decode(Phase::kDecode, 130, 1, 60);
+  AttentionPlan plan({.layers = 2, .heads = 6, .kv_heads = 2});
+  const SkipSoftmaxPattern skipping = {DensePattern(), 0.5f};
+  const PlannedSlice planned[] = {{&prompt.slice, skipping},
+                                  {&other.slice, DensePattern()},
+                                  {&decode.slice, skipping}};
+  plan.Build(planned);
+  // The decode row, three tiles of the first slice, one of the second.
+  const BlockLayout& layout = plan.layout(0);
+  EXPECT_EQ(layout.Validate(), absl::OkStatus());
+  const float some = std::log(0.5f);
+  EXPECT_THAT(layout.skip_below, ElementsAre(some, some, some, some, some, some,
+                                             some, some, kNoSkip, kNoSkip));
+  const int64_t all = (1 + 2 + 3) * 2 * 2;
+  EXPECT_EQ(plan.blocks(0).computed, all);
+  for (const int layer : {0, 1}) {
+    int64_t* const skipped = plan.CountSkipped(layer);
+    ASSERT_NE(skipped, nullptr);
+    EXPECT_EQ(std::count(skipped, skipped + 10, 0), 10);
+    skipped[1] = 3;            // the decode row's three heads, of one block
+    skipped[4] = 64 * 3 + 96;  // one and a half
+    skipped[7] = 22 * 3 / 3;   // a third
+    plan.TakeSkipped(layer);
+  }
+  EXPECT_EQ(plan.blocks(0).computed, all - 3);  // of 3 2/3
+  EXPECT_EQ(plan.blocks(0).allowed, all);
+  EXPECT_EQ(plan.blocks(1).computed, plan.blocks(1).allowed);
+  EXPECT_EQ(plan.blocks(2).computed, 3 * 2 * 2 - 2);
+}
+
+TEST(AttentionPlanTest, NothingIsCountedWhereNothingMaySkip) {
+  const Part part(Phase::kPrefill, 0, 150, 0);
+  AttentionPlan plan({.layers = 2, .kv_heads = 2});
+  const PatternMap map =
+      Map(2, 2, {DensePattern(), SkipSoftmaxPattern{DensePattern(), 0.5f}},
+          {0, 0, 0, 1});
+  const PlannedSlice planned = {.slice = &part.slice, .map = &map};
+  plan.Build({&planned, 1});
+  EXPECT_EQ(plan.CountSkipped(0), nullptr);
+  EXPECT_NE(plan.CountSkipped(1), nullptr);
+  EXPECT_EQ(plan.layout(1).skip_below[0], kNoSkip);
+  EXPECT_EQ(plan.layout(1).skip_below[1], std::log(0.5f));
+  // A threshold of 0 leaves nothing to count either.
+  const PlannedSlice never = {&part.slice,
+                              SkipSoftmaxPattern{DensePattern(), 0}};
+  plan.Build({&never, 1});
+  EXPECT_EQ(plan.CountSkipped(1), nullptr);
 }
 
 TEST(AttentionPlanTest, AChunkThatBeginsInABlockCorrectsByItsFirstRow) {

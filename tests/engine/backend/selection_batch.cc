@@ -41,6 +41,12 @@ SelectionBatch::SelectionBatch(const Shape& shape, std::vector<Slice> slices,
   for (int64_t r = 0; r < rows_ * width; r += shape_.head_dim) {
     Draw(queries_.data() + r);
   }
+  // As tiles round them, so that a path that does so gives what others do.
+  if (shape_.kv_dtype == DType::kBF16) {
+    for (float& value : queries_) {
+      value = BFloat16ToFloat(FloatToBFloat16(value));
+    }
+  }
   args_.queries = ConstMatrixView(queries_.data(), rows_, width);
   args_.heads = shape_.heads;
   args_.scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
@@ -171,17 +177,18 @@ void SelectionBatch::FillKv() {
   }
 }
 
+float SelectionBatch::KeyElement(int64_t index) const {
+  return shape_.kv_dtype == DType::kBF16
+             ? BFloat16ToFloat(
+                   reinterpret_cast<const uint16_t*>(keys_.data())[index])
+             : reinterpret_cast<const float*>(keys_.data())[index];
+}
+
 void SelectionBatch::FillBounds() {
   const int head_dim = shape_.head_dim;
   key_bounds_.assign(page_count_ * shape_.kv_heads * 2 * head_dim *
                          BlockBytes(shape_.kv_dtype),
                      std::byte{0xFF});
-  const auto element = [&](int64_t index) {
-    return shape_.kv_dtype == DType::kBF16
-               ? BFloat16ToFloat(
-                     reinterpret_cast<const uint16_t*>(keys_.data())[index])
-               : reinterpret_cast<const float*>(keys_.data())[index];
-  };
   for (size_t s = 0; s < slices_.size(); ++s) {
     for (int block = 0; (block + 1) * kPageTokens <= slices_[s].length;
          ++block) {
@@ -191,7 +198,7 @@ void SelectionBatch::FillBounds() {
         for (int i = 0; i < head_dim; ++i) {
           std::vector<float> of_keys;
           for (int offset = 0; offset < kPageTokens; ++offset) {
-            of_keys.push_back(element(first + offset * head_dim + i));
+            of_keys.push_back(KeyElement(first + offset * head_dim + i));
           }
           greatest.push_back(*std::max_element(of_keys.begin(), of_keys.end()));
           least.push_back(*std::min_element(of_keys.begin(), of_keys.end()));

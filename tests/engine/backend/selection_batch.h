@@ -14,7 +14,7 @@ namespace sparseserve {
 // Slices of random queries and keys whose tiles all follow one rule. Queries
 // and keys share a few directions, so that blocks differ in weight. KV memory
 // that no position owns, and bounds of pages that are not full, are NaN, as a
-// reused page's might be.
+// reused page's might be. Where keys are bf16, queries have its values.
 class SelectionBatch {
  public:
   struct Shape {
@@ -48,6 +48,8 @@ class SelectionBatch {
   // Heads other than `selecting` follow a pattern of positions.
   void OnlyHeadSelects(int selecting, const KeyPredicate& others);
   std::vector<float>& queries() { return queries_; }
+  // Element `index` of all pages' keys.
+  float KeyElement(int64_t index) const;
   // Draws the keys of a block of a slice from one direction, with little noise.
   void AlignKeys(size_t slice, int block);
   // Makes NaN of a block's keys and values, but not of its bounds.

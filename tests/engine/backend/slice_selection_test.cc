@@ -152,14 +152,22 @@ TEST_P(SliceSelectionTest, SimilarityEqualsItsOracle) {
   }
 }
 
-TEST_P(SliceSelectionTest, PeakWeightsEqualTheirOracle) {
+// Rules whose rows some paths multiply on tiles, by keys of bf16.
+class PeakSelectionTest : public BackendTest {
+ protected:
+  Batch::Shape model_shape() const {
+    return {9, 3, 64, GetParam() == kAmxPath ? DType::kBF16 : DType::kF32};
+  }
+};
+
+TEST_P(PeakSelectionTest, PeakWeightsEqualTheirOracle) {
   for (const PeakWeightRule& rule :
        {PeakWeightRule{8, 4, 0.3f}, PeakWeightRule{8, 0, 0.25f},
         PeakWeightRule{64, 64, 0.4f}, PeakWeightRule{16, 3, 0.3f},
         PeakWeightRule{2, 1, 0.35f}}) {
     SCOPED_TRACE(::testing::Message()
                  << "stride " << rule.stride << ", " << rule.rows << " rows");
-    Batch batch(kModelShape, Batch::MixedSlices(), rule, 36);
+    Batch batch(model_shape(), Batch::MixedSlices(), rule, 36);
     backend().Select(batch.args());
     const Tally tally = ExpectEqualsOracle(batch);
     EXPECT_GT(tally.left, 5);
@@ -169,16 +177,15 @@ TEST_P(SliceSelectionTest, PeakWeightsEqualTheirOracle) {
 
 // A block that one row alone wants is kept, however little the others give it,
 // if that row is looked at.
-TEST_P(SliceSelectionTest, OneRowKeepsTheBlockThatItAloneWants) {
+TEST_P(PeakSelectionTest, OneRowKeepsTheBlockThatItAloneWants) {
   for (const int row : {63, 62}) {  // the last is one of 4, that before is not
-    Batch batch(kModelShape, {{640, 64}}, PeakWeightRule{64, 4, 0.9f}, 37);
+    Batch batch(model_shape(), {{640, 64}}, PeakWeightRule{64, 4, 0.9f}, 37);
     std::fill(batch.queries().begin(), batch.queries().end(), 0.0f);
     const SelectArgs& args = batch.args();
-    const float* const key =
-        reinterpret_cast<const float*>(args.kv.keys) +
+    const int64_t first =
         int64_t{args.pages[0][5]} * args.kv.kv_heads * kPageTokens * 64;
     float* const query = batch.queries().data() + row * args.queries.columns;
-    for (int i = 0; i < 64; ++i) query[i] = 100 * key[i];
+    for (int i = 0; i < 64; ++i) query[i] = 100 * batch.KeyElement(first + i);
     backend().Select(args);
     const std::vector<int32_t> blocks = Batch::Blocks(batch.selected(), 0, 0);
     EXPECT_EQ(std::binary_search(blocks.begin(), blocks.end(), 5), row == 63);
@@ -186,9 +193,9 @@ TEST_P(SliceSelectionTest, OneRowKeepsTheBlockThatItAloneWants) {
   }
 }
 
-TEST_P(SliceSelectionTest, PeaksThatAreNoNumberKeepEveryBlock) {
+TEST_P(PeakSelectionTest, PeaksThatAreNoNumberKeepEveryBlock) {
   for (const int rows : {0, 4}) {
-    Batch batch(kModelShape, {{640, 64}, {640, 64}},
+    Batch batch(model_shape(), {{640, 64}, {640, 64}},
                 PeakWeightRule{8, rows, 1.0f}, 38);
     // Of one query head, so that other rows are as they should be.
     batch.queries()[63 * batch.args().queries.columns + 5] =
@@ -201,6 +208,26 @@ TEST_P(SliceSelectionTest, PeaksThatAreNoNumberKeepEveryBlock) {
 }
 
 // Prompt rows are no different from output rows, but for their number.
+// Depths of whole tiles and others, and keys that are copied to be padded.
+TEST_P(PeakSelectionTest, PeakWeightsEqualTheirOracleForEveryShape) {
+  for (const Batch::Shape& shape : {Batch::Shape{9, 3, 64, DType::kBF16},
+                                    Batch::Shape{2, 2, 128, DType::kBF16},
+                                    Batch::Shape{4, 1, 80, DType::kBF16},
+                                    Batch::Shape{20, 1, 64, DType::kBF16},
+                                    Batch::Shape{1, 1, 256, DType::kBF16},
+                                    Batch::Shape{4, 2, 24, DType::kBF16}}) {
+    SCOPED_TRACE(::testing::Message() << shape.heads << "/" << shape.kv_heads
+                                      << "x" << shape.head_dim);
+    Batch batch(shape, {{333, 333}, {301, 70}, {450, 2}},
+                PeakWeightRule{8, 4, shape.heads == 20 ? 0.8f : 0.4f}, 25);
+    batch.SoftCap(shape.heads == 4 ? 0.6f : 0.0f);
+    backend().Select(batch.args());
+    const Tally tally = ExpectEqualsOracle(batch);
+    EXPECT_GT(tally.left, 0);
+    EXPECT_LE(tally.open, 2);
+  }
+}
+
 TEST_P(SliceSelectionTest, PageBoundsEqualTheirOracle) {
   for (const PageBoundRule& rule :
        {PageBoundRule{3, 0, 0}, PageBoundRule{4, 1, 1}, PageBoundRule{5, 2, 2},
@@ -381,7 +408,6 @@ TEST_P(SliceSelectionTest, ChoicesEqualTheirOraclesForEveryShape) {
           SelectionRule(FlexPrefillRule{0.4f, 0.0f, 1}),
           SelectionRule(FlexPrefillRule{0.4f, 10.0f, 1}),
           SelectionRule(SimilarityRule{-1.0f, 0.4f}),
-          SelectionRule(PeakWeightRule{8, 4, 0.4f}),
           SelectionRule(PageBoundRule{3, 1, 1}),
           SelectionRule(CandidateMassRule{{4, 1, 1}, 0.3f}),
           SelectionRule(MeanKeyRule{1, 2}), SelectionRule(MeanKeyRule{2, 2})}) {
@@ -532,6 +558,9 @@ TEST_P(SliceSelectionTest,
   }
 }
 
+INSTANTIATE_TEST_SUITE_P(Paths, PeakSelectionTest,
+                         ::testing::ValuesIn(AttentionPathsToTest()),
+                         [](const auto& path) { return path.param; });
 INSTANTIATE_TEST_SUITE_P(Paths, SliceSelectionTest,
                          ::testing::ValuesIn(SimdPathsToTest()),
                          [](const auto& path) { return path.param; });

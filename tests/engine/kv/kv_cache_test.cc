@@ -2,9 +2,12 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <fstream>
 #include <memory>
+#include <vector>
 
 #include "engine/backend/create_backend.h"
 #include "engine/step.h"
@@ -60,6 +63,37 @@ TEST(KvCacheTest, BoundsOfKeysLieBehindAllLayersAndCount) {
     expected += 5 * 2 * 2 * 8 * 2;
   }
   EXPECT_EQ(expected, cache->Layer(0).keys + cache->bytes());
+}
+
+TEST(KvCacheTest, CopyOfAPageIsAllOfItAndNothingElse) {
+  const auto backend = CreateBackend({.threads = 1});
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  KvCache::Shape shape = kShape;
+  shape.bounds_keys = true;
+  const auto cache = KvCache::Create(**backend, shape, 5);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  // Bytes of keys, values and bounds, by page.
+  constexpr int64_t kSide = 2 * kPageTokens * 8 * 2;
+  constexpr int64_t kBounds = 2 * 2 * 8 * 2;
+  std::vector<std::byte> bytes(cache->bytes());
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = std::byte(i * 7 / 3);
+  std::byte* const memory = cache->Layer(0).keys;
+  (*backend)->Upload(bytes.data(), cache->bytes(), memory);
+  cache->CopyPage(1, 3, **backend);
+
+  std::vector<std::byte> wanted = bytes;
+  for (int side = 0; side < 6; ++side) {
+    const auto first = bytes.begin() + side * 5 * kSide;
+    std::copy_n(first + kSide, kSide, wanted.begin() + (side * 5 + 3) * kSide);
+  }
+  for (int layer = 0; layer < 3; ++layer) {
+    const int64_t first = 6 * 5 * kSide + layer * 5 * kBounds;
+    std::copy_n(bytes.begin() + first + kBounds, kBounds,
+                wanted.begin() + first + 3 * kBounds);
+  }
+  std::vector<std::byte> found(cache->bytes());
+  (*backend)->Download(memory, cache->bytes(), found.data());
+  EXPECT_TRUE(found == wanted);
 }
 
 // Memory that this process has touched.

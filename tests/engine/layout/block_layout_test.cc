@@ -1,5 +1,6 @@
 #include "engine/layout/block_layout.h"
 
+#include <cmath>
 #include <functional>
 #include <string>
 
@@ -49,6 +50,12 @@ TEST(BlockLayoutTest, AcceptsWindowsThatKeepEveryInvariant) {
   EXPECT_EQ(layout.Validate(), absl::OkStatus());
 }
 
+TEST(BlockLayoutTest, AcceptsWhatMaySkip) {
+  BlockLayout layout = ValidLayout();
+  layout.skip_below = {0, -HUGE_VALF, -7.5f, -1};
+  EXPECT_EQ(layout.Validate(), absl::OkStatus());
+}
+
 struct BrokenCase {
   std::string name;
   std::function<void(BlockLayout&)> breaks;
@@ -78,6 +85,21 @@ TEST_P(BrokenBlockLayoutTest, IsNamed) {
 INSTANTIATE_TEST_SUITE_P(
     Cases, BrokenBlockLayoutTest,
     testing::ValuesIn<BrokenCase>({
+        {"SkipSize",
+         [](BlockLayout& l) {
+           l.skip_below = {-1, -1};
+         },
+         "skip_below has 2 entries for 2 tiles and 2 KV heads"},
+        {"SkipAbove",
+         [](BlockLayout& l) {
+           l.skip_below = {-1, -1, -1, 0.5f};
+         },
+         "a skip_below is 0.5; allowed: at most 0"},
+        {"SkipNan",
+         [](BlockLayout& l) {
+           l.skip_below = {-1, -1, -1, std::nanf("")};
+         },
+         "a skip_below is nan"},
         {"BlockTokens", [](BlockLayout& l) { l.block_tokens = 0; },
          "block_tokens is 0"},
         {"KvHeads", [](BlockLayout& l) { l.kv_heads = 0; }, "kv_heads is 0"},

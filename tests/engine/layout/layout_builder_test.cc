@@ -128,6 +128,30 @@ TEST(LayoutBuilderTest, WindowNarrowsWhatAPatternShows) {
   EXPECT_TRUE(builder.layout().Validate().ok());
 }
 
+TEST(LayoutBuilderTest, HeadsSkipOnlyWhereTheyMay) {
+  LayoutBuilder builder(2);
+  const auto add = [&builder](int first) {
+    builder.AddTile(Tile(first, 64));
+    const int32_t list = builder.AddListOf({});
+    builder.Assign(0, list);
+    builder.Assign(1, list);
+  };
+  add(0);
+  EXPECT_TRUE(builder.layout().skip_below.empty());
+  add(64);
+  builder.AllowSkip(1, -7);
+  add(128);
+  EXPECT_THAT(builder.layout().skip_below,
+              ElementsAre(kNoSkip, kNoSkip, kNoSkip, -7, kNoSkip, kNoSkip));
+  EXPECT_EQ(builder.layout().Validate(), absl::OkStatus());
+  LayoutBuilder copy(2);
+  copy.CopyFrom(builder.layout());
+  copy.AssignOwn(1, 1, {{{0, 1}}});
+  EXPECT_EQ(copy.layout().skip_below, builder.layout().skip_below);
+  builder.Clear();
+  EXPECT_TRUE(builder.layout().skip_below.empty());
+}
+
 TEST(LayoutBuilderTest, ClearForgetsEverything) {
   LayoutBuilder builder(2);
   builder.AddTile(Tile(70, 3));

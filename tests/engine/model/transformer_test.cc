@@ -64,6 +64,9 @@ class SparseListsBackend : public Backend {
   void Download(const std::byte* from, int64_t bytes, void* to) override {
     real_->Download(from, bytes, to);
   }
+  void Copy(const std::byte* from, int64_t bytes, std::byte* to) override {
+    real_->Copy(from, bytes, to);
+  }
   void BeginStep(RowGroups groups) override { real_->BeginStep(groups); }
   absl::Status EndStep() override { return real_->EndStep(); }
   void Embed(const Weight& table, absl::Span<const TokenId> tokens, float scale,
@@ -90,6 +93,7 @@ class SparseListsBackend : public Backend {
     real_->RopeAndStore(args);
   }
   void Select(const SelectArgs& args) override { real_->Select(args); }
+  void Sample(const SampleArgs& args) override { real_->Sample(args); }
   void Profile(const ProfileArgs& args) override { real_->Profile(args); }
   void Correct(const CorrectArgs& args) override { real_->Correct(args); }
   void Attention(const AttentionArgs& args) override {

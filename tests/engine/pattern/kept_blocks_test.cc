@@ -32,6 +32,14 @@ std::vector<int32_t> Blocks(absl::Span<const BlockRange> ranges) {
   return blocks;
 }
 
+TEST(KeptBlocksTest, KeepsRangesAsTheyAre) {
+  KeptBlocks kept;
+  const std::vector<BlockRange> ranges = {{0, 1}, {3, 5}, {9, 10}};
+  kept.Keep(2, 580, kRule, ranges);
+  EXPECT_THAT(Blocks(kept.Find(2, 581, 16, kRule)), ElementsAre(0, 3, 4, 9));
+  EXPECT_THAT(kept.Find(1, 581, 16, kRule), IsEmpty());
+}
+
 TEST(KeptBlocksTest, AChoiceStandsForTheRestOfItsPeriod) {
   KeptBlocks kept;
   EXPECT_THAT(kept.Find(5, 581, 16, kRule), IsEmpty());

@@ -4,8 +4,11 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <type_traits>
+#include <variant>
 #include <vector>
 
+#include "engine/layout/block_layout.h"
 #include "engine/pattern/every_pattern.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -32,6 +35,7 @@ TEST(PatternSpecTest, NamesAreThoseOfTheApi) {
   EXPECT_EQ(PatternName(MobaPattern()), "moba");
   EXPECT_EQ(PatternName(PrunedPattern()), "pruned");
   EXPECT_EQ(PatternName(DeltaPattern()), "delta");
+  EXPECT_EQ(PatternName(SkipSoftmaxPattern()), "skip_softmax");
 }
 
 TEST(PatternSpecTest, EveryKindIsListedOnce) {
@@ -218,6 +222,12 @@ TEST(PatternSpecTest, ParametersOutOfRangeAreNamedWithTheirRange) {
        "delta.sink_window: window_tokens is 0; allowed: 1 or more"},
       {DeltaPattern{XAttentionPattern{.threshold = nan}},
        "delta.xattention: threshold is nan"},
+      {SkipSoftmaxPattern{.threshold = -0.5f},
+       "skip_softmax: threshold is -0.5; allowed: 0 to 1"},
+      {SkipSoftmaxPattern{.threshold = 1.5f}, "skip_softmax: threshold is 1.5"},
+      {SkipSoftmaxPattern{.threshold = nan}, "skip_softmax: threshold is nan"},
+      {SkipSoftmaxPattern{QuestPattern{.budget_tokens = 0}},
+       "skip_softmax.quest: budget_tokens is 0; allowed: 1 or more"},
   };
   for (const auto& bad : kCases) {
     const absl::Status status = CheckPattern(bad.pattern);
@@ -364,6 +374,47 @@ TEST(PatternSpecTest, DeltaIsItsBaseButForBordersAndCorrection) {
        {DeltaBase(VerticalSlashPattern()), DeltaBase(FlexPrefillPattern())}) {
     EXPECT_FALSE(TraitsOf(DeltaPattern{base}).is_selection_causal);
     EXPECT_TRUE(TraitsOf(DeltaPattern{base}).is_superset);
+  }
+}
+
+TEST(PatternSpecTest, SkipSoftmaxChoosesAsItsBaseInEveryPhase) {
+  const XAttentionPattern chosen = {16, 0.8f, 3, false};
+  const PatternSpec pattern = SkipSoftmaxPattern{chosen, 0.01f};
+  const PatternSelection selection = SelectionOf(pattern);
+  ASSERT_TRUE(selection.rule.has_value());
+  EXPECT_EQ(std::get<AntidiagonalRule>(*selection.rule).stride, 16);
+  EXPECT_EQ(selection.first_layer, 3);
+  EXPECT_EQ(CorrectionOf(pattern).every_rows, 0);
+  EXPECT_FALSE(SelectionOf(SkipSoftmaxPattern()).rule.has_value());
+  for (const PatternSpec& base : EveryKindOf<SkipSoftmaxBase>()) {
+    const PatternTraits traits = TraitsOf(std::visit(
+        [](const auto& own) -> PatternSpec {
+          if constexpr (std::is_constructible_v<SkipSoftmaxBase,
+                                                decltype(own)>) {
+            return SkipSoftmaxPattern{own};
+          } else {
+            return own;
+          }
+        },
+        base));
+    EXPECT_EQ(traits.is_selection_causal, TraitsOf(base).is_selection_causal);
+    EXPECT_EQ(traits.chunk_border_tokens, 64);
+    EXPECT_FALSE(traits.is_trained_in);
+    EXPECT_FALSE(traits.is_time_predictable);
+    EXPECT_TRUE(traits.is_superset);
+    EXPECT_TRUE(traits.rules_prefill);
+    EXPECT_TRUE(traits.rules_decode);
+  }
+}
+
+TEST(PatternSpecTest, OnlySkipSoftmaxSkips) {
+  EXPECT_FLOAT_EQ(SkipBelowOf(SkipSoftmaxPattern{DensePattern(), 0.01f}),
+                  -4.60517019f);
+  EXPECT_EQ(SkipBelowOf(SkipSoftmaxPattern{DensePattern(), 1}), 0);
+  EXPECT_EQ(SkipBelowOf(SkipSoftmaxPattern{DensePattern(), 0}), kNoSkip);
+  for (const PatternSpec& pattern : EveryPattern()) {
+    EXPECT_EQ(SkipBelowOf(pattern) > kNoSkip,
+              std::holds_alternative<SkipSoftmaxPattern>(pattern));
   }
 }
 

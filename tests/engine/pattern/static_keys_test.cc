@@ -163,11 +163,13 @@ TEST(StaticKeysTest, BlocksThatNoRowSeesAreNotListed) {
   }
 }
 
-TEST(StaticKeysTest, DeltaShowsWhatItsBaseShows) {
+TEST(StaticKeysTest, PatternsMadeOfAnotherShowWhatThatShows) {
   const TriShapePattern base = {4, 100, 2};
   for (const int block : {3, 9}) {
     const TilePlace place = {.query_block = block, .last_prompt_block = 10};
     EXPECT_EQ(StaticKeys(DeltaPattern{base}, place), StaticKeys(base, place));
+    EXPECT_EQ(StaticKeys(SkipSoftmaxPattern{base}, place),
+              StaticKeys(base, place));
   }
 }
 

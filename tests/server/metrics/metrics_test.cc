@@ -318,6 +318,31 @@ TEST(MetricsTest, UsageIsTheShareOfPagesInUse) {
   EXPECT_EQ(Value(metrics, "kv_cache_usage_ratio"), 0);
 }
 
+TEST(MetricsTest, CachedPagesAreCountedAndNotInUse) {
+  Metrics metrics(SmallModel());
+  metrics.SetPages(1, 3, 4);
+  EXPECT_EQ(Value(metrics, "kv_cache_usage_ratio"), 0.125);
+  EXPECT_EQ(Value(metrics,
+                  "kv_cache_pages{model_name=\"small\",state=\"cached\",tier="
+                  "\"device\"}"),
+            4);
+}
+
+TEST(MetricsTest, HitsOfThePrefixCacheAreTokensBySource) {
+  Metrics metrics(SmallModel());
+  metrics.PrefixCache(
+      {.query_tokens = 200, .hit_tokens = 128, .evicted_pages = 3});
+  metrics.PrefixCache({.query_tokens = 100});
+  const auto value = [&](const std::string& name, const std::string& more) {
+    return Value(metrics, name + "{model_name=\"small\"" + more + "}");
+  };
+  EXPECT_EQ(value("prefix_cache_query_tokens_total", ""), 300);
+  EXPECT_EQ(value("prefix_cache_hit_tokens_total", ""), 128);
+  EXPECT_EQ(value("prompt_tokens_total", ",source=\"prefix_cache\""), 128);
+  EXPECT_EQ(value("prompt_tokens_total", ",source=\"computed\""), 0);
+  EXPECT_EQ(value("kv_cache_evicted_pages_total", ",tier=\"device\""), 3);
+}
+
 TEST(MetricsTest, ImpossibleValuesAreClampedAndCounted) {
   Metrics metrics(SmallModel());
   metrics.PhaseTime(RequestPhase::kTokenize, absl::Seconds(-1));

@@ -56,6 +56,45 @@ TEST(DecideTest, LayersAndPhasesThatThePatternLeavesAloneAreDense) {
   EXPECT_EQ(decision.ruled_heads[pattern.index()], 12);
 }
 
+struct QualityRow {
+  PatternSpec pattern;
+  QualityClass prompt, output;
+  bool is_prompt_dense, is_output_dense;
+};
+
+TEST(DecideTest, PhasesWithoutAPatternAreExactAndOthersAreNotUnlessTrainedIn) {
+  constexpr QualityClass kExact = QualityClass::kExact;
+  constexpr QualityClass kUnbounded = QualityClass::kUnbounded;
+  const QualityRow rows[] = {
+      {DensePattern(), kExact, kExact, true, true},
+      {XAttentionPattern(), kUnbounded, kExact, false, true},
+      {XAttentionPattern{.dense_layers = 5}, kExact, kExact, true, true},
+      {QuestPattern(), kExact, kUnbounded, true, false},
+      {SinkWindowPattern(), kUnbounded, kUnbounded, false, false},
+      {SlidingWindowPattern{128}, kExact, kExact, false, false},
+  };
+  for (const QualityRow& row : rows) {
+    SCOPED_TRACE(PatternName(row.pattern));
+    const PatternDecision decision = Decide("", row.pattern, Model());
+    EXPECT_THAT(decision.quality, ElementsAre(row.prompt, row.output));
+    EXPECT_THAT(decision.is_dense,
+                ElementsAre(row.is_prompt_dense, row.is_output_dense));
+  }
+}
+
+TEST(DecideTest, KnowsHowMuchOfAPromptsEndIsTreatedApart) {
+  const auto blocks = [](const PatternSpec& pattern) {
+    return Decide("", pattern, Model()).prompt_end_blocks;
+  };
+  EXPECT_EQ(blocks(DensePattern()), 0);
+  EXPECT_EQ(blocks(SinkWindowPattern()), 0);
+  EXPECT_EQ(blocks(TriShapePattern{.dense_blocks = 3}), 3);
+  EXPECT_EQ(blocks(XAttentionPattern()), 1);
+  EXPECT_EQ(blocks(XAttentionPattern{.is_last_block_dense = false}), 0);
+  EXPECT_EQ(blocks(DeltaPattern{TriShapePattern{.dense_blocks = 2}}), 2);
+  EXPECT_EQ(blocks(DeltaPattern{XAttentionPattern()}), 1);
+}
+
 TEST(DecideTest, MoreDenseLayersThanTheModelHasLeaveNothingToChoose) {
   const PatternSpec pattern = XAttentionPattern{.dense_layers = 6};
   const PatternDecision decision = Decide("", pattern, Model());
@@ -93,6 +132,20 @@ TEST(DecideTest, ACorrectedPatternRulesWhatItsBaseRules) {
   EXPECT_EQ(decision.traits.chunk_border_tokens, 64);
   const PatternSpec near = DeltaPattern{SinkWindowPattern()};
   EXPECT_EQ(Heads(Decide("", near, Model()), Phase::kDecode, near), 15);
+}
+
+TEST(DecideTest, SkippingRulesEveryHeadInBothPhases) {
+  for (const SkipSoftmaxBase& base :
+       {SkipSoftmaxBase(DensePattern()),
+        SkipSoftmaxBase(XAttentionPattern{.dense_layers = 1}),
+        SkipSoftmaxBase(QuestPattern())}) {
+    const PatternSpec pattern = SkipSoftmaxPattern{base};
+    for (const ModelInfo& model : {Model(), Gemma()}) {
+      const PatternDecision decision = Decide("", pattern, model);
+      EXPECT_EQ(Heads(decision, Phase::kPrefill, pattern), 15);
+      EXPECT_EQ(Heads(decision, Phase::kDecode, pattern), 15);
+    }
+  }
 }
 
 TEST(DecideTest, APatternOfOutputAloneIsReportedByItsOutput) {
@@ -178,6 +231,19 @@ TEST(WhyUnsupportedTest, WindowsAreOnlyForCheckpointsTrainedWithThem) {
             "64");
 }
 
+TEST(WhyUnsupportedTest, RulesNeedAKernelOfTheirKind) {
+  ModelInfo model = Model();
+  model.selection_rules =
+      SelectionRuleKinds::Of<AntidiagonalRule, PageBoundRule>();
+  EXPECT_EQ(WhyUnsupported(XAttentionPattern(), model), "");
+  EXPECT_EQ(WhyUnsupported(QuestPattern(), model), "");
+  EXPECT_EQ(WhyUnsupported(DensePattern(), model), "");
+  EXPECT_EQ(WhyUnsupported(MobaPattern(), model),
+            "no kernel of the server's device chooses blocks as moba does");
+  EXPECT_THAT(WhyUnsupported(VerticalSlashPattern(), model),
+              HasSubstr("vertical_slash"));
+}
+
 TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
   for (const PatternSpec& pattern :
        {PatternSpec(XAttentionPattern()), PatternSpec(VerticalSlashPattern()),
@@ -185,12 +251,22 @@ TEST(WhyUnsupportedTest, ScoresNeedALayerWithoutAWindow) {
         PatternSpec(SimilarityGatedPattern()), PatternSpec(PeakWeightPattern()),
         PatternSpec(QuestPattern()), PatternSpec(PageTopPPattern()),
         PatternSpec(MobaPattern()),
-        PatternSpec(DeltaPattern{XAttentionPattern()})}) {
+        PatternSpec(DeltaPattern{XAttentionPattern()}),
+        PatternSpec(SkipSoftmaxPattern{XAttentionPattern()})}) {
     EXPECT_EQ(WhyUnsupported(pattern, Model()), "");
     EXPECT_EQ(WhyUnsupported(pattern, Gemma()), "");
     EXPECT_THAT(WhyUnsupported(pattern, Mistral()),
                 HasSubstr("window of its own"));
   }
+}
+
+TEST(WhyUnsupportedTest, SkippingNeedsADeviceThatSkips) {
+  ModelInfo model = Model();
+  EXPECT_EQ(WhyUnsupported(SkipSoftmaxPattern(), model), "");
+  model.skips_blocks = false;
+  EXPECT_EQ(WhyUnsupported(SkipSoftmaxPattern(), model),
+            "the server's device does not leave out blocks by their scores");
+  EXPECT_EQ(WhyUnsupported(XAttentionPattern(), model), "");
 }
 
 TEST(WhyUnsupportedTest, NoModelHasNoneButPrunedHeads) {
@@ -216,15 +292,15 @@ std::vector<std::string_view> SupportedNames(const ModelInfo& model) {
 
 TEST(SupportedPatternsTest, FollowTheCheckpoint) {
   for (const ModelInfo& model : {Model(), Gemma()}) {
-    EXPECT_THAT(
-        SupportedNames(model),
-        ElementsAre("dense", "sink_window", "tri_shape", "xattention",
-                    "vertical_slash", "flex_prefill", "similarity_gated",
-                    "peak_weight", "quest", "page_top_p", "moba", "delta"));
+    EXPECT_THAT(SupportedNames(model),
+                ElementsAre("dense", "sink_window", "tri_shape", "xattention",
+                            "vertical_slash", "flex_prefill",
+                            "similarity_gated", "peak_weight", "quest",
+                            "page_top_p", "moba", "delta", "skip_softmax"));
   }
   EXPECT_THAT(SupportedNames(Mistral()),
               ElementsAre("dense", "sliding_window", "sink_window", "tri_shape",
-                          "delta"));
+                          "delta", "skip_softmax"));
   EXPECT_EQ(SupportedPatterns(Mistral())[1],
             PatternSpec(SlidingWindowPattern{128}));
 }

@@ -59,6 +59,8 @@ TEST(ConvertPatternTest, AbsentParametersTakeTheirDefaults) {
             PatternSpec(ChunkedLocalPattern{8192}));
   EXPECT_EQ(Converted("delta { tri_shape { } }"),
             PatternSpec(DeltaPattern{TriShapePattern{8, 512, 2}, 64}));
+  EXPECT_EQ(Converted("skip_softmax { dense { } }"),
+            PatternSpec(SkipSoftmaxPattern{DensePattern(), 0.01f}));
 }
 
 TEST(ConvertPatternTest, EveryParameterArrives) {
@@ -106,7 +108,24 @@ TEST(ConvertPatternTest, EveryParameterArrives) {
             PatternSpec(ChunkedLocalPattern{9}));
 }
 
-TEST(ConvertPatternTest, EveryBaseArrivesWithItsParameters) {
+// The names of a oneof's arms.
+std::set<std::string> ArmsOf(const google::protobuf::OneofDescriptor& oneof) {
+  std::set<std::string> names;
+  for (int i = 0; i < oneof.field_count(); ++i) {
+    names.insert(oneof.field(i)->name());
+  }
+  return names;
+}
+
+std::set<std::string> NamesOf(const std::vector<PatternSpec>& patterns) {
+  std::set<std::string> names;
+  for (const PatternSpec& pattern : patterns) {
+    names.insert(std::string(PatternName(pattern)));
+  }
+  return names;
+}
+
+TEST(ConvertPatternTest, EveryBaseOfACorrectionArrivesWithItsParameters) {
   const struct {
     const char* text;
     DeltaBase base;
@@ -119,20 +138,39 @@ TEST(ConvertPatternTest, EveryBaseArrivesWithItsParameters) {
       {"similarity_gated { similarity: 0.5 }",
        SimilarityGatedPattern{.similarity = 0.5f}}};
   EXPECT_EQ(std::size(kBases), std::variant_size_v<DeltaBase>);
-  const google::protobuf::OneofDescriptor& arms =
-      *v1::DeltaPattern::descriptor()->FindOneofByName("base");
-  std::set<std::string> names;
-  for (int i = 0; i < arms.field_count(); ++i) {
-    names.insert(arms.field(i)->name());
-  }
-  std::set<std::string> kinds;
-  for (const PatternSpec& pattern : EveryKindOf<DeltaBase>()) {
-    kinds.insert(std::string(PatternName(pattern)));
-  }
-  EXPECT_EQ(names, kinds);
+  EXPECT_EQ(ArmsOf(*v1::DeltaPattern::descriptor()->FindOneofByName("base")),
+            NamesOf(EveryKindOf<DeltaBase>()));
   for (const auto& base : kBases) {
     EXPECT_EQ(Converted(std::string("delta { gamma: 32 ") + base.text + " }"),
               PatternSpec(DeltaPattern{base.base, 32}));
+  }
+}
+
+TEST(ConvertPatternTest, EveryBaseOfSkippingArrivesWithItsParameters) {
+  const struct {
+    const char* text;
+    SkipSoftmaxBase base;
+  } kBases[] = {
+      {"dense { }", DensePattern()},
+      {"sink_window { window_tokens: 9 }", SinkWindowPattern{4, 9}},
+      {"tri_shape { window_tokens: 9 }", TriShapePattern{8, 9, 2}},
+      {"xattention { stride: 4 }", XAttentionPattern{.stride = 4}},
+      {"vertical_slash { columns: 9 }", VerticalSlashPattern{.columns = 9}},
+      {"flex_prefill { tau: 0.5 }", FlexPrefillPattern{.tau = 0.5f}},
+      {"similarity_gated { similarity: 0.5 }",
+       SimilarityGatedPattern{.similarity = 0.5f}},
+      {"peak_weight { rows: 9 }", PeakWeightPattern{.rows = 9}},
+      {"quest { budget_tokens: 9 }", QuestPattern{.budget_tokens = 9}},
+      {"page_top_p { threshold: 0.5 }", PageTopPPattern{.threshold = 0.5f}},
+      {"moba { top_k: 9 }", MobaPattern{.top_k = 9}}};
+  EXPECT_EQ(std::size(kBases), std::variant_size_v<SkipSoftmaxBase>);
+  EXPECT_EQ(
+      ArmsOf(*v1::SkipSoftmaxPattern::descriptor()->FindOneofByName("base")),
+      NamesOf(EveryKindOf<SkipSoftmaxBase>()));
+  for (const auto& base : kBases) {
+    EXPECT_EQ(Converted(std::string("skip_softmax { threshold: 0.5 ") +
+                        base.text + " }"),
+              PatternSpec(SkipSoftmaxPattern{base.base, 0.5f}));
   }
 }
 
@@ -158,7 +196,7 @@ constexpr BadPattern kBadPatterns[] = {
      "must be one of dense, sliding_window, sink_window, tri_shape, strided, "
      "fixed, dilated_window, chunked_local, xattention, vertical_slash, "
      "flex_prefill, similarity_gated, peak_weight, quest, page_top_p, moba, "
-     "pruned, delta"},
+     "pruned, delta, skip_softmax"},
     {"sink_window { window_tokens: 0 }", "p.sink_window.window_tokens",
      "is 0, must be 1 or more"},
     {"tri_shape { dense_blocks: -1 }", "p.tri_shape.dense_blocks",
@@ -219,6 +257,14 @@ constexpr BadPattern kBadPatterns[] = {
      "is 12, must be 8, 16, 32, 64"},
     {"delta { xattention { stride: 3 } }", "p.delta.xattention.stride",
      "is 3, must be 2, 4, 8, 16, 32, 64"},
+    {"skip_softmax { threshold: 0.1 }", "p.skip_softmax.base",
+     "must be one of dense, sink_window, tri_shape, xattention, "
+     "vertical_slash, flex_prefill, similarity_gated, peak_weight, quest, "
+     "page_top_p, moba"},
+    {"skip_softmax { threshold: 1.5 dense { } }", "p.skip_softmax.threshold",
+     "is 1.5, must be 0 to 1"},
+    {"skip_softmax { moba { top_k: 0 } }", "p.skip_softmax.moba.top_k",
+     "is 0, must be 1 or more"},
 };
 
 class BadPatternTest : public ::testing::TestWithParam<BadPattern> {};
@@ -239,17 +285,9 @@ INSTANTIATE_TEST_SUITE_P(Table, BadPatternTest,
 
 // The API, GetModel and the metrics call patterns by the same names.
 TEST(ConvertPatternTest, EveryKindOfPatternHasAnArmOfItsName) {
-  const google::protobuf::OneofDescriptor& arms =
-      *v1::AttentionPattern::descriptor()->FindOneofByName("pattern");
-  std::set<std::string> names;
-  for (int i = 0; i < arms.field_count(); ++i) {
-    names.insert(arms.field(i)->name());
-  }
-  std::set<std::string> kinds;
-  for (const PatternSpec& pattern : EveryPattern()) {
-    kinds.insert(std::string(PatternName(pattern)));
-  }
-  EXPECT_EQ(names, kinds);
+  EXPECT_EQ(
+      ArmsOf(*v1::AttentionPattern::descriptor()->FindOneofByName("pattern")),
+      NamesOf(EveryPattern()));
 }
 
 // ... and every arm is converted to the kind of its name.

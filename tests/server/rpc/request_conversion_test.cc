@@ -14,6 +14,7 @@ namespace sparseserve {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
 using ::testing::Pair;
 using testing::PartsOf;
 using testing::SampleModel;
@@ -62,6 +63,18 @@ TEST(RequestConversionTest, AbsentFieldsTakeTheirDefaults) {
   EXPECT_EQ(request->target.time_per_output_token, absl::InfiniteDuration());
   EXPECT_EQ(request->target.total, absl::InfiniteDuration());
   EXPECT_EQ(request->max_divergence, 0.02);
+  EXPECT_EQ(request->cache_salt, "");
+}
+
+TEST(RequestConversionTest, SaltsAreOf128BytesAtMost) {
+  const std::string salt(128, 's');
+  EXPECT_EQ(Accepted("text: 'a' cache_salt: '" + salt + "'")->cache_salt, salt);
+  const auto refused =
+      Convert(Options("text: 'a' cache_salt: '" + salt + "s'"));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_THAT(PartsOf(refused.status()).fields,
+              ElementsAre("options.cache_salt"));
+  EXPECT_THAT(std::string(refused.status().message()), HasSubstr("129 bytes"));
 }
 
 TEST(RequestConversionTest, EveryFieldArrives) {
@@ -77,8 +90,9 @@ TEST(RequestConversionTest, EveryFieldArrives) {
     logprobs { top_k: 3 }
     latency_target { time_to_first_token { seconds: 1 nanos: 500000000 }
                      time_per_output_token { nanos: 1 }
-                     total { seconds: 86400 } on_miss: DENSE }
-    attention { plan: 'dense' })");
+                     total { seconds: 86400 } on_miss: REJECT }
+    priority: -100 attention { plan: 'dense' } cache_salt: 'tenant 7')");
+  EXPECT_EQ(request->cache_salt, "tenant 7");
   EXPECT_EQ(request->sampling.temperature, 0.5f);
   EXPECT_EQ(request->sampling.top_k, 7);
   EXPECT_EQ(request->sampling.top_p, 0.25f);
@@ -99,6 +113,8 @@ TEST(RequestConversionTest, EveryFieldArrives) {
   EXPECT_EQ(request->target.time_to_first_token, absl::Milliseconds(1500));
   EXPECT_EQ(request->target.time_per_output_token, absl::Nanoseconds(1));
   EXPECT_EQ(request->target.total, absl::Hours(24));
+  EXPECT_EQ(request->target.on_miss, OnMiss::kReject);
+  EXPECT_EQ(request->priority, -100);
   EXPECT_EQ(request->max_divergence, 0.5);
 }
 
@@ -238,12 +254,6 @@ constexpr BadRequest kBadRequests[] = {
      "options.latency_target.total"},
     {"text: 'a' latency_target { total { seconds: 9223372036854775807 } }",
      "options.latency_target.total"},
-    {"text: 'a' latency_target { on_miss: DEGRADE }",
-     "options.latency_target.on_miss", grpc::StatusCode::UNIMPLEMENTED,
-     "NOT_IMPLEMENTED"},
-    {"text: 'a' latency_target { on_miss: REJECT }",
-     "options.latency_target.on_miss", grpc::StatusCode::UNIMPLEMENTED,
-     "NOT_IMPLEMENTED"},
     {"text: 'a' attention { plan: '' }", "options.attention.plan"},
     {"text: 'a' attention { pattern { } }", "options.attention.pattern"},
     {"text: 'a' attention { pattern { xattention { stride: 3 } } }",
@@ -254,10 +264,9 @@ constexpr BadRequest kBadRequests[] = {
      "options.attention.pattern.xattention.dense_layers"},
     {"text: 'a' attention { pattern { sliding_window { } } }",
      "options.attention.pattern.sliding_window.window_tokens"},
-    {"text: 'a' priority: 1", "options.priority",
-     grpc::StatusCode::UNIMPLEMENTED, "NOT_IMPLEMENTED"},
-    {"text: 'a' priority: -2147483648", "options.priority",
-     grpc::StatusCode::UNIMPLEMENTED, "NOT_IMPLEMENTED"},
+    {"text: 'a' priority: 101", "options.priority"},
+    {"text: 'a' priority: -101", "options.priority"},
+    {"text: 'a' priority: -2147483648", "options.priority"},
 };
 
 class BadRequestTest : public ::testing::TestWithParam<BadRequest> {};
@@ -335,7 +344,7 @@ TEST(RequestConversionTest, AllViolationsComeInOneAnswer) {
   const auto request = Convert(Options(R"(
     sampling { temperature: -1 top_p: 2 }
     stop { max_output_tokens: 0 strings: '' } logprobs { top_k: 50 }
-    latency_target { total { seconds: -1 } on_miss: REJECT } priority: 4)"));
+    latency_target { total { seconds: -1 } on_miss: REJECT } priority: 400)"));
   ASSERT_FALSE(request.ok());
   const StatusParts parts = PartsOf(request.status());
   EXPECT_EQ(parts.code, grpc::StatusCode::INVALID_ARGUMENT);
@@ -344,17 +353,8 @@ TEST(RequestConversionTest, AllViolationsComeInOneAnswer) {
       ElementsAre("options.prompt", "options.sampling.temperature",
                   "options.sampling.top_p", "options.stop.max_output_tokens",
                   "options.stop.strings[0]", "options.latency_target.total",
-                  "options.logprobs.top_k"));
-  EXPECT_EQ(parts.metadata.at("more"), "6");
-}
-
-TEST(RequestConversionTest, AllFieldsToComeAreNamedTogether) {
-  const auto request =
-      Convert(Options("text: 'a' priority: 4"
-                      " latency_target { on_miss: REJECT }"));
-  EXPECT_THAT(
-      PartsOf(request.status()).fields,
-      ElementsAre("options.latency_target.on_miss", "options.priority"));
+                  "options.logprobs.top_k", "options.priority"));
+  EXPECT_EQ(parts.metadata.at("more"), "7");
 }
 
 TEST(RequestConversionTest, AnUnknownModelIsNotFound) {

@@ -191,11 +191,11 @@ TEST(ModelTest, DescribesTheModelAndItsLimits) {
   for (const v1::SupportedPattern& pattern : model.supported_patterns()) {
     patterns.push_back(pattern.name());
   }
-  EXPECT_THAT(
-      patterns,
-      ElementsAre("dense", "sink_window", "tri_shape", "xattention",
-                  "vertical_slash", "flex_prefill", "similarity_gated",
-                  "peak_weight", "quest", "page_top_p", "moba", "delta"));
+  EXPECT_THAT(patterns,
+              ElementsAre("dense", "sink_window", "tri_shape", "xattention",
+                          "vertical_slash", "flex_prefill", "similarity_gated",
+                          "peak_weight", "quest", "page_top_p", "moba", "delta",
+                          "skip_softmax"));
   EXPECT_EQ(model.limits().max_prompt_tokens(), 99);
   EXPECT_EQ(model.limits().default_max_output_tokens(), 16);
   EXPECT_EQ(model.limits().max_stop_strings(), 16);

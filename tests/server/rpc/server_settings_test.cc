@@ -27,6 +27,9 @@ TEST(ServerSettingsTest, AnEmptyConfigTakesDefaults) {
   EXPECT_EQ(settings->max_step_tokens, 512);
   EXPECT_EQ(settings->max_running_sequences, 32);
   EXPECT_EQ(settings->max_queued_requests, 256);
+  EXPECT_EQ(settings->step_time_target, absl::Milliseconds(100));
+  EXPECT_EQ(settings->best_effort_share, 0.2);
+  EXPECT_TRUE(settings->default_targets.empty());
   EXPECT_EQ(settings->drain_timeout, absl::Seconds(30));
   EXPECT_EQ(settings->default_max_output_tokens, std::nullopt);
   EXPECT_EQ(settings->max_connection_age, absl::InfiniteDuration());
@@ -35,7 +38,11 @@ TEST(ServerSettingsTest, AnEmptyConfigTakesDefaults) {
 TEST(ServerSettingsTest, EveryFieldArrives) {
   const auto settings = Settle(R"(
     scheduler { max_step_tokens: 100 max_running_sequences: 2
-                max_queued_requests: 3 max_queued_tokens: 4 }
+                max_queued_requests: 3 max_queued_tokens: 4
+                step_time_target { nanos: 50000000 } best_effort_share: 0.5
+                ageing_period { seconds: 7 }
+                classes { priority: 5 default_target {
+                    time_to_first_token { seconds: 2 } on_miss: REJECT } } }
     request_limits { default_max_output_tokens: 5
                      default_deadline { seconds: 6 }
                      slow_consumer_timeout { nanos: 7000000 }
@@ -60,6 +67,13 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->max_running_sequences, 2);
   EXPECT_EQ(settings->max_queued_requests, 3);
   EXPECT_EQ(settings->max_queued_tokens, 4);
+  EXPECT_EQ(settings->step_time_target, absl::Milliseconds(50));
+  EXPECT_EQ(settings->best_effort_share, 0.5);
+  EXPECT_EQ(settings->ageing_period, absl::Seconds(7));
+  ASSERT_EQ(settings->default_targets.size(), 1u);
+  const LatencyTarget& target = settings->default_targets.at(5);
+  EXPECT_EQ(target.time_to_first_token, absl::Seconds(2));
+  EXPECT_EQ(target.on_miss, OnMiss::kReject);
   EXPECT_EQ(settings->default_max_output_tokens, 5);
   EXPECT_EQ(settings->default_deadline, absl::Seconds(6));
   EXPECT_EQ(settings->slow_consumer_timeout, absl::Milliseconds(7));
@@ -127,6 +141,19 @@ constexpr OutOfRange kOutOfRange[] = {
     {"scheduler { max_queued_requests: 100001 }",
      "scheduler.max_queued_requests"},
     {"scheduler { max_queued_tokens: 0 }", "scheduler.max_queued_tokens"},
+    {"scheduler { step_time_target { nanos: 999999 } }",
+     "scheduler.step_time_target"},
+    {"scheduler { best_effort_share: 1.5 }", "scheduler.best_effort_share"},
+    {"scheduler { ageing_period { nanos: 1 } }", "scheduler.ageing_period"},
+    {"scheduler { classes { priority: 101 } }",
+     "scheduler.classes[0].priority is 101"},
+    {"scheduler { classes { } }",
+     "scheduler.classes[0].default_target must be given"},
+    {"scheduler { classes { default_target { total { seconds: -1 } } } }",
+     "scheduler.classes[0].default_target.total"},
+    {"scheduler { classes { default_target { total { seconds: 1 } } }"
+     " classes { default_target { total { seconds: 2 } } } }",
+     "scheduler.classes[1].priority is 0, must be of no other class"},
     {"request_limits { default_max_output_tokens: 0 }",
      "request_limits.default_max_output_tokens"},
     {"request_limits { default_deadline { nanos: 999999999 } }",

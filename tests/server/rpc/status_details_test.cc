@@ -76,7 +76,7 @@ TEST(StatusDetailsTest, ManyViolationsStayWithinTheTrailerLimit) {
 }
 
 TEST(StatusDetailsTest, QueueFullAsksToRetryLater) {
-  const absl::Status status = QueueFull(256);
+  const absl::Status status = QueueFull(256, std::nullopt);
   const StatusParts parts = PartsOf(status);
   EXPECT_EQ(parts.code, grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(parts.reason, "QUEUE_FULL");

@@ -178,7 +178,7 @@ TEST_F(TokenStreamTest, KeepsOutputForTheEndIfItDoesNotDeliver) {
 
 TEST_F(TokenStreamTest, AFailureReachesTheCallerWithItsReason) {
   const auto stream = Make();
-  stream->Fail(absl::InternalError("nan"), ErrorReason::kNumericFault);
+  stream->Fail({absl::InternalError("nan"), ErrorReason::kNumericFault});
   ASSERT_TRUE(call_.ended());
   EXPECT_EQ(call_.end->status.code(), absl::StatusCode::kInternal);
   EXPECT_EQ(EndReason(), "NUMERIC_FAULT");
@@ -189,7 +189,7 @@ TEST_F(TokenStreamTest, AFailureDropsWhatIsNotWrittenYet) {
   const auto stream = Make();
   stream->Emit(Piece("a"));
   stream->Emit(Piece("b"));
-  stream->Fail(absl::UnavailableError("bye"), ErrorReason::kDraining);
+  stream->Fail({absl::UnavailableError("bye"), ErrorReason::kDraining});
   EXPECT_EQ(BufferedBytes(), 0);
   FinishWrite(*stream);
   ASSERT_TRUE(call_.ended());
@@ -274,7 +274,7 @@ TEST_F(TokenStreamTest, WhatComesAfterACancelIsDropped) {
   const auto stream = Make();
   stream->Cancelled();
   EXPECT_TRUE(stream->Emit(Piece("a")));
-  stream->Fail(absl::CancelledError("gone"), ErrorReason::kCancelled);
+  stream->Fail({absl::CancelledError("gone"), ErrorReason::kCancelled});
   stream->Finish(Report(1));
   stream->Cancelled();
   EXPECT_THAT(call_.written, IsEmpty());
@@ -302,7 +302,7 @@ TEST_F(TokenStreamTest, AnAnswerThatWasNotDeliveredCountsAsCancelled) {
 TEST_F(TokenStreamTest, AnErrorUnderWayIsKeptWhenItsReaderLeaves) {
   const auto stream = Make();
   stream->Emit(Piece("a"));
-  stream->Fail(absl::CancelledError("slow"), ErrorReason::kSlowConsumer);
+  stream->Fail({absl::CancelledError("slow"), ErrorReason::kSlowConsumer});
   FinishWrite(*stream, /*ok=*/false);
   ASSERT_TRUE(call_.ended());
   EXPECT_EQ(EndReason(), "SLOW_CONSUMER");
@@ -359,14 +359,14 @@ TEST_F(TokenStreamTest, AnAnswerPastItsDeadlineIsACancelledWrite) {
 TEST_F(TokenStreamTest, WhatTheLoopEndsIsNotCountedHere) {
   const auto slow = Make();
   slow->Emit(Piece("a"));
-  slow->Fail(absl::CancelledError("slow"), ErrorReason::kSlowConsumer);
+  slow->Fail({absl::CancelledError("slow"), ErrorReason::kSlowConsumer});
   slow->ReaderTimedOut();
   FinishWrite(*slow, /*ok=*/false);
   EXPECT_EQ(EndReason(), "SLOW_CONSUMER");
   call_ = RecordingCall();
   const auto left = Make();
   left->Cancelled();
-  left->Fail(absl::CancelledError("left"), ErrorReason::kCancelled);
+  left->Fail({absl::CancelledError("left"), ErrorReason::kCancelled});
   EXPECT_EQ(Cancellations(), 0);
 }
 
@@ -399,7 +399,7 @@ TEST_F(TokenStreamTest, ATimeoutBeforeTheEndIsTheEnd) {
 
 TEST_F(TokenStreamTest, ARefusedRequestEndsTheCall) {
   const auto stream = Make();
-  stream->Refuse(QueueFull(3));
+  stream->Refuse(QueueFull(3, std::nullopt));
   ASSERT_TRUE(call_.ended());
   EXPECT_EQ(EndReason(), "QUEUE_FULL");
 }
@@ -508,12 +508,13 @@ TEST_F(TokenStreamTest, LoopCallAndCallerMayEndInAnyOrder) {
     std::thread loop([stream, round] {
       for (int i = 0; i < 5; ++i) {
         if (stream->Emit(Piece("x"))) continue;
-        stream->Fail(absl::CancelledError("slow"), ErrorReason::kSlowConsumer);
+        stream->Fail(
+            {absl::CancelledError("slow"), ErrorReason::kSlowConsumer});
         return;
       }
       if (round % 2 == 0) stream->Finish(Report(5));
       if (round % 2 == 1)
-        stream->Fail(absl::InternalError("x"), ErrorReason::kNumericFault);
+        stream->Fail({absl::InternalError("x"), ErrorReason::kNumericFault});
     });
     std::thread caller([stream, round] {
       if (round % 3 != 0) stream->Cancelled();

@@ -59,7 +59,7 @@ TEST(UnknownFieldsTest, AreNamedAtEveryLevel) {
   v1::GenerateRequest request = FullRequest();
   v1::GenerateOptions& options = *request.mutable_options();
   AddUnknown(request, 2);
-  AddUnknown(options, 13);
+  AddUnknown(options, 14);
   AddUnknown(*options.mutable_chat(), 500);
   options.mutable_chat()->add_messages();
   AddUnknown(*options.mutable_chat()->mutable_messages(1), 3);
@@ -70,7 +70,7 @@ TEST(UnknownFieldsTest, AreNamedAtEveryLevel) {
   AddUnknown(
       *options.mutable_attention()->mutable_pattern()->mutable_xattention(), 9);
   EXPECT_THAT(Paths(request),
-              ElementsAre("request.2", "options.13", "options.chat.500",
+              ElementsAre("request.2", "options.14", "options.chat.500",
                           "options.chat.messages[1].3", "options.sampling.10",
                           "options.latency_target.total.3",
                           "options.attention.pattern.99",

@@ -89,5 +89,18 @@ TEST(EndingTest, OutcomeOfAGoodEndIsItsReason) {
   EXPECT_EQ(CancelCauseOf(Ending::kFinished), std::nullopt);
 }
 
+TEST(EndingTest, RefusalsSayWhetherAnotherReplicaMayTakeIt) {
+  const Failure in_queue = FailureOf(Ending::kUnmeetable, Progress::kWaiting);
+  EXPECT_EQ(in_queue.status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(in_queue.reason, ErrorReason::kDeadlineUnmeetable);
+  const Failure alone = FailureOf(Ending::kTooShort, Progress::kWaiting);
+  EXPECT_EQ(alone.status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(alone.reason, ErrorReason::kDeadlineTooShort);
+  EXPECT_TRUE(IsRefusal(Ending::kUnmeetable));
+  EXPECT_TRUE(IsRefusal(Ending::kTooShort));
+  EXPECT_FALSE(IsRefusal(Ending::kDeadline));
+  EXPECT_EQ(CancelCauseOf(Ending::kUnmeetable), std::nullopt);
+}
+
 }  // namespace
 }  // namespace sparseserve

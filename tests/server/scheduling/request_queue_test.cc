@@ -18,6 +18,7 @@ using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
 constexpr absl::Duration kForever = absl::Minutes(9);
+const absl::Time kNow = absl::FromUnixSeconds(1000);
 
 std::unique_ptr<Request> MakeRequest(std::string id, int prompt_tokens = 1) {
   auto request = std::make_unique<Request>();
@@ -60,7 +61,7 @@ TEST(RequestQueueTest, TellsBeforehandWhatItWouldRefuse) {
   EXPECT_EQ(queue.WouldRefuse(), Refusal::kNone);
   Push(queue, "a", 20);
   EXPECT_EQ(queue.WouldRefuse(), Refusal::kQueueFull);
-  queue.Started(*MakeRequest("a", 20));
+  queue.Started(*MakeRequest("a", 20), kNow);
   Push(queue, "b", 1);
   EXPECT_EQ(queue.WouldRefuse(), Refusal::kNone);
   Push(queue, "c", 1);
@@ -82,13 +83,44 @@ TEST(RequestQueueTest, TakesOneLongRequestWhenNothingWaits) {
   EXPECT_EQ(Push(queue, "b", 1), Refusal::kQueueFull);
 }
 
+TEST(RequestQueueTest, RefusesWhatExceedsTheCallersQuotaUntilSomeEnded) {
+  RequestQueue queue({.per_caller = {.max_requests = 1}});
+  const auto push = [&queue] {
+    std::unique_ptr<Request> request = MakeRequest("a");
+    request->caller = "somebody";
+    return queue.Push(request);
+  };
+  EXPECT_EQ(push(), Refusal::kNone);
+  EXPECT_EQ(push(), Refusal::kQuota);
+  EXPECT_EQ(Push(queue, "b"), Refusal::kNone);
+  const std::vector<std::unique_ptr<Request>> taken = queue.TakeAll();
+  queue.Started(*taken[0], kNow);
+  EXPECT_EQ(push(), Refusal::kQuota);
+  queue.Finished(*taken[0]);
+  EXPECT_EQ(push(), Refusal::kNone);
+}
+
+TEST(RequestQueueTest, AsksToComeBackWhenSomeHaveGone) {
+  RequestQueue queue({});
+  EXPECT_EQ(queue.RetryAfter(kNow), std::nullopt);
+  for (int i = 0; i < 100; ++i) Push(queue, "a");
+  const std::vector<std::unique_ptr<Request>> taken = queue.TakeAll();
+  // Two a second for 20 s leave 60.
+  for (int i = 0; i < 40; ++i) {
+    queue.Started(*taken[i], kNow + absl::Seconds(0.5 * i));
+  }
+  const auto after = queue.RetryAfter(kNow + absl::Seconds(20));
+  ASSERT_TRUE(after.has_value());
+  EXPECT_NEAR(absl::ToDoubleSeconds(*after), 60 / 4.0 / 2, 1);
+}
+
 TEST(RequestQueueTest, RequestsCountUntilTheyStart) {
   RequestQueue queue({.max_requests = 1});
   Push(queue, "a", 3);
   const std::vector<std::unique_ptr<Request>> taken = queue.TakeAll();
   EXPECT_EQ(queue.waiting(), 1);
   EXPECT_EQ(Push(queue, "b"), Refusal::kQueueFull);
-  queue.Started(*taken[0]);
+  queue.Started(*taken[0], kNow);
   EXPECT_EQ(queue.waiting(), 0);
   EXPECT_EQ(Push(queue, "b"), Refusal::kNone);
 }
@@ -98,7 +130,7 @@ TEST(RequestQueueTest, StartedRequestsMakeRoomForTheirTokens) {
   Push(queue, "a", 6);
   Push(queue, "b", 4);
   const std::vector<std::unique_ptr<Request>> taken = queue.TakeAll();
-  queue.Started(*taken[0]);
+  queue.Started(*taken[0], kNow);
   EXPECT_EQ(Push(queue, "c", 7), Refusal::kQueueFull);
   EXPECT_EQ(Push(queue, "d", 6), Refusal::kNone);
 }
@@ -164,7 +196,7 @@ TEST(RequestQueueTest, ManyCallersLoseNothingAndKeepTheirOrder) {
     EXPECT_LE(queue.waiting(), 16);
     for (const auto& request : queue.TakeAll()) {
       EXPECT_EQ(request->sampling.seed, next[std::stoi(request->id)]++);
-      queue.Started(*request);
+      queue.Started(*request, kNow);
       ++taken;
     }
   }

@@ -59,24 +59,32 @@ class Turns {
         scheduler_(*Scheduler::Create(options, tokenizer_)) {}
 
   // Returns the request, which lives until TakeEnded().
-  const Request& Add(std::unique_ptr<Request> request) {
+  const Request& Add(std::unique_ptr<Request> request, absl::Time now = At(0)) {
     const Request& added = *request;
     std::vector<std::unique_ptr<Request>> requests;
     requests.push_back(std::move(request));
-    scheduler_->Admit(std::move(requests));
+    scheduler_->Admit(std::move(requests), now);
     return added;
+  }
+  const Request& AddAt(std::unique_ptr<Request> request, absl::Time now) {
+    request->arrival = now;
+    return Add(std::move(request), now);
   }
   std::string Turn(absl::Time now = At(1)) {
     scheduler_->Sweep(now);
     TakeEnded();
     const StepPlan plan = scheduler_->PlanStep(now);
     if (plan.slices.empty()) return "";
-    outputs_ = scheduler_->Commit(*executor_.Step(plan), now);
     const std::string description = Describe(plan);
-    TakeEnded();
-    EXPECT_TRUE(scheduler_->CheckInvariants().ok());
-    EXPECT_THAT(executor_.breaches(), IsEmpty());
+    Run(plan, now);
     return description;
+  }
+  // What a plan's spans point to is gone.
+  StepPlan PlanAndRun(absl::Time now) {
+    scheduler_->Sweep(now);
+    StepPlan plan = scheduler_->PlanStep(now);
+    Run(plan, now);
+    return plan;
   }
   // "id:ending" of what ended so far.
   const std::vector<std::string>& ended() const { return ended_; }
@@ -85,6 +93,12 @@ class Turns {
   FakeExecutor& executor() { return executor_; }
 
  private:
+  void Run(const StepPlan& plan, absl::Time now) {
+    outputs_ = scheduler_->Commit(*executor_.Step(plan), now);
+    TakeEnded();
+    EXPECT_TRUE(scheduler_->CheckInvariants().ok());
+    EXPECT_THAT(executor_.breaches(), IsEmpty());
+  }
   void TakeEnded() {
     for (const auto& sequence : scheduler_->TakeEnded()) {
       ended_.push_back(absl::StrCat(sequence->id(), ":",
@@ -245,17 +259,139 @@ TEST(SchedulerTest, BordersBeyondTheBudgetStarveNobody) {
   EXPECT_EQ(turns.Turn(), "1:d7 2:[128,200)!");
 }
 
-TEST(SchedulerTest, OnePromptIsHalfWayWhateverItsBordersLeave) {
+TEST(SchedulerTest, ShortPromptsRunBesideALongOne) {
   Turns turns(kRoomy);
   turns.Add(MakeRequest(5, 9));
   turns.Turn();
   turns.Add(WithBorder(128, 500, 1));
   turns.Add(MakeRequest(200, 1));
-  // 127 rows are left, a page and more.
-  EXPECT_EQ(turns.Turn(), "1:d5 2:[0,128)");
-  EXPECT_EQ(turns.Turn(), "1:d6 2:[128,256)");
-  EXPECT_EQ(turns.Turn(), "1:d7 2:[256,500)!");
-  EXPECT_EQ(turns.Turn(), "1:d8 3:[0,200)!");
+  EXPECT_EQ(turns.Turn(), "1:d5 2:[0,128) 3:[0,64)");
+  EXPECT_EQ(turns.Turn(), "1:d6 2:[128,256) 3:[64,128)");
+  EXPECT_EQ(turns.Turn(), "1:d7 2:[256,384) 3:[128,200)!");
+  EXPECT_EQ(turns.Turn(), "1:d8 2:[384,500)!");
+}
+
+TEST(SchedulerTest, ALongPromptHasAllRowsThatNobodyElseWants) {
+  Turns turns(kNarrow);
+  turns.Add(MakeRequest(500, 1));
+  EXPECT_EQ(turns.Turn(), "1:[0,128)");
+  turns.Add(MakeRequest(10, 1));
+  EXPECT_EQ(turns.Turn(), "1:[128,192) 2:[0,10)!");
+  EXPECT_EQ(turns.Turn(), "1:[192,320)");
+}
+
+TEST(SchedulerTest, WhereOnlyOneChunkFitsLongAndShortPromptsTakeTurns) {
+  // 7 of 70 rows decode: one page is left.
+  Turns turns({.max_step_tokens = 72,
+               .max_running_sequences = 9,
+               .context_tokens = 1024,
+               .kv_pages = 64});
+  for (int i = 0; i < 7; ++i) turns.Add(MakeRequest(1, 99));
+  turns.Turn();
+  turns.Add(MakeRequest(300, 1));
+  const auto prompts = [&turns] {
+    std::string all = turns.Turn();
+    return all.substr(all.rfind(":d") + 4);
+  };
+  EXPECT_EQ(prompts(), "8:[0,64)");
+  turns.Add(MakeRequest(64, 1));
+  EXPECT_EQ(prompts(), "8:[64,128)");
+  EXPECT_EQ(prompts(), "9:[0,64)!");
+  EXPECT_EQ(prompts(), "8:[128,192)");
+}
+
+TEST(SchedulerTest, TwoLongPromptsAreHalfWayAtMost) {
+  Turns turns({.max_step_tokens = 256,
+               .max_running_sequences = 8,
+               .context_tokens = 1024,
+               .kv_pages = 64});
+  for (int i = 0; i < 3; ++i) turns.Add(MakeRequest(600, 1));
+  turns.Add(MakeRequest(30, 1));
+  EXPECT_EQ(turns.Turn(), "1:[0,128) 2:[0,64) 4:[0,30)!");
+}
+
+std::unique_ptr<Request> WithPriority(int priority, int prompt_tokens) {
+  std::unique_ptr<Request> request = MakeRequest(prompt_tokens, 1);
+  request->priority = priority;
+  return request;
+}
+
+TEST(SchedulerTest, HigherPriorityGoesFirst) {
+  Turns turns(kNarrow);
+  turns.Add(WithPriority(0, 100));
+  turns.Add(WithPriority(-1, 101));
+  turns.Add(WithPriority(3, 102));
+  EXPECT_EQ(turns.Turn(), "3:[0,102)!");
+  EXPECT_EQ(turns.Turn(), "1:[0,100)!");
+  EXPECT_EQ(turns.Turn(), "2:[0,101)!");
+}
+
+TEST(SchedulerTest, SoonerDeadlineGoesFirstWithinAClass) {
+  Turns turns(kNarrow);
+  turns.Add(MakeRequest(100, 1));
+  std::unique_ptr<Request> by_target = MakeRequest(101, 1);
+  by_target->target.time_to_first_token = absl::Seconds(60);
+  turns.Add(std::move(by_target));
+  std::unique_ptr<Request> by_deadline = MakeRequest(102, 1);
+  by_deadline->deadline = At(30);
+  turns.Add(std::move(by_deadline));
+  EXPECT_EQ(turns.Turn(), "3:[0,102)!");
+  EXPECT_EQ(turns.Turn(), "2:[0,101)!");
+  EXPECT_EQ(turns.Turn(), "1:[0,100)!");
+}
+
+TEST(SchedulerTest, WaitingMakesMoreImportant) {
+  Turns turns(kNarrow);
+  turns.Add(WithPriority(0, 100));
+  turns.Add(WithPriority(2, 128));
+  EXPECT_EQ(turns.Turn(At(1)), "2:[0,128)!");
+  // Three periods, and one that has just come.
+  turns.AddAt(WithPriority(2, 128), At(91));
+  EXPECT_EQ(turns.Turn(At(91)), "1:[0,100)!");
+}
+
+TEST(SchedulerTest, AMissedTargetStandsBehindThoseThatCanBeMet) {
+  Turns turns(kNarrow);
+  std::unique_ptr<Request> missed = WithPriority(9, 128);
+  missed->target.time_to_first_token = absl::Seconds(5);
+  turns.Add(std::move(missed));
+  turns.Add(MakeRequest(128, 1));
+  EXPECT_EQ(turns.Turn(At(6)), "2:[0,128)!");
+  EXPECT_EQ(turns.Turn(At(6)), "1:[0,128)!");
+}
+
+TEST(SchedulerTest, WhatIsToBeRefusedIsNotRunLate) {
+  Turns turns(kNarrow);
+  std::unique_ptr<Request> missed = MakeRequest(128, 1);
+  missed->target = {.time_to_first_token = absl::Seconds(5),
+                    .on_miss = OnMiss::kReject};
+  turns.Add(std::move(missed));
+  EXPECT_EQ(turns.Turn(At(6)), "");
+  turns.Turn(At(6));
+  EXPECT_THAT(turns.ended(), ElementsAre(Ended(1, Ending::kUnmeetable)));
+}
+
+TEST(SchedulerTest, LateWorkHasItsShareWhileThereIsOther) {
+  Turns turns(kRoomy);
+  std::unique_ptr<Request> missed = MakeRequest(640, 1);
+  missed->target.time_to_first_token = absl::Seconds(5);
+  turns.Add(std::move(missed));
+  // Somebody who can be met is always there, and leaves most rows free.
+  constexpr int kTurns = 10;
+  int late_tokens = 0;
+  for (int turn = 0; turn < kTurns; ++turn) {
+    turns.Add(MakeRequest(64, 1));
+    const StepPlan plan = turns.PlanAndRun(At(10));
+    for (const StepSlice& slice : plan.slices) {
+      if (slice.sequence == 1) {
+        late_tokens += static_cast<int>(slice.tokens.size());
+      }
+    }
+  }
+  EXPECT_GT(late_tokens, 0.1 * kTurns * kRoomy.max_step_tokens);
+  EXPECT_LE(late_tokens, 0.2 * kTurns * kRoomy.max_step_tokens);
+  // Alone it has all.
+  EXPECT_EQ(turns.Turn(At(10)).substr(0, 2), "1:");
 }
 
 std::unique_ptr<Request> NotCausal(int prompt_tokens) {
@@ -264,16 +400,43 @@ std::unique_ptr<Request> NotCausal(int prompt_tokens) {
   return request;
 }
 
-TEST(SchedulerTest, WhatIsNotSelectionCausalWaitsForAStepThatHoldsItWhole) {
+TEST(SchedulerTest, WhatIsNotSelectionCausalWaitsAsideForAStepThatHoldsIt) {
   Turns turns(kRoomy);
   turns.Add(MakeRequest(5, 3));
   turns.Turn();
   turns.Add(NotCausal(256));
   turns.Add(MakeRequest(7, 1));
-  EXPECT_EQ(turns.Turn(), "1:d5");
+  EXPECT_EQ(turns.Turn(), "1:d5 3:[0,7)!");
   EXPECT_EQ(turns.Turn(), "1:d6");
   EXPECT_EQ(turns.Turn(), "2:[0,256)!");
-  EXPECT_EQ(turns.Turn(), "3:[0,7)!");
+}
+
+TEST(SchedulerTest, HavingWaitedLongAWholePromptGoesBeforeOutput) {
+  Turns turns(kRoomy);
+  turns.Add(MakeRequest(5, 99));
+  turns.Turn();
+  turns.Add(NotCausal(256));
+  EXPECT_EQ(turns.Turn(At(4)), "1:d5");
+  EXPECT_EQ(turns.Turn(At(5)), "2:[0,256)!");
+  EXPECT_EQ(turns.Turn(At(5)), "1:d6");
+}
+
+TEST(SchedulerTest, NoStreamsStartWhileAWholePromptHasWaitedLong) {
+  Turns turns(kRoomy);
+  const auto stream = [](int output) {
+    std::unique_ptr<Request> request = MakeRequest(5, output);
+    request->target.time_per_output_token = absl::Seconds(1);
+    return request;
+  };
+  turns.Add(stream(4));
+  turns.Turn();
+  turns.Add(NotCausal(9));
+  turns.Add(stream(9));
+  EXPECT_EQ(turns.Turn(At(6)), "1:d5");
+  turns.Add(MakeRequest(3, 1));
+  EXPECT_EQ(turns.Turn(At(6)), "1:d6");
+  EXPECT_EQ(turns.Turn(At(6)), "1:d7");
+  EXPECT_EQ(turns.Turn(At(6)), "2:[0,9)! 3:[0,5)! 4:[0,3)!");
 }
 
 TEST(SchedulerTest, WhatIsNotSelectionCausalWaitsForStreamsThatCountOnTokens) {
@@ -457,6 +620,150 @@ TEST(SchedulerTest, EndAllEndsWhatWaitsAndWhatRuns) {
   EXPECT_EQ(turns.scheduler().pages().leased(), 0);
   turns.Turn();
   EXPECT_EQ(turns.ended().size(), 3u);
+}
+
+// Steps of a machine that takes 1 ms, and 1 ms for a row.
+double Seconds(const StepPlan& plan) {
+  double seconds = 1e-3;
+  for (const StepSlice& slice : plan.slices) {
+    seconds += 1e-3 * static_cast<double>(slice.tokens.size());
+  }
+  return seconds;
+}
+
+// Has the scheduler learn what such steps cost.
+absl::Time Learn(Scheduler& scheduler, FakeExecutor& executor) {
+  absl::Time now = At(0);
+  for (int i = 0; i < 40; ++i) {
+    std::unique_ptr<Request> request = MakeRequest(10 + 12 * (i % 20), 4);
+    request->arrival = now;
+    std::vector<std::unique_ptr<Request>> requests;
+    requests.push_back(std::move(request));
+    scheduler.Admit(std::move(requests), now);
+    const StepPlan plan = scheduler.PlanStep(now);
+    const double seconds = Seconds(plan);
+    now += absl::Seconds(seconds);
+    scheduler.Commit(*executor.Step(plan), now);
+    scheduler.TakeEnded();
+  }
+  while (!scheduler.idle()) {
+    const StepPlan plan = scheduler.PlanStep(now);
+    now += absl::Seconds(Seconds(plan));
+    scheduler.Commit(*executor.Step(plan), now);
+    scheduler.TakeEnded();
+  }
+  return now;
+}
+
+TEST(SchedulerTest, ChunksKeepToTheTimeThatStreamsMayTake) {
+  Scheduler::Options options = kRoomy;
+  options.step_time_target = absl::Milliseconds(170);
+  Turns turns(options);
+  const absl::Time now = Learn(turns.scheduler(), turns.executor());
+  const auto rows = [&](const StepPlan& plan) {
+    return plan.slices.back().tokens.size();
+  };
+  // Nobody minds.
+  turns.AddAt(MakeRequest(900, 99), now);
+  EXPECT_EQ(rows(turns.PlanAndRun(now)), 256u);
+  while (turns.Turn(now).find(":d") == std::string::npos) {
+  }
+  // 128 rows and one more take 130 ms, 192 would take 194.
+  turns.AddAt(MakeRequest(900, 1), now);
+  EXPECT_EQ(rows(turns.PlanAndRun(now)), 128u);
+  // Of a stream that counts on 100 ms.
+  std::unique_ptr<Request> stream = MakeRequest(3, 99);
+  stream->target.time_per_output_token = absl::Milliseconds(100);
+  turns.AddAt(std::move(stream), now);
+  turns.PlanAndRun(now);
+  EXPECT_EQ(rows(turns.PlanAndRun(now)), 64u);
+}
+
+TEST(SchedulerTest, ATargetThatOutputAloneMissesSlowsNoPrompts) {
+  Scheduler::Options options = kRoomy;
+  options.step_time_target = absl::Milliseconds(170);
+  Turns turns(options);
+  const absl::Time now = Learn(turns.scheduler(), turns.executor());
+  std::unique_ptr<Request> stream = MakeRequest(3, 99);
+  stream->target.time_per_output_token = absl::Microseconds(1);
+  turns.AddAt(std::move(stream), now);
+  turns.Turn(now);
+  turns.AddAt(MakeRequest(900, 1), now);
+  EXPECT_EQ(turns.Turn(now).substr(3), "d3 42:[0,128)");
+}
+
+TEST(SchedulerTest, RefusesOnArrivalWhatTheQueueMakesMissItsTarget) {
+  Turns turns(kRoomy);
+  const absl::Time now = Learn(turns.scheduler(), turns.executor());
+  const auto asks = [](absl::Duration first_token) {
+    std::unique_ptr<Request> request = MakeRequest(200, 1);
+    request->target = {.time_to_first_token = first_token,
+                       .on_miss = OnMiss::kReject};
+    return request;
+  };
+  // 201 ms alone.
+  turns.AddAt(asks(absl::Milliseconds(300)), now);
+  turns.AddAt(asks(absl::Milliseconds(300)), now);
+  turns.AddAt(asks(absl::Milliseconds(100)), now);
+  turns.Turn(now);
+  EXPECT_THAT(turns.ended(),
+              ::testing::UnorderedElementsAre(Ended(42, Ending::kUnmeetable),
+                                              Ended(43, Ending::kTooShort),
+                                              Ended(41, Ending::kFinished)));
+}
+
+TEST(SchedulerTest, NothingRunsForACallerWhoWillBeGone) {
+  Turns turns(kRoomy);
+  const absl::Time now = Learn(turns.scheduler(), turns.executor());
+  std::unique_ptr<Request> request = MakeRequest(200, 1);
+  request->deadline = now + absl::Milliseconds(50);
+  turns.AddAt(std::move(request), now);
+  EXPECT_EQ(turns.Turn(now), "");
+  EXPECT_THAT(turns.ended(), ElementsAre(Ended(41, Ending::kTooShort)));
+}
+
+const Scheduler::Options kFewPages = {.max_step_tokens = 256,
+                                      .max_running_sequences = 4,
+                                      .context_tokens = 512,
+                                      .kv_pages = 4};
+
+TEST(SchedulerTest, StopsTheYoungestOfTheLowestClassWhenPagesRunOut) {
+  Turns turns(kFewPages);
+  std::unique_ptr<Request> first = WithPriority(0, 63);
+  first->max_output_tokens = 120;
+  turns.Add(std::move(first));
+  std::unique_ptr<Request> second = WithPriority(1, 62);
+  second->max_output_tokens = 120;
+  turns.Add(std::move(second));
+  EXPECT_EQ(turns.Turn(), "2:[0,62)! 1:[0,63)!");
+  // Each grows to two pages, and would to three.
+  for (int i = 0; i < 64; ++i) turns.Turn();
+  EXPECT_EQ(turns.Turn(), "2:d126 1:d127");
+  EXPECT_EQ(turns.scheduler().preempted(), 0);
+  EXPECT_EQ(turns.Turn(), "2:d127");
+  EXPECT_EQ(turns.scheduler().preempted(), 1);
+  EXPECT_THAT(turns.scheduler().preempted_tokens(), ElementsAre(128));
+  while (turns.ended().empty()) turns.Turn();
+  // It goes on where it was, from a prompt and output that run anew.
+  EXPECT_EQ(turns.Turn(), "1:[0,63)");
+  EXPECT_EQ(turns.Turn(), "1:d63");
+  while (turns.ended().size() < 2) turns.Turn();
+  EXPECT_THAT(turns.ended(), ElementsAre(Ended(2, Ending::kFinished),
+                                         Ended(1, Ending::kFinished)));
+}
+
+TEST(SchedulerTest, WhatCanBeMetTakesThePlaceOfWhatCannot) {
+  Scheduler::Options options = kRoomy;
+  options.max_running_sequences = 1;
+  Turns turns(options);
+  std::unique_ptr<Request> missed = MakeRequest(10, 50);
+  missed->target.time_to_first_token = absl::Seconds(5);
+  turns.Add(std::move(missed));
+  EXPECT_EQ(turns.Turn(At(6)), "1:[0,10)!");
+  EXPECT_EQ(turns.Turn(At(6)), "1:d10");
+  turns.Add(MakeRequest(7, 1));
+  EXPECT_EQ(turns.Turn(At(6)), "2:[0,7)!");
+  EXPECT_EQ(turns.Turn(At(6)), "1:[0,10)");
 }
 
 TEST(SchedulerTest, AMeasuredPromptLeavesRoomForOthers) {

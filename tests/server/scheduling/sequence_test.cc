@@ -411,6 +411,60 @@ TEST(SequenceWaitingTest, AllItsTimeWasSpentWaiting) {
   EXPECT_EQ(sequence.Sample().wasted_tokens, 0);
 }
 
+TEST_F(SequenceTest, RunsPromptAndOutputAnewAfterItWasStopped) {
+  Sequence& sequence = Start(MakeRequest(100, 9));
+  Draw('a');
+  Draw('b');
+  sequence.Preempt();
+  EXPECT_EQ(pool_.leased(), 0);
+  EXPECT_EQ(sequence.tokens_to_run(), 102);
+  EXPECT_EQ(sequence.progress(), Progress::kDecode);
+  PageLease lease;
+  ASSERT_TRUE(pool_.Grow(lease, sequence.pages_for(102)));
+  sequence.Start(std::move(lease), At(500));
+
+  // The prompt as before, without a draw; then the output in one piece.
+  ASSERT_EQ(sequence.NextTokens(1000), 100);
+  const StepSlice prompt = sequence.Slice(100);
+  EXPECT_EQ(prompt.phase, Phase::kPrefill);
+  EXPECT_FALSE(prompt.wants_token);
+  EXPECT_TRUE(sequence.Advance(100, Drawn(-1), At(510)).piece.text.empty());
+  ASSERT_EQ(sequence.NextTokens(1000), 2);
+  EXPECT_FALSE(sequence.is_decoding());
+  const StepSlice output = sequence.Slice(2);
+  EXPECT_EQ(output.phase, Phase::kDecode);
+  EXPECT_EQ(output.first_position, 100);
+  EXPECT_TRUE(output.wants_token);
+  EXPECT_EQ(output.output.size(), 2u);
+  EXPECT_THAT(sequence.Advance(2, Drawn('c'), At(520)).piece.token_ids,
+              ElementsAre('c'));
+  EXPECT_TRUE(sequence.is_decoding());
+
+  // What ran twice counts once.
+  sequence.End(Ending::kCancelled, At(530));
+  EXPECT_EQ(sequence.Sample().prefill_blocks.computed, 2);
+  EXPECT_EQ(sequence.Sample().decode_blocks.computed, 2);
+  EXPECT_EQ(sequence.Sample().queue, absl::Milliseconds(10));
+}
+
+TEST_F(SequenceTest, SaysWhatItsTokensMakeOfAStep) {
+  Sequence& sequence = Start(MakeRequest(128, 9));
+  EXPECT_EQ(sequence.LeastTokens(), 64);
+  // 128 rows that see up to two blocks.
+  StepWork work = sequence.WorkOf(128);
+  EXPECT_EQ(work.prompt_rows, 128);
+  EXPECT_EQ(work.prompt_blocks, 4);
+  EXPECT_EQ(work.decode_rows, 0);
+  Draw('a');
+  work = sequence.WorkOf(1);
+  EXPECT_EQ(work.decode_rows, 1);
+  EXPECT_NEAR(work.decode_blocks, 3, 0.01);
+  EXPECT_EQ(work.prompt_rows, 0);
+  // Two of three blocks are visited.
+  Draw('b');
+  EXPECT_NEAR(sequence.WorkOf(1).decode_blocks, 2, 0.02);
+}
+
 TEST_F(SequenceTest, EndThatCouldNotBeDeliveredIsReplaced) {
   Sequence& sequence = Start(MakeRequest(1, 1));
   Draw('a', At(20));

@@ -37,9 +37,9 @@ class ObservingSink : public RecordingSink {
     at_end_();
     RecordingSink::Finish(report);
   }
-  void Fail(const absl::Status& status, ErrorReason reason) override {
+  void Fail(const Failure& failure) override {
     at_end_();
-    RecordingSink::Fail(status, reason);
+    RecordingSink::Fail(failure);
   }
 
  private:

@@ -37,11 +37,17 @@ TEST(PooledBlocksTest, MeansAndSimilaritiesAreThoseOfTheStoredKeys) {
     PoolKeys(Kernels(), args, rows, 0, scratch, pooled);
     ASSERT_EQ(pooled.similarities.size(), 3);
     const int64_t depth = PaddedDepth(shape.head_dim);
-    const StoredKeys keys(args, 0, 0);
     for (int block = 0; block < 3; ++block) {
       const int count = block < 2 ? 64 : 150 - 128;
-      std::vector<float> copied;
-      keys.Copy(block, count, depth, copied);
+      const int64_t first =
+          int64_t{args.pages[0][block]} * kPageTokens * shape.head_dim;
+      std::vector<double> copied(count * depth);  // zeros behind a row's own
+      for (int r = 0; r < count; ++r) {
+        for (int i = 0; i < shape.head_dim; ++i) {
+          copied[r * depth + i] =
+              batch.KeyElement(first + r * shape.head_dim + i);
+        }
+      }
       std::vector<double> mean(depth), unit_mean(depth);
       for (int r = 0; r < count; ++r) {
         double square = 0;

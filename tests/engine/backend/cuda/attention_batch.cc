@@ -121,6 +121,16 @@ int HostLists::EndList() {
   return static_cast<int>(full_offsets.size()) - 2;
 }
 
+std::vector<float> MeanKeys(const HostBatch& batch) {
+  const int width = batch.shape.head_dim;
+  std::vector<float> means(batch.keys.size() / kPageTokens);
+  for (std::size_t i = 0; i < batch.keys.size(); ++i) {
+    means[i / width / kPageTokens * width + i % width] +=
+        FromBfloat16(batch.keys[i]) / kPageTokens;
+  }
+  return means;
+}
+
 HostBatch MakeBatch(const BatchShape& shape, std::mt19937& random) {
   HostBatch batch;
   batch.shape = shape;

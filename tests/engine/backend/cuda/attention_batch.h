@@ -66,6 +66,10 @@ std::vector<std::uint16_t> RandomElements(std::int64_t count,
 // Random rows, keys and values; scattered pages.
 HostBatch MakeBatch(const BatchShape& shape, std::mt19937& random);
 
+// [pages, kv_heads, head_dim]: the mean of each page's keys; NaN unless all of
+// them are stored.
+std::vector<float> MeanKeys(const HostBatch& batch);
+
 // One query row of one head in double precision.
 struct ReferenceRow {
   std::vector<double> output;     // [head_dim]

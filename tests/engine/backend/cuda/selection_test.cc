@@ -384,9 +384,9 @@ void ExpectMass(Scored scored, double mass, const std::vector<char>& in,
                 chosen - worst, total);
 }
 
-void TestPrefill(const BatchShape& shape,
+void TestPrefill(PrefillKernel kernel, const BatchShape& shape,
                  const std::vector<SelectionRule>& rules,
-                 std::int64_t workspace, TestReport& report) {
+                 std::int64_t workspace, bool keeps_means, TestReport& report) {
   std::mt19937 random(3);
   const HostBatch batch = MakeBatch(shape, random);
   const int kv_heads = shape.kv_heads, tiles = batch.lists.tiles();
@@ -407,7 +407,9 @@ void TestPrefill(const BatchShape& shape,
   const DeviceArray<std::int32_t> tables(batch.page_tables),
       fields(batch.lists.tile_fields), device_first(first_tiles),
       device_rule_of(rule_of), device_base(base_list_of);
+  const DeviceArray<float> means(MeanKeys(batch));
   BlockSelectionArgs args;
+  if (keeps_means) args.mean_keys = means.data();
   args.queries = queries.data();
   args.query_stride = std::int64_t{batch.heads()} * shape.head_dim;
   args.heads = batch.heads();
@@ -446,7 +448,8 @@ void TestPrefill(const BatchShape& shape,
   args.chosen.partial_blocks = partial_blocks.data();
   args.chosen.order = order.data();
   std::unique_ptr<BlockSelection> selection;
-  report.Expect(BlockSelection::Create(workspace, &selection).ok(), "create");
+  report.Expect(BlockSelection::Create(kernel, workspace, &selection).ok(),
+                "create");
   const LaunchStatus status = selection->Run(args, nullptr);
   report.Expect(status.ok(), "%s", status.message().c_str());
   report.ExpectOk(cudaDeviceSynchronize(), "choice of blocks");
@@ -456,11 +459,12 @@ void TestPrefill(const BatchShape& shape,
   std::vector<int> lengths(pairs);
   for (int pair = 0; pair < pairs; ++pair) {
     const int tile = pair / kv_heads;
-    const std::string where = "d " + std::to_string(shape.head_dim) +
-                              " group " + std::to_string(shape.group) +
-                              " tile " + std::to_string(tile) + " head " +
-                              std::to_string(pair % kv_heads) + " rule " +
-                              std::to_string(rule_of[pair]);
+    const std::string where =
+        (kernel == PrefillKernel::kHopper ? "Hopper, d " : "d ") +
+        std::to_string(shape.head_dim) + " group " +
+        std::to_string(shape.group) + " tile " + std::to_string(tile) +
+        " head " + std::to_string(pair % kv_heads) + " rule " +
+        std::to_string(rule_of[pair]);
     if (rule_of[pair] < 0) {
       report.Expect(lists[pair] == 0, "%s: not the base list", where.c_str());
       lengths[pair] = 1;
@@ -512,6 +516,33 @@ void TestPrefill(const BatchShape& shape,
                 "the same arguments gave other choices");
 }
 
+void TestAllPrefill(PrefillKernel kernel, bool is_short, TestReport& report) {
+  for (int width : {64, 128}) {
+    for (int group : {1, 3, 4, 8}) {
+      const BatchShape shape = {
+          width, 2, group, {{0, 130}, {0, 1}, {301, 150}, {64, 64}, {777, 3}}};
+      // Small enough for several rounds of tiles.
+      TestPrefill(kernel, shape,
+                  {AntidiagonalRule{8, 0.8f}, SimilarityRule{-1.0f, 0.7f}},
+                  200000, group == 4, report);
+      if (is_short) continue;
+      TestPrefill(kernel, shape,
+                  {AntidiagonalRule{16, 0.9f}, SimilarityRule{0.015f, 0.8f},
+                   AntidiagonalRule{2, 0.5f}, AntidiagonalRule{64, 1.0f}},
+                  1 << 24, true, report);
+    }
+  }
+  if (is_short) return;
+  // More columns and rows than products have at once.
+  for (int group : {1, 4, 6}) {
+    TestPrefill(kernel, {64, 1, group, {{4090, 1200}, {37, 20}}},
+                {AntidiagonalRule{16, 0.9f}}, 1 << 24, false, report);
+  }
+  TestPrefill(kernel, {128, 2, 4, {{30, 1400}, {1000, 600}, {9, 100}}},
+              {AntidiagonalRule{32, 0.8f}, AntidiagonalRule{4, 0.95f}}, 1 << 24,
+              false, report);
+}
+
 int RunAll(bool is_short) {
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess) {
@@ -525,18 +556,14 @@ int RunAll(bool is_short) {
                                         0, 1300, 2047, is_short ? 100 : 20000};
       TestDecode({width, 2, group, lengths}, false, report);
       if (group == 4) TestDecode({width, 3, group, lengths}, true, report);
-      const BatchShape shape = {
-          width, 2, group, {{0, 130}, {0, 1}, {301, 150}, {64, 64}, {777, 3}}};
-      // Small enough for several rounds of tiles.
-      TestPrefill(shape,
-                  {AntidiagonalRule{8, 0.8f}, SimilarityRule{-1.0f, 0.7f}},
-                  200000, report);
-      if (is_short) continue;
-      TestPrefill(shape,
-                  {AntidiagonalRule{16, 0.9f}, SimilarityRule{0.015f, 0.8f},
-                   AntidiagonalRule{2, 0.5f}, AntidiagonalRule{64, 1.0f}},
-                  1 << 24, report);
     }
+  }
+  std::unique_ptr<BlockSelection> best;
+  report.Expect(BlockSelection::Create(1 << 20, &best).ok(), "create");
+  if (best == nullptr) return report.Finish("selection_test");
+  TestAllPrefill(PrefillKernel::kPortable, is_short, report);
+  if (best->kernel() != PrefillKernel::kPortable) {
+    TestAllPrefill(best->kernel(), is_short, report);
   }
   return report.Finish("selection_test");
 }

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/container/flat_hash_map.h"
+
+namespace sparseserve {
+
+// What each caller has waiting or running, against limits that hold for every
+// caller. A caller is known as long as it has something. Callers without a name
+// have no limit. Not thread-safe: RequestQueue's lock guards it.
+class CallerQuotas {
+ public:
+  struct Limits {  // 0: none
+    int max_requests = 0;
+    int64_t max_tokens = 0;  // prompts and longest outputs together
+  };
+  explicit CallerQuotas(Limits limits) : limits_(limits) {}
+
+  // False, with nothing taken, if the caller would have too much.
+  bool Take(const std::string& caller, int64_t tokens);
+  // REQUIRES: taken before, by the same caller.
+  void GiveBack(const std::string& caller, int64_t tokens);
+
+ private:
+  struct Use {
+    int requests = 0;
+    int64_t tokens = 0;
+  };
+  bool IsLimited(const std::string& caller) const;
+
+  const Limits limits_;
+  absl::flat_hash_map<std::string, Use> uses_;
+};
+
+}  // namespace sparseserve

@@ -1,0 +1,140 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "engine/kv/page_pool.h"
+#include "engine/pattern/attention_choice.h"
+#include "engine/step.h"
+#include "server/scheduling/request.h"
+
+namespace sparseserve {
+
+// The pages of one sequence, and what may be said of them to others. Move-only;
+// gives its pages back when destroyed or assigned to. PageAccount makes them,
+// and must outlive them.
+class PageClaim {
+ public:
+  PageClaim() = default;
+
+  const PageLease& lease() const { return lease_; }
+  // The first so many tokens need not be computed.
+  int hit_tokens() const { return hit_tokens_; }
+  // Whether their keys and values are those that the sequence would have
+  // computed itself, rather than ones as good.
+  bool is_reproducible() const { return is_reproducible_; }
+
+ private:
+  friend class PageAccount;
+
+  PageLease lease_;
+  int hit_tokens_ = 0;
+  bool is_reproducible_ = true;
+  std::string space_;
+  int border_tokens_ = 1;  // where the pattern may be cut
+  int prompt_tokens_ = 0;
+  int first_end_token_ = 0;                  // HitRule::first_end_token
+  std::array<PageOrigin, kPhases> origins_;  // of rows of a phase
+  int entered_ = 0;  // the first so many pages are in the index
+  bool may_enter_ = false;
+};
+
+// Who has which page, in the scheduler's terms: begins prompts with pages that
+// are there already, leases the rest, and keeps what sequences filled for
+// prompts to come. Owns the pool. Serving thread only.
+class PageAccount {
+ public:
+  struct Options {
+    int pages = 0;  // of the engine; at least 1
+    // Whether prompts share pages; otherwise none is kept.
+    bool keeps_prefixes = true;
+    std::string model_name = {};  // pages are no other model's
+    PrefixIndex::Options index = {};
+  };
+  explicit PageAccount(Options options);
+
+  // `pages` pages for `tokens`, the request's prompt or, of one that was
+  // stopped, also what it had drawn: as many as can be had of those that hold
+  // their beginning, and others. Nothing if there are too few. A request that
+  // draws by a seed or without chance gets only pages that it would have filled
+  // alike. REQUIRES: the pages cover the tokens.
+  std::optional<PageClaim> Start(const Request& request,
+                                 absl::Span<const TokenId> tokens, int pages);
+
+  // For another answer to the prompt of `first`, all of which is computed. A
+  // page that both will write is copied: `copies` gets what the next plan is to
+  // have in StepPlan::page_copies. `request` is the answer's own.
+  std::optional<PageClaim> StartSibling(const PageClaim& first,
+                                        const Request& request, int pages,
+                                        std::vector<PageCopy>& copies);
+
+  // False, with nothing changed, if there are too few pages.
+  bool Grow(PageClaim& claim, int pages);
+
+  // The keys and values of `tokens` are there: all that the sequence has
+  // computed so far. To be called after each of its slices that went well.
+  void Filled(PageClaim& claim, absl::Span<const TokenId> tokens);
+
+  // What the sequence computed, or what it began with, is not to be trusted:
+  // nobody finds it any more, nor what stands on it.
+  void Discard(PageClaim& claim);
+
+  // A named plan turned out worse than it was said to be: what it wrote, and
+  // what stands on that, is found no more, nor what sequences still write that
+  // began with it.
+  void ForgetPlan(const std::string& plan);
+
+  // Tokens of the prompt that the request could leave out if it ran in each
+  // quality class. Changes nothing.
+  std::array<int, kQualityClasses> HitTokens(const Request& request) const;
+
+  // Counted since the last call.
+  struct Counts {
+    int64_t query_tokens = 0;  // of prompts that looked for pages
+    int64_t hit_tokens = 0;    // of these, those that were left out
+    int64_t evicted_pages = 0;
+  };
+  Counts TakeCounts();
+
+  const PagePool& pool() const { return pool_; }
+  // Pages that can be had.
+  int available() const { return pool_.free() + pool_.cached(); }
+  // INTERNAL names what is broken, also if `claims` are not all that there are.
+  absl::Status CheckInvariants(absl::Span<const PageClaim* const> claims) const;
+
+ private:
+  // Patterns that requests gave without a name share pages as plans do; so many
+  // different ones, and no others.
+  static constexpr size_t kMostPatterns = 64;
+  static constexpr int32_t kDense = 0;
+  static constexpr int32_t kNoPlan = -1;
+
+  struct Plan {
+    std::string name;  // empty: a request's own pattern
+    AttentionChoice choice;
+    int32_t id = kNoPlan;
+  };
+
+  // Of the plan that the request's attention follows; kNoPlan if its pages are
+  // not kept.
+  int32_t PlanOf(const PatternDecision& attention);
+  bool IsKnown(int32_t plan) const;
+  std::string SpaceOf(const Request& request) const;
+  PageClaim Claim(const Request& request);
+  PageOrigin OriginOf(const PageClaim& claim, int page) const;
+
+  const Options options_;
+  PagePool pool_;
+  std::vector<Plan> plans_;
+  int32_t next_plan_ = kDense + 1;
+  Counts counts_;
+  int64_t reported_evictions_ = 0;
+};
+
+}  // namespace sparseserve
