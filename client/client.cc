@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/client_call.h"
 #include "client/generation_stream.h"
+#include "client/running_streams.h"
 #include "client/server_stream.h"
 #include "client/service_config.h"
 #include "grpcpp/create_channel.h"
@@ -86,7 +87,10 @@ Client::Client(std::shared_ptr<grpc::Channel> channel,
       models_(v1::ModelService::NewStub(channel)),
       generic_(std::make_unique<grpc::GenericStub>(channel)),
       channel_(std::move(channel)),
-      health_channel_(std::move(health_channel)) {}
+      health_channel_(std::move(health_channel)),
+      running_(std::make_unique<RunningStreams>()) {}
+
+Client::~Client() = default;
 
 absl::StatusOr<v1::GenerationReport> Client::Generate(
     const v1::GenerateOptions& options, OnOutput on_output,
@@ -126,7 +130,8 @@ absl::Status Client::StartGenerate(const v1::GenerateOptions& options,
   if (!valid.ok()) return valid;
   v1::StreamGenerateRequest request;
   *request.mutable_options() = options;
-  GenerationStream::Start(*generic_, request, call, std::move(events.on_output),
+  GenerationStream::Start(*generic_, *running_, request, call,
+                          std::move(events.on_output),
                           std::move(events.on_end));
   return absl::OkStatus();
 }

@@ -19,13 +19,16 @@
 
 namespace sparseserve {
 
+class RunningStreams;
+
 // What a server says about itself or one of its services.
 enum class Health { kUnknown, kServing, kNotServing, kServiceUnknown };
 
 // Calls one sparseserve service, however many replicas stand behind its name.
 // Keep one for the life of a program: it holds the connections. Thread-safe;
 // every call but StartGenerate blocks its own thread until it ends. Calls that
-// run must end before the client is destroyed.
+// block must end before the client is destroyed; its destructor waits for what
+// StartGenerate started, so none of the events may run it.
 //
 // Errors carry the server's details, see error_details.h. UNAVAILABLE means
 // that no replica could take the call, after the retries of the service config;
@@ -49,6 +52,8 @@ class Client {
   // Makes the client; does not wait for a connection, which calls open when
   // they need it. INVALID_ARGUMENT names an option that cannot work.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(Options options);
+
+  ~Client();
 
   // Gets output as it is generated, in the calling thread. Returns false to
   // cancel. A callback that takes long slows its own stream down, and the
@@ -122,6 +127,8 @@ class Client {
   std::shared_ptr<grpc::Channel> channel_;
   // Does not itself follow the servers' health.
   std::shared_ptr<grpc::Channel> health_channel_;
+  // Last: waits for streams while the channels are there.
+  std::unique_ptr<RunningStreams> running_;
 };
 
 }  // namespace sparseserve

@@ -12,22 +12,25 @@ constexpr char kMethod[] = "/sparseserve.v1.InferenceService/StreamGenerate";
 
 }  // namespace
 
-GenerationStream::GenerationStream(const v1::StreamGenerateRequest& request,
+GenerationStream::GenerationStream(RunningStreams& running,
+                                   const v1::StreamGenerateRequest& request,
                                    const CallOptions& call, OnOutput on_output,
                                    OnEnd on_end)
-    : on_output_(std::move(on_output)),
+    : running_(running),
+      on_output_(std::move(on_output)),
       on_end_(std::move(on_end)),
       call_(call) {
   const grpc::Slice bytes(request.SerializeAsString());
   request_ = grpc::ByteBuffer(&bytes, 1);
 }
 
-void GenerationStream::Start(grpc::GenericStub& stub,
+void GenerationStream::Start(grpc::GenericStub& stub, RunningStreams& running,
                              const v1::StreamGenerateRequest& request,
                              const CallOptions& call, OnOutput on_output,
                              OnEnd on_end) {
-  auto* stream = new GenerationStream(request, call, std::move(on_output),
-                                      std::move(on_end));
+  auto* stream = new GenerationStream(running, request, call,
+                                      std::move(on_output), std::move(on_end));
+  running.Begin();
   stub.PrepareBidiStreamingCall(&stream->call_.context(), kMethod,
                                 grpc::StubOptions(), stream);
   stream->StartWriteLast(&stream->request_, grpc::WriteOptions());
@@ -67,7 +70,9 @@ absl::StatusOr<v1::GenerationReport> GenerationStream::Result(
 
 void GenerationStream::OnDone(const grpc::Status& status) {
   on_end_(Result(status));
+  RunningStreams& running = running_;
   delete this;
+  running.End();
 }
 
 }  // namespace sparseserve

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "client/call_options.h"
 #include "client/client_call.h"
+#include "client/running_streams.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/client_callback.h"
@@ -23,13 +24,15 @@ class GenerationStream
   using OnOutput = std::function<void(const v1::OutputDelta&)>;
   using OnEnd = std::function<void(absl::StatusOr<v1::GenerationReport>)>;
 
-  // Starts the call. REQUIRES: ValidateCallOptions(call) is OK.
-  static void Start(grpc::GenericStub& stub,
+  // Starts the call, which counts in `running`, kept for as long.
+  // REQUIRES: ValidateCallOptions(call) is OK.
+  static void Start(grpc::GenericStub& stub, RunningStreams& running,
                     const v1::StreamGenerateRequest& request,
                     const CallOptions& call, OnOutput on_output, OnEnd on_end);
 
  private:
-  GenerationStream(const v1::StreamGenerateRequest& request,
+  GenerationStream(RunningStreams& running,
+                   const v1::StreamGenerateRequest& request,
                    const CallOptions& call, OnOutput on_output, OnEnd on_end);
 
   void OnReadDone(bool ok) override;
@@ -37,6 +40,7 @@ class GenerationStream
 
   absl::StatusOr<v1::GenerationReport> Result(const grpc::Status& status);
 
+  RunningStreams& running_;
   const OnOutput on_output_;
   const OnEnd on_end_;
   grpc::ByteBuffer request_;

@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <future>
+#include <memory>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -147,6 +149,35 @@ TEST(ClientTest, StartedGenerationsTellErrorsAsOthersDo) {
     EXPECT_THAT(told.pieces, ElementsAre("fine"));
     server.WaitForCancellation();
   }
+}
+
+// Else a thread of gRPC's would be the last to hold the channel, and abort.
+TEST(ClientTest, WaitsForWhatItStartedBeforeItIsGone) {
+  const ScriptedServer server({.pieces = {"a"}, .hangs = true});
+  auto client = ClientOf(server);
+  std::stop_source source;
+  std::atomic<bool> going = false;
+  // True once the events were destroyed, after the end was told.
+  std::atomic<bool> let_go = false;
+  std::shared_ptr<void> held(nullptr, [&](void*) { let_go = true; });
+  Client::GenerationEvents events = {
+      .on_output = [](const v1::OutputDelta&) {},
+      .on_end = [held =
+                     std::move(held)](absl::StatusOr<v1::GenerationReport>) {}};
+  EXPECT_TRUE(client
+                  ->StartGenerate(Prompt("hello"), std::move(events),
+                                  {.stop = source.get_token()})
+                  .ok());
+  const std::jthread stops([&] {
+    going.wait(false);
+    source.request_stop();
+  });
+  while (server.attempts() == 0) std::this_thread::yield();
+  EXPECT_FALSE(let_go);
+  going = true;
+  going.notify_all();
+  client.reset();
+  EXPECT_TRUE(let_go);
 }
 
 TEST(ClientTest, DoesNotStartWhatCannotBeSent) {
