@@ -7,8 +7,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "client/client_call.h"
-#include "client/generation_stream.h"
-#include "client/running_streams.h"
+#include "client/generation_streams.h"
 #include "client/server_stream.h"
 #include "client/service_config.h"
 #include "grpcpp/create_channel.h"
@@ -85,10 +84,9 @@ Client::Client(std::shared_ptr<grpc::Channel> channel,
                std::shared_ptr<grpc::Channel> health_channel)
     : inference_(v1::InferenceService::NewStub(channel)),
       models_(v1::ModelService::NewStub(channel)),
-      generic_(std::make_unique<grpc::GenericStub>(channel)),
       channel_(std::move(channel)),
       health_channel_(std::move(health_channel)),
-      running_(std::make_unique<RunningStreams>()) {}
+      started_(std::make_unique<GenerationStreams>(channel_)) {}
 
 Client::~Client() = default;
 
@@ -130,9 +128,8 @@ absl::Status Client::StartGenerate(const v1::GenerateOptions& options,
   if (!valid.ok()) return valid;
   v1::StreamGenerateRequest request;
   *request.mutable_options() = options;
-  GenerationStream::Start(*generic_, *running_, request, call,
-                          std::move(events.on_output),
-                          std::move(events.on_end));
+  started_->Start(request, call, std::move(events.on_output),
+                  std::move(events.on_end));
   return absl::OkStatus();
 }
 

@@ -12,14 +12,13 @@
 #include "absl/strings/string_view.h"
 #include "client/call_options.h"
 #include "grpcpp/channel.h"
-#include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/security/credentials.h"
 #include "sparseserve/v1/inference_service.grpc.pb.h"
 #include "sparseserve/v1/model_service.grpc.pb.h"
 
 namespace sparseserve {
 
-class RunningStreams;
+class GenerationStreams;
 
 // What a server says about itself or one of its services.
 enum class Health { kUnknown, kServing, kNotServing, kServiceUnknown };
@@ -67,14 +66,14 @@ class Client {
       const CallOptions& call = {});
 
   // What is told of a generation that runs beside its caller: each piece of
-  // output, then once how it ended. Called on gRPC's threads, one call at a
-  // time, and must not block: other generations wait for the same threads.
+  // output, then once how it ended. Called on a thread of the client's, which
+  // all started generations share, so they must not block.
   struct GenerationEvents {
     std::function<void(const v1::OutputDelta&)> on_output;
     std::function<void(absl::StatusOr<v1::GenerationReport>)> on_end;
   };
 
-  // Starts a generation and returns at once; thousands may run on few threads.
+  // Starts a generation and returns at once; thousands may run on that thread.
   // INVALID_ARGUMENT if `call` cannot work: nothing is started then, and
   // nothing told. CANCELLED at the end if `call.stop` asked for it.
   absl::Status StartGenerate(const v1::GenerateOptions& options,
@@ -122,13 +121,12 @@ class Client {
 
   std::unique_ptr<v1::InferenceService::Stub> inference_;
   std::unique_ptr<v1::ModelService::Stub> models_;
-  std::unique_ptr<grpc::GenericStub> generic_;
   // gRPC's stubs share their channel.
   std::shared_ptr<grpc::Channel> channel_;
   // Does not itself follow the servers' health.
   std::shared_ptr<grpc::Channel> health_channel_;
-  // Last: waits for streams while the channels are there.
-  std::unique_ptr<RunningStreams> running_;
+  // Last: waits for its calls while the channels are there.
+  std::unique_ptr<GenerationStreams> started_;
 };
 
 }  // namespace sparseserve

@@ -1,14 +1,25 @@
 #include "client/load/histogram_comparison.h"
 
+#include <cmath>
+
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
 
 namespace sparseserve {
+namespace {
+
+// Requests that ended on one side before the other knew, or only there.
+int64_t Unfinished(const LoadTally& all) {
+  return all.count(EndKind::kExpired) + all.count(EndKind::kCancelled) +
+         all.count(EndKind::kInterrupted) + all.count(EndKind::kFailed);
+}
+
+}  // namespace
 
 std::string ComparedQuantile::Describe() const {
-  if (client_count == 0 || server_count == 0) {
+  if (client_count == 0 || server_count == 0 || !counts_agree) {
     return absl::StrFormat("%s: client counted %d, server %.0f", metric,
                            client_count, server_count);
   }
@@ -49,17 +60,21 @@ absl::StatusOr<std::vector<ComparedQuantile>> CompareWithServer(
     absl::string_view metric;
     std::vector<MetricLabel> labels;
     const LatencyHistogram& client;
+    bool counts_requests;
   };
   const Pair pairs[] = {
       {"sparseserve_time_to_first_token_seconds",
        {},
-       recorder.first_token_since_sent()},
+       recorder.first_token_since_sent(),
+       true},
       {"sparseserve_inter_token_latency_seconds",
        {},
-       recorder.all().inter_token},
+       recorder.all().inter_token,
+       false},
       {"sparseserve_request_duration_seconds",
        {{"operation", "stream_generate"}},
-       recorder.total_since_sent()},
+       recorder.total_since_sent(),
+       true},
   };
   std::vector<ComparedQuantile> compared;
   for (const Pair& pair : pairs) {
@@ -75,6 +90,13 @@ absl::StatusOr<std::vector<ComparedQuantile>> CompareWithServer(
     }
     for (ComparedQuantile& quantile :
          CompareHistogram(pair.metric, pair.client, *server)) {
+      if (pair.counts_requests) {
+        const double apart = std::abs(
+            quantile.server_count - static_cast<double>(quantile.client_count));
+        quantile.counts_agree =
+            apart <= static_cast<double>(Unfinished(recorder.all()));
+        quantile.agrees = quantile.agrees && quantile.counts_agree;
+      }
       compared.push_back(std::move(quantile));
     }
   }

@@ -21,7 +21,9 @@ struct ComparedQuantile {
   double server_at_most_seconds = 0;  // may be infinite
   int64_t client_count = 0;
   double server_count = 0;
-  // The client's value is in that bucket or in one beside it.
+  // Both counted the same requests, but for those that did not finish.
+  bool counts_agree = true;
+  // So they did, and the client's value is in that bucket or in one beside it.
   bool agrees = false;
 
   // "sparseserve_..._seconds p99: client 0.31 s, server (0.1, 0.25] s".
@@ -36,8 +38,9 @@ std::vector<ComparedQuantile> CompareHistogram(absl::string_view metric,
                                                const MetricHistogram& server);
 
 // Compares time to first token, time between tokens and total time, since
-// requests were sent, with the histograms of two scrapes around the run. The
-// status names the histogram that cannot be compared.
+// requests were sent, with the histograms of two scrapes around the run.
+// Requests that only one side counted mean another server, or another caller.
+// The status names the histogram that cannot be compared.
 absl::StatusOr<std::vector<ComparedQuantile>> CompareWithServer(
     const LoadRecorder& recorder, absl::string_view scrape_before,
     absl::string_view scrape_after);

@@ -3,6 +3,13 @@
 #include <algorithm>
 
 namespace sparseserve {
+namespace {
+
+// Requests that are sent before ends, cancels and stops are looked at again:
+// one that is behind has always more to send.
+constexpr int kSendsInTurn = 64;
+
+}  // namespace
 
 LoadDriver::LoadDriver(Client& client, const RequestPlan& plan,
                        const PromptSource& prompts, Options options)
@@ -115,7 +122,9 @@ LoadDriver::Result LoadDriver::Run(LoadRun& run, LoadRecorder& recorder,
       result.interrupted = true;
       run.Stop();
     }
-    while (const auto request = run.TakeDue(now)) {
+    for (int sends = 0; sends < kSendsInTurn; ++sends) {
+      const auto request = run.TakeDue(now);
+      if (!request.has_value()) break;
       Send(*request);
       now = Now();
     }

@@ -23,8 +23,8 @@
 namespace sparseserve {
 
 // Carries a LoadRun out against a server: sends what is due, cancels what is to
-// be cancelled, records what ended. One thread sends and records; gRPC's
-// threads only take times and hand ended requests over.
+// be cancelled, records what ended. One thread sends and records; the client's
+// only takes times and hands ended requests over.
 class LoadDriver {
  public:
   struct Options {
@@ -53,7 +53,7 @@ class LoadDriver {
              OnEnded on_ended);
 
  private:
-  // A request that was sent. The calling thread has `stop`, gRPC's threads
+  // A request that was sent. The calling thread has `stop`, the client's
   // `outcome` until the end is handed over.
   struct InFlight {
     RequestOutcome outcome;

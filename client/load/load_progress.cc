@@ -77,13 +77,16 @@ std::string ProgressText::Lines(const LoadProgress& progress) {
   const LoadTally& all = progress.recorder.all();
   const Rates rates = TakeRates(progress);
   return absl::StrFormat(
-      "%s%.0f s  %d sent, %d in flight, %d finished, %d refused or failed\n"
-      "%.2f requests/s, %.1f tokens/s; attained %s, goodput %.3f/s\n"
-      "p50 / p95 / p99: first token %s, between %s\n",
-      Done(progress), absl::ToDoubleSeconds(progress.elapsed), progress.sent,
-      progress.in_flight, all.count(EndKind::kFinished), Unserved(all),
-      rates.requests, rates.tokens, Attainment(all), Goodput(progress),
-      Percentiles(all.first_token), Percentiles(all.inter_token));
+      "%s%.0f s  %.2f requests/s, %.1f tokens/s\n"
+      "%d sent, %d in flight, %d finished, %d refused or failed\n"
+      "attained %s, goodput %.3f requests/s\n"
+      "first token p50 / p95 / p99     %s\n"
+      "between tokens p50 / p95 / p99  %s\n",
+      Done(progress), absl::ToDoubleSeconds(progress.elapsed), rates.requests,
+      rates.tokens, progress.sent, progress.in_flight,
+      all.count(EndKind::kFinished), Unserved(all), Attainment(all),
+      Goodput(progress), Percentiles(all.first_token),
+      Percentiles(all.inter_token));
 }
 
 std::string ProgressText::Line(const LoadProgress& progress) {

@@ -12,10 +12,6 @@ absl::Duration TimePerOutputToken(const RequestOutcome& outcome) {
          (outcome.output_tokens - 1);
 }
 
-bool ClientEnded(EndKind kind) {
-  return kind == EndKind::kCancelled || kind == EndKind::kInterrupted;
-}
-
 void AddTo(LoadTally& tally, const PlannedRequest& planned,
            const RequestOutcome& outcome, Verdict verdict) {
   const auto kind = static_cast<size_t>(outcome.kind);
@@ -56,7 +52,10 @@ Verdict Judge(const LoadClass& asks, const PlannedRequest& planned,
   const absl::Duration total = outcome.ended - planned.intended;
   const bool late = first > asks.time_to_first_token || total > asks.total ||
                     total > asks.deadline;
-  if (ClientEnded(outcome.kind)) {
+  // Drawn beforehand, so that what is left says as much about the server; to
+  // count only those that are late already would not.
+  if (outcome.kind == EndKind::kCancelled) return Verdict::kUnknown;
+  if (outcome.kind == EndKind::kInterrupted) {
     return late ? Verdict::kMissed : Verdict::kUnknown;
   }
   if (outcome.kind != EndKind::kFinished || late) return Verdict::kMissed;

@@ -24,9 +24,9 @@ enum class Verdict {
 };
 
 // Times count from when the request was meant to be sent. What was refused or
-// failed has missed; what the client ended has missed what it was already too
-// late for, and is unknown otherwise. A class that asks nothing of time is met
-// by what finishes.
+// failed has missed. What was to be cancelled is unknown; what the end of the
+// run interrupted has missed if it was too late already, else is unknown. A
+// class that asks nothing of time is met by what finishes.
 Verdict Judge(const LoadClass& asks, const PlannedRequest& planned,
               const RequestOutcome& outcome);
 

@@ -112,6 +112,7 @@ ServerComparison BuildServerComparison(
     to.set_client_count(from.client_count);
     to.set_server_count(from.server_count);
     to.set_agrees(from.agrees);
+    to.set_counts_agree(from.counts_agree);
     if (!from.agrees) comparison.set_agrees(false);
   }
   return comparison;

@@ -1,6 +1,7 @@
 #include "client/load/load_report_text.h"
 
 #include <cmath>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -16,6 +17,8 @@ using client_load::LoadReport;
 using client_load::ServerComparison;
 using client_load::Times;
 
+constexpr char kTimesHead[] = "%-12s %-15s %9s %9s %9s %9s %9s\n";
+
 std::string Percentiles(const Times& times) {
   if (times.count() == 0) return "-";
   return absl::StrCat(FormatSeconds(times.p50_s()), " / ",
@@ -30,11 +33,33 @@ std::string Attainment(const ClassReport& report) {
 
 void AppendRow(const ClassReport& row, std::string& text) {
   absl::StrAppendFormat(
-      &text, "%-12s %8d %8d %9s %9.3f %9.1f  %-28s %-28s %s\n",
-      row.name().substr(0, 12), row.requests(), row.finished(), Attainment(row),
-      row.goodput_requests_per_s(), row.goodput_tokens_per_s(),
-      Percentiles(row.time_to_first_token()), Percentiles(row.inter_token()),
-      Percentiles(row.total()));
+      &text, "%-12s %10d %10d %10s %12.3f %12.1f\n", row.name().substr(0, 12),
+      row.requests(), row.finished(), Attainment(row),
+      row.goodput_requests_per_s(), row.goodput_tokens_per_s());
+}
+
+void AppendTimes(absl::string_view class_name, absl::string_view what,
+                 const Times& times, std::string& text) {
+  if (times.count() == 0) return;
+  absl::StrAppendFormat(
+      &text, kTimesHead, class_name.substr(0, 12), what,
+      FormatSeconds(times.mean_s()), FormatSeconds(times.p50_s()),
+      FormatSeconds(times.p95_s()), FormatSeconds(times.p99_s()),
+      FormatSeconds(times.max_s()));
+}
+
+void AppendAllTimes(const ClassReport& row, std::string& text) {
+  AppendTimes(row.name(), "first token", row.time_to_first_token(), text);
+  AppendTimes(row.name(), "between tokens", row.inter_token(), text);
+  AppendTimes(row.name(), "total", row.total(), text);
+}
+
+// Classes, and all together where there are several.
+std::vector<const ClassReport*> Rows(const LoadReport& report) {
+  std::vector<const ClassReport*> rows;
+  for (const ClassReport& row : report.classes()) rows.push_back(&row);
+  if (rows.size() > 1) rows.push_back(&report.all());
+  return rows;
 }
 
 void AppendReasons(const ClassReport& all, std::string& text) {
@@ -54,15 +79,17 @@ std::string QuantileText(const ServerComparison::Quantile& quantile) {
                                     ? quantile.server_at_most_s()
                                     : HUGE_VAL,
       .client_count = quantile.client_count(),
-      .server_count = quantile.server_count()};
+      .server_count = quantile.server_count(),
+      .counts_agree = quantile.counts_agree()};
   return compared.Describe();
 }
 
 void AppendComparison(const LoadReport& report, std::string& text) {
   if (!report.has_server_comparison()) {
-    absl::StrAppend(&text,
-                    "server       its histograms were not read; give "
-                    "--metrics=HOST:PORT to compare\n");
+    absl::StrAppend(
+        &text,
+        "server       histograms not read; give --metrics=HOST:PORT to "
+        "compare\n");
     return;
   }
   const ServerComparison& comparison = report.server_comparison();
@@ -108,33 +135,37 @@ std::string FormatSeconds(double seconds) {
 std::string LoadReportText(const LoadReport& report) {
   const ClassReport& all = report.all();
   std::string text = absl::StrFormat(
-      "%s loop, seed %d: %d requests in %.1f s, %.3f requests/s, %.1f output "
+      "%s loop, seed %d: %d requests in %.1f s, %.3f/s, %.1f output "
       "tokens/s%s\n",
       report.loop(), report.seed(), all.requests(), report.elapsed_s(),
       all.requests_per_s(), all.output_tokens_per_s(),
       report.interrupted() ? " (interrupted)" : "");
   absl::StrAppendFormat(
-      &text, "tokens       %d of prompts (%d cached), %d generated\n\n",
+      &text, "tokens       %.0f of prompts (%.0f cached), %.0f generated\n\n",
       all.prompt_tokens(), all.cached_prompt_tokens(), all.output_tokens());
-  absl::StrAppendFormat(&text, "%-12s %8s %8s %9s %9s %9s  %-28s %-28s %s\n",
-                        "class", "requests", "finished", "attained", "good/s",
-                        "tokens/s", "first token p50 / p95 / p99",
-                        "between tokens", "total");
-  for (const ClassReport& row : report.classes()) AppendRow(row, text);
-  if (report.classes_size() > 1) AppendRow(all, text);
+  absl::StrAppendFormat(&text, "%-12s %10s %10s %10s %12s %12s\n", "class",
+                        "requests", "finished", "attained", "goodput/s",
+                        "its tokens/s");
+  for (const ClassReport* row : Rows(report)) AppendRow(*row, text);
+  absl::StrAppend(&text, "\n");
+  absl::StrAppendFormat(&text, kTimesHead, "class", "time", "mean", "p50",
+                        "p95", "p99", "max");
+  for (const ClassReport* row : Rows(report)) AppendAllTimes(*row, text);
   absl::StrAppend(&text, "\n");
   AppendReasons(all, text);
   if (report.generator_lag().count() > 0) {
     absl::StrAppendFormat(
-        &text, "generator    sent %s late (p50 / p95 / p99), %s at most\n",
+        &text, "generator    late by %s / %s (p50 / 95 / 99 / max)\n",
         Percentiles(report.generator_lag()),
         FormatSeconds(report.generator_lag().max_s()));
   }
   if (report.generator_lagged()) {
-    absl::StrAppend(&text,
-                    "generator    WARNING: it was late; all latencies include "
-                    "that. Send fewer requests from here, or give it a core\n"
-                    "             that the server does not use\n");
+    absl::StrAppend(
+        &text,
+        "generator    WARNING: it was late, and all latencies include "
+        "that. Send fewer\n"
+        "             requests from here, or give it a core that "
+        "the server does not use\n");
   }
   AppendComparison(report, text);
   return text;
@@ -154,7 +185,7 @@ std::string LoadReportJson(const LoadReport& report) {
 
 std::string RequestCsvHeader() {
   return "index,class,intended_s,sent_s,prompt_tokens,output_tokens,outcome,"
-         "reason,verdict,time_to_first_token_s,total_s\n";
+         "reason,verdict,time_to_first_token_s,total_s,retry_delay_s\n";
 }
 
 std::string RequestCsvLine(const LoadClass& load_class,
@@ -172,7 +203,8 @@ std::string RequestCsvLine(const LoadClass& load_class,
       planned.prompt_tokens, ",", outcome.output_tokens, ",",
       kKinds[static_cast<size_t>(outcome.kind)], ",", CsvField(outcome.reason),
       ",", kVerdicts[static_cast<size_t>(verdict)], ",", CsvSeconds(first), ",",
-      CsvSeconds(outcome.ended - planned.intended), "\n");
+      CsvSeconds(outcome.ended - planned.intended), ",",
+      CsvSeconds(outcome.retry_delay.value_or(absl::InfiniteDuration())), "\n");
 }
 
 }  // namespace sparseserve

@@ -19,8 +19,8 @@ namespace {
 
 constexpr size_t kMaxReplyBytes = 64 << 20;
 
-absl::Status Unavailable(absl::string_view address, absl::string_view cause) {
-  return absl::UnavailableError(
+absl::Status NoMetrics(absl::string_view address, absl::string_view cause) {
+  return absl::FailedPreconditionError(
       absl::StrCat("no metrics at ", address, ": ", cause));
 }
 
@@ -40,7 +40,7 @@ absl::StatusOr<int> ConnectTo(absl::string_view address,
   const int error = getaddrinfo(std::string(host).c_str(),
                                 std::string(address.substr(colon + 1)).c_str(),
                                 &hints, &found);
-  if (error != 0) return Unavailable(address, gai_strerror(error));
+  if (error != 0) return NoMetrics(address, gai_strerror(error));
   const absl::Cleanup free_found = [found] { freeaddrinfo(found); };
   const timeval limit = absl::ToTimeval(timeout);
   int cause = 0;
@@ -53,7 +53,7 @@ absl::StatusOr<int> ConnectTo(absl::string_view address,
     cause = errno;
     close(fd);
   }
-  return Unavailable(address, strerror(cause));
+  return NoMetrics(address, strerror(cause));
 }
 
 }  // namespace
@@ -68,7 +68,7 @@ absl::StatusOr<std::string> ScrapeMetrics(absl::string_view address,
       absl::StrCat("GET /metrics HTTP/1.0\r\nHost: ", address, "\r\n\r\n");
   if (send(*fd, request.data(), request.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(request.size())) {
-    return Unavailable(address, strerror(errno));
+    return NoMetrics(address, strerror(errno));
   }
   std::string reply;
   char buffer[1 << 14];
@@ -76,19 +76,19 @@ absl::StatusOr<std::string> ScrapeMetrics(absl::string_view address,
     const ssize_t got = recv(*fd, buffer, sizeof(buffer), 0);
     if (got == 0) break;
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return Unavailable(address, strerror(errno));
+    if (got < 0) return NoMetrics(address, strerror(errno));
     reply.append(buffer, static_cast<size_t>(got));
     if (reply.size() > kMaxReplyBytes) {
-      return Unavailable(address,
-                         absl::StrCat("more than ", kMaxReplyBytes, " bytes"));
+      return NoMetrics(address,
+                       absl::StrCat("more than ", kMaxReplyBytes, " bytes"));
     }
   }
   const size_t body = reply.find("\r\n\r\n");
   const absl::string_view first_line =
       absl::string_view(reply).substr(0, reply.find("\r\n"));
   if (body == reply.npos || !absl::StrContains(first_line, " 200 ")) {
-    return Unavailable(address, absl::StrCat("the reply begins with \"",
-                                             first_line.substr(0, 60), "\""));
+    return NoMetrics(address, absl::StrCat("the reply begins with \"",
+                                           first_line.substr(0, 60), "\""));
   }
   return reply.substr(body + 4);
 }

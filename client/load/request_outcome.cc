@@ -22,7 +22,9 @@ void SetEnd(const absl::Status& status, ClientStop stop,
     outcome.kind = EndKind::kFinished;
     return;
   }
-  const std::string from_server = DecodeErrorDetails(status).reason;
+  const ErrorDetails details = DecodeErrorDetails(status);
+  const std::string& from_server = details.reason;
+  outcome.retry_delay = details.retry_delay;
   outcome.reason = from_server.empty() ? absl::StatusCodeToString(status.code())
                                        : from_server;
   const bool nothing_came = outcome.first_token == absl::InfiniteDuration();
@@ -30,6 +32,9 @@ void SetEnd(const absl::Status& status, ClientStop stop,
     outcome.kind = EndKind::kCancelled;
   } else if (absl::IsCancelled(status) && stop.interrupted) {
     outcome.kind = EndKind::kInterrupted;
+  } else if (nothing_came && from_server == "DEADLINE_TOO_SHORT") {
+    // Said before anything ran.
+    outcome.kind = EndKind::kRefused;
   } else if (absl::IsDeadlineExceeded(status)) {
     outcome.kind = EndKind::kExpired;
   } else if (nothing_came && !from_server.empty() &&

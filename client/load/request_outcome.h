@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct RequestOutcome {
   // Unless it finished: the server's reason, such as "QUEUE_FULL", else the
   // name of the status code.
   std::string reason;
+  // When the server said that another try may succeed.
+  std::optional<absl::Duration> retry_delay;
   absl::Duration sent;
   // Infinite if none came.
   absl::Duration first_token = absl::InfiniteDuration();

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "client/client_call.h"
 #include "client/load/histogram_comparison.h"
 #include "client/load/load_driver.h"
 #include "client/load/load_progress.h"
@@ -24,7 +25,9 @@ constexpr absl::Duration kLogInterval = absl::Seconds(10);
 
 // One attempt a request: what a server refuses is what is to be measured.
 constexpr char kNoRetries[] =
-    R"({"loadBalancingConfig": [{"round_robin": {}}]})";
+    R"({"loadBalancingConfig": [{"round_robin": {}}],
+        "healthCheckConfig": {
+          "serviceName": "sparseserve.v1.InferenceService"}})";
 
 class LoadCommand : public Command {
  public:
@@ -36,23 +39,22 @@ class LoadCommand : public Command {
                 "Sends requests at times that do not depend on the answers "
                 "(--rate, --trace), or\na number at once (--concurrency), and "
                 "prints latencies, how many requests met\ntheir class's "
-                "targets, and goodput. Latencies begin when a request was to "
-                "be sent.\nRefused requests are not tried again. With "
-                "--metrics it compares its latencies\nwith the server's "
-                "histograms and fails if they disagree. Ctrl-C ends a run "
-                "early.\nA RAMP is a number, or VALUE@TIME,... with straight "
-                "lines between.",
+                "targets, and goodput. Latencies begin when a request was to\n"
+                "be sent. Refused requests are not tried again. With --metrics "
+                "it compares its\nlatencies with the server's histograms and "
+                "fails if they disagree. Ctrl-C ends a\nrun early. A RAMP is "
+                "a number, or VALUE@TIME,... with straight lines between.",
             .example =
                 "sparseserve load --rate=2 --duration=60s "
                 "--class=chat:ttft=500ms,tpot=60ms\n"
-                "  sparseserve load --concurrency=8 --requests=200 "
-                "--prompt_tokens=100..2000 --text=book.txt\n"
-                "  sparseserve load --trace=trace.csv --arrival_scale=4 "
-                "--metrics=localhost:9090 --json=run.json\n"
-                "  sparseserve load --rate=1@0s,8@120s --duration=120s "
-                "--prefix_tokens=2048 --prefixes=4\\\n"
-                "      --class=interactive:share=0.7,ttft=400ms "
-                "--class=batch:share=0.3,output_tokens=200"};
+                "  sparseserve load --concurrency=8 --requests=200 \\\n"
+                "      --prompt_tokens=100..2000 --text=book.txt\n"
+                "  sparseserve load --trace=trace.csv --arrival_scale=4 \\\n"
+                "      --metrics=localhost:9090 --json=run.json\n"
+                "  sparseserve load --rate=1@0s,8@120s --duration=120s \\\n"
+                "      --prefix_tokens=2048 --prefixes=4 \\\n"
+                "      --class=interactive:share=0.7,ttft=400ms \\\n"
+                "      --class=batch:share=0.3,output_tokens=200"};
   }
 
   std::vector<Flag> flags() override {
@@ -69,7 +71,7 @@ class LoadCommand : public Command {
          "the end",
          &drain_timeout_},
         {"metrics", "HOST:PORT",
-         "read the server's metrics before and after, and compare", &metrics_},
+         "read the server's metrics before and after, and\ncompare", &metrics_},
         {"json", "FILE", "write the result as JSON; - is standard output",
          &json_file_},
         {"csv", "FILE", "write a line of CSV for each request", &csv_file_},
@@ -103,13 +105,22 @@ class LoadCommand : public Command {
       headers_.emplace_back(header.substr(0, equals),
                             header.substr(equals + 1));
     }
+    const absl::Status valid = ValidateCallOptions({.metadata = headers_});
+    if (!valid.ok()) return valid;
+    if (drain_timeout_.value_or(absl::ZeroDuration()) < absl::ZeroDuration()) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "flag --drain_timeout=", absl::FormatDuration(*drain_timeout_),
+          ": expected 0 or more"));
+    }
     return OpenFiles();
   }
 
   std::string service_config_json() const override { return kNoRetries; }
 
-  absl::StatusOr<ExitStatus> Run(Client& client, const CallOptions& call,
+  absl::StatusOr<ExitStatus> Run(Client& client, const CallOptions& given,
                                  Terminal& terminal) override {
+    CallOptions call = given;
+    call.metadata = headers_;
     auto prompts = MakePrompts(client, call);
     if (!prompts.ok()) return prompts.status();
     absl::StatusOr<std::string> before = std::string();
@@ -157,7 +168,7 @@ class LoadCommand : public Command {
     if (!file.is_open()) return absl::OkStatus();
     file.close();
     if (file) return absl::OkStatus();
-    return absl::UnavailableError(absl::StrCat("cannot write all of --", flag));
+    return absl::DataLossError(absl::StrCat("cannot write all of --", flag));
   }
 
   absl::StatusOr<PromptSource> MakePrompts(Client& client,
@@ -183,7 +194,6 @@ class LoadCommand : public Command {
         .request = request_,
         .call = call,
         .progress_interval = screen ? kScreenInterval : kLogInterval};
-    options.call.metadata = headers_;
     options.drain_timeout = drain_timeout_.value_or(absl::InfiniteDuration());
     ProgressText text(load_.duration(), load_.requests());
     const auto on_progress = [&](const LoadProgress& progress) {

@@ -15,6 +15,7 @@ constexpr int64_t kWordBytes = 1 << 18;
 constexpr int kMaxPrefixTokens = 1 << 24;
 // More is a slip of the keyboard.
 constexpr double kMaxRamp = 100'000;
+constexpr absl::Duration kMaxReplay = absl::Hours(24 * 31);
 
 absl::Status FlagError(absl::string_view flag, absl::string_view value,
                        absl::string_view wrong) {
@@ -27,22 +28,22 @@ absl::Status FlagError(absl::string_view flag, absl::string_view value,
 std::vector<Flag> LoadFlags::flags() {
   return {
       {"rate", "RAMP",
-       "open loop: requests a second, at random times; a number\nor points in "
-       "time to go through, such as 1@0s,8@60s",
+       "open loop: requests a second, at random times; a\nnumber or points in "
+       "time to go through: 1@0s,8@60s",
        &rate_flag_},
       {"concurrency", "RAMP", "closed loop: requests at once; likewise",
        &concurrency_flag_},
       {"trace", "FILE",
-       "CSV with arrival_s,prompt_tokens,output_tokens: lengths\nin turn, and "
-       "the times too unless --rate or --concurrency\nsays when",
+       "CSV with arrival_s,prompt_tokens,output_tokens:\nlengths in turn, and "
+       "the times too unless --rate or\n--concurrency says when",
        &trace_file_},
       {"arrival_scale", "X",
        "multiply the trace's times: 2 takes twice as long", &arrival_scale_},
       {"duration", "TIME", "send for this time", &duration_},
       {"requests", "N", "send as many requests", &requests_},
       {"class", "NAME:KEY=VALUE,...",
-       "requests that ask for the same; may be repeated. Keys:\nshare, ttft, "
-       "tpot, total, on_miss, deadline, priority,\nplan, prompt_tokens, "
+       "requests that ask for the same; may be repeated.\nKeys: share, ttft, "
+       "tpot, total, on_miss, deadline,\npriority, plan, prompt_tokens, "
        "output_tokens",
        &class_flags_},
       {"prompt_tokens", "N", "length of prompts, or MIN..MAX; default 256",
@@ -126,11 +127,13 @@ absl::Status LoadFlags::ReadTrace() {
     return FlagError("arrival_scale", absl::StrCat(*arrival_scale_),
                      "expected a number above 0");
   }
-  if (trace_file_.empty()) {
-    if (!arrival_scale_.has_value()) return absl::OkStatus();
+  const bool replays =
+      !trace_file_.empty() && rate_flag_.empty() && concurrency_flag_.empty();
+  if (arrival_scale_.has_value() && !replays) {
     return FlagError("arrival_scale", absl::StrCat(*arrival_scale_),
-                     "there is no --trace");
+                     "no --trace says when requests are sent");
   }
+  if (trace_file_.empty()) return absl::OkStatus();
   auto text = ReadPrompt({}, trace_file_);
   if (!text.ok()) return text.status();
   auto trace = ParseTrace(*text, trace_file_);
@@ -138,6 +141,12 @@ absl::Status LoadFlags::ReadTrace() {
   trace_ = *std::move(trace);
   for (const TraceRequest& request : trace_) {
     plan_.recorded.push_back({request.prompt_tokens, request.output_tokens});
+  }
+  if (replays &&
+      trace_.back().arrival * arrival_scale_.value_or(1) > kMaxReplay) {
+    return FlagError("arrival_scale", absl::StrCat(arrival_scale_.value_or(1)),
+                     absl::StrCat("the trace would take more than ",
+                                  absl::FormatDuration(kMaxReplay)));
   }
   return absl::OkStatus();
 }

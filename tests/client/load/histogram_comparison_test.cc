@@ -173,6 +173,28 @@ TEST(HistogramComparisonTest, ReportsNameTheMetricAndBothValues) {
   EXPECT_THAT(text, ::testing::Not(HasSubstr("inter_token")));
 }
 
+TEST(HistogramComparisonTest, RequestsOfOthersDisagree) {
+  const std::vector<LoadClass> classes = {{.name = "a"}};
+  LoadRecorder recorder(classes);
+  RequestOutcome outcome = {.kind = EndKind::kFinished};
+  AddTokens(absl::Milliseconds(5), 1, outcome);
+  outcome.ended = absl::Milliseconds(6);
+  for (int i = 0; i < 3; ++i) recorder.Record({}, outcome);
+  const auto agrees = [&](int requests) {
+    const auto comparison = BuildServerComparison(CompareWithServer(
+        recorder, ServerScrape(0, 0, 0), ServerScrape(requests, 0, requests)));
+    return comparison.agrees();
+  };
+  EXPECT_TRUE(agrees(3));
+  EXPECT_FALSE(agrees(2));
+  EXPECT_FALSE(agrees(4));
+  // It may have ended on the server, or not.
+  recorder.Record({}, {.kind = EndKind::kCancelled});
+  EXPECT_TRUE(agrees(3));
+  EXPECT_TRUE(agrees(4));
+  EXPECT_FALSE(agrees(6));
+}
+
 TEST(HistogramComparisonTest, SaysWhatCannotBeCompared) {
   const std::vector<LoadClass> classes = {{.name = "a"}};
   LoadRecorder recorder(classes);

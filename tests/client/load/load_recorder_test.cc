@@ -48,7 +48,8 @@ TEST(JudgeTest, ComparesWithEveryTargetSinceIntended) {
            Case{Outcome(EndKind::kFailed, 1050, 1, 1060), Verdict::kMissed},
            Case{Outcome(EndKind::kCancelled, 0, 0, 1100), Verdict::kUnknown},
            Case{Outcome(EndKind::kCancelled, 1050, 1, 1060), Verdict::kUnknown},
-           // It was too late already when the client ended it.
+           Case{Outcome(EndKind::kCancelled, 1200, 1, 1300), Verdict::kUnknown},
+           // It was too late already when the run ended.
            Case{Outcome(EndKind::kInterrupted, 0, 0, 1101), Verdict::kMissed},
            Case{Outcome(EndKind::kInterrupted, 1200, 1, 1300),
                 Verdict::kMissed},

@@ -23,7 +23,7 @@ TEST(MetricsScrapeTest, SaysWhatAnsweredInstead) {
   ScriptedMetrics metrics({"HTTP/1.1 404 Not Found\r\n\r\nno", "hello"});
   for (const char* line : {"HTTP/1.1 404 Not Found", "hello"}) {
     const auto scrape = ScrapeMetrics(metrics.address(), kTimeout);
-    EXPECT_EQ(scrape.status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(scrape.status().code(), absl::StatusCode::kFailedPrecondition);
     EXPECT_THAT(std::string(scrape.status().message()),
                 HasSubstr("no metrics at " + metrics.address() +
                           ": the reply begins with \"" + line));
@@ -37,7 +37,7 @@ TEST(MetricsScrapeTest, RefusesWhatIsNoAddress) {
         << address;
   }
   EXPECT_EQ(ScrapeMetrics("127.0.0.1:1", kTimeout).status().code(),
-            absl::StatusCode::kUnavailable);
+            absl::StatusCode::kFailedPrecondition);
 }
 
 }  // namespace

@@ -73,15 +73,35 @@ TEST(LoadCommandTest, PrintsATableAndWritesJsonAndCsv) {
 
 TEST(LoadCommandTest, JsonOnStandardOutputIsAlone) {
   const ScriptedServer server({.refusals = 1});
-  const auto result = RunTool({"load", At(server), "--concurrency=1",
-                               "--requests=3", "--json=-", "--seed=5"});
+  const std::string csv = TempFile("refused.csv", "");
+  const auto result =
+      RunTool({"load", At(server), "--concurrency=1", "--requests=3",
+               "--json=-", "--seed=5", "--csv=" + csv});
   EXPECT_EQ(result.exit_status, 0) << result.err;
   const auto report = ParseReport(result.out);
   EXPECT_EQ(report.loop(), "closed");
   EXPECT_EQ(report.seed(), 5);
   EXPECT_EQ(report.all().refused(), 1);
   EXPECT_EQ(report.all().reasons(0).reason(), "QUEUE_FULL");
+  const std::string lines = ReadText(csv);
+  EXPECT_THAT(lines, HasSubstr(",refused,QUEUE_FULL,missed,,"));
+  EXPECT_THAT(lines, HasSubstr(",0.250000\n"));
   EXPECT_THAT(result.err, HasSubstr("closed loop, seed 5: 3 requests"));
+}
+
+TEST(LoadCommandTest, SendsItsHeadersAndEndsThoughItIsBehind) {
+  const ScriptedServer server({});
+  ToolProcess tool({.arguments = {"load", At(server), "--rate=100000",
+                                  "--requests=10000000", "--prompt_tokens=2000",
+                                  "--metadata=x-caller=me", "--json=-"}});
+  while (server.attempts() < 50) std::this_thread::yield();
+  tool.Signal(SIGINT);
+  const auto result = tool.Wait();
+  EXPECT_EQ(result.exit_status, 130);
+  const auto report = ParseReport(result.out);
+  EXPECT_TRUE(report.interrupted());
+  EXPECT_TRUE(report.generator_lagged());
+  EXPECT_EQ(server.last_header("x-caller"), "me");
 }
 
 TEST(LoadCommandTest, InterruptPrintsWhatThereIs) {
@@ -163,6 +183,8 @@ TEST(LoadCommandTest, WrongUsageNamesTheFlagOrTheLine) {
   };
   const std::string trace = TempFile(
       "bad.csv", "arrival_s,prompt_tokens,output_tokens\n0,9,3\n1,nine,3\n");
+  const std::string long_trace = TempFile(
+      "long.csv", "arrival_s,prompt_tokens,output_tokens\n0,9,3\n1,9,3\n");
   for (const Case& c : {
            Case{{}, "give --rate, --concurrency or --trace"},
            Case{{"--rate=1"}, "give --duration or --requests"},
@@ -176,7 +198,7 @@ TEST(LoadCommandTest, WrongUsageNamesTheFlagOrTheLine) {
            Case{{"--trace=" + trace}, "bad.csv:3: prompt_tokens \"nine\""},
            Case{{"--trace=/nonexistent.csv"}, "/nonexistent.csv"},
            Case{{"--rate=1", "--requests=1", "--arrival_scale=2"},
-                "--arrival_scale=2: there is no --trace"},
+                "--arrival_scale=2: no --trace says when"},
            Case{{"--trace=" + trace, "--arrival_scale=0"}, "--arrival_scale=0"},
            Case{{"--rate=1", "--requests=1", "--class=a:x=1"}, "\"x=1\""},
            Case{{"--rate=1", "--requests=1", "--class=a", "--class=a"},
@@ -191,6 +213,12 @@ TEST(LoadCommandTest, WrongUsageNamesTheFlagOrTheLine) {
            Case{{"--rate=1", "--requests=1", "--cancel_share=1.5"},
                 "--cancel_share=1.5"},
            Case{{"--rate=1", "--requests=1", "--metadata=x"}, "--metadata=x"},
+           Case{{"--rate=1", "--requests=1", "--metadata=X=1"},
+                "metadata key \"X\""},
+           Case{{"--rate=1", "--requests=1", "--drain_timeout=-1s"},
+                "--drain_timeout=-1s"},
+           Case{{"--trace=" + long_trace, "--arrival_scale=1e9"},
+                "--arrival_scale=1e+09: the trace would take more than 744h"},
            Case{{"--rate=1", "--requests=1", "--text=/nonexistent"},
                 "/nonexistent"},
            Case{{"--rate=1", "--requests=1", "--csv=/nonexistent/x"},
