@@ -83,10 +83,8 @@ class Episode {
   int finished() const { return finished_; }
   int disturbed() const { return disturbed_; }
   int preempted() const { return preempted_; }
-  // Tokens that prompts found, those that stopped sequences found at their
-  // next start, and those that they had to run again.
+  // Tokens that prompts found, and those that stopped sequences ran again.
   int64_t hit_tokens() const { return hit_tokens_; }
-  int64_t refound_tokens() const { return refound_tokens_; }
   int64_t recomputed_tokens() const { return recomputed_tokens_; }
   // What happened: arrivals, cancellations, ends of every kind, slices, steps.
   int64_t events() const { return events_; }
@@ -220,9 +218,7 @@ class Episode {
     ASSERT_EQ(plan.slices.empty(), scheduler_->idle());
     preempted_ += static_cast<int>(scheduler_->preempted_tokens().size());
     recomputed_tokens_ += scheduler_->recomputed_tokens();
-    const PageAccount::Counts counts = scheduler_->TakePageCounts();
-    hit_tokens_ += counts.hit_tokens;
-    refound_tokens_ += counts.refound_tokens;
+    hit_tokens_ += scheduler_->TakePageCounts().hit_tokens;
     if (plan.slices.empty()) {
       TakeEnded();
       return;
@@ -333,7 +329,6 @@ class Episode {
   int disturbed_ = 0;
   int preempted_ = 0;
   int64_t hit_tokens_ = 0;
-  int64_t refound_tokens_ = 0;
   int64_t recomputed_tokens_ = 0;
   std::map<PageId, std::string> salt_of_page_;  // of who wrote it last
   int64_t events_ = 0;
@@ -345,7 +340,6 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   int disturbed = 0;
   int preempted = 0;
   int64_t hit_tokens = 0;
-  int64_t refound_tokens = 0;
   int64_t recomputed_tokens = 0;
   for (uint32_t seed = 1; events < kEvents; ++seed) {
     SCOPED_TRACE(seed);
@@ -357,7 +351,6 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
     disturbed += episode.disturbed();
     preempted += episode.preempted();
     hit_tokens += episode.hit_tokens();
-    refound_tokens += episode.refound_tokens();
     recomputed_tokens += episode.recomputed_tokens();
   }
   // All kinds must have been tried for this to mean something.
