@@ -137,7 +137,9 @@ std::optional<PageClaim> PageAccount::Start(const Wish& wish) {
   claim.entered_ = static_cast<int>(hit.pages.size());
   pool_.Share(claim.lease_, hit.pages);
   SPARSESERVE_CHECK(pool_.Grow(claim.lease_, wish.pages));
-  if (options_.keeps_prefixes && !wish.is_restart) {
+  if (wish.is_restart) {
+    counts_.refound_tokens += hit.tokens;
+  } else if (options_.keeps_prefixes) {
     counts_.query_tokens += total;
     counts_.hit_tokens += hit.tokens;
   }

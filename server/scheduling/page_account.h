@@ -69,7 +69,7 @@ class PageAccount {
     SequenceId sequence = 0;  // reads again what it wrote; 0 if it is none
     // Pages that are to be left for others.
     int spare = 0;
-    // Begins anew: not counted as a prompt that looked for pages.
+    // Begins again: not counted as a prompt that looked for pages.
     bool is_restart = false;
   };
   // Pages for the tokens: as many as can be had of those that hold their
@@ -114,8 +114,9 @@ class PageAccount {
 
   // Counted since the last call.
   struct Counts {
-    int64_t query_tokens = 0;  // of prompts that looked for pages
-    int64_t hit_tokens = 0;    // of these, those that were left out
+    int64_t query_tokens = 0;    // of prompts that looked for pages
+    int64_t hit_tokens = 0;      // of these, those that were left out
+    int64_t refound_tokens = 0;  // that stopped ones left out, beginning again
     int64_t evicted_pages = 0;
   };
   Counts TakeCounts();
