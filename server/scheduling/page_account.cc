@@ -164,7 +164,7 @@ bool PageAccount::CouldStart(const Wish& wish,
         pool_.owners(page) - (found == returned.end() ? 0 : found->second);
     if (left > 0) --taken;
   }
-  return taken <= available;
+  return taken + wish.spare <= available;
 }
 
 std::optional<PageClaim> PageAccount::StartSibling(

@@ -78,7 +78,7 @@ class PageAccount {
   // would have filled alike, or did.
   std::optional<PageClaim> Start(const Wish& wish);
 
-  // Whether there were pages enough, none to spare, if `given` were returned.
+  // Whether there were pages enough if `given` were returned.
   bool CouldStart(const Wish& wish,
                   absl::Span<const PageClaim* const> given) const;
 

@@ -12,6 +12,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/scheduling/request_queue.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/sequence.h"
 #include "tests/testing/fake_executor.h"
@@ -57,19 +58,57 @@ class Episode {
       : random_(seed),
         options_(RandomOptions()),
         executor_(options_.kv_pages, options_.max_step_tokens),
-        scheduler_(*Scheduler::Create(options_, tokenizer_)) {
+        scheduler_(*Scheduler::Create(options_, tokenizer_)),
+        queue_({.max_requests = Uniform(1, 60),
+                .max_tokens = 2 * longest_prompt_ * Uniform(1, 60),
+                .per_caller = {.max_requests = Uniform(0, 20),
+                               .max_tokens = Uniform(0, 1) * 5000}}) {
     executor_.slice_status = [this](const StepSlice&) {
       return OneIn(400) ? absl::InternalError("NaN") : absl::OkStatus();
     };
   }
 
   void Run(int requests) {
-    while (static_cast<int>(requests_.size()) < requests ||
-           !scheduler_->idle()) {
-      if (static_cast<int>(requests_.size()) < requests) Arrive();
+    while (static_cast<int>(requests_.size()) < requests) {
+      Arrive(OneIn(3) ? Uniform(0, 6) : 0);
       Disturb();
       Turn();
       if (::testing::Test::HasFatalFailure()) return;
+    }
+    Drain();
+  }
+
+  // Others come as long as any of the first `requests` has not ended: none may
+  // starve. Without a share for it, what cannot be met may.
+  void RunBesideOthers(int requests, int most_turns) {
+    int turns = 0;
+    int first = 0;  // of those that have not ended
+    while (first < requests) {
+      if (first < static_cast<int>(requests_.size())) {
+        const Tracked& tracked = requests_[first];
+        if (tracked.sink->ends() > 0 ||
+            (options_.best_effort_share == 0 && tracked.has_target)) {
+          ++first;
+          continue;
+        }
+      }
+      ASSERT_LT(turns++, most_turns) << "request " << first + 1;
+      Arrive(std::max(0, 8 - scheduler_->waiting()));
+      Turn();
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+    Drain();
+  }
+
+  void Drain() {
+    while (!scheduler_->idle()) {
+      Disturb();
+      Turn();
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+    EXPECT_EQ(queue_.waiting(), 0);
+    for (const std::string caller : {"", "a", "b"}) {
+      EXPECT_EQ(queue_.WouldRefuse(caller, 1), Refusal::kNone);
     }
     const PagePool& pages = scheduler_->pages();
     EXPECT_EQ(pages.free() + pages.cached(), options_.kv_pages);
@@ -86,7 +125,9 @@ class Episode {
   // Tokens that prompts found, and those that stopped sequences ran again.
   int64_t hit_tokens() const { return hit_tokens_; }
   int64_t recomputed_tokens() const { return recomputed_tokens_; }
-  // What happened: arrivals, cancellations, ends of every kind, slices, steps.
+  // Those that the queue did not take.
+  int refused() const { return refused_; }
+  // What happened: arrivals, cancellations, steps, failures, ends.
   int64_t events() const { return events_; }
 
  private:
@@ -97,6 +138,7 @@ class Episode {
     std::vector<TokenId> undisturbed;
     absl::Time deadline;
     bool is_whole;
+    bool has_target;
     std::string salt;
   };
 
@@ -124,15 +166,14 @@ class Episode {
         return uint64_t{1};
       };
     }
+    options.best_effort_share = OneIn(3) ? 0 : 0.01 * Uniform(1, 100);
     options.step_time_target = absl::Milliseconds(Uniform(1, 40));
     options.ageing_period = absl::Milliseconds(Uniform(10, 2000));
     options.whole_prompt_patience = absl::Milliseconds(Uniform(0, 400));
     return options;
   }
 
-  void Arrive() {
-    std::vector<std::unique_ptr<Request>> arrived;
-    const int count = OneIn(3) ? Uniform(0, 6) : 0;
+  void Arrive(int count) {
     for (int i = 0; i < count; ++i) {
       auto request = std::make_unique<Request>();
       const int longest = scheduler_->max_request_tokens() - 1;
@@ -171,15 +212,24 @@ class Episode {
       auto sink =
           std::make_shared<RecordingSink>(OneIn(8) ? Uniform(0, 9) : 1'000'000);
       request->sink = sink;
-      requests_.push_back(
-          {sink, request->cancelled, request->prompt,
-           UndisturbedOutput(*request, scheduler_->max_request_tokens()),
-           request->deadline, !request->attention.traits.is_selection_causal,
-           request->cache_salt});
-      arrived.push_back(std::move(request));
+      if (!OneIn(3)) request->caller = std::string(1, Uniform('a', 'b'));
+      ++events_;
+      Tracked tracked = {
+          sink,
+          request->cancelled,
+          request->prompt,
+          UndisturbedOutput(*request, scheduler_->max_request_tokens()),
+          request->deadline,
+          !request->attention.traits.is_selection_causal,
+          request->target.is_named(),
+          request->cache_salt};
+      if (queue_.Push(request) == Refusal::kNone) {
+        requests_.push_back(std::move(tracked));
+      } else {
+        ++refused_;
+      }
     }
-    events_ += static_cast<int64_t>(arrived.size());
-    scheduler_->Admit(std::move(arrived), now_);
+    scheduler_->Admit(queue_.TakeAll(), now_);
   }
 
   // Half begin with one of three texts, or with what was written before.
@@ -215,16 +265,17 @@ class Episode {
     scheduler_->Sweep(now_);
     TakeEnded();
     const StepPlan plan = scheduler_->PlanStep(now_);
+    for (const Request* request : scheduler_->started()) {
+      queue_.Started(*request, now_);
+    }
+    TakeEnded();
     ASSERT_EQ(plan.slices.empty(), scheduler_->idle());
     preempted_ += static_cast<int>(scheduler_->preempted_tokens().size());
     recomputed_tokens_ += scheduler_->recomputed_tokens();
     hit_tokens_ += scheduler_->TakePageCounts().hit_tokens;
-    if (plan.slices.empty()) {
-      TakeEnded();
-      return;
-    }
+    if (plan.slices.empty()) return;
     CheckPlan(plan);
-    events_ += 1 + static_cast<int64_t>(plan.slices.size());
+    ++events_;
 
     if (OneIn(2000)) {  // the device fails
       scheduler_->EndAll(Ending::kDeviceFailed, now_);
@@ -246,8 +297,9 @@ class Episode {
   }
 
   // What ended, was cancelled or is past its deadline does not run. What had a
-  // token before has one in every step, unless a prompt that may not be cut
-  // takes the rows or pages ran out; somebody always moves on.
+  // token before has one in every step, unless pages ran out, or in every other
+  // one if a prompt that may not be cut takes the rows; somebody always moves
+  // on.
   void CheckPlan(const StepPlan& plan) {
     std::set<SequenceId> planned;
     bool has_whole = false;
@@ -260,11 +312,16 @@ class Episode {
       if (tracked.is_whole && slice.phase == Phase::kPrefill) has_whole = true;
       CheckPages(slice);
     }
-    if (!has_whole && scheduler_->preempted() == 0) {
+    std::set<SequenceId> held;
+    if (scheduler_->preempted() == 0) {
       for (const SequenceId id : decoding_) {
-        ASSERT_TRUE(planned.contains(id)) << id;
+        if (planned.contains(id)) continue;
+        ASSERT_TRUE(has_whole) << id;
+        ASSERT_FALSE(held_.contains(id)) << id;
+        held.insert(id);
       }
     }
+    held_ = std::move(held);
     for (const StepSlice& slice : plan.slices) {
       if (slice.wants_token) {
         decoding_.insert(slice.sequence);
@@ -292,6 +349,10 @@ class Episode {
     for (const auto& sequence : scheduler_->TakeEnded()) {
       decoding_.erase(sequence->id());
       ++events_;
+      if (sequence->progress() == Progress::kWaiting) {
+        queue_.Dropped(sequence->request());
+      }
+      queue_.Finished(sequence->request());
       const Tracked& tracked = requests_[sequence->id() - 1];
       const std::vector<TokenId> ids = tracked.sink->token_ids();
       ASSERT_EQ(sequence->lease().size(), 0);
@@ -321,13 +382,16 @@ class Episode {
   FakeTokenizer tokenizer_;
   FakeExecutor executor_;
   std::unique_ptr<Scheduler> scheduler_;
+  RequestQueue queue_;
   absl::Time now_ = absl::FromUnixSeconds(1000);
   std::vector<Tracked> requests_;  // of sequence i + 1
   // Those that run or wait and have had a token.
   std::set<SequenceId> decoding_;
+  std::set<SequenceId> held_;  // of these, not in the latest step
   int finished_ = 0;
   int disturbed_ = 0;
   int preempted_ = 0;
+  int refused_ = 0;
   int64_t hit_tokens_ = 0;
   int64_t recomputed_tokens_ = 0;
   std::map<PageId, std::string> salt_of_page_;  // of who wrote it last
@@ -339,6 +403,7 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   int finished = 0;
   int disturbed = 0;
   int preempted = 0;
+  int refused = 0;
   int64_t hit_tokens = 0;
   int64_t recomputed_tokens = 0;
   for (uint32_t seed = 1; events < kEvents; ++seed) {
@@ -350,6 +415,7 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
     finished += episode.finished();
     disturbed += episode.disturbed();
     preempted += episode.preempted();
+    refused += episode.refused();
     hit_tokens += episode.hit_tokens();
     recomputed_tokens += episode.recomputed_tokens();
   }
@@ -357,8 +423,17 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   EXPECT_GT(finished, kEvents / 100);
   EXPECT_GT(disturbed, kEvents / 100);
   EXPECT_GT(preempted, kEvents / 10'000);
+  EXPECT_GT(refused, kEvents / 1000);
   EXPECT_GT(hit_tokens, kEvents / 100);
   EXPECT_GT(recomputed_tokens, kEvents / 1000);
+}
+
+TEST(SchedulerModelTest, NothingStarvesWhileOthersKeepComing) {
+  for (uint32_t seed = 1; seed <= 100; ++seed) {
+    SCOPED_TRACE(seed);
+    Episode(seed).RunBesideOthers(40, 30'000);
+    if (HasFailure()) return;
+  }
 }
 
 }  // namespace

@@ -536,6 +536,34 @@ TEST_F(ServingLoopTest, CountsStopsAndPagesThatWereGivenUp) {
   EXPECT_EQ(Sum("sparseserve_prefix_cache_hit_tokens_total"), 0);
 }
 
+TEST_F(ServingLoopTest, WhatIsRefusedAtLastHearsItBeforeTheStepAndMissed) {
+  std::vector<Call> running;
+  for (int i = 0; i < 3; ++i) running.push_back(Send(MakeRequest(5, 600)));
+  loop_.Start();
+  gate_.WaitForArrivals(1);
+  std::unique_ptr<Request> request = MakeRequest(5, 3);
+  request->target = {.time_to_first_token = absl::Seconds(5),
+                     .total = absl::Seconds(60),
+                     .on_miss = OnMiss::kReject};
+  const Call refused = Send(std::move(request));
+  gate_.Allow(1);
+  gate_.WaitForArrivals(2);
+  SetTime(absl::FromUnixSeconds(1009));
+  gate_.Allow(1);
+  // The step that the refusal came before does not run yet.
+  refused.sink->WaitUntilEnded();
+  EXPECT_EQ(refused.sink->reason(), ErrorReason::kDeadlineUnmeetable);
+  EXPECT_EQ(queue_.waiting(), 0);
+  EXPECT_EQ(queue_.RetryAfter(absl::FromUnixSeconds(1009)),
+            absl::Milliseconds(50));
+  const auto targets = [this](const std::string& label) {
+    return Sum("sparseserve_latency_targets_total", label);
+  };
+  EXPECT_EQ(targets("outcome=\"missed\",target=\"time_to_first_token\""), 1);
+  EXPECT_EQ(targets(""), 1);
+  for (const Call& call : running) Cancel(call);
+}
+
 TEST_F(ServingLoopTest, EveryRequestOfManyCallersEndsExactlyOnce) {
   constexpr int kCallers = 4;
   constexpr int kEach = 60;
