@@ -56,7 +56,7 @@ class WaitingLine {
 
   // Raises those that waited a period more, at most kPromotions of them. Who
   // was left out rises by all that it missed when its turn comes.
-  static constexpr int kPromotions = 64;
+  static constexpr int kPromotions = 32;
   void Age(absl::Time now);
 
   // Takes out what is past its deadline, and what was cancelled: all of at most

@@ -93,6 +93,7 @@ class Episode {
         }
       }
       ASSERT_LT(turns++, most_turns) << "request " << first + 1;
+      only_meetable_ = static_cast<int>(requests_.size()) >= requests;
       Arrive(std::max(0, 8 - scheduler_->waiting()));
       Turn();
       if (::testing::Test::HasFatalFailure()) return;
@@ -196,7 +197,7 @@ class Episode {
         request->target.time_per_output_token =
             absl::Milliseconds(Uniform(1, 100));
       }
-      if (OneIn(3)) {
+      if (OneIn(3) && !only_meetable_) {
         request->target.time_to_first_token =
             absl::Milliseconds(Uniform(1, 400));
       }
@@ -384,6 +385,7 @@ class Episode {
   std::unique_ptr<Scheduler> scheduler_;
   RequestQueue queue_;
   absl::Time now_ = absl::FromUnixSeconds(1000);
+  bool only_meetable_ = false;     // who arrives has no target
   std::vector<Tracked> requests_;  // of sequence i + 1
   // Those that run or wait and have had a token.
   std::set<SequenceId> decoding_;
