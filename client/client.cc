@@ -7,6 +7,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "client/client_call.h"
+#include "client/generation_streams.h"
 #include "client/server_stream.h"
 #include "client/service_config.h"
 #include "grpcpp/create_channel.h"
@@ -84,7 +85,10 @@ Client::Client(std::shared_ptr<grpc::Channel> channel,
     : inference_(v1::InferenceService::NewStub(channel)),
       models_(v1::ModelService::NewStub(channel)),
       channel_(std::move(channel)),
-      health_channel_(std::move(health_channel)) {}
+      health_channel_(std::move(health_channel)),
+      started_(std::make_unique<GenerationStreams>(channel_)) {}
+
+Client::~Client() = default;
 
 absl::StatusOr<v1::GenerationReport> Client::Generate(
     const v1::GenerateOptions& options, OnOutput on_output,
@@ -115,6 +119,18 @@ absl::StatusOr<v1::GenerationReport> Client::Generate(
     return absl::InternalError("the stream ended without a report");
   }
   return *std::move(report);
+}
+
+absl::Status Client::StartGenerate(const v1::GenerateOptions& options,
+                                   GenerationEvents events,
+                                   const CallOptions& call) {
+  absl::Status valid = ValidateCallOptions(call);
+  if (!valid.ok()) return valid;
+  v1::StreamGenerateRequest request;
+  *request.mutable_options() = options;
+  started_->Start(request, call, std::move(events.on_output),
+                  std::move(events.on_end));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::GenerateResponse> Client::GenerateText(

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,13 +18,16 @@
 
 namespace sparseserve {
 
+class GenerationStreams;
+
 // What a server says about itself or one of its services.
 enum class Health { kUnknown, kServing, kNotServing, kServiceUnknown };
 
 // Calls one sparseserve service, however many replicas stand behind its name.
 // Keep one for the life of a program: it holds the connections. Thread-safe;
-// every call blocks its own thread until it ends. Calls that run must end
-// before the client is destroyed.
+// every call but StartGenerate blocks its own thread until it ends. Calls that
+// block must end before the client is destroyed; its destructor waits for what
+// StartGenerate started, so none of the events may run it.
 //
 // Errors carry the server's details, see error_details.h. UNAVAILABLE means
 // that no replica could take the call, after the retries of the service config;
@@ -48,6 +52,8 @@ class Client {
   // they need it. INVALID_ARGUMENT names an option that cannot work.
   static absl::StatusOr<std::unique_ptr<Client>> Connect(Options options);
 
+  ~Client();
+
   // Gets output as it is generated, in the calling thread. Returns false to
   // cancel. A callback that takes long slows its own stream down, and the
   // server ends streams whose reader takes nothing.
@@ -58,6 +64,21 @@ class Client {
   absl::StatusOr<v1::GenerationReport> Generate(
       const v1::GenerateOptions& options, OnOutput on_output,
       const CallOptions& call = {});
+
+  // What is told of a generation that runs beside its caller: each piece of
+  // output, then once how it ended. Called on a thread of the client's, which
+  // all started generations share, so they must not block.
+  struct GenerationEvents {
+    std::function<void(const v1::OutputDelta&)> on_output;
+    std::function<void(absl::StatusOr<v1::GenerationReport>)> on_end;
+  };
+
+  // Starts a generation and returns at once; thousands may run on that thread.
+  // INVALID_ARGUMENT if `call` cannot work: nothing is started then, and
+  // nothing told. CANCELLED at the end if `call.stop` asked for it.
+  absl::Status StartGenerate(const v1::GenerateOptions& options,
+                             GenerationEvents events,
+                             const CallOptions& call = {});
 
   // Generates and returns the whole answer.
   absl::StatusOr<v1::GenerateResponse> GenerateText(
@@ -104,6 +125,8 @@ class Client {
   std::shared_ptr<grpc::Channel> channel_;
   // Does not itself follow the servers' health.
   std::shared_ptr<grpc::Channel> health_channel_;
+  // Last: waits for its calls while the channels are there.
+  std::unique_ptr<GenerationStreams> started_;
 };
 
 }  // namespace sparseserve

@@ -28,7 +28,7 @@ build_packages=(
 # promtool is in the package of the Prometheus server.
 test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
-  clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev
+  clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld
   prometheus python3-grpcio python3-protobuf
   chromium chromium-driver python3-selenium
 )

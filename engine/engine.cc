@@ -87,6 +87,7 @@ LoadedEngine::LoadedEngine(Options options, LoadedModel model)
   limits_.selection_rules = device.selection_rules;
   limits_.selects_for_output_chunks = device.selects_for_output_chunks;
   limits_.corrects = device.corrects;
+  limits_.prunes_heads = !model_.info.pruned_heads.empty();
   if (options_.measure_recall) {
     limits_.recall_width = int64_t{model_.config.layers} * model_.config.heads;
   }

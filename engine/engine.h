@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "engine/layout/selection_rule.h"
+#include "engine/model/pruned_heads.h"
 #include "engine/step.h"
 #include "engine/tokenizer/chat_template.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -29,6 +30,9 @@ struct ModelInfo {
   // [layers]: latest keys that a query of the layer sees, as the checkpoint has
   // it, 0 for all. Empty stands for 0 everywhere.
   std::vector<int> layer_windows;
+  // Heads that are not computed, each layer that has any once, ascending; they
+  // still count as heads above, and in maps of patterns.
+  std::vector<PrunedHeads> pruned_heads;
   std::string chat_template;  // "chatml"; empty if the file's is not known
   // What the device can do besides attending to lists of blocks.
   SelectionRuleKinds selection_rules = SelectionRuleKinds::All();
@@ -65,6 +69,8 @@ class Engine : public StepExecutor {
     // page besides a row for all slices but one.
     int max_step_tokens = 512;
     int max_step_slices = 64;  // slices that one step may carry
+    // Left out of the model. Not on devices other than the CPU.
+    std::vector<PrunedHeads> pruned_heads;
     // Holds the memory for StepSlice::recall and StepSlice::profile.
     bool measure_recall = false;
     // Monotonic seconds; stage times are 0 without it.

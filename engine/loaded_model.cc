@@ -9,6 +9,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/model/model_weights.h"
+#include "engine/model/pruned_heads.h"
 
 namespace sparseserve {
 namespace {
@@ -76,6 +77,12 @@ ModelInfo DescribeModel(const Checkpoint& checkpoint,
   return info;
 }
 
+bool PrunesHeads(const ModelConfig& config) {
+  return std::any_of(
+      config.layer_configs.begin(), config.layer_configs.end(),
+      [](const LayerConfig& layer) { return !layer.pruned_kv_heads.empty(); });
+}
+
 ModelNeeds NeedsOf(const ModelConfig& config) {
   ModelNeeds needs;
   needs.heads = config.heads;
@@ -86,6 +93,7 @@ ModelNeeds NeedsOf(const ModelConfig& config) {
   needs.vocab_size = config.vocab_size;
   needs.context_tokens = config.context_tokens;
   needs.attention_softcap = config.attention_softcap;
+  needs.prunes_heads = PrunesHeads(config);
   return needs;
 }
 
@@ -137,6 +145,9 @@ absl::Status AllocateKvCache(const Engine::Options& options,
   KvCache::Shape shape;
   shape.layers = model.config.layers;
   shape.kv_heads = model.config.kv_heads;
+  for (int32_t layer = 0; layer < model.config.layers; ++layer) {
+    shape.layer_kv_heads.push_back(model.config.kv_head_count(layer));
+  }
   shape.head_dim = model.config.head_dim;
   shape.dtype = model.backend->device().kv_dtype;
   // For rules that choose by scores: in layers with a window none does, and on
@@ -171,6 +182,7 @@ absl::StatusOr<LoadedModel> LoadModel(const Engine::Options& options) {
   LoadedModel model;
   ASSIGN_OR_RETURN(model.checkpoint, OpenCheckpoint(options.model_path));
   model.config = model.checkpoint->config();
+  RETURN_IF_ERROR(PruneHeads(options.pruned_heads, model.config));
   ASSIGN_OR_RETURN(model.tokenizer, model.checkpoint->LoadTokenizer());
   if (model.tokenizer->vocab_size() != model.config.vocab_size) {
     return absl::InvalidArgumentError(
@@ -179,11 +191,16 @@ absl::StatusOr<LoadedModel> LoadModel(const Engine::Options& options) {
   }
   ASSIGN_OR_RETURN(model.chat_template, model.checkpoint->LoadChatTemplate());
   model.info = DescribeModel(*model.checkpoint, model.chat_template.get());
+  for (int32_t layer = 0; layer < model.config.layers; ++layer) {
+    const auto& pruned = model.config.layer_configs[layer].pruned_kv_heads;
+    if (pruned.empty()) continue;
+    model.info.pruned_heads.push_back({layer, {pruned.begin(), pruned.end()}});
+  }
   RETURN_IF_ERROR(LoadTransformer(options, model));
   const DeviceInfo& device = model.backend->device();
   model.info.selection_rules = device.selection_rules;
   model.info.corrects_rows = device.corrects;
-  model.info.profiles_attention = device.profiles;
+  model.info.profiles_attention = device.profiles && !PrunesHeads(model.config);
   model.info.skips_blocks = device.skips;
   RETURN_IF_ERROR(AllocateKvCache(options, model));
   return model;

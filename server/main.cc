@@ -160,6 +160,7 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
   options.host_kv_bytes = HostKvBytes();
   options.measure_recall =
       absl::GetFlag(FLAGS_explain) || settings.recall_sample_share > 0;
+  options.pruned_heads = settings.pruned_heads;
   options.max_step_tokens = settings.max_step_tokens;
   options.max_step_slices = settings.max_running_sequences;
   options.stopwatch = [begin = std::chrono::steady_clock::now()] {
@@ -189,6 +190,14 @@ void LogEngine(const Engine& engine, const std::string& model_name) {
   Log(StrCat("model ", model_name, ": ", info.architecture, ", ",
              info.parameters / 1'000'000, " M parameters, ", info.weight_dtype,
              ", context ", info.context_tokens, " tokens"));
+  if (!info.pruned_heads.empty()) {
+    size_t pruned = 0;
+    for (const PrunedHeads& heads : info.pruned_heads) {
+      pruned += heads.kv_heads.size();
+    }
+    Log(StrCat("pruned: ", pruned, " of ", info.layers * info.kv_heads,
+               " KV heads"));
+  }
   Log(StrCat("device: ", engine.DeviceSummary()));
   Log(StrCat("memory: model file ", Mebibytes(memory.mapped_file_bytes),
              ", weights ", Mebibytes(memory.weights_bytes), ", KV ",
@@ -225,6 +234,11 @@ absl::StatusOr<int> Run(StopSignals& signals) {
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
                    LoadEngine(settings, signals));
   settings.max_step_tokens = engine->max_step_tokens();
+  if (absl::GetFlag(FLAGS_explain) && !engine->info().pruned_heads.empty()) {
+    return absl::FailedPreconditionError(
+        "--explain needs all of the model's heads, but prune_heads leaves some "
+        "out");
+  }
   if (absl::GetFlag(FLAGS_explain) && !engine->info().profiles_attention) {
     return absl::FailedPreconditionError(
         StrCat("--explain needs --device=cpu: ", engine->device(),

@@ -195,9 +195,8 @@ struct Server::Parts {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(
     Options options, std::unique_ptr<Engine> engine) {
-  Scheduler::Options scheduling =
-      SchedulingOptions(options.settings, engine->info().context_tokens,
-                        engine->kv_pages());
+  Scheduler::Options scheduling = SchedulingOptions(
+      options.settings, engine->info().context_tokens, engine->kv_pages());
   scheduling.model_name = options.model_name;
   ASSIGN_OR_RETURN(std::unique_ptr<Scheduler> scheduler,
                    Scheduler::Create(scheduling, engine->tokenizer()));

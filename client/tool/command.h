@@ -41,6 +41,9 @@ class Command {
   // Signals still end the program here, so it may wait for a keyboard.
   virtual absl::Status Prepare(const std::vector<std::string>& arguments) = 0;
 
+  // Client::Options::service_config_json of the calls.
+  virtual std::string service_config_json() const { return ""; }
+
   // Makes the calls and prints. A status other than OK is printed by the
   // caller. A write to `terminal` that fails ends the run early, with OK.
   virtual absl::StatusOr<ExitStatus> Run(Client& client,
@@ -53,5 +56,6 @@ std::unique_ptr<Command> MakeModelsCommand();
 std::unique_ptr<Command> MakeTokenizeCommand();
 std::unique_ptr<Command> MakeExplainCommand();
 std::unique_ptr<Command> MakeHealthCommand();
+std::unique_ptr<Command> MakeLoadCommand();
 
 }  // namespace sparseserve

@@ -53,6 +53,7 @@ std::vector<std::unique_ptr<Command>> MakeCommands() {
   commands.push_back(MakeTokenizeCommand());
   commands.push_back(MakeExplainCommand());
   commands.push_back(MakeHealthCommand());
+  commands.push_back(MakeLoadCommand());
   return commands;
 }
 
@@ -110,7 +111,9 @@ std::string FailureText(const absl::Status& status, const CommonFlags& common) {
 // REQUIRES: command.Prepare() was OK.
 int Call(Command& command, const CommonFlags& common, Terminal& terminal) {
   InterruptWatcher interrupts;
-  auto client = Client::Connect({.server = common.server});
+  auto client =
+      Client::Connect({.server = common.server,
+                       .service_config_json = command.service_config_json()});
   if (!client.ok()) {
     terminal.WriteError(FailureText(client.status(), common));
     return kFailure;

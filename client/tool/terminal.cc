@@ -1,10 +1,15 @@
 #include "client/tool/terminal.h"
 
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "client/tool/printable_text.h"
 
 namespace sparseserve {
@@ -30,7 +35,10 @@ int WriteAll(int fd, absl::string_view text) {
 }  // namespace
 
 Terminal::Terminal(int out, int err)
-    : out_(out), err_(err), out_is_screen_(isatty(out) == 1) {}
+    : out_(out),
+      err_(err),
+      out_is_screen_(isatty(out) == 1),
+      err_is_screen_(isatty(err) == 1) {}
 
 bool Terminal::Write(absl::string_view text) {
   if (error_ == 0) {
@@ -42,6 +50,27 @@ bool Terminal::Write(absl::string_view text) {
 
 void Terminal::WriteError(absl::string_view text) {
   WriteAll(err_, WithoutControls(text));
+}
+
+void Terminal::ShowProgress(absl::string_view lines) {
+  if (!err_is_screen_) {
+    WriteError(lines);
+    return;
+  }
+  winsize size = {};
+  const bool known = ioctl(err_, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
+  const size_t width = known ? size.ws_col - 1 : 79;
+  std::string text;
+  if (progress_lines_ > 0) {
+    text = absl::StrCat("\x1b[", progress_lines_, "A\r");
+  }
+  progress_lines_ = 0;
+  absl::ConsumeSuffix(&lines, "\n");
+  for (const absl::string_view line : absl::StrSplit(lines, '\n')) {
+    absl::StrAppend(&text, WithoutControls(line.substr(0, width)), "\x1b[K\n");
+    ++progress_lines_;
+  }
+  WriteAll(err_, text);
 }
 
 }  // namespace sparseserve

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 #include <variant>
 
@@ -48,16 +49,31 @@ AttentionPlan::AttentionPlan(Shape shape) : shape_(std::move(shape)) {
   SPARSESERVE_CHECK(shape_.layer_windows.empty() ||
                     static_cast<int32_t>(shape_.layer_windows.size()) ==
                         shape_.layers);
+  SPARSESERVE_CHECK(shape_.layer_kv_heads.empty() ||
+                    static_cast<int32_t>(shape_.layer_kv_heads.size()) ==
+                        shape_.layers);
   for (int32_t layer = 0; layer < shape_.layers; ++layer) {
-    const int32_t tokens =
-        shape_.layer_windows.empty() ? 0 : shape_.layer_windows[layer];
-    auto window = std::find(windows_.begin(), windows_.end(), tokens);
-    if (window == windows_.end()) window = windows_.insert(window, tokens);
-    window_of_.push_back(static_cast<int32_t>(window - windows_.begin()));
+    LayerKind kind = KindOf(layer);
+    auto known = std::find(kinds_.begin(), kinds_.end(), kind);
+    if (known == kinds_.end()) known = kinds_.insert(known, std::move(kind));
+    kind_of_.push_back(static_cast<int32_t>(known - kinds_.begin()));
   }
   same_pattern_.assign(shape_.kv_heads, 0);
-  head_corrections_.resize(shape_.kv_heads);
   chosen_.resize(shape_.layers);
+}
+
+AttentionPlan::LayerKind AttentionPlan::KindOf(int32_t layer) const {
+  LayerKind kind;
+  if (!shape_.layer_windows.empty()) {
+    kind.window_tokens = shape_.layer_windows[layer];
+  }
+  if (shape_.layer_kv_heads.empty()) {
+    kind.kv_heads.resize(shape_.kv_heads);
+    std::iota(kind.kv_heads.begin(), kind.kv_heads.end(), 0);
+  } else {
+    kind.kv_heads = shape_.layer_kv_heads[layer];
+  }
+  return kind;
 }
 
 void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
@@ -111,8 +127,8 @@ void AttentionPlan::Build(absl::Span<const PlannedSlice> slices) {
 }
 
 void AttentionPlan::GroupLayers(absl::Span<const PlannedSlice> slices) {
-  std::vector<int32_t> groups = window_of_;
-  int32_t count = static_cast<int32_t>(windows_.size());
+  std::vector<int32_t> groups = kind_of_;
+  int32_t count = static_cast<int32_t>(kinds_.size());
   std::vector<const PatternMap*> maps;
   for (const PlannedSlice& planned : slices) {
     const PatternMap* map = planned.map;
@@ -148,8 +164,16 @@ void AttentionPlan::GroupLayers(absl::Span<const PlannedSlice> slices) {
   }
   for (int32_t layer = 0; layer < shape_.layers; ++layer) {
     LayerGroup& group = layer_groups_[groups[layer]];
-    group.window_tokens = windows_[window_of_[layer]];
     group.layers.push_back(layer);
+    const LayerKind& kind = kinds_[kind_of_[layer]];
+    group.window_tokens = kind.window_tokens;
+    if (group.kv_heads == kind.kv_heads) continue;
+    group.kv_heads = kind.kv_heads;
+    const auto kv_heads = static_cast<int32_t>(kind.kv_heads.size());
+    if (kv_heads == 0) continue;  // nothing is added to it
+    group.builder = LayoutBuilder(kv_heads);
+    group.selected = LayoutBuilder(kv_heads);
+    group.dense_rows = LayoutBuilder(kv_heads);
   }
   group_of_ = std::move(groups);
 }
@@ -179,7 +203,7 @@ void AttentionPlan::AddTiles(int32_t index, const PlannedSlice& planned) {
     tile.rows = std::min(end, (block + 1) * kBlockTokens) - position;
     tile.first_position = position;
     for (LayerGroup& group : layer_groups_) {
-      if (!group.layers.empty()) {
+      if (!group.layers.empty() && !group.kv_heads.empty()) {
         AddLists(planned, tile, group, blocks_[index]);
       }
     }
@@ -199,7 +223,7 @@ void AttentionPlan::AddSamples(int32_t index, const StepSlice& slice) {
     samples_.push_back({tile.first_row, recall});
     recall += width;
     for (LayerGroup& group : layer_groups_) {
-      if (group.layers.empty() ||
+      if (group.layers.empty() || group.kv_heads.empty() ||
           HasCorrectionBy(tile.first_row, group.corrections)) {
         continue;
       }
@@ -213,8 +237,8 @@ int32_t AttentionPlan::AddDenseRow(const QueryTile& row,
   group.dense_rows.AddTile(row);
   const int32_t list =
       group.dense_rows.AddListOf({.window_tokens = group.window_tokens});
-  for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-    group.dense_rows.Assign(head, list);
+  for (size_t head = 0; head < group.kv_heads.size(); ++head) {
+    group.dense_rows.Assign(static_cast<int32_t>(head), list);
   }
   return list;
 }
@@ -261,9 +285,11 @@ void AttentionPlan::AddLists(const PlannedSlice& planned, const QueryTile& tile,
   const int64_t layers = static_cast<int64_t>(group.layers.size());
   patterns_.lists.assign(patterns_.specs.size(), -1);
   patterns_.corrections.assign(patterns_.specs.size(), {});
+  head_corrections_.assign(group.kv_heads.size(), {});
   group.builder.AddTile(tile);
-  for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-    const int32_t spec = spec_of[head];
+  for (int32_t head = 0; head < static_cast<int32_t>(group.kv_heads.size());
+       ++head) {
+    const int32_t spec = spec_of[group.kv_heads[head]];
     HeadSelection selection;
     if (group.window_tokens == 0) {
       selection = SelectionOfTile(*planned.slice, spec, tile);
@@ -342,7 +368,8 @@ void AttentionPlan::AddCorrections(const QueryTile& tile, LayerGroup& group,
                            .rows = 1,
                            .first_position = tile.first_position + r};
     int32_t list = -1;
-    for (int32_t head = 0; head < shape_.kv_heads; ++head) {
+    for (int32_t head = 0; head < static_cast<int32_t>(group.kv_heads.size());
+         ++head) {
       const HeadCorrection& correction = head_corrections_[head];
       if (correction.every_rows == 0 ||
           row.first_position < correction.first_position) {
@@ -360,7 +387,7 @@ void AttentionPlan::AddCorrections(const QueryTile& tile, LayerGroup& group,
     }
     if (list >= 0) visits += group.dense_rows.ListBlocks(list);
   }
-  visits *= layers * shape_.kv_heads;
+  visits *= layers * static_cast<int64_t>(group.kv_heads.size());
   blocks.computed += (visits + kPageTokens - 1) / kPageTokens;
 }
 
@@ -383,13 +410,13 @@ bool AttentionPlan::Selects(int32_t layer) const {
 KeptBlocks* AttentionPlan::KeeperOf(int32_t layer, size_t pair) const {
   const HeadSelection& selection = selections(layer)[pair];
   if (!selection.IsUsedIn(layer) || selection.reuse_steps == 1) return nullptr;
-  return keepers_[layout(layer).tiles[pair / shape_.kv_heads].slice];
+  return keepers_[TileOf(layer, pair).slice];
 }
 
 bool AttentionPlan::IsNew(const KeptBlocks& keeper, int32_t layer,
                           size_t pair) const {
   const HeadSelection& selection = selections(layer)[pair];
-  const QueryTile& tile = layout(layer).tiles[pair / shape_.kv_heads];
+  const QueryTile& tile = TileOf(layer, pair);
   return keeper
       .Find(HeadOf(layer, pair), tile.first_position, selection.reuse_steps,
             rules_[selection.rule])
@@ -409,8 +436,7 @@ absl::Span<const absl::Span<const BlockRange>> AttentionPlan::FindKept(
     const KeptBlocks* keeper = KeeperOf(layer, i);
     if (keeper == nullptr) continue;
     kept_[i] =
-        keeper->Find(HeadOf(layer, i),
-                     layout(layer).tiles[i / shape_.kv_heads].first_position,
+        keeper->Find(HeadOf(layer, i), TileOf(layer, i).first_position,
                      selections[i].reuse_steps, rules_[selections[i].rule]);
   }
   return kept_;
@@ -422,7 +448,7 @@ void AttentionPlan::TakeSelected(int32_t layer, const BlockLayout& selected) {
   SPARSESERVE_CHECK(selected.list_of.size() == selections.size());
   for (size_t i = 0; i < selections.size(); ++i) {
     if (!selections[i].IsUsedIn(layer)) continue;
-    const QueryTile& tile = selected.tiles[i / shape_.kv_heads];
+    const QueryTile& tile = TileOf(layer, i);
     blocks_[tile.slice].computed += selected.ListBlocks(selected.list_of[i]);
     KeptBlocks* const keeper = KeeperOf(layer, i);
     if (keeper == nullptr || !IsNew(*keeper, layer, i)) continue;
@@ -440,7 +466,7 @@ void AttentionPlan::TakeChosen() {
     SPARSESERVE_CHECK(chosen.counts.size() == selections.size());
     for (size_t i = 0; i < selections.size(); ++i) {
       if (!selections[i].IsUsedIn(layer)) continue;
-      const QueryTile& tile = layout(layer).tiles[i / shape_.kv_heads];
+      const QueryTile& tile = TileOf(layer, i);
       blocks_[tile.slice].computed += chosen.counts[i];
       KeptBlocks* const keeper = KeeperOf(layer, i);
       if (keeper == nullptr || !IsNew(*keeper, layer, i)) continue;
@@ -465,7 +491,7 @@ void AttentionPlan::TakeSkipped(int32_t layer) {
   SPARSESERVE_CHECK(shape_.heads >= shape_.kv_heads);
   const int32_t group = shape_.heads / shape_.kv_heads;
   for (size_t i = 0; i < skipped.size(); ++i) {
-    const QueryTile& tile = layout.tiles[i / shape_.kv_heads];
+    const QueryTile& tile = TileOf(layer, i);
     skipped_blocks_[tile.slice] +=
         static_cast<double>(skipped[i]) / (tile.rows * group);
   }

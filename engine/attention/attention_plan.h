@@ -37,6 +37,9 @@ class AttentionPlan {
     // [layers]: latest keys that a query of the layer sees, 0 for all; empty if
     // no layer has a window.
     std::vector<int32_t> layer_windows;
+    // [layers]: KV heads that the layer computes, ascending; empty if every
+    // layer computes all. Layouts, selections and corrections are of these.
+    std::vector<std::vector<int32_t>> layer_kv_heads;
   };
 
   explicit AttentionPlan(Shape shape);
@@ -67,7 +70,7 @@ class AttentionPlan {
   // Whether some head of the layer chooses its blocks by scores.
   bool Selects(int32_t layer) const;
   absl::Span<const SelectionRule> rules() const { return rules_; }
-  // [tiles of the layer's layout, kv_heads]
+  // [tiles of the layer's layout, KV heads that it computes]
   absl::Span<const HeadSelection> selections(int32_t layer) const {
     return layer_groups_[group_of_[layer]].selections;
   }
@@ -123,7 +126,7 @@ class AttentionPlan {
   absl::Span<const Profiled> profiled() const { return profiled_; }
   // Latest keys that a query of the layer sees, 0 for all.
   int32_t window_tokens(int32_t layer) const {
-    return windows_[window_of_[layer]];
+    return kinds_[kind_of_[layer]].window_tokens;
   }
 
   // Over all layers and KV heads, layers that select or skip once they are
@@ -135,9 +138,16 @@ class AttentionPlan {
   AttentionBlocks blocks(int slice) const;
 
  private:
-  // What layers with one window and the same patterns share.
+  // In what layers of a checkpoint differ.
+  struct LayerKind {
+    int32_t window_tokens = 0;
+    std::vector<int32_t> kv_heads;  // that it computes, ascending
+    friend bool operator==(const LayerKind&, const LayerKind&) = default;
+  };
+  // What layers of one kind with the same patterns share.
   struct LayerGroup {
     int32_t window_tokens = 0;
+    std::vector<int32_t> kv_heads;  // as in LayerKind
     std::vector<int32_t> layers;
     LayoutBuilder builder;
     std::vector<HeadSelection> selections;  // [tiles, kv_heads]
@@ -160,6 +170,7 @@ class AttentionPlan {
     std::vector<HeadCorrection> corrections;   // likewise
   };
 
+  LayerKind KindOf(int32_t layer) const;
   void GroupLayers(absl::Span<const PlannedSlice> slices);
   void AddRows(const StepSlice& slice);
   void AddTiles(int32_t index, const PlannedSlice& planned);
@@ -178,8 +189,13 @@ class AttentionPlan {
   bool IsNew(const KeptBlocks& keeper, int32_t layer, size_t pair) const;
   // As KeptBlocks counts heads.
   int64_t HeadOf(int32_t layer, size_t pair) const {
-    return int64_t{layer} * shape_.kv_heads +
-           static_cast<int64_t>(pair % shape_.kv_heads);
+    const std::vector<int32_t>& kv_heads =
+        layer_groups_[group_of_[layer]].kv_heads;
+    return int64_t{layer} * shape_.kv_heads + kv_heads[pair % kv_heads.size()];
+  }
+  // Of a layer's tile and head, by their place in selections().
+  const QueryTile& TileOf(int32_t layer, size_t pair) const {
+    return layout(layer).tiles[pair / layout(layer).kv_heads];
   }
   // Which rule a head with a pattern follows.
   HeadSelection SelectionOfTile(const StepSlice& slice, int32_t spec,
@@ -197,8 +213,8 @@ class AttentionPlan {
   int32_t AddDenseRow(const QueryTile& row, LayerGroup& group) const;
 
   Shape shape_;
-  std::vector<int32_t> windows_;    // distinct ones
-  std::vector<int32_t> window_of_;  // [layers]: index into windows_
+  std::vector<LayerKind> kinds_;  // distinct ones
+  std::vector<int32_t> kind_of_;  // [layers]: index into kinds_
   // Of this step those that have layers; others are kept for their memory.
   std::vector<LayerGroup> layer_groups_;
   std::vector<int32_t> group_of_;  // [layers]: index into layer_groups_
@@ -220,7 +236,8 @@ class AttentionPlan {
   // [kv_heads]: 0, for slices whose heads have one pattern.
   std::vector<int32_t> same_pattern_;
   Patterns patterns_;
-  std::vector<HeadCorrection> head_corrections_;  // [kv_heads]
+  // Of the tile at hand, [KV heads that its layers compute].
+  std::vector<HeadCorrection> head_corrections_;
 };
 
 }  // namespace sparseserve

@@ -20,6 +20,7 @@ struct ModelNeeds {
   int32_t vocab_size = 0;
   int32_t context_tokens = 0;
   float attention_softcap = 0;  // 0: none
+  bool prunes_heads = false;    // some layers have fewer of them
 };
 
 struct BackendOptions {

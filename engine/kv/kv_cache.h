@@ -1,7 +1,7 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "engine/backend/backend.h"
@@ -18,6 +18,8 @@ class KvCache {
   struct Shape {
     int32_t layers = 0;
     int32_t kv_heads = 0;
+    // [layers]: of layers that have fewer; empty if none has.
+    std::vector<int32_t> layer_kv_heads;
     int32_t head_dim = 0;
     DType dtype = DType::kF32;
     // Whether bounds of every page's keys are kept, of which some patterns
@@ -40,14 +42,14 @@ class KvCache {
   int64_t bytes() const { return memory_.bytes(); }
 
  private:
-  KvCache(const Shape& shape, int32_t pages, Buffer memory)
-      : shape_(shape), pages_(pages), memory_(std::move(memory)) {}
+  KvCache(const Shape& shape, int32_t pages, Buffer memory);
 
   Shape shape_;
   int32_t pages_;
   // [layers][keys, values][pages][kv_heads][kPageTokens][head_dim], then
   // [layers][pages][kv_heads][greatest, least][head_dim] if bounds are kept.
   Buffer memory_;
+  std::vector<int64_t> heads_before_;  // [layers + 1]: of the layers before
 };
 
 }  // namespace sparseserve

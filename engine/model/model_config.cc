@@ -1,5 +1,6 @@
 #include "engine/model/model_config.h"
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 
@@ -135,6 +136,17 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const GgufMetadata& metadata) {
   RETURN_IF_ERROR(ReadFamily(reader, config));
   RETURN_IF_ERROR(ReadVocabSize(metadata, reader, config));
   return config;
+}
+
+std::vector<int32_t> ModelConfig::KvHeadsOf(int32_t layer) const {
+  const std::vector<int32_t>& pruned = layer_configs[layer].pruned_kv_heads;
+  std::vector<int32_t> kept;
+  for (int32_t head = 0; head < kv_heads; ++head) {
+    if (!std::binary_search(pruned.begin(), pruned.end(), head)) {
+      kept.push_back(head);
+    }
+  }
+  return kept;
 }
 
 }  // namespace sparseserve

@@ -53,6 +53,9 @@ struct LayerConfig {
   int32_t window_tokens = 0;
   bool rotates = true;         // false: no positions (SmolLM3's every fourth)
   bool is_local_rope = false;  // turns by ModelConfig::local_rope
+  // KV heads that are not computed, ascending, nor are the query heads that
+  // share them (pruned_heads.h).
+  std::vector<int32_t> pruned_kv_heads;
 };
 
 // A decoder's shape, from the model file. Every value is in range: products of
@@ -84,6 +87,17 @@ struct ModelConfig {
   float attention_softcap = 0;
   float logit_softcap = 0;
 
+  // What a layer computes of its KV heads, ascending, and how many of both.
+  std::vector<int32_t> KvHeadsOf(int32_t layer) const;
+  int32_t kv_head_count(int32_t layer) const {
+    return kv_heads -
+           static_cast<int32_t>(layer_configs[layer].pruned_kv_heads.size());
+  }
+  int32_t head_count(int32_t layer) const {
+    return kv_head_count(layer) * (heads / kv_heads);
+  }
+
+  // Of layers that compute all of their heads.
   int32_t q_columns() const { return heads * head_dim; }
   int32_t kv_columns() const { return kv_heads * head_dim; }
   int32_t qkv_columns() const { return q_columns() + 2 * kv_columns(); }

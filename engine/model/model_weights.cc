@@ -44,9 +44,14 @@ class TensorSource {
       WeightUse use) {
     auto weight = backend_.LoadWeight(stacked, use);
     if (weight.ok()) return weight;
-    return absl::Status(weight.status().code(),
+    return Named(name, weight.status());
+  }
+
+  absl::Status Named(const std::string& name,
+                     const absl::Status& status) const {
+    return absl::Status(status.code(),
                         StrCat("tensor ", checkpoint_.StoredName(name), ": ",
-                               weight.status().message()));
+                               status.message()));
   }
 
   absl::StatusOr<std::vector<float>> ReadVector(const std::string& name,
@@ -66,18 +71,11 @@ class TensorSource {
     return ToDevice(values);
   }
 
-  // float [the sum of `sizes`]: the parts one after another.
-  absl::StatusOr<Buffer> LoadConcatenated(
-      const std::vector<std::pair<std::string, int64_t>>& parts) {
-    std::vector<float> values;
-    for (const auto& [name, size] : parts) {
-      RETURN_IF_ERROR(CheckShape(name, {size}));
-      ASSIGN_OR_RETURN(const StoredMatrix vector, checkpoint_.GetVector(name));
-      values.resize(values.size() + size);
-      DequantizeRow(vector.dtype, vector.data, size,
-                    &values[values.size() - size]);
-    }
-    return ToDevice(values);
+  absl::StatusOr<Buffer> ToDevice(const std::vector<float>& values) {
+    const int64_t bytes = values.size() * sizeof(float);
+    ASSIGN_OR_RETURN(Buffer buffer, backend_.Allocate(bytes));
+    backend_.Upload(values.data(), bytes, buffer.data());
+    return buffer;
   }
 
   bool Has(const std::string& name) const {
@@ -98,13 +96,6 @@ class TensorSource {
   }
 
  private:
-  absl::StatusOr<Buffer> ToDevice(const std::vector<float>& values) {
-    const int64_t bytes = values.size() * sizeof(float);
-    ASSIGN_OR_RETURN(Buffer buffer, backend_.Allocate(bytes));
-    backend_.Upload(values.data(), bytes, buffer.data());
-    return buffer;
-  }
-
   absl::Status CheckShape(const std::string& name,
                           const std::vector<int64_t>& wanted) {
     const CheckpointTensor* tensor = checkpoint_.FindTensor(name);
@@ -128,18 +119,88 @@ class TensorSource {
   absl::flat_hash_set<std::string_view> taken_;
 };
 
+int64_t RowBytes(const StoredMatrix& matrix) {
+  return matrix.columns / BlockElements(matrix.dtype) *
+         BlockBytes(matrix.dtype);
+}
+
+// Rows, or columns, [begin, end) of the heads that a layer computes.
+using HeadRange = std::pair<int64_t, int64_t>;
+
+// Each head has `width` of them. Heads that follow each other are one range.
+std::vector<HeadRange> RangesOf(absl::Span<const int32_t> kv_heads,
+                                int64_t width) {
+  std::vector<HeadRange> ranges;
+  for (const int32_t head : kv_heads) {
+    if (ranges.empty() || ranges.back().second != head * width) {
+      ranges.emplace_back(head * width, head * width);
+    }
+    ranges.back().second += width;
+  }
+  return ranges;
+}
+
+void AppendRows(const StoredMatrix& matrix, absl::Span<const HeadRange> ranges,
+                std::vector<StoredMatrix>& stacked) {
+  for (const auto& [begin, end] : ranges) {
+    stacked.push_back({matrix.data + begin * RowBytes(matrix), matrix.dtype,
+                       end - begin, matrix.columns});
+  }
+}
+
+// The matrix itself if that is all of it, else a copy in `copied`.
+// UNIMPLEMENTED if a range begins or ends within a stored block.
+absl::StatusOr<StoredMatrix> KeepColumns(const StoredMatrix& matrix,
+                                         absl::Span<const HeadRange> ranges,
+                                         std::vector<std::byte>& copied) {
+  const int64_t block = BlockElements(matrix.dtype);
+  StoredMatrix kept = {nullptr, matrix.dtype, matrix.rows, 0};
+  for (const auto& [begin, end] : ranges) {
+    if (begin % block != 0 || end % block != 0) {
+      return absl::UnimplementedError(
+          StrCat("prune_heads keeps columns ", begin, " to ", end - 1, " of ",
+                 DTypeName(matrix.dtype), ", whose blocks of ", block,
+                 " columns cannot be cut"));
+    }
+    kept.columns += end - begin;
+  }
+  if (kept.columns == matrix.columns) return matrix;
+  copied.reserve(matrix.rows * RowBytes(kept));
+  for (int64_t row = 0; row < matrix.rows; ++row) {
+    const std::byte* const from = matrix.data + row * RowBytes(matrix);
+    for (const auto& [begin, end] : ranges) {
+      copied.insert(copied.end(),
+                    from + begin / block * BlockBytes(matrix.dtype),
+                    from + end / block * BlockBytes(matrix.dtype));
+    }
+  }
+  kept.data = copied.data();
+  return kept;
+}
+
 // Vectors of the attention half that only some models have.
 absl::Status LoadAttentionVectors(TensorSource& source,
                                   const ModelConfig& config,
                                   const std::string& prefix,
+                                  absl::Span<const int32_t> kv_heads,
                                   LayerWeights& layer) {
   // Llama files do not say whether they have biases, except by having them.
   if (config.has_qkv_bias || source.Has(prefix + "attn_q.bias")) {
-    ASSIGN_OR_RETURN(layer.qkv_bias,
-                     source.LoadConcatenated(
-                         {{prefix + "attn_q.bias", config.q_columns()},
-                          {prefix + "attn_k.bias", config.kv_columns()},
-                          {prefix + "attn_v.bias", config.kv_columns()}}));
+    std::vector<float> kept;
+    for (const char* part : {"attn_q.bias", "attn_k.bias", "attn_v.bias"}) {
+      const bool is_query = part[5] == 'q';
+      const int32_t columns =
+          is_query ? config.q_columns() : config.kv_columns();
+      ASSIGN_OR_RETURN(const std::vector<float> bias,
+                       source.ReadVector(prefix + part, columns));
+      for (const auto& [begin, end] :
+           RangesOf(kv_heads, columns / config.kv_heads)) {
+        kept.insert(kept.end(), bias.begin() + begin, bias.begin() + end);
+      }
+    }
+    if (!kept.empty()) {
+      ASSIGN_OR_RETURN(layer.qkv_bias, source.ToDevice(kept));
+    }
   }
   if (config.has_qk_norm) {
     ASSIGN_OR_RETURN(
@@ -164,6 +225,37 @@ absl::Status LoadPostNorms(TensorSource& source, const ModelConfig& config,
   return absl::OkStatus();
 }
 
+// Of the heads that the layer computes.
+absl::Status LoadHeads(TensorSource& source, const ModelConfig& config,
+                       const std::string& prefix,
+                       absl::Span<const int32_t> kv_heads,
+                       LayerWeights& layer) {
+  std::vector<StoredMatrix> stacked;
+  for (const char* part : {"attn_q", "attn_k", "attn_v"}) {
+    const bool is_query = part[5] == 'q';
+    const int32_t rows = is_query ? config.q_columns() : config.kv_columns();
+    ASSIGN_OR_RETURN(
+        const StoredMatrix matrix,
+        source.Matrix(StrCat(prefix, part, ".weight"), rows, config.hidden));
+    AppendRows(matrix, RangesOf(kv_heads, rows / config.kv_heads), stacked);
+  }
+  const std::string output_name = prefix + "attn_output.weight";
+  ASSIGN_OR_RETURN(
+      const StoredMatrix output,
+      source.Matrix(output_name, config.hidden, config.q_columns()));
+  if (kv_heads.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(layer.qkv, source.LoadStacked(prefix + "attn_q.weight",
+                                                 stacked, WeightUse::kLayer));
+  const absl::StatusOr<StoredMatrix> kept = KeepColumns(
+      output, RangesOf(kv_heads, config.q_columns() / config.kv_heads),
+      layer.kept_output_columns);
+  if (!kept.ok()) return source.Named(output_name, kept.status());
+  ASSIGN_OR_RETURN(
+      layer.attention_output,
+      source.LoadStacked(output_name, {&*kept, 1}, WeightUse::kLayer));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<LayerWeights> LoadLayer(TensorSource& source,
                                        const ModelConfig& config,
                                        int32_t index) {
@@ -174,20 +266,8 @@ absl::StatusOr<LayerWeights> LoadLayer(TensorSource& source,
   LayerWeights layer;
   ASSIGN_OR_RETURN(layer.attention_norm,
                    source.LoadVector(name("attn_norm"), config.hidden));
-  ASSIGN_OR_RETURN(
-      const StoredMatrix q,
-      source.Matrix(name("attn_q"), config.q_columns(), config.hidden));
-  ASSIGN_OR_RETURN(
-      const StoredMatrix k,
-      source.Matrix(name("attn_k"), config.kv_columns(), config.hidden));
-  ASSIGN_OR_RETURN(
-      const StoredMatrix v,
-      source.Matrix(name("attn_v"), config.kv_columns(), config.hidden));
-  ASSIGN_OR_RETURN(layer.qkv, source.LoadStacked(name("attn_q"), {q, k, v},
-                                                 WeightUse::kLayer));
-  ASSIGN_OR_RETURN(layer.attention_output,
-                   source.Load(name("attn_output"), config.hidden,
-                               config.q_columns(), WeightUse::kLayer));
+  const std::vector<int32_t> kv_heads = config.KvHeadsOf(index);
+  RETURN_IF_ERROR(LoadHeads(source, config, prefix, kv_heads, layer));
   ASSIGN_OR_RETURN(layer.mlp_norm,
                    source.LoadVector(name("ffn_norm"), config.hidden));
   ASSIGN_OR_RETURN(
@@ -202,7 +282,8 @@ absl::StatusOr<LayerWeights> LoadLayer(TensorSource& source,
   ASSIGN_OR_RETURN(layer.down,
                    source.Load(name("ffn_down"), config.hidden,
                                config.mlp_hidden, WeightUse::kLayer));
-  RETURN_IF_ERROR(LoadAttentionVectors(source, config, prefix, layer));
+  RETURN_IF_ERROR(
+      LoadAttentionVectors(source, config, prefix, kv_heads, layer));
   RETURN_IF_ERROR(LoadPostNorms(source, config, prefix, layer));
   return layer;
 }
@@ -270,9 +351,12 @@ int64_t ModelWeights::bytes() const {
   int64_t bytes = token_embedding->bytes() + output_norm.bytes();
   if (separate_head != nullptr) bytes += separate_head->bytes();
   for (const LayerWeights& layer : layers) {
-    bytes += layer.attention_norm.bytes() + layer.qkv->bytes() +
-             layer.qkv_bias.bytes() + layer.query_norm.bytes() +
-             layer.key_norm.bytes() + layer.attention_output->bytes() +
+    if (layer.qkv != nullptr) {
+      bytes += layer.qkv->bytes() + layer.attention_output->bytes() +
+               static_cast<int64_t>(layer.kept_output_columns.size());
+    }
+    bytes += layer.attention_norm.bytes() + layer.qkv_bias.bytes() +
+             layer.query_norm.bytes() + layer.key_norm.bytes() +
              layer.attention_post_norm.bytes() + layer.mlp_norm.bytes() +
              layer.gate_up->bytes() + layer.down->bytes() +
              layer.mlp_post_norm.bytes();

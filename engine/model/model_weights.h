@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,14 +14,19 @@
 
 namespace sparseserve {
 
-// Buffers that a model does not have are empty.
+// Buffers that a model does not have are empty. Rows of q, k and v, and columns
+// of what their heads' outputs go through, are those of the heads that the
+// layer computes; of a layer that computes none both weights are null.
 struct LayerWeights {
-  Buffer attention_norm;        // float [hidden]
-  std::unique_ptr<Weight> qkv;  // [qkv_columns, hidden]: q, k, v stacked
-  Buffer qkv_bias;              // float [qkv_columns]
-  Buffer query_norm;            // float [head_dim]
-  Buffer key_norm;              // float [head_dim]
-  std::unique_ptr<Weight> attention_output;  // [hidden, q_columns]
+  Buffer attention_norm;  // float [hidden]
+  // [(heads + 2 * KV heads) * head_dim, hidden]: q, k, v stacked
+  std::unique_ptr<Weight> qkv;
+  Buffer qkv_bias;    // float [rows of qkv]
+  Buffer query_norm;  // float [head_dim]
+  Buffer key_norm;    // float [head_dim]
+  // Stored bytes of attention_output, where they are not the file's.
+  std::vector<std::byte> kept_output_columns;
+  std::unique_ptr<Weight> attention_output;  // [hidden, heads * head_dim]
   Buffer attention_post_norm;                // float [hidden]
   Buffer mlp_norm;                           // float [hidden]
   std::unique_ptr<Weight> gate_up;  // [2 * mlp_hidden, hidden]: gate first

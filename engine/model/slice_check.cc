@@ -70,6 +70,10 @@ absl::Status CheckProfile(const StepSlice& slice, const StepLimits& limits) {
     return BadSlice(slice,
                     "it has a profile, which measure_recall does not allow");
   }
+  if (limits.prunes_heads) {
+    return BadSlice(slice,
+                    "it has a profile, but the model's heads are pruned");
+  }
   const AttentionProfile::Shape& shape = slice.profile->shape();
   const PatternMap::Shape& model = limits.attention;
   const int64_t heads = limits.recall_width / model.layers;

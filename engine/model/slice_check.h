@@ -25,6 +25,7 @@ struct StepLimits {
   SelectionRuleKinds selection_rules = SelectionRuleKinds::All();
   bool selects_for_output_chunks = true;
   bool corrects = true;
+  bool prunes_heads = false;  // some heads are not computed, so none profiled
 };
 
 // INVALID_ARGUMENT if the plan as a whole is too large for one pass, or copies

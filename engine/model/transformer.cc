@@ -90,8 +90,9 @@ AttentionPlan::Shape Transformer::PlanShape(const ModelConfig& config) {
   shape.layers = config.layers;
   shape.heads = config.heads;
   shape.kv_heads = config.kv_heads;
-  for (const LayerConfig& layer : config.layer_configs) {
-    shape.layer_windows.push_back(layer.window_tokens);
+  for (int32_t layer = 0; layer < config.layers; ++layer) {
+    shape.layer_windows.push_back(config.layer_configs[layer].window_tokens);
+    shape.layer_kv_heads.push_back(config.KvHeadsOf(layer));
   }
   return shape;
 }
@@ -117,11 +118,14 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
                                 KvLayerView kv, StageClock& clock,
                                 StepTimes& times) {
   const LayerWeights& weights = weights_.layers[layer];
+  const int32_t heads = config_.head_count(layer);
+  SetPrunedRecall(layer, plan);
+  if (heads == 0) return;
   const MatrixView hidden = View(activations_.hidden, rows_, config_.hidden);
   const MatrixView normed = Rows(activations_.normed, rows_, config_.hidden);
-  const MatrixView qkv = Rows(activations_.qkv, rows_, config_.qkv_columns());
-  const MatrixView attended =
-      Rows(activations_.attention_output, rows_, config_.q_columns());
+  const MatrixView qkv = Rows(activations_.qkv, rows_, weights.qkv->rows());
+  const MatrixView attended = Rows(activations_.attention_output, rows_,
+                                   int64_t{heads} * config_.head_dim);
 
   backend_.RmsNorm(hidden, weights.attention_norm.as<float>(),
                    config_.norm_epsilon, normed);
@@ -133,7 +137,7 @@ void Transformer::AttentionHalf(int32_t layer, AttentionPlan& plan,
 
   AttentionArgs attention;
   attention.queries = qkv;
-  attention.heads = config_.heads;
+  attention.heads = heads;
   attention.kv = kv;
   attention.pages = plan.pages();
   attention.groups = plan.groups();
@@ -168,17 +172,18 @@ MatrixView Transformer::Rows(const Buffer& buffer, int64_t rows,
   return {buffer.data(), dtype_, rows, columns};
 }
 
-const float* Transformer::OnHost(const float* lse, std::vector<float>& copy) {
+const float* Transformer::OnHost(const float* lse, int32_t heads,
+                                 std::vector<float>& copy) {
   if (backend_.device().shares_host_memory) return lse;
-  copy.resize(rows_ * config_.heads);
+  copy.resize(rows_ * heads);
   backend_.Download(reinterpret_cast<const std::byte*>(lse),
                     static_cast<int64_t>(copy.size() * sizeof(float)),
                     copy.data());
   return copy.data();
 }
 
-MatrixView Transformer::DenseOutput() const {
-  return Rows(activations_.gate_up, rows_, config_.q_columns());
+MatrixView Transformer::DenseOutput(const AttentionArgs& first) const {
+  return Rows(activations_.gate_up, rows_, first.output.columns);
 }
 
 void Transformer::AttendDensely(int32_t layer, const AttentionPlan& plan,
@@ -186,14 +191,14 @@ void Transformer::AttendDensely(int32_t layer, const AttentionPlan& plan,
   AttentionArgs dense = attention;
   dense.skipped = nullptr;
   dense.layout = &plan.dense_rows(layer);
-  dense.output = DenseOutput();
+  dense.output = DenseOutput(attention);
   dense.lse = activations_.dense_lse.as<float>();
   backend_.Attention(dense);
   MeasureRecall(layer, plan, attention.lse, dense.lse);
   if (!plan.Corrects(layer)) return;
   backend_.Correct({.corrections = plan.corrections(layer),
                     .layer = layer,
-                    .kv_heads = config_.kv_heads,
+                    .kv_heads = attention.kv.kv_heads,
                     .attended = dense.output,
                     .output = attention.output});
 }
@@ -201,13 +206,28 @@ void Transformer::AttendDensely(int32_t layer, const AttentionPlan& plan,
 void Transformer::MeasureRecall(int32_t layer, const AttentionPlan& plan,
                                 const float* lse, const float* dense_lse) {
   if (plan.samples().empty()) return;
-  lse = OnHost(lse, host_lse_);
-  dense_lse = OnHost(dense_lse, host_dense_lse_);
+  const int32_t heads = config_.head_count(layer);
+  const int32_t group = config_.heads / config_.kv_heads;
+  lse = OnHost(lse, heads, host_lse_);
+  dense_lse = OnHost(dense_lse, heads, host_dense_lse_);
+  const std::vector<int32_t> kv_heads = config_.KvHeadsOf(layer);
   for (const AttentionPlan::Sample& sample : plan.samples()) {
-    const int64_t first = int64_t{sample.row} * config_.heads;
+    const int64_t first = int64_t{sample.row} * heads;
     float* recall = sample.recall + int64_t{layer} * config_.heads;
-    for (int32_t head = 0; head < config_.heads; ++head) {
-      recall[head] = std::exp(lse[first + head] - dense_lse[first + head]);
+    for (int32_t head = 0; head < heads; ++head) {
+      recall[kv_heads[head / group] * group + head % group] =
+          std::exp(lse[first + head] - dense_lse[first + head]);
+    }
+  }
+}
+
+void Transformer::SetPrunedRecall(int32_t layer,
+                                  const AttentionPlan& plan) const {
+  const int32_t group = config_.heads / config_.kv_heads;
+  for (const AttentionPlan::Sample& sample : plan.samples()) {
+    float* recall = sample.recall + int64_t{layer} * config_.heads;
+    for (const int32_t head : config_.layer_configs[layer].pruned_kv_heads) {
+      std::fill_n(recall + int64_t{head} * group, group, 1.0f);
     }
   }
 }
@@ -217,7 +237,7 @@ void Transformer::MeasureProfiles(int32_t layer, const AttentionPlan& plan,
   AttentionArgs dense = attention;
   dense.skipped = nullptr;
   dense.layout = nullptr;  // the profiler's
-  dense.output = DenseOutput();
+  dense.output = DenseOutput(attention);
   dense.lse = activations_.dense_lse.as<float>();
   profiler_.Measure(layer, plan, attention, dense);
 }
@@ -251,7 +271,7 @@ void Transformer::RotateAndStore(int32_t layer, const AttentionPlan& plan,
   const LayerConfig& layer_config = config_.layer_configs[layer];
   RopeAndStoreArgs rope;
   rope.qkv = qkv;
-  rope.heads = config_.heads;
+  rope.heads = config_.head_count(layer);
   rope.bias = weights.qkv_bias.as<float>();
   rope.query_gain = weights.query_norm.as<float>();
   rope.key_gain = weights.key_norm.as<float>();

@@ -66,9 +66,10 @@ class Transformer {
   // `limits` says how many rows of each. The residual stream, logits and LSE
   // are float, the rest as the device likes it.
   struct Activations {
-    Buffer hidden;            // [max_rows, hidden]: the residual stream
-    Buffer normed;            // [max_rows, hidden]; also a half's result that
-                              // is normed before it is added
+    Buffer hidden;  // [max_rows, hidden]: the residual stream
+    Buffer normed;  // [max_rows, hidden]; also a half's result that
+                    // is normed before it is added
+    // Of layers that compute all of their heads.
     Buffer qkv;               // [max_rows, qkv_columns]
     Buffer attention_output;  // [max_rows, q_columns]
     Buffer gate_up;           // [max_rows, 2 * mlp_hidden]; before, of rows
@@ -89,9 +90,10 @@ class Transformer {
   // Rows between products, in the device's type for them.
   MatrixView Rows(const Buffer& buffer, int64_t rows, int64_t columns) const;
   // [rows, heads], copied if the device has memory of its own.
-  const float* OnHost(const float* lse, std::vector<float>& copy);
-  // Where a second attention of this step's rows goes.
-  MatrixView DenseOutput() const;
+  const float* OnHost(const float* lse, int32_t heads,
+                      std::vector<float>& copy);
+  // Where a second attention of this step's rows goes, as wide as the first.
+  MatrixView DenseOutput(const AttentionArgs& first) const;
   void AttentionHalf(int32_t layer, AttentionPlan& plan, KvLayerView kv,
                      StageClock& clock, StepTimes& times);
   void RotateAndStore(int32_t layer, const AttentionPlan& plan, KvLayerView kv,
@@ -100,9 +102,11 @@ class Transformer {
   // corrections follow. `attention` has run, with lse if there are samples.
   void AttendDensely(int32_t layer, const AttentionPlan& plan,
                      const AttentionArgs& attention);
-  // `dense_lse` is [rows, heads].
+  // Both LSEs are [rows, heads of the layer].
   void MeasureRecall(int32_t layer, const AttentionPlan& plan, const float* lse,
                      const float* dense_lse);
+  // Heads that are not computed have lost nothing.
+  void SetPrunedRecall(int32_t layer, const AttentionPlan& plan) const;
   // Likewise for the slices' profiles.
   void MeasureProfiles(int32_t layer, const AttentionPlan& plan,
                        const AttentionArgs& attention);

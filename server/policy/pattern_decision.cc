@@ -155,13 +155,15 @@ std::vector<int> FollowedKinds(const AttentionChoice& choice, Phase phase,
                ? static_cast<int>(pattern.index())
                : dense;
   };
-  if (choice.map == nullptr) {
-    return std::vector<int>(model.kv_heads, followed(choice.pattern));
-  }
   std::vector<int> kinds;
   kinds.reserve(model.kv_heads);
   for (int head = 0; head < model.kv_heads; ++head) {
-    kinds.push_back(followed(choice.map->at(layer, head)));
+    kinds.push_back(followed(
+        choice.map == nullptr ? choice.pattern : choice.map->at(layer, head)));
+  }
+  for (const PrunedHeads& pruned : model.pruned_heads) {
+    if (pruned.layer != layer) continue;
+    for (const int head : pruned.kv_heads) kinds[head] = dense;
   }
   return kinds;
 }

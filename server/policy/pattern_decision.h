@@ -55,7 +55,8 @@ PatternDecision Decide(std::string plan, const PatternSpec& pattern,
                        const ModelInfo& model);
 
 // What a layer's KV heads follow, [kv_heads], as PatternSpec::index() counts:
-// dense where the choice leaves the phase, the layer or the head alone.
+// dense where the choice leaves the phase, the layer or the head alone, or the
+// model does without the head.
 std::vector<int> FollowedKinds(const AttentionChoice& choice, Phase phase,
                                const ModelInfo& model, int layer);
 

@@ -64,13 +64,17 @@ absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
   record.model = d_.model.name;
   ASSIGN_OR_RETURN(std::unique_ptr<Request> request,
                    ConvertOptions(options, d_.model, d_.draw_seed));
-  RETURN_IF_ERROR(
-      StatusOf(d_.queue.WouldRefuse(), *request, d_.queue, d_.clock()));
-  request->target = SettleTarget(request->target, record.metadata_target,
-                                 options_.default_targets, request->priority);
   request->caller = record.caller;
+  RETURN_IF_ERROR(
+      StatusOf(WouldRefuse(*request), *request, d_.queue, d_.clock()));
   request->id = record.request_id;
   request->operation = *record.operation;
+  // An explanation has no target of its own, so none is meant for it.
+  const bool explains = request->operation == Operation::kExplainAttention;
+  request->target =
+      SettleTarget(request->target, record.metadata_target,
+                   explains ? DefaultTargets() : options_.default_targets,
+                   request->priority);
   request->arrival = record.arrival;
   request->deadline = record.deadline == absl::InfiniteFuture()
                           ? record.arrival + options_.default_deadline
@@ -83,6 +87,12 @@ absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
   record.plan = request->attention.plan;
   record.pattern = ChoiceName(request->attention.choice);
   return request;
+}
+
+Refusal Admission::WouldRefuse(const Request& request) const {
+  // Whatever its text, it has a token.
+  return d_.queue.WouldRefuse(request.caller,
+                              int64_t{request.max_output_tokens} + 1);
 }
 
 bool Admission::DrawsRecall(const Request& request) const {
@@ -109,8 +119,8 @@ void Admission::Complete(Pending& pending) {
 absl::Status Admission::EncodeAndPush(Pending& pending) {
   // Again, for much can have changed while the text waited.
   const absl::Time begin = d_.clock();
-  RETURN_IF_ERROR(
-      StatusOf(d_.queue.WouldRefuse(), *pending.request, d_.queue, begin));
+  RETURN_IF_ERROR(StatusOf(WouldRefuse(*pending.request), *pending.request,
+                           d_.queue, begin));
   ASSIGN_OR_RETURN(std::vector<TokenId> prompt,
                    EncodePrompt(pending.options, d_.model));
   d_.metrics.PhaseTime(RequestPhase::kTokenize, d_.clock() - begin);

@@ -64,6 +64,8 @@ class Admission {
   // All that can be checked without encoding the prompt.
   absl::StatusOr<std::unique_ptr<Request>> Convert(
       const v1::GenerateOptions& options, CallRecord& record) const;
+  // What the queue would answer before the text is encoded.
+  Refusal WouldRefuse(const Request& request) const;
   // Whether the recall of this one is measured.
   bool DrawsRecall(const Request& request) const;
   // On the worker's thread unless there is no text.

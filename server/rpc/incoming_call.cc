@@ -1,10 +1,11 @@
 #include "server/rpc/incoming_call.h"
 
-#include <chrono>
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "engine/base/str_cat.h"
+#include "grpc/support/time.h"
 #include "server/rpc/field_errors.h"
 #include "server/rpc/message_parser.h"
 #include "server/rpc/request_id.h"
@@ -33,10 +34,14 @@ CallRecord RecordOf(const grpc::CallbackServerContext& context,
   record.request_id = IsRequestId(id) ? std::string(id) : NewRequestId();
   record.traceparent = TraceparentOf(Metadata(context, "traceparent"));
   record.arrival = arrival;
-  const auto deadline = context.deadline();
-  if (deadline != std::chrono::system_clock::time_point::max()) {
+  // Not context.deadline(): its nanoseconds wrap where callers give centuries.
+  const gpr_timespec deadline =
+      gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_REALTIME);
+  if (gpr_time_cmp(deadline, gpr_inf_future(GPR_CLOCK_REALTIME)) != 0) {
     // gRPC knows how much time is left and tells it by the wall clock.
-    record.deadline = arrival + (absl::FromChrono(deadline) - absl::Now());
+    const absl::Time time = absl::FromUnixSeconds(deadline.tv_sec) +
+                            absl::Nanoseconds(deadline.tv_nsec);
+    record.deadline = arrival + (time - absl::Now());
   }
   return record;
 }

@@ -19,6 +19,7 @@ namespace sparseserve {
 namespace {
 
 constexpr int kMaxClasses = 64;
+constexpr int kMaxPrunedHeads = 1024;
 
 // Protobuf counts lines and columns from 0.
 class ConfigErrors : public google::protobuf::io::ErrorCollector {
@@ -254,6 +255,25 @@ void SettleConnection(const v1::ConnectionConfig& connection, Settler& settler,
       {absl::Seconds(1), absl::Minutes(10)}, settings.keepalive_timeout);
 }
 
+void SettlePrunedHeads(const v1::ServerConfig& config, FieldErrors& errors,
+                       ServerSettings& settings) {
+  if (config.prune_heads_size() > kMaxPrunedHeads) {
+    errors.Add("prune_heads", StrCat(config.prune_heads_size()),
+               StrCat("at most ", kMaxPrunedHeads));
+    return;
+  }
+  for (int i = 0; i < config.prune_heads_size(); ++i) {
+    const v1::PrunedHeads& heads = config.prune_heads(i);
+    const std::string field = StrCat("prune_heads[", i, "]");
+    if (heads.layers().empty()) errors.Add(field + ".layers", "", "given");
+    if (heads.kv_heads().empty()) errors.Add(field + ".kv_heads", "", "given");
+    for (const int layer : heads.layers()) {
+      settings.pruned_heads.push_back(
+          {layer, {heads.kv_heads().begin(), heads.kv_heads().end()}});
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
@@ -269,6 +289,7 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   SettleLimits(parsed.request_limits(), settler, settings);
   SettleConnection(parsed.connection(), settler, settings);
   settings.attention_plans = ConvertPlans(parsed, settler.errors());
+  SettlePrunedHeads(parsed, settler.errors(), settings);
   settler.Real("recall_sample_share", parsed.has_recall_sample_share(),
                parsed.recall_sample_share(), {0, 1},
                settings.recall_sample_share);
@@ -291,7 +312,7 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
 }
 
 Scheduler::Options SchedulingOptions(const ServerSettings& settings,
-                                    int context_tokens, int kv_pages) {
+                                     int context_tokens, int kv_pages) {
   Scheduler::Options options;
   options.max_step_tokens = settings.max_step_tokens;
   options.max_running_sequences = settings.max_running_sequences;

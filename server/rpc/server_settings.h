@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/engine.h"
 #include "server/policy/named_plan.h"
 #include "server/rpc/target_conversion.h"
 #include "server/scheduling/request_queue.h"
@@ -53,6 +54,8 @@ struct ServerSettings {
   std::vector<PlanRule> attention_plans;
   double recall_sample_share = 0;
   bool report_load = true;
+  // Whether the model has them only Engine::Create() knows.
+  std::vector<PrunedHeads> pruned_heads;
 
   int max_request_bytes = 4 << 20;
   int max_concurrent_streams = 1024;
@@ -72,7 +75,7 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
 
 // Of a model with such a context, in so many pages.
 Scheduler::Options SchedulingOptions(const ServerSettings& settings,
-                                    int context_tokens, int kv_pages);
+                                     int context_tokens, int kv_pages);
 RequestQueue::Options QueueOptions(const ServerSettings& settings);
 
 // "64MiB", "2GiB", "1.5GiB", "4096": bytes, with KiB, MiB, GiB, TiB or without

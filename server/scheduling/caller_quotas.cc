@@ -9,16 +9,28 @@ bool CallerQuotas::IsLimited(const std::string& caller) const {
          (limits_.max_requests > 0 || limits_.max_tokens > 0);
 }
 
-bool CallerQuotas::Take(const std::string& caller, int64_t tokens) {
-  if (!IsLimited(caller)) return true;
+CallerQuotas::Use CallerQuotas::With(const std::string& caller,
+                                     int64_t tokens) const {
   const auto found = uses_.find(caller);
   Use use = found == uses_.end() ? Use() : found->second;
   ++use.requests;
   use.tokens += tokens;
-  if ((limits_.max_requests > 0 && use.requests > limits_.max_requests) ||
-      (limits_.max_tokens > 0 && use.tokens > limits_.max_tokens)) {
-    return false;
-  }
+  return use;
+}
+
+bool CallerQuotas::IsWithin(const Use& use) const {
+  return (limits_.max_requests == 0 || use.requests <= limits_.max_requests) &&
+         (limits_.max_tokens == 0 || use.tokens <= limits_.max_tokens);
+}
+
+bool CallerQuotas::Allows(const std::string& caller, int64_t tokens) const {
+  return !IsLimited(caller) || IsWithin(With(caller, tokens));
+}
+
+bool CallerQuotas::Take(const std::string& caller, int64_t tokens) {
+  if (!IsLimited(caller)) return true;
+  const Use use = With(caller, tokens);
+  if (!IsWithin(use)) return false;
   uses_[caller] = use;
   return true;
 }

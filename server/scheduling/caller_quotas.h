@@ -18,7 +18,9 @@ class CallerQuotas {
   };
   explicit CallerQuotas(Limits limits) : limits_(limits) {}
 
-  // False, with nothing taken, if the caller would have too much.
+  // Whether the caller may have so many tokens more, in one request.
+  bool Allows(const std::string& caller, int64_t tokens) const;
+  // False, with nothing taken, if it may not.
   bool Take(const std::string& caller, int64_t tokens);
   // REQUIRES: taken before, by the same caller.
   void GiveBack(const std::string& caller, int64_t tokens);
@@ -28,6 +30,8 @@ class CallerQuotas {
     int requests = 0;
     int64_t tokens = 0;
   };
+  Use With(const std::string& caller, int64_t tokens) const;
+  bool IsWithin(const Use& use) const;
   bool IsLimited(const std::string& caller) const;
 
   const Limits limits_;

@@ -13,6 +13,13 @@ absl::Time FirstTokenDeadline(const Request& request) {
   return std::min(TargetDeadline(request), request.deadline);
 }
 
+int LeastOutput(const Request& request) {
+  const bool writes_all = request.ignore_eos && request.stop_strings.empty() &&
+                          request.stop_token_ids.empty();
+  return std::max(
+      writes_all ? request.max_output_tokens : request.min_output_tokens, 1);
+}
+
 Verdict Judge(const Request& request, const FirstTokenEstimate& estimate,
               absl::Time now) {
   const auto refusal = [&](absl::Time deadline) {
@@ -26,6 +33,20 @@ Verdict Judge(const Request& request, const FirstTokenEstimate& estimate,
   if (request.target.on_miss == OnMiss::kReject &&
       now + estimate.p95 > target) {
     return {.refusal = refusal(target)};
+  }
+  if (request.target.on_miss == OnMiss::kReject) {
+    const absl::Duration each = request.target.time_per_output_token;
+    if (request.max_output_tokens > 1 && estimate.token_p95 > each) {
+      return {.refusal = estimate.token_alone > each ? Ending::kTooShort
+                                                     : Ending::kUnmeetable};
+    }
+    const int more = LeastOutput(request) - 1;
+    const absl::Duration left = request.arrival + request.target.total - now;
+    if (estimate.p95 + more * estimate.token_p95 > left) {
+      return {.refusal = estimate.alone + more * estimate.token_alone > left
+                             ? Ending::kTooShort
+                             : Ending::kUnmeetable};
+    }
   }
   return {.is_late = now + estimate.expected > target};
 }

@@ -16,11 +16,16 @@ absl::Time TargetDeadline(const Request& request);
 // Likewise by its target or by its caller's deadline, whichever is sooner.
 absl::Time FirstTokenDeadline(const Request& request);
 
-// Of a time to first token from now on.
+// Output tokens that it is sure to write, if nothing ends it before.
+int LeastOutput(const Request& request);
+
+// Of a time to first token from now on, and of each token that follows.
 struct FirstTokenEstimate {
   absl::Duration expected;
   absl::Duration p95;
   absl::Duration alone;  // expected without other requests
+  absl::Duration token_p95 = absl::ZeroDuration();
+  absl::Duration token_alone = absl::ZeroDuration();
 };
 
 struct Verdict {
@@ -28,8 +33,10 @@ struct Verdict {
   bool is_late = false;  // taken, though its target cannot be met
 };
 // Nothing runs for a request whose first token is expected behind its caller's
-// deadline. What cannot meet its target is refused if it asks for that, by the
-// 95th percentile; else it is late, if it is expected to be.
+// deadline. What cannot meet its targets is refused if it asks for that, by the
+// 95th percentile: that of the first token, that of each token beside what is
+// written now, and that of the last of LeastOutput() tokens. Else it is late,
+// if its first token is expected to be.
 Verdict Judge(const Request& request, const FirstTokenEstimate& estimate,
               absl::Time now);
 

@@ -163,8 +163,10 @@ std::optional<PageClaim> PageAccount::Start(const Wish& wish) {
   claim.entered_ = claim.shared_;
   pool_.Share(claim.lease_, hit.pages);
   SPARSESERVE_CHECK(pool_.Grow(claim.lease_, wish.pages));
-  if (options_.keeps_prefixes && !wish.is_restart &&
-      MayHit(RuleOf(wish.request, wish.measured_tokens))) {
+  if (wish.is_restart) {
+    counts_.refound_tokens += hit.tokens;
+  } else if (options_.keeps_prefixes &&
+             MayHit(RuleOf(wish.request, wish.measured_tokens))) {
     counts_.query_tokens += total;
     counts_.hit_tokens += hit.tokens;
   }
@@ -189,7 +191,7 @@ bool PageAccount::CouldStart(const Wish& wish,
         pool_.owners(page) - (found == returned.end() ? 0 : found->second);
     if (left > 0) --taken;
   }
-  return taken <= available;
+  return taken + wish.spare <= available;
 }
 
 std::optional<PageClaim> PageAccount::StartSibling(
@@ -273,9 +275,8 @@ void PageAccount::Discard(PageClaim& claim) {
     const PageId page = claim.lease_.pages()[i];
     if (!pool_.index().contains(page)) return;  // nor is what is behind it
     const bool is_shared = i < claim.shared_;
-    const bool is_own = writer != 0
-                            ? pool_.index().origin(page).writer == writer
-                            : !is_shared;
+    const bool is_own =
+        writer != 0 ? pool_.index().origin(page).writer == writer : !is_shared;
     const bool was_doubted = is_shared && i >= claim.first_doubted_;
     if (is_own || was_doubted || is_doubted_[page]) {
       pool_.Forget(page);

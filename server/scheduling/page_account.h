@@ -76,7 +76,7 @@ class PageAccount {
     SequenceId sequence = 0;  // reads again what it wrote; 0 if it is none
     // Pages that are to be left for others.
     int spare = 0;
-    // Begins anew: not counted as a prompt that looked for pages.
+    // Begins again: not counted as a prompt that looked for pages.
     bool is_restart = false;
     // Of a request that is measured: of so many rows at the start it need not
     // be any more.
@@ -89,7 +89,7 @@ class PageAccount {
   // request does from there on.
   std::optional<PageClaim> Start(const Wish& wish);
 
-  // Whether there were pages enough, none to spare, if `given` were returned.
+  // Whether there were pages enough if `given` were returned.
   bool CouldStart(const Wish& wish,
                   absl::Span<const PageClaim* const> given) const;
 
@@ -127,8 +127,9 @@ class PageAccount {
 
   // Counted since the last call.
   struct Counts {
-    int64_t query_tokens = 0;  // of prompts that may begin with pages
-    int64_t hit_tokens = 0;    // of these, those that were left out
+    int64_t query_tokens = 0;    // of prompts that may begin with pages
+    int64_t hit_tokens = 0;      // of these, those that were left out
+    int64_t refound_tokens = 0;  // that stopped ones left out, beginning again
     int64_t evicted_pages = 0;
   };
   Counts TakeCounts();

@@ -6,8 +6,8 @@
 #include "server/scheduling/runner.h"
 
 // Who gives pages back when they run out, and who may take some while they are
-// short. Runs follow each other: the oldest of the highest class is never
-// stopped while it is not alone, so something always comes to its end.
+// short. The oldest of the highest class that can be met is never stopped while
+// it is not alone, so something always comes to its end.
 
 namespace sparseserve {
 
@@ -16,12 +16,14 @@ namespace sparseserve {
 inline constexpr int kLeastProgress = 64;
 
 // The youngest of the lowest class, those whose target cannot be met below all;
-// one with too little progress only where all others are such. Null if none may
-// be stopped.
+// one with too little progress only where all others of its class are such.
+// Null if none may be stopped.
 Runner* ChooseVictim(absl::Span<const std::unique_ptr<Runner>> running);
 // Likewise among those whose target cannot be met and that have made progress:
 // for one that can be met.
 Runner* ChooseLateVictim(absl::Span<const std::unique_ptr<Runner>> running);
+// Whether ChooseLateVictim() would come to it.
+bool IsLateVictim(const Runner& runner);
 
 // When a sequence may take the pages for what it has to run. Serving thread
 // only.
@@ -36,8 +38,15 @@ class PageReserve {
   // short. With nobody running there is nothing to wait for.
   int Spare(absl::Span<const std::unique_ptr<Runner>> running,
             const Sequence& next) const;
+  // Likewise once all of IsLateVictim() were stopped.
+  int SpareWithoutLate(absl::Span<const std::unique_ptr<Runner>> running,
+                       const Sequence& next) const;
 
  private:
+  template <typename Counted>
+  int SpareOf(absl::Span<const std::unique_ptr<Runner>> running,
+              const Sequence& next, const Counted& counted) const;
+
   bool is_short_ = false;
 };
 

@@ -26,6 +26,14 @@ struct Rank {
   }
 };
 
+// Periods that came to their end from `first_end` to `now`. REQUIRES:
+// first_end <= now.
+inline int64_t PeriodsSince(absl::Time first_end, absl::Time now,
+                            absl::Duration period) {
+  absl::Duration rest;
+  return 1 + absl::IDivDuration(now - first_end, period, &rest);
+}
+
 // Prompts that must not stand in each other's way.
 enum class PromptKind {
   kShort,  // fits a step

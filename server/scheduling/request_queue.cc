@@ -32,13 +32,16 @@ Refusal RequestQueue::Push(std::unique_ptr<Request>& request) {
   return Refusal::kNone;
 }
 
-Refusal RequestQueue::WouldRefuse() const {
+Refusal RequestQueue::WouldRefuse(const std::string& caller,
+                                  int64_t least_tokens) const {
   MutexLock lock(mu_);
   if (draining_) return Refusal::kDraining;
   const bool full =
       waiting_requests_ >= options_.max_requests ||
       (waiting_requests_ > 0 && waiting_tokens_ >= options_.max_tokens);
-  return full ? Refusal::kQueueFull : Refusal::kNone;
+  if (full) return Refusal::kQueueFull;
+  return quotas_.Allows(caller, least_tokens) ? Refusal::kNone
+                                              : Refusal::kQuota;
 }
 
 std::vector<std::unique_ptr<Request>> RequestQueue::TakeAll() {
@@ -49,6 +52,15 @@ std::vector<std::unique_ptr<Request>> RequestQueue::TakeAll() {
 void RequestQueue::Started(const Request& request, absl::Time now) {
   MutexLock lock(mu_);
   starts_.Count(1, now);
+  StopsWaiting(request);
+}
+
+void RequestQueue::Dropped(const Request& request) {
+  MutexLock lock(mu_);
+  StopsWaiting(request);
+}
+
+void RequestQueue::StopsWaiting(const Request& request) {
   --waiting_requests_;
   waiting_tokens_ -= static_cast<int64_t>(request.prompt.size());
   SPARSESERVE_CHECK(waiting_requests_ >= 0 && waiting_tokens_ >= 0);

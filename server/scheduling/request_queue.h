@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -32,20 +33,24 @@ class RequestQueue {
   // one request is taken whatever its length.
   Refusal Push(std::unique_ptr<Request>& request);
 
-  // What Push() would answer now, whatever the request: spares work on what
-  // will be refused. It may have changed by the time of Push().
-  Refusal WouldRefuse() const;
+  // What Push() would answer now to any request of this caller that can come to
+  // have so many tokens or more: spares work on what will be refused. It may
+  // have changed by the time of Push().
+  Refusal WouldRefuse(const std::string& caller, int64_t least_tokens) const;
 
   // Everything that has arrived since the last call, in order; empty if none.
-  // The caller tells through Started() when a request stops waiting (it began
-  // to run or was dropped): it counts against the bounds until then. Finished()
-  // follows when it has ended: until then it counts against its caller's quota.
+  // The caller tells through Started() that a request began to run, or through
+  // Dropped() that it ended before: it counts against the bounds until then.
+  // Finished() follows when it has ended: until then it counts against its
+  // caller's quota.
   std::vector<std::unique_ptr<Request>> TakeAll();
   void Started(const Request& request, absl::Time now);
+  void Dropped(const Request& request);
   void Finished(const Request& request);
 
   // When one that was refused may find room: in the time in which a quarter of
-  // what waits went away lately. Nothing if nothing went away.
+  // what waits would start, as fast as requests started lately. What was
+  // dropped says nothing of that. Nothing if nothing started.
   std::optional<absl::Duration> RetryAfter(absl::Time now) const;
 
   // Blocks until something arrived, Wake() or `timeout`; may return early.
@@ -59,6 +64,8 @@ class RequestQueue {
   int waiting() const;  // requests counted against the bound
 
  private:
+  void StopsWaiting(const Request& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   const Options options_;
   mutable Mutex mu_;
   CondVar arrived_;

@@ -2,6 +2,7 @@
 
 #include <memory>
 
+#include "absl/time/time.h"
 #include "server/scheduling/rank.h"
 #include "server/scheduling/sequence.h"
 
@@ -11,6 +12,7 @@ namespace sparseserve {
 struct Runner {
   std::unique_ptr<Sequence> sequence;
   Rank rank;
+  absl::Time rises_at;  // its level, as long as it has no token
   PromptKind kind = PromptKind::kShort;
 };
 

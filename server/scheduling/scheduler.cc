@@ -32,6 +32,10 @@ Scheduler::Scheduler(const Options& options, const Tokenizer& tokenizer)
               .model_name = options.model_name,
               .index = options.prefix_index}),
       line_(options.ageing_period),
+      forecast_({.max_step_tokens = options.max_step_tokens,
+                 .max_running_sequences = options.max_running_sequences,
+                 .step_time_target = options.step_time_target},
+                cost_),
       late_share_(options.best_effort_share, options.max_step_tokens) {}
 
 Scheduler::~Scheduler() = default;
@@ -39,7 +43,7 @@ Scheduler::~Scheduler() = default;
 void Scheduler::Admit(std::vector<std::unique_ptr<Request>> requests,
                       absl::Time now) {
   if (requests.empty()) return;
-  const StepWork prompts_left = PromptsLeft();
+  forecast_.Look(running_);
   for (std::unique_ptr<Request>& request : requests) {
     SPARSESERVE_CHECK(request->attention.traits.is_selection_causal ||
                       static_cast<int>(request->prompt.size()) <=
@@ -55,13 +59,13 @@ void Scheduler::Admit(std::vector<std::unique_ptr<Request>> requests,
     Rank rank = {.level = sequence->request().priority,
                  .deadline = FirstTokenDeadline(sequence->request()),
                  .id = sequence->id()};
-    WaitingLine::Backlog ahead = line_.Ahead(rank);
-    ahead.work += prompts_left;
-    if (const auto estimate = Estimate(*sequence, ahead, now)) {
+    if (cost_.is_ready()) {
+      const auto estimate =
+          forecast_.OfWaiting(*sequence, Ahead(rank), /*is_late=*/false, now);
       sequence->SetPrediction(now - sequence->request().arrival +
                               estimate->p95);
       const Verdict verdict = Judge(sequence->request(), *estimate, now);
-      if (verdict.refusal.has_value()) {
+      if (verdict.refusal.has_value() && !(idle() && IsStale(now))) {
         EndWaiting(std::move(sequence), *verdict.refusal, now);
         continue;
       }
@@ -76,7 +80,7 @@ PromptKind Scheduler::KindOf(const Sequence& sequence) const {
   if (!sequence.request().attention.traits.is_selection_causal) {
     return PromptKind::kWhole;
   }
-  return sequence.tokens_expected() > options_.max_step_tokens
+  return sequence.tokens_expected() > forecast_.prompt_rows()
              ? PromptKind::kLong
              : PromptKind::kShort;
 }
@@ -111,6 +115,7 @@ std::vector<Scheduler::Output> Scheduler::Commit(const StepResult& result,
                                                  absl::Time now) {
   SPARSESERVE_CHECK(result.slices.size() == planned_.size());
   cost_.Observe(planned_work_, now - planned_at_);
+  learned_at_ = now;
   std::vector<Output> outputs;
   outputs.reserve(planned_.size());
   for (size_t i = 0; i < planned_.size(); ++i) {

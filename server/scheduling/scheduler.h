@@ -11,7 +11,6 @@
 #include "engine/kv/page_pool.h"
 #include "engine/step.h"
 #include "engine/tokenizer/tokenizer.h"
-#include "server/scheduling/drain_rate.h"
 #include "server/scheduling/ending.h"
 #include "server/scheduling/feasibility.h"
 #include "server/scheduling/late_share.h"
@@ -20,7 +19,7 @@
 #include "server/scheduling/request.h"
 #include "server/scheduling/runner.h"
 #include "server/scheduling/scheduler_options.h"
-#include "server/scheduling/step_budget.h"
+#include "server/scheduling/start_forecast.h"
 #include "server/scheduling/step_cost_model.h"
 #include "server/scheduling/token_sink.h"
 #include "server/scheduling/waiting_line.h"
@@ -58,7 +57,7 @@ class Scheduler {
   void Sweep(absl::Time now);
 
   // The next step. Without slices only if nothing waits or runs. Borrows from
-  // the sequences until Commit() or TakeEnded().
+  // the sequences that it carries until Commit() or until they end.
   StepPlan PlanStep(absl::Time now);
   // Requests that the latest PlanStep() started for the first time.
   const std::vector<const Request*>& started() const { return started_; }
@@ -110,13 +109,11 @@ class Scheduler {
   Scheduler(const Options& options, const Tokenizer& tokenizer);
 
   PromptKind KindOf(const Sequence& sequence) const;
-  // What is expected of its first token behind `ahead`; nothing as long as
-  // nothing is known of steps.
-  std::optional<FirstTokenEstimate> Estimate(const Sequence& sequence,
-                                             const WaitingLine::Backlog& ahead,
-                                             absl::Time now) const;
-  // What running prompts still have to run.
-  StepWork PromptsLeft() const;
+  // What goes before one of `rank`, of what waits and of running prompts.
+  Backlog Ahead(const Rank& rank) const;
+  // Whether nothing runs, and no step has told lately what steps take: then
+  // nobody is refused for that, or none might ever teach better.
+  bool IsStale(absl::Time now) const;
   // Whether its target cannot be met even if it comes next.
   bool IsHopeless(const Sequence& sequence, absl::Time now) const;
   // Whether its caller will be gone even if it comes next.
@@ -124,7 +121,13 @@ class Scheduler {
   // Whether one of the two holds, also by what its prompt finds by now.
   using Forecast = bool (Scheduler::*)(const Sequence&, absl::Time) const;
   bool StillHolds(Forecast forecast, Sequence& sequence, absl::Time now) const;
-  void MarkLateRunners(absl::Time now);
+  // Whether those that run can be met, and how long prompts have waited.
+  void MarkRunners(absl::Time now);
+  // Refuses what waits and can be met no more, or marks it.
+  void Settle(Sequence& sequence, absl::Time now);
+  void SettleMissed(Turn& turn);
+  // Clears marks where what stood ahead went away.
+  void ReviewLate(absl::Time now);
   void MoveEnded();
   void EndWaiting(std::unique_ptr<Sequence> sequence, Ending ending,
                   absl::Time now);
@@ -137,11 +140,14 @@ class Scheduler {
 
   // The step.
   void PlanDecodes(Turn& turn);
-  absl::Duration TimeTarget(const StepWork& decodes) const;
   // Starts a prompt that may not be cut and has waited long enough, first of
   // all; or keeps others from starting until it can.
   void PlanDueWhole(Turn& turn);
   void PlanPrompts(Turn& turn);
+  std::vector<Runner*> UnplannedPrompts();
+  // A chunk, within the share of late work, for one that has waited long.
+  void PlanStarving(Turn& turn);
+  Runner* StartStarving(Turn& turn);
   void ExtendChunks(Turn& turn);
   // Tokens of the sequence's next chunk; 0 if there is no room for one.
   int ChunkFor(const Turn& turn, const Sequence& sequence, bool is_late,
@@ -152,13 +158,17 @@ class Scheduler {
   // Whether one of a rank and kind goes before another in this turn.
   bool GoesBefore(const Rank& a, PromptKind a_kind, const Rank& b,
                   PromptKind b_kind) const;
-  // The first of its kind that waits and is worth starting, or null.
-  Sequence* SettledFirst(PromptKind kind, absl::Time now);
+  // The first of its kind that waits and is worth starting, or null; null also
+  // where the turn has settled enough.
+  Sequence* SettledFirst(PromptKind kind, Turn& turn);
+  // Long prompts that are half-way and that one of `rank` must wait for.
+  int LongPromptsBefore(const Rank& rank) const;
   // The one that waits and goes first, of those that may start; or null.
   Sequence* NextToStart(Turn& turn);
   bool MayStartWhole(const Turn& turn, const Sequence& sequence) const;
   // A place and pages for the first in line, or null.
   Runner* TryStart(Turn& turn, Sequence& sequence);
+  Runner* Start(Sequence& sequence, PageClaim claim, absl::Time now);
   // Pages for it, if there is a place too and enough are left for others.
   std::optional<PageClaim> TryClaim(const Sequence& sequence);
   // Likewise, by stopping late ones for one that can be met; nothing if that is
@@ -167,7 +177,7 @@ class Scheduler {
   int places() const;  // that are free
   // Whether somebody counts on the time of each token.
   bool HasStreamTarget() const;
-  bool HasMeetable() const;
+  bool HasMeetable(absl::Time now) const;
   StepPlan FinishTurn(const Turn& turn);
 
   const Options options_;
@@ -181,11 +191,14 @@ class Scheduler {
   int preempted_ = 0;
 
   StepCostModel cost_;
-  DrainRate starts_;
+  absl::Time learned_at_ = absl::InfinitePast();
+  StartForecast forecast_;
   LateShare late_share_;
   PageReserve reserve_;
   // The latest step had rows of prompts for long ones alone.
   bool long_had_all_ = false;
+  // It held back output tokens, for a prompt that may not be cut.
+  bool held_output_ = false;
 
   // Of the latest plan.
   std::vector<PlannedSlice> planned_;  // slice by slice
@@ -193,7 +206,6 @@ class Scheduler {
   std::vector<int> preempted_tokens_;
   int64_t recomputed_tokens_ = 0;
   StepWork planned_work_;
-  StepWork decode_work_;  // its output tokens' part
   absl::Time planned_at_;
 };
 

@@ -1,45 +1,32 @@
 // Whether time is enough for those whom the Scheduler holds.
 
-#include <algorithm>
+#include <optional>
 
-#include "server/scheduling/first_token_forecast.h"
 #include "server/scheduling/scheduler.h"
+#include "server/scheduling/scheduler_turn.h"
 
 namespace sparseserve {
+namespace {
 
-StepWork Scheduler::PromptsLeft() const {
-  StepWork left;
-  for (const auto& runner : running_) {
-    const Sequence& sequence = *runner->sequence;
-    if (sequence.ended() || sequence.is_decoding()) continue;
-    left += sequence.WorkAhead();
-  }
-  return left;
+// What is known of steps is old if none ran for so long.
+constexpr absl::Duration kFresh = absl::Seconds(1);
+// Late ones that one turn judges anew.
+constexpr int kReviews = 4;
+// So much is left to settle, of those that go first, when a turn has settled
+// what nobody asked for.
+constexpr int kSettledFirst = 8;
+
+}  // namespace
+
+Backlog Scheduler::Ahead(const Rank& rank) const {
+  Backlog ahead = line_.Ahead(rank);
+  ahead.work += forecast_.PromptsBefore(rank);
+  return ahead;
 }
 
-std::optional<FirstTokenEstimate> Scheduler::Estimate(
-    const Sequence& sequence, const WaitingLine::Backlog& ahead,
-    absl::Time now) const {
-  if (!cost_.is_ready()) return std::nullopt;
-  const StepWork own = sequence.WorkAhead();
-  LoadAhead load;
-  load.prompts = ahead.work;
-  load.decodes = decode_work_;
-  load.prompt_rows =
-      decode_work_.decode_rows == 0
-          ? options_.max_step_tokens
-          : PromptRowsWithin(cost_, decode_work_, options_.step_time_target,
-                             kPageTokens, options_.max_step_tokens);
-  const double starts_per_second = starts_.PerSecond(now);
-  if (places() == 0 && starts_per_second > 0) {
-    load.place_wait = absl::Seconds((ahead.requests + 1) / starts_per_second);
-  }
-  FirstTokenEstimate estimate;
-  estimate.expected = ForecastFirstToken(cost_, load, own);
-  estimate.p95 = estimate.expected * cost_.margin();
-  estimate.alone =
-      ForecastFirstToken(cost_, {.prompt_rows = options_.max_step_tokens}, own);
-  return estimate;
+bool Scheduler::IsStale(absl::Time now) const {
+  return places() == options_.max_running_sequences &&
+         now - learned_at_ >= kFresh;
 }
 
 bool Scheduler::IsHopeless(const Sequence& sequence, absl::Time now) const {
@@ -49,21 +36,39 @@ bool Scheduler::IsHopeless(const Sequence& sequence, absl::Time now) const {
     return false;
   }
   if (now > target) return true;
-  const auto estimate = Estimate(sequence, {}, now);
+  if (IsStale(now)) return false;
+  const auto estimate =
+      forecast_.OfWaiting(sequence, {}, /*is_late=*/false, now);
   return estimate.has_value() && now + estimate->expected > target;
 }
 
 bool Scheduler::MissesDeadline(const Sequence& sequence, absl::Time now) const {
-  if (sequence.preemptions() > 0) return false;
-  const auto estimate = Estimate(sequence, {}, now);
+  if (sequence.preemptions() > 0 || IsStale(now)) return false;
+  const bool is_late = line_.RankOf(sequence).is_late;
+  const auto estimate = forecast_.OfWaiting(sequence, {}, is_late, now);
   return estimate.has_value() &&
          now + estimate->expected > sequence.request().deadline;
 }
 
-void Scheduler::MarkLateRunners(absl::Time now) {
+void Scheduler::MarkRunners(absl::Time now) {
   for (const auto& runner : running_) {
-    if (runner->rank.is_late) continue;
-    runner->rank.is_late = IsHopeless(*runner->sequence, now);
+    const Sequence& sequence = *runner->sequence;
+    if (!sequence.is_decoding() && runner->rises_at <= now) {
+      const int64_t periods =
+          PeriodsSince(runner->rises_at, now, options_.ageing_period);
+      runner->rank.level += periods;
+      runner->rises_at += periods * options_.ageing_period;
+    }
+    const absl::Time target = TargetDeadline(sequence.request());
+    if (target == absl::InfiniteFuture()) continue;
+    if (sequence.first_token().has_value()) {
+      runner->rank.is_late = *sequence.first_token() > target;
+      continue;
+    }
+    const auto estimate = forecast_.OfRunning(sequence);
+    const absl::Duration needed =
+        estimate.has_value() ? estimate->expected : absl::ZeroDuration();
+    runner->rank.is_late = now + needed > target;
   }
 }
 
@@ -72,6 +77,47 @@ bool Scheduler::StillHolds(Forecast forecast, Sequence& sequence,
   if (!(this->*forecast)(sequence, now)) return false;
   ExpectHit(sequence);
   return (this->*forecast)(sequence, now);
+}
+
+void Scheduler::Settle(Sequence& sequence, absl::Time now) {
+  if (sequence.request().target.on_miss != OnMiss::kReject ||
+      sequence.preemptions() > 0) {
+    line_.SetLate(sequence, true);
+    return;
+  }
+  const auto estimate =
+      forecast_.OfWaiting(sequence, {}, /*is_late=*/false, now);
+  sequence.SetPrediction(
+      now - sequence.request().arrival +
+      (estimate.has_value() ? estimate->p95 : absl::ZeroDuration()));
+  EndWaiting(line_.Take(sequence), Ending::kUnmeetable, now);
+}
+
+void Scheduler::SettleMissed(Turn& turn) {
+  while (turn.to_settle > kSettledFirst) {
+    Sequence* const missed = line_.FirstMissed(turn.now);
+    if (missed == nullptr) return;
+    --turn.to_settle;
+    Settle(*missed, turn.now);
+  }
+}
+
+void Scheduler::ReviewLate(absl::Time now) {
+  const Sequence* first = nullptr;
+  for (int i = 0; i < kReviews; ++i) {
+    const Sequence* const late = line_.NextDoubtful(now);
+    if (late == nullptr || late == first) return;
+    if (first == nullptr) first = late;
+    Rank rank = line_.RankOf(*late);
+    rank.is_late = false;
+    const auto estimate =
+        forecast_.OfWaiting(*late, Ahead(rank), /*is_late=*/false, now);
+    const absl::Duration needed =
+        estimate.has_value() ? estimate->expected : absl::ZeroDuration();
+    if (now + needed > TargetDeadline(late->request())) continue;
+    line_.SetLate(*late, false);
+    if (late == first) first = nullptr;
+  }
 }
 
 }  // namespace sparseserve

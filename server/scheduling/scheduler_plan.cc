@@ -1,9 +1,10 @@
 // How the Scheduler shares one step's rows and time out.
 
 #include <algorithm>
+#include <optional>
 #include <utility>
-#include <vector>
 
+#include "engine/base/check.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/scheduler_turn.h"
 
@@ -16,39 +17,51 @@ StepPlan Scheduler::PlanStep(absl::Time now) {
   recomputed_tokens_ = 0;
   planned_at_ = now;
   line_.Age(now);
-  MarkLateRunners(now);
+  forecast_.Look(running_);
+  MarkRunners(now);
   GrowLeases(now);
   Turn turn = {.now = now,
                .budget = StepBudget(cost_, options_.max_step_tokens),
-               .is_capped = HasMeetable()};
+               .is_capped = HasMeetable(now)};
+  SettleMissed(turn);
+  ReviewLate(now);
   PlanDueWhole(turn);
   PlanDecodes(turn);
   PlanPrompts(turn);
-  if (planned_.empty()) {
-    // What can be met waits for what cannot.
+  // What can be met waits for what cannot; nobody waits for what is to settle.
+  for (bool again = true; planned_.empty() && again;) {
     turn.is_capped = false;
     turn.may_start = true;
+    turn.to_settle = kSettledInATurn;
+    SettleMissed(turn);
     PlanPrompts(turn);
+    again = turn.to_settle == 0 || line_.FirstMissed(now) != nullptr;
   }
   ExtendChunks(turn);
   return FinishTurn(turn);
 }
 
-bool Scheduler::HasMeetable() const {
-  return line_.meetable() > 0 ||
-         std::any_of(running_.begin(), running_.end(), [](const auto& runner) {
-           return IsLive(*runner) && !runner->rank.is_late;
-         });
+bool Scheduler::HasMeetable(absl::Time now) const {
+  for (const PromptKind kind :
+       {PromptKind::kShort, PromptKind::kLong, PromptKind::kWhole}) {
+    const Sequence* const first = line_.FirstInTime(kind, now);
+    if (first != nullptr && !line_.RankOf(*first).is_late) return true;
+  }
+  return std::any_of(running_.begin(), running_.end(), [](const auto& runner) {
+    return IsLive(*runner) && !runner->rank.is_late;
+  });
 }
 
 void Scheduler::PlanDueWhole(Turn& turn) {
-  Sequence* const first = SettledFirst(PromptKind::kWhole, turn.now);
+  // What was held back has its turn first.
+  if (held_output_) return;
+  Sequence* const first = SettledFirst(PromptKind::kWhole, turn);
   if (first == nullptr ||
       turn.now - first->request().arrival < options_.whole_prompt_patience) {
     return;
   }
   for (const PromptKind kind : {PromptKind::kShort, PromptKind::kLong}) {
-    const Sequence* const other = SettledFirst(kind, turn.now);
+    const Sequence* const other = SettledFirst(kind, turn);
     if (other != nullptr && line_.RankOf(*other) < line_.RankOf(*first)) return;
   }
   if (HasStreamTarget()) {
@@ -64,27 +77,17 @@ void Scheduler::PlanDueWhole(Turn& turn) {
 }
 
 void Scheduler::PlanDecodes(Turn& turn) {
-  const StepWork before = turn.budget.work();
-  absl::Duration least = absl::InfiniteDuration();
-  bool has_streams = false;
+  held_output_ = false;
   for (const auto& runner : running_) {
-    if (!IsLive(*runner) || !runner->sequence->is_decoding() ||
-        turn.budget.rows_left() == 0) {
-      continue;
+    if (!IsLive(*runner) || !runner->sequence->is_decoding()) continue;
+    if (turn.budget.rows_left() == 0) {
+      held_output_ = true;
+      break;
     }
     Plan(turn, *runner, 1);
-    has_streams = true;
-    least = std::min(least,
-                     runner->sequence->request().target.time_per_output_token);
+    ++turn.decodes;
   }
-  decode_work_ = turn.budget.work();
-  decode_work_ -= before;
-  if (!has_streams) return;
-  // What cannot be met with output tokens alone slows no prompts down.
-  const bool can_be_met =
-      !cost_.is_ready() || cost_.PredictP95(decode_work_) <= least;
-  turn.budget.LimitTime(can_be_met ? std::min(least, options_.step_time_target)
-                                   : options_.step_time_target);
+  if (turn.decodes > 0) turn.budget.LimitTime(forecast_.time_limit());
 }
 
 bool Scheduler::GoesBefore(const Rank& a, PromptKind a_kind, const Rank& b,
@@ -97,7 +100,7 @@ bool Scheduler::GoesBefore(const Rank& a, PromptKind a_kind, const Rank& b,
   return a < b;
 }
 
-void Scheduler::PlanPrompts(Turn& turn) {
+std::vector<Runner*> Scheduler::UnplannedPrompts() {
   std::vector<Runner*> prompts;
   for (const auto& runner : running_) {
     if (!IsLive(*runner) || runner->sequence->is_decoding()) continue;
@@ -107,32 +110,41 @@ void Scheduler::PlanPrompts(Turn& turn) {
         });
     if (planned == planned_.end()) prompts.push_back(runner.get());
   }
+  return prompts;
+}
+
+void Scheduler::PlanPrompts(Turn& turn) {
+  PlanStarving(turn);
+  std::vector<Runner*> prompts = UnplannedPrompts();
+  turn.others_want = line_.First(PromptKind::kShort) != nullptr;
+  for (Runner* const runner : prompts) {
+    // Steps have had less room since it started.
+    if (runner->kind == PromptKind::kShort) {
+      runner->kind = KindOf(*runner->sequence);
+    }
+    if (runner->kind != PromptKind::kLong) turn.others_want = true;
+  }
   std::sort(prompts.begin(), prompts.end(), [&](Runner* a, Runner* b) {
     return GoesBefore(a->rank, a->kind, b->rank, b->kind);
   });
-  turn.long_prompts = static_cast<int>(std::count_if(
-      prompts.begin(), prompts.end(),
-      [](const Runner* runner) { return runner->kind == PromptKind::kLong; }));
-  turn.others_want = turn.long_prompts < static_cast<int>(prompts.size()) ||
-                     line_.First(PromptKind::kShort) != nullptr;
   auto next = prompts.begin();
   while (turn.budget.rows_left() > 0) {
     Sequence* const waiting = turn.may_start ? NextToStart(turn) : nullptr;
-    const bool starts = waiting != nullptr &&
-                        (next == prompts.end() ||
-                         GoesBefore(line_.RankOf(*waiting), KindOf(*waiting),
-                                    (*next)->rank, (*next)->kind));
+    const bool starts =
+        waiting != nullptr &&
+        (next == prompts.end() ||
+         GoesBefore(line_.RankOf(*waiting), line_.KindOf(*waiting),
+                    (*next)->rank, (*next)->kind));
     if (starts) {
       // Nothing overtakes what waits for rows, a place or pages.
       const bool has_rows =
           ChunkFor(turn, *waiting, line_.RankOf(*waiting).is_late,
-                   KindOf(*waiting)) > 0;
+                   line_.KindOf(*waiting)) > 0;
       const Runner* const runner =
           has_rows ? TryStart(turn, *waiting) : nullptr;
       if (runner == nullptr) {
         turn.may_start = false;
       } else {
-        if (runner->kind == PromptKind::kLong) ++turn.long_prompts;
         PlanChunk(turn, *runner);
       }
     } else if (next != prompts.end()) {
@@ -215,10 +227,12 @@ void Scheduler::ExtendChunks(Turn& turn) {
 }
 
 StepPlan Scheduler::FinishTurn(const Turn& turn) {
-  // Of what steps may carry: with a share of what this one did, a late prompt
+  // Of what the step had room for: with a share of what it did, a late prompt
   // would wait for dozens of steps that have room for it.
   if (turn.is_capped) {
-    late_share_.Count(options_.max_step_tokens, turn.late_tokens);
+    late_share_.Count(std::min(options_.max_step_tokens,
+                               turn.decodes + forecast_.prompt_rows()),
+                      turn.late_tokens);
   }
   long_had_all_ =
       turn.long_chunks > 0 && turn.other_chunks == 0 && turn.others_want;

@@ -16,16 +16,158 @@ namespace {
 // Long prompts that are half-way at the same time: together they would only
 // all take longer.
 constexpr int kLongPrompts = 2;
+// Having waited so many periods, what cannot be met need not wait for all that
+// can.
+constexpr int64_t kStarvingPeriods = 2;
 
 bool HasTarget(const Sequence& sequence) {
   return sequence.request().target.time_per_output_token !=
          absl::InfiniteDuration();
 }
 
+bool IsCancelled(const Sequence& sequence) {
+  return sequence.request().cancelled->load(std::memory_order_relaxed);
+}
+
+bool IsStarving(const Sequence& sequence, const Rank& rank) {
+  return rank.is_late &&
+         rank.level >= sequence.request().priority + kStarvingPeriods;
+}
+
 }  // namespace
 
+bool Scheduler::HasStreamTarget() const {
+  return std::any_of(running_.begin(), running_.end(), [](const auto& runner) {
+    return IsLive(*runner) && HasTarget(*runner->sequence);
+  });
+}
+
+Sequence* Scheduler::SettledFirst(PromptKind kind, Turn& turn) {
+  while (Sequence* const first = line_.FirstInTime(kind, turn.now)) {
+    const auto end = [&](Ending ending) {
+      EndWaiting(line_.Take(*first), ending, turn.now);
+    };
+    if (turn.to_settle == 0) return nullptr;
+    --turn.to_settle;
+    if (IsCancelled(*first)) {
+      end(Ending::kCancelled);
+    } else if (StillHolds(&Scheduler::MissesDeadline, *first, turn.now)) {
+      end(Ending::kUnmeetable);
+    } else if (!line_.RankOf(*first).is_late &&
+               StillHolds(&Scheduler::IsHopeless, *first, turn.now)) {
+      Settle(*first, turn.now);
+    } else {
+      ++turn.to_settle;
+      return first;
+    }
+  }
+  return nullptr;
+}
+
+int Scheduler::LongPromptsBefore(const Rank& rank) const {
+  return static_cast<int>(
+      std::count_if(running_.begin(), running_.end(), [&](const auto& runner) {
+        if (!IsLive(*runner) || runner->kind != PromptKind::kLong ||
+            runner->sequence->is_decoding()) {
+          return false;
+        }
+        if (runner->rank.is_late != rank.is_late) return rank.is_late;
+        return runner->rank.level >= rank.level;
+      }));
+}
+
+Sequence* Scheduler::NextToStart(Turn& turn) {
+  Sequence* best = nullptr;
+  PromptKind best_kind = PromptKind::kShort;
+  const auto consider = [&](Sequence* sequence, PromptKind kind) {
+    if (sequence == nullptr) return;
+    if (best == nullptr || GoesBefore(line_.RankOf(*sequence), kind,
+                                      line_.RankOf(*best), best_kind)) {
+      best = sequence;
+      best_kind = kind;
+    }
+  };
+  consider(SettledFirst(PromptKind::kShort, turn), PromptKind::kShort);
+  Sequence* const longer = SettledFirst(PromptKind::kLong, turn);
+  if (longer != nullptr &&
+      LongPromptsBefore(line_.RankOf(*longer)) < kLongPrompts) {
+    consider(longer, PromptKind::kLong);
+  }
+  Sequence* const whole = SettledFirst(PromptKind::kWhole, turn);
+  if (whole != nullptr && MayStartWhole(turn, *whole)) {
+    consider(whole, PromptKind::kWhole);
+  }
+  const bool must_wait =
+      best != nullptr && !turn.may_start_streams && HasTarget(*best);
+  return must_wait ? nullptr : best;
+}
+
+bool Scheduler::MayStartWhole(const Turn& turn,
+                              const Sequence& sequence) const {
+  return sequence.LeastTokens() <= turn.budget.rows_left() &&
+         !HasStreamTarget();
+}
+
+Runner* Scheduler::StartStarving(Turn& turn) {
+  if (places() == 0) return nullptr;
+  for (const PromptKind kind :
+       {PromptKind::kShort, PromptKind::kLong, PromptKind::kWhole}) {
+    Sequence* const late = line_.FirstLate(kind);
+    if (late == nullptr || !IsStarving(*late, line_.RankOf(*late)) ||
+        IsCancelled(*late) || MissesDeadline(*late, turn.now) ||
+        (kind == PromptKind::kWhole && !MayStartWhole(turn, *late)) ||
+        (!turn.may_start_streams && HasTarget(*late)) ||
+        ChunkFor(turn, *late, /*is_late=*/true, kind) == 0) {
+      continue;
+    }
+    std::optional<PageClaim> claim = TryClaim(*late);
+    if (claim.has_value()) return Start(*late, *std::move(claim), turn.now);
+  }
+  return nullptr;
+}
+
+void Scheduler::PlanStarving(Turn& turn) {
+  if (!turn.is_capped || late_share_.allowance() <= turn.late_tokens) return;
+  const Runner* starving = nullptr;
+  for (const Runner* const runner : UnplannedPrompts()) {
+    if (IsStarving(*runner->sequence, runner->rank) &&
+        (starving == nullptr || runner->rank < starving->rank)) {
+      starving = runner;
+    }
+  }
+  if (starving == nullptr) starving = StartStarving(turn);
+  if (starving != nullptr) PlanChunk(turn, *starving);
+}
+
+Runner* Scheduler::TryStart(Turn& turn, Sequence& sequence) {
+  std::optional<PageClaim> claim = TryClaim(sequence);
+  if (!claim.has_value()) claim = MakeRoom(turn, sequence);
+  if (!claim.has_value()) return nullptr;
+  return Start(sequence, *std::move(claim), turn.now);
+}
+
+Runner* Scheduler::Start(Sequence& sequence, PageClaim claim, absl::Time now) {
+  auto runner = std::make_unique<Runner>();
+  runner->rank = line_.RankOf(sequence);
+  runner->rises_at = line_.RisesAt(sequence);
+  runner->sequence = line_.Take(sequence);
+  recomputed_tokens_ += sequence.Start(std::move(claim), now);
+  runner->kind = KindOf(sequence);
+  reserve_.Started();
+  if (sequence.preemptions() > 0) {
+    --preempted_;
+  } else {
+    forecast_.Started(now);
+    started_.push_back(&sequence.request());
+  }
+  running_.push_back(std::move(runner));
+  return running_.back().get();
+}
+
 void Scheduler::ExpectHit(Sequence& sequence) const {
-  sequence.ExpectHit(pages_.ExpectedHit(WishOf(sequence)));
+  sequence.ExpectHit(pages_.ExpectedHit({.request = sequence.request(),
+                                         .tokens = sequence.tokens(),
+                                         .sequence = sequence.id()}));
 }
 
 PageAccount::Wish Scheduler::WishOf(const Sequence& sequence) const {
@@ -36,6 +178,37 @@ PageAccount::Wish Scheduler::WishOf(const Sequence& sequence) const {
           .spare = reserve_.Spare(running_, sequence),
           .is_restart = sequence.preemptions() > 0,
           .measured_tokens = sequence.counted_tokens()};
+}
+
+int Scheduler::places() const {
+  const auto taken =
+      std::count_if(running_.begin(), running_.end(),
+                    [](const auto& runner) { return IsLive(*runner); });
+  return options_.max_running_sequences - static_cast<int>(taken);
+}
+
+std::optional<PageClaim> Scheduler::TryClaim(const Sequence& sequence) {
+  if (places() == 0) return std::nullopt;
+  return pages_.Start(WishOf(sequence));
+}
+
+std::optional<PageClaim> Scheduler::MakeRoom(Turn& turn,
+                                             const Sequence& sequence) {
+  if (line_.RankOf(sequence).is_late) return std::nullopt;
+  std::vector<const PageClaim*> given;
+  for (const auto& runner : running_) {
+    if (IsLateVictim(*runner)) given.push_back(&runner->sequence->claim());
+  }
+  PageAccount::Wish wish = WishOf(sequence);
+  wish.spare = reserve_.SpareWithoutLate(running_, sequence);
+  if (given.empty() || !pages_.CouldStart(wish, given)) return std::nullopt;
+  while (Runner* const victim = ChooseLateVictim(running_)) {
+    Unplan(turn, *victim);
+    Preempt(*victim, turn.now);
+    std::optional<PageClaim> claim = TryClaim(sequence);
+    if (claim.has_value()) return claim;
+  }
+  return std::nullopt;
 }
 
 void Scheduler::GrowLeases(absl::Time now) {
@@ -54,6 +227,7 @@ void Scheduler::GrowLeases(absl::Time now) {
       Runner* const victim = ChooseVictim(running_);
       SPARSESERVE_CHECK(victim != nullptr);
       Preempt(*victim, now);
+      reserve_.Preempted();
     }
   }
 }
@@ -68,119 +242,6 @@ void Scheduler::Preempt(Runner& runner, absl::Time now) {
   ExpectHit(*runner.sequence);
   const PromptKind kind = KindOf(*runner.sequence);
   line_.Add(std::move(runner.sequence), rank, kind, now);
-  reserve_.Preempted();
-}
-
-bool Scheduler::HasStreamTarget() const {
-  return std::any_of(running_.begin(), running_.end(), [](const auto& runner) {
-    return IsLive(*runner) && HasTarget(*runner->sequence);
-  });
-}
-
-int Scheduler::places() const {
-  const auto taken =
-      std::count_if(running_.begin(), running_.end(),
-                    [](const auto& runner) { return IsLive(*runner); });
-  return options_.max_running_sequences - static_cast<int>(taken);
-}
-
-Sequence* Scheduler::SettledFirst(PromptKind kind, absl::Time now) {
-  while (Sequence* const first = line_.First(kind)) {
-    if (first->request().cancelled->load(std::memory_order_relaxed)) {
-      EndWaiting(line_.Take(*first), Ending::kCancelled, now);
-      continue;
-    }
-    if (StillHolds(&Scheduler::MissesDeadline, *first, now)) {
-      EndWaiting(line_.Take(*first), Ending::kUnmeetable, now);
-      continue;
-    }
-    if (line_.RankOf(*first).is_late ||
-        !StillHolds(&Scheduler::IsHopeless, *first, now)) {
-      return first;
-    }
-    if (first->request().target.on_miss == OnMiss::kReject &&
-        first->preemptions() == 0) {
-      EndWaiting(line_.Take(*first), Ending::kUnmeetable, now);
-    } else {
-      line_.SetLate(*first);
-    }
-  }
-  return nullptr;
-}
-
-Sequence* Scheduler::NextToStart(Turn& turn) {
-  Sequence* best = nullptr;
-  PromptKind best_kind = PromptKind::kShort;
-  const auto consider = [&](Sequence* sequence, PromptKind kind) {
-    if (sequence == nullptr) return;
-    if (best == nullptr || GoesBefore(line_.RankOf(*sequence), kind,
-                                      line_.RankOf(*best), best_kind)) {
-      best = sequence;
-      best_kind = kind;
-    }
-  };
-  consider(SettledFirst(PromptKind::kShort, turn.now), PromptKind::kShort);
-  if (turn.long_prompts < kLongPrompts) {
-    consider(SettledFirst(PromptKind::kLong, turn.now), PromptKind::kLong);
-  }
-  Sequence* const whole = SettledFirst(PromptKind::kWhole, turn.now);
-  if (whole != nullptr && MayStartWhole(turn, *whole)) {
-    consider(whole, PromptKind::kWhole);
-  }
-  const bool must_wait =
-      best != nullptr && !turn.may_start_streams && HasTarget(*best);
-  return must_wait ? nullptr : best;
-}
-
-bool Scheduler::MayStartWhole(const Turn& turn,
-                              const Sequence& sequence) const {
-  return sequence.LeastTokens() <= turn.budget.rows_left() &&
-         !HasStreamTarget();
-}
-
-std::optional<PageClaim> Scheduler::TryClaim(const Sequence& sequence) {
-  if (places() == 0) return std::nullopt;
-  return pages_.Start(WishOf(sequence));
-}
-
-Runner* Scheduler::TryStart(Turn& turn, Sequence& sequence) {
-  std::optional<PageClaim> claim = TryClaim(sequence);
-  if (!claim.has_value()) claim = MakeRoom(turn, sequence);
-  if (!claim.has_value()) return nullptr;
-  auto runner = std::make_unique<Runner>();
-  runner->rank = line_.RankOf(sequence);
-  runner->sequence = line_.Take(sequence);
-  recomputed_tokens_ += sequence.Start(*std::move(claim), turn.now);
-  runner->kind = KindOf(sequence);
-  reserve_.Started();
-  if (sequence.preemptions() > 0) {
-    --preempted_;
-  } else {
-    starts_.Count(1, turn.now);
-    started_.push_back(&sequence.request());
-  }
-  running_.push_back(std::move(runner));
-  return running_.back().get();
-}
-
-std::optional<PageClaim> Scheduler::MakeRoom(Turn& turn,
-                                             const Sequence& sequence) {
-  if (line_.RankOf(sequence).is_late) return std::nullopt;
-  std::vector<const PageClaim*> given;
-  for (const auto& runner : running_) {
-    if (!IsLive(*runner) || !runner->rank.is_late) continue;
-    given.push_back(&runner->sequence->claim());
-  }
-  if (given.empty() || !pages_.CouldStart(WishOf(sequence), given)) {
-    return std::nullopt;
-  }
-  while (Runner* const victim = ChooseLateVictim(running_)) {
-    Unplan(turn, *victim);
-    Preempt(*victim, turn.now);
-    std::optional<PageClaim> claim = TryClaim(sequence);
-    if (claim.has_value()) return claim;
-  }
-  return std::nullopt;
 }
 
 }  // namespace sparseserve

@@ -61,9 +61,13 @@ Progress Sequence::progress() const {
   return first_token_.has_value() ? Progress::kDecode : Progress::kPrefill;
 }
 
+int Sequence::output_left() const {
+  return std::min(request_->max_output_tokens, max_tokens_ - prompt_tokens()) -
+         output_tokens();
+}
+
 int Sequence::pages_needed() const {
-  const int output =
-      std::min(request_->max_output_tokens, max_tokens_ - prompt_tokens());
+  const int output = output_left() + output_tokens();
   // The last token is never run, so it needs no place.
   const int positions = prompt_tokens() + output - 1;
   return (positions + kPageTokens - 1) / kPageTokens;

@@ -75,6 +75,11 @@ class Sequence {
   // Output tokens since it began or last went on.
   int output_since_start() const { return output_tokens() - output_at_start_; }
 
+  // Output tokens that it can still come to have.
+  int output_left() const;
+  // When its first token was drawn.
+  std::optional<absl::Time> first_token() const { return first_token_; }
+
   // Prompt and output so far.
   absl::Span<const TokenId> tokens() const { return tokens_; }
   // Tokens known so far without their keys and values.

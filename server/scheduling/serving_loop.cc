@@ -116,19 +116,22 @@ void ServingLoop::Run() {
     }
     ReportEnded();
 
-    const StepPlan plan = d_.scheduler.PlanStep(now);
+    // What came before is no part of the step: its time teaches what steps
+    // cost.
+    const absl::Time begin = d_.clock();
+    const StepPlan plan = d_.scheduler.PlanStep(begin);
     for (const Request* request : d_.scheduler.started()) {
-      d_.queue.Started(*request, now);
+      d_.queue.Started(*request, begin);
     }
+    // What was refused while the step was planned need not wait for it.
+    ReportEnded();
     PublishGauges();
     SPARSESERVE_DCHECK(d_.scheduler.CheckInvariants().ok());
     if (!plan.slices.empty()) {
-      if (!RunStep(plan, now)) return;
+      if (!RunStep(plan, begin)) return;
       idle_turns = 0;
       continue;
     }
-    // What was refused while the step was planned.
-    ReportEnded();
     SPARSESERVE_CHECK(d_.scheduler.idle());
     const bool ends = stopping || draining;
     // Once nobody came for a while: it takes milliseconds where pages are many.
@@ -194,7 +197,7 @@ void ServingLoop::ReportEnded() {
   const absl::Time now = d_.clock();
   for (const auto& sequence : ended) {
     if (sequence->progress() == Progress::kWaiting) {
-      d_.queue.Started(sequence->request(), now);
+      d_.queue.Dropped(sequence->request());
     }
     d_.queue.Finished(sequence->request());
     RecordEnding(*sequence);
@@ -219,6 +222,13 @@ void ServingLoop::RecordEnding(const Sequence& sequence) {
   const Ending ending = sequence.ending();
   if (IsRefusal(ending)) {
     d_.metrics.Rejected(RejectReason::kDeadlineUnmeetable);
+    // On arrival none has passed; of those that it waited past it is no less
+    // missed for being refused at last.
+    RequestSample waited;
+    waited.time_to_first_token = absl::InfiniteDuration();
+    waited.total = d_.clock() - sequence.request().arrival;
+    RecordTargets(d_.metrics, sequence.request().target, waited,
+                  /*finished=*/false);
     return;
   }
   const RequestSample sample = sequence.Sample();

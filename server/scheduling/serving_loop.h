@@ -24,7 +24,8 @@ namespace sparseserve {
 // Every request that the queue accepted ends in exactly one TokenSink::Finish
 // or Fail, and in one Metrics::Finished, one Cancelled if it was cancelled, and
 // one TargetOutcome for each target that it named and whose outcome is known;
-// or, if the scheduler refused it, in one Metrics::Rejected. Its pages are
+// or, if the scheduler refused it, in one Metrics::Rejected, and a missed
+// TargetOutcome for each target that passed while it waited. Its pages are
 // free, and the metrics say so, before its sink hears of the end. Other
 // rejections and calls are the rpc side's to count.
 class ServingLoop {

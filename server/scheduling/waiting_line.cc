@@ -1,15 +1,17 @@
 #include "server/scheduling/waiting_line.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "engine/base/check.h"
+#include "server/scheduling/feasibility.h"
 
 namespace sparseserve {
 namespace {
 
-// Most that one call of Age() raises: who waits longer rises in the next one.
-constexpr int kPromotions = 64;
+// Levels in which FirstInTime() leaves something out.
+constexpr int kLevels = 8;
 
 size_t Index(PromptKind kind) { return static_cast<size_t>(kind); }
 
@@ -29,43 +31,39 @@ void WaitingLine::Add(std::unique_ptr<Sequence> sequence, const Rank& rank,
   entry->kind = kind;
   entry->promotion = now + ageing_period_;
   entry->place = polled_.size();
-  entry->work = sequence->WorkAhead();
+  entry->target = sequence->progress() == Progress::kDecode
+                      ? absl::InfiniteFuture()
+                      : TargetDeadline(sequence->request());
+  entry->backlog = {
+      .requests = 1,
+      .work = sequence->WorkAhead(),
+      .output_tokens = static_cast<double>(sequence->output_left())};
   polled_.push_back({id, sequence->request().cancelled.get()});
   deadlines_.insert({sequence->request().deadline, id});
+  promotions_.insert({entry->promotion, id});
   entry->sequence = std::move(sequence);
   Link(*entry);
+  LinkTarget(*entry);
   SPARSESERVE_CHECK(entries_.emplace(id, std::move(entry)).second);
 }
 
-Rank WaitingLine::CoarseRank(const Rank& rank) {
-  Rank coarse = rank;
-  coarse.id = 0;
-  if (rank.deadline != absl::InfinitePast() &&
-      rank.deadline != absl::InfiniteFuture()) {
-    coarse.deadline = absl::FromUnixSeconds(absl::ToUnixSeconds(rank.deadline));
-  }
-  return coarse;
-}
-
-void WaitingLine::Link(Entry& entry) {
+void WaitingLine::Link(const Entry& entry) {
   lines_[Index(entry.kind)].insert(entry.rank);
-  promotions_.insert({entry.promotion, entry.rank.id});
-  Backlog& backlog = backlog_[CoarseRank(entry.rank)];
-  ++backlog.requests;
-  backlog.work += entry.work;
-  if (!entry.rank.is_late) ++meetable_;
+  backlog_.Add(entry.rank, entry.backlog);
 }
 
 void WaitingLine::Unlink(const Entry& entry) {
   lines_[Index(entry.kind)].erase(entry.rank);
-  promotions_.erase({entry.promotion, entry.rank.id});
-  const auto backlog = backlog_.find(CoarseRank(entry.rank));
-  if (--backlog->second.requests == 0) {
-    backlog_.erase(backlog);
-  } else {
-    backlog->second.work -= entry.work;
-  }
-  if (!entry.rank.is_late) --meetable_;
+  backlog_.Remove(entry.rank);
+}
+
+void WaitingLine::LinkTarget(const Entry& entry) {
+  if (entry.target == absl::InfiniteFuture()) return;
+  targets_[entry.rank.is_late ? 1 : 0].insert({entry.target, entry.rank.id});
+}
+
+void WaitingLine::UnlinkTarget(const Entry& entry) {
+  targets_[entry.rank.is_late ? 1 : 0].erase({entry.target, entry.rank.id});
 }
 
 Sequence* WaitingLine::First(PromptKind kind) const {
@@ -74,8 +72,57 @@ Sequence* WaitingLine::First(PromptKind kind) const {
   return entries_.at(line.begin()->id)->sequence.get();
 }
 
+Sequence* WaitingLine::FirstInTime(PromptKind kind, absl::Time now) const {
+  const std::set<Rank>& line = lines_[Index(kind)];
+  auto first = line.begin();
+  for (int level = 0; level < kLevels && first != line.end(); ++level) {
+    // What began before has no deadline, and goes first of its level.
+    if (first->is_late || first->deadline >= now ||
+        first->deadline == absl::InfinitePast()) {
+      break;
+    }
+    first = line.lower_bound({.level = first->level, .deadline = now});
+  }
+  if (first == line.end()) return nullptr;
+  return entries_.at(first->id)->sequence.get();
+}
+
+Sequence* WaitingLine::FirstLate(PromptKind kind) const {
+  const std::set<Rank>& line = lines_[Index(kind)];
+  const auto first =
+      line.lower_bound({.is_late = true,
+                        .level = std::numeric_limits<int64_t>::max(),
+                        .deadline = absl::InfinitePast()});
+  if (first == line.end()) return nullptr;
+  return entries_.at(first->id)->sequence.get();
+}
+
+Sequence* WaitingLine::FirstMissed(absl::Time now) const {
+  const std::set<TimedId>& targets = targets_[0];
+  if (targets.empty() || targets.begin()->first >= now) return nullptr;
+  return entries_.at(targets.begin()->second)->sequence.get();
+}
+
+Sequence* WaitingLine::NextDoubtful(absl::Time now) {
+  const std::set<TimedId>& late = targets_[1];
+  const TimedId begin = {now, 0};
+  auto next = late.upper_bound(std::max(doubted_, begin));
+  if (next == late.end()) next = late.lower_bound(begin);
+  if (next == late.end()) return nullptr;
+  doubted_ = *next;
+  return entries_.at(next->second)->sequence.get();
+}
+
 const Rank& WaitingLine::RankOf(const Sequence& sequence) const {
   return entries_.at(sequence.id())->rank;
+}
+
+PromptKind WaitingLine::KindOf(const Sequence& sequence) const {
+  return entries_.at(sequence.id())->kind;
+}
+
+absl::Time WaitingLine::RisesAt(const Sequence& sequence) const {
+  return entries_.at(sequence.id())->promotion;
 }
 
 std::unique_ptr<Sequence> WaitingLine::Take(const Sequence& sequence) {
@@ -87,6 +134,8 @@ std::unique_ptr<Sequence> WaitingLine::Remove(SequenceId id) {
   SPARSESERVE_CHECK(found != entries_.end());
   Entry& entry = *found->second;
   Unlink(entry);
+  UnlinkTarget(entry);
+  promotions_.erase({entry.promotion, id});
   deadlines_.erase({entry.sequence->request().deadline, id});
   polled_[entry.place] = polled_.back();
   entries_.at(polled_[entry.place].id)->place = entry.place;
@@ -96,22 +145,13 @@ std::unique_ptr<Sequence> WaitingLine::Remove(SequenceId id) {
   return sequence;
 }
 
-void WaitingLine::SetLate(const Sequence& sequence) {
+void WaitingLine::SetLate(const Sequence& sequence, bool is_late) {
   Entry& entry = *entries_.at(sequence.id());
   Unlink(entry);
-  entry.rank.is_late = true;
+  UnlinkTarget(entry);
+  entry.rank.is_late = is_late;
   Link(entry);
-}
-
-WaitingLine::Backlog WaitingLine::Ahead(const Rank& rank) const {
-  Backlog ahead;
-  const Rank coarse = CoarseRank(rank);
-  for (const auto& [key, backlog] : backlog_) {
-    if (coarse < key) break;
-    ahead.requests += backlog.requests;
-    ahead.work += backlog.work;
-  }
-  return ahead;
+  LinkTarget(entry);
 }
 
 void WaitingLine::Age(absl::Time now) {
@@ -119,9 +159,12 @@ void WaitingLine::Age(absl::Time now) {
     const auto [time, id] = *promotions_.begin();
     if (time > now) return;
     Entry& entry = *entries_.at(id);
+    const int64_t periods = PeriodsSince(time, now, ageing_period_);
     Unlink(entry);
-    ++entry.rank.level;
-    entry.promotion += ageing_period_;
+    promotions_.erase(promotions_.begin());
+    entry.rank.level += periods;
+    entry.promotion += periods * ageing_period_;
+    promotions_.insert({entry.promotion, id});
     Link(entry);
   }
 }

@@ -3,7 +3,6 @@
 #include <array>
 #include <atomic>
 #include <cstddef>
-#include <map>
 #include <memory>
 #include <set>
 #include <utility>
@@ -11,6 +10,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
+#include "server/scheduling/backlog.h"
 #include "server/scheduling/rank.h"
 #include "server/scheduling/sequence.h"
 
@@ -27,29 +27,41 @@ class WaitingLine {
            PromptKind kind, absl::Time now);
 
   int size() const { return static_cast<int>(entries_.size()); }
-  // Waiting ones that can be met.
-  int meetable() const { return meetable_; }
 
   // The first of its kind, or null.
   Sequence* First(PromptKind kind) const;
+  // Likewise, but leaves out those that can be met no more since their targets
+  // passed, and that nobody has marked yet; some of them if they are of many
+  // levels. Null also if all are such.
+  Sequence* FirstInTime(PromptKind kind, absl::Time now) const;
+  // The first late one of its kind, or null.
+  Sequence* FirstLate(PromptKind kind) const;
+  // One that is not marked, though its target passed; or null.
+  Sequence* FirstMissed(absl::Time now) const;
+  // One that is marked, though its target has not passed yet: another one with
+  // each call, until all had their turn; or null.
+  Sequence* NextDoubtful(absl::Time now);
+
   // REQUIRES: it waits, for these.
   const Rank& RankOf(const Sequence& sequence) const;
+  PromptKind KindOf(const Sequence& sequence) const;
+  // When its level rises next.
+  absl::Time RisesAt(const Sequence& sequence) const;
   std::unique_ptr<Sequence> Take(const Sequence& sequence);
-  // Puts it behind all that can be met.
-  void SetLate(const Sequence& sequence);
+  // Marks it: puts it behind all that can be met, or among them.
+  void SetLate(const Sequence& sequence, bool is_late);
 
-  // What goes before `rank`, and some of what has almost the same deadline.
-  struct Backlog {
-    int requests = 0;
-    StepWork work;  // that their prompts need
-  };
-  Backlog Ahead(const Rank& rank) const;
+  // What goes before `rank`.
+  Backlog Ahead(const Rank& rank) const { return backlog_.Before(rank); }
 
+  // Raises those that waited a period more, at most kPromotions of them. Who
+  // was left out rises by all that it missed when its turn comes.
+  static constexpr int kPromotions = 32;
   void Age(absl::Time now);
 
   // Takes out what is past its deadline, and what was cancelled: all of at most
   // kPolled sequences that wait, else some in each turn.
-  static constexpr size_t kPolled = 128;
+  static constexpr size_t kPolled = 512;
   std::vector<std::unique_ptr<Sequence>> TakeExpired(absl::Time now);
   std::vector<std::unique_ptr<Sequence>> TakeCancelled();
   std::vector<std::unique_ptr<Sequence>> TakeAll();
@@ -60,28 +72,32 @@ class WaitingLine {
     Rank rank;
     PromptKind kind;
     absl::Time promotion;
-    size_t place;  // in polled_
-    StepWork work;
+    absl::Time target;  // of its first token, if that is still to come
+    size_t place;       // in polled_
+    Backlog backlog;    // its own
   };
+  using TimedId = std::pair<absl::Time, SequenceId>;
   struct Polled {
     SequenceId id;
     const std::atomic<bool>* cancelled;
   };
-  // With the deadline's whole seconds alone: few, however many wait.
-  static Rank CoarseRank(const Rank& rank);
   std::unique_ptr<Sequence> Remove(SequenceId id);
-  void Link(Entry& entry);
+  void Link(const Entry& entry);
   void Unlink(const Entry& entry);
+  void LinkTarget(const Entry& entry);
+  void UnlinkTarget(const Entry& entry);
 
   const absl::Duration ageing_period_;
   absl::flat_hash_map<SequenceId, std::unique_ptr<Entry>> entries_;
   std::array<std::set<Rank>, kPromptKinds> lines_;
-  std::set<std::pair<absl::Time, SequenceId>> deadlines_;
-  std::set<std::pair<absl::Time, SequenceId>> promotions_;
-  std::map<Rank, Backlog> backlog_;  // by CoarseRank()
+  std::set<TimedId> deadlines_;
+  std::set<TimedId> promotions_;
+  // Of those with a target: [is_late].
+  std::array<std::set<TimedId>, 2> targets_;
+  TimedId doubted_ = {absl::InfinitePast(), 0};  // what NextDoubtful() gave
+  BacklogTree backlog_;
   std::vector<Polled> polled_;
   size_t next_polled_ = 0;
-  int meetable_ = 0;
 };
 
 }  // namespace sparseserve

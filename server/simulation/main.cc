@@ -154,7 +154,7 @@ absl::StatusOr<SimulationOptions> ReadOptions() {
   options.orca.report_interval = absl::GetFlag(FLAGS_report_interval);
   options.scheduler =
       SchedulingOptions(settings, absl::GetFlag(FLAGS_context_tokens),
-                       absl::GetFlag(FLAGS_kv_pages));
+                        absl::GetFlag(FLAGS_kv_pages));
   options.queue = QueueOptions(settings);
   options.step_noise = absl::GetFlag(FLAGS_step_noise);
   options.seed = absl::GetFlag(FLAGS_seed);

@@ -45,9 +45,10 @@ class LeastLoadedPicker : public Picker {
 };
 
 // Weighted round robin as gRPC clients have it (gRFC A58): each replica reports
-// out of band, its weight is requests a second over utilization, and picks go
-// in turn, as often as weights say. Without two weights that count, each in
-// turn; one without a weight has the others' mean.
+// out of band (here at the first pick after each interval), its weight is
+// requests a second over utilization, and picks go in turn, as often as weights
+// say. Without two weights that count, each in turn; one without a weight has
+// the others' mean.
 class WeightedPicker : public Picker {
  public:
   struct Options {  // as gRPC's defaults

@@ -47,6 +47,8 @@ ABSL_FLAG(
     "for none");
 ABSL_FLAG(bool, json, false,
           "print one JSON object of rates instead, without the limits");
+ABSL_FLAG(int, pruned_layers, 0,
+          "first layers whose first KV head is left out of the model");
 ABSL_FLAG(int, decode_steps, 64, "decode steps per measurement");
 ABSL_FLAG(int, repetitions, 3, "prefills per length; the median counts");
 
@@ -312,6 +314,9 @@ absl::Status Run() {
   }
   options.kv_cache_bytes = int64_t{1} << 30;
   options.max_step_tokens = kStepTokens;
+  for (int layer = 0; layer < absl::GetFlag(FLAGS_pruned_layers); ++layer) {
+    options.pruned_heads.push_back({layer, {0}});
+  }
   std::unique_ptr<Engine> engine;
   absl::Status status;
   const double load = Seconds([&] {

@@ -3,9 +3,11 @@
 density and against time, a column of two plots for each file.
 
   frontier_plot.py prose.md code.md > frontier.svg
+  frontier_plot.py prose-quality.md,prose-time.md ... > frontier.svg
 
-A file is the output of one run; the first line names its text. Plans of one
-pattern have one colour, and a line through them in the order of density.
+A file is the output of one run; the first line names its text. Quality and time
+of one text may be of two runs, of which plans that are in both are drawn. Plans
+of one pattern have one colour, and a line through them in the order of density.
 """
 
 import argparse
@@ -26,27 +28,45 @@ LEGEND_ROW = 18
 Plan = collections.namedtuple("Plan", "name pattern density divergence time")
 
 
-def read(path):
-    """The title of a run and its plans, without the dense one."""
+def cells_of(path):
+    """The title of a run, and of each plan the cells by their columns' names."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    plans = []
+    columns, plans = [], {}
     for line in lines:
+        if not line.startswith("|") or line.startswith("|---"):
+            continue
         cells = [cell.strip() for cell in line.strip("| \n").split("|")]
-        if len(cells) < 8 or not re.match(r"[0-9]", cells[1]):
-            continue
-        name = cells[0]
-        if name == "dense":
-            continue
-        plans.append(Plan(name, pattern_of(name), float(cells[1]),
-                          float(cells[3].split("/")[0]),
-                          float(re.search(r"\((.*)\)", cells[6]).group(1))))
-    if not plans:
-        raise SystemExit(f"{path} holds no table of frontier_bench")
+        if cells[0] == "plan":
+            columns = cells
+        else:
+            plans[cells[0]] = dict(zip(columns, cells))
     tokens, what = lines[0].split(", cpu")[0].split(" of ", 1)
     files = what.split(", ")
     if "/" in files[0]:
         what = f"{len(files)} files, {pathlib.Path(files[0]).suffix}"
     return f"{tokens} of {what}", plans
+
+
+def read(paths):
+    """The title of one text's runs and their plans, without the dense one."""
+    runs = [cells_of(path) for path in paths]
+    if len({title for title, _ in runs}) != 1:
+        raise SystemExit(f"{', '.join(map(str, paths))} are of different texts")
+    plans = []
+    for name in runs[0][1]:
+        cells = {}
+        for _, of_run in runs:
+            cells.update(of_run.get(name, {}))
+        if name == "dense" or not {"density", "s (of dense)"} <= cells.keys():
+            continue
+        share = re.search(r"\((.*)\)", cells["s (of dense)"]).group(1)
+        plans.append(Plan(name, pattern_of(name), float(cells["density"]),
+                          float(cells["KL mean / p99"].split("/")[0]),
+                          float(share)))
+    if not plans:
+        raise SystemExit(f"{', '.join(map(str, paths))} hold no plan with "
+                         "quality and time")
+    return runs[0][0], plans
 
 
 def pattern_of(name):
@@ -168,9 +188,11 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", type=pathlib.Path, nargs="+")
+    parser.add_argument("tables", nargs="+",
+                        help="a file, or two with a comma, for each text")
     args = parser.parse_args()
-    sys.stdout.write(draw([read(path) for path in args.table]))
+    sys.stdout.write(draw([read([pathlib.Path(path) for path in text.split(",")])
+                           for text in args.tables]))
 
 
 if __name__ == "__main__":

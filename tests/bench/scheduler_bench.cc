@@ -84,59 +84,142 @@ void BM_DecodeTurn(benchmark::State& state) {
 }
 BENCHMARK(BM_DecodeTurn)->ArgName("stop_strings")->Arg(0)->Arg(16);
 
-// One turn of 256 decoding sequences while 10,000 wait, of which some rise by
-// age. No place is free for more.
-void BM_TurnBesideALongQueue(benchmark::State& state) {
-  constexpr int kRunning = 256;
-  const int waiting = static_cast<int>(state.range(0));
-  const testing::FakeTokenizer tokenizer;
-  const auto scheduler = *Scheduler::Create({.max_step_tokens = 512,
-                                             .max_running_sequences = kRunning,
-                                             .context_tokens = 1 << 20,
-                                             .kv_pages = 1 << 20},
-                                            tokenizer);
-  absl::Time now = absl::UnixEpoch();
-  const auto admit = [&](int count) {
+constexpr int kRunning = 256;
+constexpr int kWaiting = 10'000;
+
+// 256 decoding sequences, and others that wait; no place is free.
+class LongQueue {
+ public:
+  LongQueue()
+      : scheduler_(*Scheduler::Create({.max_step_tokens = 512,
+                                       .max_running_sequences = kRunning,
+                                       .context_tokens = 1 << 20,
+                                       .kv_pages = 1 << 20},
+                                      tokenizer_)) {}
+
+  Scheduler& scheduler() { return *scheduler_; }
+
+  // Of three priorities, with targets of some minutes.
+  void Admit(int count) {
     std::vector<std::unique_ptr<Request>> requests;
     for (int i = 0; i < count; ++i) {
-      auto request = std::make_unique<Request>();
-      request->arrival = now;
+      std::unique_ptr<Request> request = MakeRequest(1 + i % 100);
       request->deadline = now + absl::Minutes(10) + absl::Milliseconds(i);
       request->priority = i % 3;
       request->target.time_to_first_token = absl::Minutes(1 + i % 7);
-      request->prompt.assign(1 + i % 100, 'p');
-      request->max_output_tokens = 1 << 19;
-      request->sink = std::make_shared<testing::RecordingSink>();
       requests.push_back(std::move(request));
     }
-    scheduler->Admit(std::move(requests), now);
-  };
-  StepResult result;
-  const auto run = [&](const StepPlan& plan) {
-    result.slices.resize(plan.slices.size());
-    for (SliceResult& slice : result.slices) slice.token = 'a';
+    scheduler_->Admit(std::move(requests), now);
+  }
+  std::unique_ptr<Request> MakeRequest(int prompt_tokens) const {
+    auto request = std::make_unique<Request>();
+    request->arrival = now;
+    request->prompt.assign(prompt_tokens, 'p');
+    request->max_output_tokens = 1 << 19;
+    request->sink = std::make_shared<testing::RecordingSink>();
+    return request;
+  }
+
+  void Run(const StepPlan& plan) {
+    result_.slices.resize(plan.slices.size());
+    for (SliceResult& slice : result_.slices) slice.token = 'a';
     now += absl::Milliseconds(5);
-    benchmark::DoNotOptimize(scheduler->Commit(result, now));
-    benchmark::DoNotOptimize(scheduler->TakeEnded());
-  };
-  admit(kRunning + waiting);
-  while (scheduler->running() < kRunning) run(scheduler->PlanStep(now));
+    benchmark::DoNotOptimize(scheduler_->Commit(result_, now));
+    benchmark::DoNotOptimize(scheduler_->TakeEnded());
+  }
+  void Turn() {
+    scheduler_->Sweep(now);
+    Run(scheduler_->PlanStep(now));
+  }
+  void StartAll() {
+    while (scheduler_->running() < kRunning) Turn();
+  }
+
+  absl::Time now = absl::UnixEpoch();
+
+ private:
+  const testing::FakeTokenizer tokenizer_;
+  const std::unique_ptr<Scheduler> scheduler_;
+  StepResult result_;
+};
+
+// One turn of 256 decoding sequences while 10,000 wait, of which some rise by
+// age.
+void BM_TurnBesideALongQueue(benchmark::State& state) {
+  const int waiting = static_cast<int>(state.range(0));
+  LongQueue queue;
+  queue.Admit(kRunning + waiting);
+  queue.StartAll();
   for (auto _ : state) {
-    scheduler->Sweep(now);
-    run(scheduler->PlanStep(now));
-    if (scheduler->waiting() < waiting) {
+    queue.Turn();
+    if (queue.scheduler().waiting() < waiting) {
       state.PauseTiming();
-      admit(waiting - scheduler->waiting());
+      queue.Admit(waiting - queue.scheduler().waiting());
       state.ResumeTiming();
     }
   }
-  state.counters["running"] = scheduler->running();
-  state.counters["waiting"] = scheduler->waiting();
+  state.counters["running"] = queue.scheduler().running();
+  state.counters["waiting"] = queue.scheduler().waiting();
 }
 BENCHMARK(BM_TurnBesideALongQueue)
     ->ArgName("waiting")
     ->Arg(0)
-    ->Arg(10'000)
+    ->Arg(kWaiting)
+    ->Unit(benchmark::kMicrosecond);
+
+// The turn in which the targets of all that wait pass at once.
+void BM_TurnInWhichTargetsPass(benchmark::State& state) {
+  // Before any rises by age.
+  constexpr absl::Duration kTarget = absl::Seconds(20);
+  for (auto _ : state) {
+    state.PauseTiming();
+    auto queue = std::make_unique<LongQueue>();
+    queue->Admit(kRunning);
+    queue->StartAll();
+    std::vector<std::unique_ptr<Request>> requests;
+    for (int i = 0; i < kWaiting; ++i) {
+      requests.push_back(queue->MakeRequest(10));
+      requests.back()->target.time_to_first_token = kTarget;
+    }
+    queue->scheduler().Admit(std::move(requests), queue->now);
+    for (int turn = 0; turn < 20; ++turn) queue->Turn();
+    queue->now += kTarget;
+    state.ResumeTiming();
+    queue->Turn();
+    state.PauseTiming();
+    queue.reset();
+    state.ResumeTiming();
+  }
+}
+BENCHMARK(BM_TurnInWhichTargetsPass)
+    ->Iterations(20)
+    ->Unit(benchmark::kMicrosecond);
+
+// One more, behind 10,000 of all priorities with deadlines all over a day.
+void BM_AdmitBesideALongQueue(benchmark::State& state) {
+  LongQueue queue;
+  queue.Admit(kRunning);
+  queue.StartAll();
+  for (int turn = 0; turn < 20; ++turn) queue.Turn();
+  auto next = [&queue, i = int64_t{0}]() mutable {
+    std::vector<std::unique_ptr<Request>> one;
+    one.push_back(queue.MakeRequest(10));
+    one[0]->priority = static_cast<int>(i % 201) - 100;
+    one[0]->deadline = queue.now + absl::Seconds(100 + i * 7919 % 86'400);
+    ++i;
+    return one;
+  };
+  for (int i = 0; i < kWaiting; ++i) queue.scheduler().Admit(next(), queue.now);
+  for (auto _ : state) {
+    state.PauseTiming();
+    std::vector<std::unique_ptr<Request>> one = next();
+    state.ResumeTiming();
+    queue.scheduler().Admit(std::move(one), queue.now);
+  }
+  state.counters["waiting"] = queue.scheduler().waiting();
+}
+BENCHMARK(BM_AdmitBesideALongQueue)
+    ->Iterations(2000)
     ->Unit(benchmark::kMicrosecond);
 
 }  // namespace

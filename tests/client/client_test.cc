@@ -1,6 +1,9 @@
 #include "client/client.h"
 
 #include <atomic>
+#include <future>
+#include <memory>
+#include <stop_token>
 #include <string>
 #include <thread>
 #include <utility>
@@ -45,6 +48,144 @@ TEST(ClientTest, StreamsPiecesThenReturnsTheReport) {
   EXPECT_EQ(report->request_id(), "request-7");
   EXPECT_EQ(report->usage().output_tokens(), 4);
   EXPECT_EQ(server.last_options().text(), "hello");
+}
+
+// What a generation that runs beside its caller told.
+struct Told {
+  std::vector<std::string> pieces;
+  std::promise<absl::StatusOr<v1::GenerationReport>> end;
+
+  Client::GenerationEvents Events() {
+    return {.on_output =
+                [this](const v1::OutputDelta& output) {
+                  pieces.push_back(output.text());
+                },
+            .on_end =
+                [this](absl::StatusOr<v1::GenerationReport> report) {
+                  end.set_value(std::move(report));
+                }};
+  }
+};
+
+TEST(ClientTest, StartedGenerationsTellPiecesThenTheReport) {
+  ScriptedServer server({.pieces = {"a", "", "ß", "🌍"}});
+  const auto client = ClientOf(server);
+  std::vector<Told> told(30);
+  for (Told& one : told) {
+    EXPECT_TRUE(client->StartGenerate(Prompt("hello"), one.Events()).ok());
+  }
+  for (Told& one : told) {
+    const auto report = one.end.get_future().get();
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_EQ(report->usage().output_tokens(), 4);
+    EXPECT_THAT(one.pieces, ElementsAre("a", "", "ß", "🌍"));
+  }
+  EXPECT_EQ(server.attempts(), 30);
+}
+
+TEST(ClientTest, AStopEndsAStartedGeneration) {
+  ScriptedServer server({.pieces = {"a"}, .hangs = true});
+  const auto client = ClientOf(server);
+  std::stop_source source;
+  Told told;
+  EXPECT_TRUE(client
+                  ->StartGenerate(Prompt("hello"), told.Events(),
+                                  {.stop = source.get_token()})
+                  .ok());
+  while (server.attempts() == 0) std::this_thread::yield();
+  source.request_stop();
+  EXPECT_EQ(told.end.get_future().get().status(),
+            absl::CancelledError("stopped by the caller"));
+  server.WaitForCancellation();
+}
+
+TEST(ClientTest, AStopBeforeTheStartEndsAGenerationToo) {
+  ScriptedServer server({.hangs = true});
+  const auto client = ClientOf(server);
+  std::stop_source source;
+  source.request_stop();
+  Told told;
+  EXPECT_TRUE(client
+                  ->StartGenerate(Prompt("hello"), told.Events(),
+                                  {.stop = source.get_token()})
+                  .ok());
+  EXPECT_TRUE(absl::IsCancelled(told.end.get_future().get().status()));
+}
+
+TEST(ClientTest, StartedGenerationsTellErrorsAsOthersDo) {
+  {
+    ScriptedServer server({.refusals = 9});
+    const auto client = ClientOf(server);
+    Told told;
+    EXPECT_TRUE(client->StartGenerate(Prompt("hello"), told.Events()).ok());
+    const auto report = told.end.get_future().get();
+    EXPECT_EQ(DecodeErrorDetails(report.status()).reason, "QUEUE_FULL");
+    EXPECT_EQ(server.attempts(), 3);
+  }
+  {
+    ScriptedServer server({.pieces = {}, .hangs = true});
+    const auto client = ClientOf(server);
+    Told told;
+    EXPECT_TRUE(client
+                    ->StartGenerate(Prompt("hello"), told.Events(),
+                                    {.timeout = absl::Milliseconds(50)})
+                    .ok());
+    EXPECT_TRUE(absl::IsDeadlineExceeded(told.end.get_future().get().status()));
+  }
+  {
+    ScriptedServer server({.reports = false});
+    const auto client = ClientOf(server);
+    Told told;
+    EXPECT_TRUE(client->StartGenerate(Prompt("hello"), told.Events()).ok());
+    EXPECT_TRUE(absl::IsInternal(told.end.get_future().get().status()));
+  }
+  {
+    // Not UTF-8: the message cannot be read.
+    ScriptedServer server({.pieces = {"fine", "\xff\xfe"}, .hangs = true});
+    const auto client = ClientOf(server);
+    Told told;
+    EXPECT_TRUE(client->StartGenerate(Prompt("hello"), told.Events()).ok());
+    EXPECT_TRUE(absl::IsInternal(told.end.get_future().get().status()));
+    EXPECT_THAT(told.pieces, ElementsAre("fine"));
+    server.WaitForCancellation();
+  }
+}
+
+// Else a thread of gRPC's would be the last to hold the channel, and abort.
+TEST(ClientTest, WaitsForWhatItStartedBeforeItIsGone) {
+  const ScriptedServer server({.pieces = {"a"}, .hangs = true});
+  auto client = ClientOf(server);
+  std::stop_source source;
+  std::atomic<bool> going = false;
+  // True once the events were destroyed, after the end was told.
+  std::atomic<bool> let_go = false;
+  std::shared_ptr<void> held(nullptr, [&](void*) { let_go = true; });
+  Client::GenerationEvents events = {
+      .on_output = [](const v1::OutputDelta&) {},
+      .on_end = [held =
+                     std::move(held)](absl::StatusOr<v1::GenerationReport>) {}};
+  EXPECT_TRUE(client
+                  ->StartGenerate(Prompt("hello"), std::move(events),
+                                  {.stop = source.get_token()})
+                  .ok());
+  const std::jthread stops([&] {
+    going.wait(false);
+    source.request_stop();
+  });
+  while (server.attempts() == 0) std::this_thread::yield();
+  EXPECT_FALSE(let_go);
+  going = true;
+  going.notify_all();
+  client.reset();
+  EXPECT_TRUE(let_go);
+}
+
+TEST(ClientTest, DoesNotStartWhatCannotBeSent) {
+  ScriptedServer server({});
+  Told told;
+  EXPECT_TRUE(absl::IsInvalidArgument(ClientOf(server)->StartGenerate(
+      Prompt("hello"), told.Events(), {.metadata = {{"Bad Key", "x"}}})));
+  EXPECT_EQ(server.attempts(), 0);
 }
 
 TEST(ClientTest, ReturnsAWholeAnswer) {

@@ -79,12 +79,14 @@ TEST(EngineDeltaTest, EqualsTheReferenceOfTheFormula) {
   const TinyModel model;
   const auto engine = MakeEngine(model);
   const std::vector<TokenId> tokens = RandomTokens(kTokens, 1);
+  testing::OracleReport report("delta", "logits");
   for (const DeltaPattern& pattern :
        {Corrected()[0], Corrected()[1], Corrected()[2]}) {
     SCOPED_TRACE(pattern.gamma);
     ExpectLogitsEqual(
         Feed(*engine, tokens, {pattern}).logits,
-        ReferenceLogits(model, tokens, {pattern}, {0, 0, 0, 0}, OnTheGrid));
+        ReferenceLogits(model, tokens, {pattern}, {0, 0, 0, 0}, OnTheGrid),
+        &report);
   }
 }
 

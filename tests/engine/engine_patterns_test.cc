@@ -52,9 +52,10 @@ TEST(EnginePatternsTest, EveryStaticPatternEqualsTheReferenceOfItsRule) {
   for (const StaticCase& c : StaticCases()) {
     SCOPED_TRACE(c.name);
     const AttentionChoice choice = {.pattern = c.pattern};
-    ExpectLogitsEqual(
-        Feed(*engine, tokens, &choice).logits,
-        ReferenceLogits(model, tokens, {c.pattern}, {0, 0, 0, 0}));
+    testing::OracleReport report(std::string(PatternName(c.pattern)), "logits");
+    ExpectLogitsEqual(Feed(*engine, tokens, &choice).logits,
+                      ReferenceLogits(model, tokens, {c.pattern}, {0, 0, 0, 0}),
+                      &report);
   }
 }
 
@@ -134,8 +135,10 @@ TEST(EnginePatternsTest, DenseLayersBeforeThoseOfAPatternAreAMap) {
       .map = std::make_shared<const PatternMap>(
           PatternMap::Create({3, 2}, patterns, pattern_of).value())};
   const Outcome found = Feed(*engine, tokens, &choice, 100);
+  testing::OracleReport report("triangle_mix", "logits");
   ExpectLogitsEqual(found.logits,
-                    ReferenceLogits(model, tokens, patterns, pattern_of));
+                    ReferenceLogits(model, tokens, patterns, pattern_of),
+                    &report);
   EXPECT_EQ(Feed(*engine, tokens, &choice).logits, found.logits);
 }
 
@@ -161,8 +164,10 @@ TEST(EnginePatternsTest, PrunedHeadsVisitNothing) {
   const std::vector<PatternSpec> patterns = {DensePattern(), PrunedPattern()};
   const AttentionChoice choice = {.map = Map(patterns, {0, 1, 1, 0})};
   const Outcome found = Feed(*engine, tokens, &choice);
+  testing::OracleReport report("pruned", "logits");
   ExpectLogitsEqual(found.logits,
-                    ReferenceLogits(model, tokens, patterns, {0, 1, 1, 0}));
+                    ReferenceLogits(model, tokens, patterns, {0, 1, 1, 0}),
+                    &report);
   EXPECT_EQ(2 * found.blocks.computed, found.blocks.allowed);
 }
 

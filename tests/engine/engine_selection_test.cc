@@ -1,5 +1,6 @@
 // Patterns that choose blocks by scores, through the engine's door.
 
+#include <memory>
 #include <vector>
 
 #include "engine/pattern/attention_choice.h"
@@ -138,8 +139,21 @@ TEST(EngineSelectionTest, LowerThresholdsLeaveBlocksOut) {
   EXPECT_GT(before, dense.blocks.allowed / 2);
 }
 
-TEST(EngineSelectionTest, ChunksThatEndOnBlockBordersAreTheWholePrompt) {
-  const auto engine = MakeEngine(TinyModel());
+// Of rows that are exact, and of those that some machines multiply on tiles.
+class SelectionOfDtypeTest : public ::testing::TestWithParam<const char*> {
+ protected:
+  static std::unique_ptr<Engine> Make() {
+    Engine::Options options = testing::ExactOptions();
+    options.compute_dtype = GetParam();
+    return MakeEngine(TinyModel(), options);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(EngineSelectionTest, SelectionOfDtypeTest,
+                         ::testing::Values("f32", "bf16"),
+                         [](const auto& dtype) { return dtype.param; });
+
+TEST_P(SelectionOfDtypeTest, ChunksThatEndOnBlockBordersAreTheWholePrompt) {
+  const auto engine = Make();
   const std::vector<TokenId> tokens = RandomTokens(kPromptTokens, 2);
   for (const AttentionChoice& choice : ChoicesOfSome()) {
     if (!TraitsOf(choice).is_selection_causal) continue;
@@ -186,15 +200,16 @@ TEST(EngineSelectionTest, PromptsThatTheirEndChoosesForMustComeWhole) {
 
 // Of the others a suffix does change earlier rows: that is why they are not
 // cut.
-TEST(EngineSelectionTest, ASuffixChangesNoRowBeforeItsBlockIfThePatternSaysSo) {
-  const auto engine = MakeEngine(TinyModel());
+TEST_P(SelectionOfDtypeTest,
+       ASuffixChangesNoRowBeforeItsBlockIfThePatternSaysSo) {
+  const auto engine = Make();
   const std::vector<TokenId> tokens = RandomTokens(kPromptTokens, 3);
   std::vector<TokenId> edited = tokens;
   for (size_t i = 330; i < edited.size(); ++i) {
     edited[i] = (edited[i] + 7) % 256;
   }
   for (const AttentionChoice& choice :
-       {ChoicesOfSome()[0], ChoicesOfSome().back(),
+       {ChoicesOfSome()[0], ChoicesOfSome()[5], ChoicesOfSome().back(),
         AttentionChoice{MobaPattern{64, 2, 1}},
         AttentionChoice{VerticalSlashPattern{
             .columns = 36, .diagonals = 1, .dense_layers = 1}}}) {

@@ -23,7 +23,7 @@ namespace {
 using testing::RecordingSink;
 
 constexpr int kRequests = 10;
-constexpr int kOutputTokens = 90;
+constexpr int kOutputTokens = 140;
 
 // What serving did besides running each request on its own.
 struct Disturbance {
@@ -101,20 +101,20 @@ class SchedulingInvarianceTest : public ::testing::Test {
     return served;
   }
 
-  // Serves ten at once: a page of prompt a step, and pages for about four.
+  // Serves ten at once: a page of prompt a step, and pages for about three.
   Served ServeTogether() {
     std::vector<int> all;
     for (int i = 0; i < kRequests; ++i) all.push_back(i);
     Served together = Serve(all, {.max_step_tokens = 71,
                                   .max_running_sequences = 8,
                                   .context_tokens = 1024,
-                                  .kv_pages = 24});
+                                  .kv_pages = 16});
     const Disturbance& disturbance = together.disturbance;
     std::cout << disturbance.stops << " stops, " << disturbance.hit_tokens
               << " tokens hit, " << disturbance.cut_prompts
               << " chunks before a prompt's last, up to "
               << disturbance.most_slices << " at once\n";
-    EXPECT_GT(disturbance.stops, 2);
+    EXPECT_GE(disturbance.stops, 2);
     EXPECT_GE(disturbance.hit_tokens, 3 * 192);
     EXPECT_GT(disturbance.cut_prompts, kRequests);
     EXPECT_GE(disturbance.most_slices, 3);

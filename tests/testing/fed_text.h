@@ -4,6 +4,7 @@
 
 #include "engine/engine.h"
 #include "engine/pattern/attention_choice.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/reference_transformer.h"
 #include "tests/testing/tiny_model.h"
 
@@ -30,8 +31,10 @@ std::vector<std::vector<double>> ReferenceLogitsOf(
     const std::vector<int>& pattern_of,
     const ReferenceTransformer::CorrectedBy& corrected = {});
 
-// Every logit to 1e-4 of its row's range.
+// Every logit to 1e-4 of its row's range. Reports the worst if `report` is not
+// null.
 void ExpectLogitsEqual(const std::vector<float>& found,
-                       const std::vector<std::vector<double>>& wanted);
+                       const std::vector<std::vector<double>>& wanted,
+                       OracleReport* report = nullptr);
 
 }  // namespace sparseserve::testing

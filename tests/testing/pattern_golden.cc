@@ -89,12 +89,18 @@ std::vector<std::vector<std::vector<int64_t>>> PatternGolden::Indices(
   return result;
 }
 
-bool PatternGolden::Visible(const Case& from, int64_t head, int64_t row,
-                            int64_t key) const {
+std::vector<bool> PatternGolden::Visible(const Case& from, int64_t head,
+                                         int64_t row, int64_t keys) const {
   const SafetensorsTensor& bits = Tensor(from, "visible");
   const int64_t of_head = bits.shape[0] == 1 ? 0 : head;
-  const int64_t at = (of_head * bits.shape[1] + row) * bits.shape[2] + key / 8;
-  return ((static_cast<unsigned>(bits.data[at]) >> (key % 8)) & 1u) != 0;
+  const std::byte* const of_row =
+      bits.data + (of_head * bits.shape[1] + row) * bits.shape[2];
+  std::vector<bool> visible(keys);
+  for (int64_t key = 0; key < keys; ++key) {
+    visible[key] =
+        ((static_cast<unsigned>(of_row[key / 8]) >> (key % 8)) & 1u) != 0;
+  }
+  return visible;
 }
 
 }  // namespace sparseserve::testing

@@ -31,8 +31,9 @@ class PatternGolden {
   // The same of whole numbers, or of a tensor without heads as one matrix.
   std::vector<std::vector<std::vector<int64_t>>> Indices(
       const Case& from, const std::string& name) const;
-  // Whether a key is visible, from packed bits.
-  bool Visible(const Case& from, int64_t head, int64_t row, int64_t key) const;
+  // Whether each key is visible to a row, from packed bits.
+  std::vector<bool> Visible(const Case& from, int64_t head, int64_t row,
+                            int64_t keys) const;
 
  private:
   const SafetensorsTensor& Tensor(const Case& from,

@@ -80,12 +80,12 @@ WeightMatrix Weights(int tokens,
     weights[row].assign(row + 1, 0.0);
     double greatest = -HUGE_VAL, sum = 0;
     for (int key = 0; key <= row; ++key) {
-      if (is_seen(row, key)) greatest = std::max(greatest, score(row, key));
+      weights[row][key] = is_seen(row, key) ? score(row, key) : -HUGE_VAL;
+      greatest = std::max(greatest, weights[row][key]);
     }
-    for (int key = 0; key <= row; ++key) {
-      if (!is_seen(row, key)) continue;
-      weights[row][key] = std::exp(score(row, key) - greatest);
-      sum += weights[row][key];
+    for (double& weight : weights[row]) {
+      weight = std::exp(weight - greatest);
+      sum += weight;
     }
     for (double& weight : weights[row]) weight /= sum;
   }

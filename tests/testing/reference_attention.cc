@@ -34,9 +34,12 @@ void AppendBlock(const AttentionArgs& args, const QueryTile& tile,
         ((int64_t{page} * kv.kv_heads + kv_head) * kPageTokens + offset) *
         kv.head_dim;
     listed.positions.push_back(block * kPageTokens + offset);
+    const size_t to = listed.keys.size();
+    listed.keys.resize(to + kv.head_dim);
+    listed.values.resize(to + kv.head_dim);
     for (int i = 0; i < kv.head_dim; ++i) {
-      listed.keys.push_back(Element(kv, kv.keys, first + i));
-      listed.values.push_back(Element(kv, kv.values, first + i));
+      listed.keys[to + i] = Element(kv, kv.keys, first + i);
+      listed.values[to + i] = Element(kv, kv.values, first + i);
     }
   }
 }
@@ -66,6 +69,17 @@ bool IsVisible(const ListedKeys& listed, size_t key, int position) {
          listed.predicate->Sees(position, listed.positions[key]);
 }
 
+// Four sums: one alone would wait for each addition.
+double Dot(const float* a, const double* b, int size) {
+  double sums[4] = {};
+  int i = 0;
+  for (; i + 4 <= size; i += 4) {
+    for (int s = 0; s < 4; ++s) sums[s] += a[i + s] * b[i + s];
+  }
+  for (; i < size; ++i) sums[0] += a[i] * b[i];
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
 // Attention of one query at `position`; returns the log-sum-exp.
 double AttendRow(const AttentionArgs& args, const float* query, int position,
                  const ListedKeys& listed, double* output) {
@@ -74,12 +88,9 @@ double AttendRow(const AttentionArgs& args, const float* query, int position,
   std::vector<double> scores;
   for (size_t k = 0; k < listed.positions.size(); ++k) {
     if (!IsVisible(listed, k, position)) continue;
-    double dot = 0;
-    for (int i = 0; i < head_dim; ++i) {
-      dot += query[i] * listed.keys[k * head_dim + i];
-    }
     seen.push_back(k);
-    const double score = dot * args.scale;
+    const double score =
+        Dot(query, listed.keys.data() + k * head_dim, head_dim) * args.scale;
     scores.push_back(args.softcap == 0
                          ? score
                          : args.softcap * std::tanh(score / args.softcap));
@@ -87,9 +98,12 @@ double AttendRow(const AttentionArgs& args, const float* query, int position,
   if (seen.empty()) return -std::numeric_limits<double>::infinity();
   const double maximum = *std::max_element(scores.begin(), scores.end());
   double sum = 0;
-  for (const double score : scores) sum += std::exp(score - maximum);
+  for (double& score : scores) {
+    score = std::exp(score - maximum);
+    sum += score;
+  }
   for (size_t k = 0; k < seen.size(); ++k) {
-    const double weight = std::exp(scores[k] - maximum) / sum;
+    const double weight = scores[k] / sum;
     for (int i = 0; i < head_dim; ++i) {
       output[i] += weight * listed.values[seen[k] * head_dim + i];
     }

@@ -92,9 +92,15 @@ ReferenceTransformer::Vector ReferenceTransformer::Matrix::Times(
     const Vector& input) const {
   Vector output(rows);
   for (int r = 0; r < rows; ++r) {
-    for (int c = 0; c < columns; ++c) {
-      output[r] += values[int64_t{r} * columns + c] * input[c];
+    const double* const row = values.data() + int64_t{r} * columns;
+    // Four sums: one alone would wait for each addition.
+    double sums[4] = {};
+    int c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      for (int s = 0; s < 4; ++s) sums[s] += row[c + s] * input[c + s];
     }
+    for (; c < columns; ++c) sums[0] += row[c] * input[c];
+    output[r] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
   return output;
 }

@@ -29,22 +29,23 @@ AttendedRow AttendRow(absl::Span<const double> query, const Rows& keys,
                       const Rows& values, double scale,
                       const VisibleKeys& visible) {
   AttendedRow row{std::vector<double>(values.columns), kNothing};
-  std::vector<double> scores;
+  std::vector<double> scores(visible.size());
   double maximum = kNothing;
-  for (const VisibleKey& seen : visible) {
-    const absl::Span<const double> key = keys[seen.key];
+  for (size_t i = 0; i < visible.size(); ++i) {
+    const absl::Span<const double> key = keys[visible[i].key];
     const double dot =
         std::inner_product(query.begin(), query.end(), key.begin(), 0.0);
-    scores.push_back(dot * scale + seen.bias);
-    maximum = std::max(maximum, scores.back());
+    scores[i] = dot * scale + visible[i].bias;
+    maximum = std::max(maximum, scores[i]);
   }
   if (visible.empty()) return row;
   double sum = 0;
   for (size_t i = 0; i < visible.size(); ++i) {
     const double weight = visible[i].count * std::exp(scores[i] - maximum);
     sum += weight;
+    const absl::Span<const double> value = values[visible[i].key];
     for (int64_t c = 0; c < values.columns; ++c) {
-      row.output[c] += weight * values[visible[i].key][c];
+      row.output[c] += weight * value[c];
     }
   }
   for (double& value : row.output) value /= sum;

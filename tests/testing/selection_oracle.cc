@@ -1,6 +1,7 @@
 #include "tests/testing/selection_oracle.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -27,13 +28,12 @@ Vectors Keys(const SelectArgs& args, int32_t slice, int kv_head, int end) {
     const int64_t first =
         ((page * kv.kv_heads + kv_head) * kBlock + position % kBlock) *
         kv.head_dim;
-    Vector key;
-    key.reserve(kv.head_dim);
-    for (int64_t i = first; i < first + kv.head_dim; ++i) {
-      key.push_back(
+    Vector key(kv.head_dim);
+    for (int64_t i = 0; i < kv.head_dim; ++i) {
+      key[i] =
           kv.dtype == DType::kBF16
-              ? BFloat16ToFloat(reinterpret_cast<uint16_t*>(kv.keys)[i])
-              : reinterpret_cast<float*>(kv.keys)[i]);
+              ? BFloat16ToFloat(reinterpret_cast<uint16_t*>(kv.keys)[first + i])
+              : reinterpret_cast<float*>(kv.keys)[first + i];
     }
     keys.push_back(std::move(key));
   }
@@ -50,16 +50,37 @@ Vectors Queries(const SelectArgs& args, const OracleRows& rows, int head) {
   return queries;
 }
 
+// Four sums: one alone would wait for each addition, and this is most of what
+// the oracles do.
 double Dot(const Vector& a, const Vector& b) {
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
-  return sum;
+  std::array<double, 4> sums = {};
+  const size_t size = a.size();
+  const double* const x = a.data();
+  const double* const y = b.data();
+  size_t i = 0;
+  for (; i + 4 <= size; i += 4) {
+    for (size_t s = 0; s < 4; ++s) sums[s] += x[i + s] * y[i + s];
+  }
+  for (; i < size; ++i) sums[0] += x[i] * y[i];
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
+double ScoreOfProduct(const SelectArgs& args, double product) {
+  const double score = product * args.scale;
+  return args.softcap == 0 ? score
+                           : args.softcap * std::tanh(score / args.softcap);
 }
 
 double Score(const SelectArgs& args, const Vector& query, const Vector& key) {
-  const double score = Dot(query, key) * args.scale;
-  return args.softcap == 0 ? score
-                           : args.softcap * std::tanh(score / args.softcap);
+  return ScoreOfProduct(args, Dot(query, key));
+}
+
+// Of the first `count` keys.
+Vector Scores(const SelectArgs& args, const Vector& query, const Vectors& keys,
+              int count) {
+  Vector scores(count);
+  for (int j = 0; j < count; ++j) scores[j] = Score(args, query, keys[j]);
+  return scores;
 }
 
 Vector Softmax(Vector scores) {
@@ -92,13 +113,20 @@ Vectors Means(const Vectors& keys) {
 
 // Of all pairs, each vector with itself too.
 double MeanCosine(const Vectors& vectors) {
-  double sum = 0;
-  for (const Vector& a : vectors) {
-    for (const Vector& b : vectors) {
-      sum += Dot(a, b) / std::sqrt(Dot(a, a) * Dot(b, b));
-    }
+  const size_t count = vectors.size();
+  Vector lengths(count);
+  for (size_t i = 0; i < count; ++i) {
+    lengths[i] = std::sqrt(Dot(vectors[i], vectors[i]));
   }
-  return sum / static_cast<double>(vectors.size() * vectors.size());
+  double sum = 0;
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      sum += 2 * Dot(vectors[i], vectors[j]) / (lengths[i] * lengths[j]);
+    }
+    // With itself 1, but for vectors that have no direction.
+    sum += Dot(vectors[i], vectors[i]) / (lengths[i] * lengths[i]);
+  }
+  return sum / static_cast<double>(count * count);
 }
 
 OracleRows LastOf(OracleRows rows, int count) {
@@ -117,15 +145,14 @@ int End(const OracleRows& rows) { return rows.first_position + rows.rows; }
 
 int Group(const SelectArgs& args) { return args.heads / args.kv.kv_heads; }
 
-// Over the blocks of `means`, for the mean of each head's queries; added up.
+// Over the first `blocks` of `means`, for the mean of each head's queries;
+// added up.
 Vector PooledWeights(const SelectArgs& args, const OracleRows& rows,
-                     int kv_head, const Vectors& means) {
-  Vector weights(means.size());
+                     int kv_head, const Vectors& means, int blocks) {
+  Vector weights(blocks);
   for (int h = 0; h < Group(args); ++h) {
     const Vector query = Mean(Queries(args, rows, kv_head * Group(args) + h));
-    Vector scores;
-    for (const Vector& mean : means) scores.push_back(Score(args, query, mean));
-    const Vector of_head = Softmax(scores);
+    const Vector of_head = Softmax(Scores(args, query, means, blocks));
     for (size_t b = 0; b < weights.size(); ++b) weights[b] += of_head[b];
   }
   return weights;
@@ -238,11 +265,7 @@ OracleSums OracleAttentionSums(const SelectArgs& args, const OracleRows& rows,
     const Vectors queries = Queries(args, rows, kv_head * Group(args) + h);
     for (int r = 0; r < rows.rows; ++r) {
       const int i = rows.first_position + r;
-      Vector scores;
-      for (int j = 0; j <= i; ++j) {
-        scores.push_back(Score(args, queries[r], keys[j]));
-      }
-      const Vector weights = Softmax(scores);
+      const Vector weights = Softmax(Scores(args, queries[r], keys, i + 1));
       for (int j = 0; j <= i; ++j) {
         sums.by_key[j] += weights[j];
         sums.by_distance[i - j] += weights[j];
@@ -258,7 +281,8 @@ double OracleDivergence(const SelectArgs& args, const OracleRows& slice,
   const Vector truth =
       SumsOfBlocks(OracleAttentionSums(args, last, kv_head).by_key);
   const Vector estimate = PooledWeights(
-      args, last, kv_head, Means(Keys(args, slice.slice, kv_head, End(slice))));
+      args, last, kv_head, Means(Keys(args, slice.slice, kv_head, End(slice))),
+      BlocksOf(End(slice)));
   const double rows = static_cast<double>(last.rows) * Group(args);
   double divergence = 0;
   for (size_t b = 0; b < truth.size(); ++b) {
@@ -281,6 +305,22 @@ double OracleBatch::Divergence(const OracleRows& slice, int kv_head) {
   const auto [at, is_new] =
       divergences_.try_emplace({slice.first_row, slice.rows, kv_head});
   if (is_new) at->second = OracleDivergence(args_, slice, kv_head);
+  return at->second;
+}
+
+const std::vector<double>& OracleBatch::Map(const OracleRows& slice,
+                                            int kv_head) {
+  const auto [at, is_new] =
+      maps_.try_emplace({slice.first_row, slice.rows, kv_head});
+  if (!is_new) return at->second;
+  const Vectors means = Means(Keys(args_, slice.slice, kv_head, End(slice)));
+  for (const QueryTile& tile : args_.base->tiles) {
+    if (tile.slice != slice.slice) continue;
+    const OracleRows rows = RowsOf(tile);
+    const Vector row =
+        PooledWeights(args_, rows, kv_head, means, BlocksOf(End(rows)));
+    at->second.insert(at->second.end(), row.begin(), row.end());
+  }
   return at->second;
 }
 
@@ -329,16 +369,13 @@ BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
     if (keys.most[b] || distances.most[own - b]) blocks.most[b] = true;
   }
   if (!takes_map) return blocks;
-  Vector map;
+  const Vector& map = batch.Map(slice, kv_head);
   size_t row_of_tile = 0;
-  for (size_t t = 0; t < args.base->tiles.size(); ++t) {
-    const OracleRows other = RowsOf(args.base->tiles[t]);
-    if (other.slice != slice.slice) continue;
-    if (t == tile) row_of_tile = map.size();
-    Vectors means = Means(Keys(args, slice.slice, kv_head, End(slice)));
-    means.resize(BlocksOf(End(other)));
-    const Vector row = PooledWeights(args, other, kv_head, means);
-    map.insert(map.end(), row.begin(), row.end());
+  for (size_t t = 0; t < tile; ++t) {
+    const QueryTile& before = args.base->tiles[t];
+    if (before.slice == slice.slice) {
+      row_of_tile += BlocksOf(End(RowsOf(before)));
+    }
   }
   const BoundedSet chosen =
       OracleMass(map, rule.mass, std::vector<bool>(map.size()));
@@ -378,7 +415,8 @@ BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
   }
   Vector scores(count);
   if (!scored.empty()) {
-    const Vector weights = PooledWeights(args, rows, kv_head, means);
+    const Vector weights = PooledWeights(args, rows, kv_head, means,
+                                         static_cast<int>(means.size()));
     for (size_t i = 0; i < scored.size(); ++i) scores[scored[i]] = weights[i];
   }
   return OracleMass(scores, rule.mass, kept);
@@ -405,30 +443,22 @@ BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
     const Vectors queries = Queries(args, rows, kv_head * Group(args) + h);
     for (int i = 1; i <= sample; ++i) {
       const int row = i * rows.rows / sample - 1;
-      Vector scores;
-      for (int j = 0; j <= rows.first_position + row; ++j) {
-        scores.push_back(Score(args, queries[row], keys[j]));
-      }
-      raise(scores, 1);
+      raise(Scores(args, queries[row], keys, rows.first_position + row + 1), 1);
     }
     const int stride = rule.stride;
     for (int t = rows.first_position / stride; t * stride < End(rows); ++t) {
-      Vector scores;
+      Vector scores(t + 1);
       for (int u = 0; u <= t; ++u) {
-        // Score() of vectors that lie one behind the other is that of the sum.
-        Vector query;
-        Vector key;
+        double product = 0;
         for (int s = 0; s < stride; ++s) {
           const int i = t * stride + stride - 1 - s;
           const int j = u * stride + s;
           if (i < rows.first_position || i >= End(rows) || j >= End(rows)) {
             continue;
           }
-          const Vector& row = queries[i - rows.first_position];
-          for (const double x : row) query.push_back(x / stride);
-          key.insert(key.end(), keys[j].begin(), keys[j].end());
+          product += Dot(queries[i - rows.first_position], keys[j]);
         }
-        scores.push_back(Score(args, query, key));
+        scores[u] = ScoreOfProduct(args, product / stride);
       }
       raise(scores, stride);
     }
@@ -455,13 +485,15 @@ BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
   Vector scores(count);  // 0 for its own, which is kept
   for (int h = 0; h < Group(args); ++h) {
     for (const Vector& query : Queries(args, rows, kv_head * Group(args) + h)) {
-      for (size_t i = 0; i < query.size(); ++i) {
-        Vector greatest(count, -std::numeric_limits<double>::infinity());
-        for (size_t j = 0; j < keys.size(); ++j) {
-          double& of_block = greatest[j / kBlock];
-          of_block = std::max(of_block, query[i] * keys[j][i]);
+      for (int b = 0; b + 1 < count; ++b) {
+        Vector greatest(query.size(), -std::numeric_limits<double>::infinity());
+        for (int j = b * kBlock; j < (b + 1) * kBlock; ++j) {
+          const Vector& key = keys[j];
+          for (size_t i = 0; i < query.size(); ++i) {
+            greatest[i] = std::max(greatest[i], query[i] * key[i]);
+          }
         }
-        for (int b = 0; b + 1 < count; ++b) scores[b] += greatest[b];
+        for (const double product : greatest) scores[b] += product;
       }
     }
   }
@@ -485,11 +517,12 @@ BoundedSet OracleBlocks(OracleBatch& batch, size_t tile, int kv_head,
   for (int h = 0; h < Group(args); ++h) {
     const Vectors queries = Queries(args, rows, kv_head * Group(args) + h);
     for (int r = 0; r < rows.rows; ++r) {
-      Vector of_row;
-      for (int j = 0; j <= rows.first_position + r; ++j) {
-        of_row.push_back(candidates.least[j / kBlock]
-                             ? Score(args, queries[r], keys[j])
-                             : -std::numeric_limits<double>::infinity());
+      Vector of_row(rows.first_position + r + 1,
+                    -std::numeric_limits<double>::infinity());
+      for (size_t j = 0; j < of_row.size(); ++j) {
+        if (candidates.least[j / kBlock]) {
+          of_row[j] = Score(args, queries[r], keys[j]);
+        }
       }
       const Vector weights = Softmax(of_row);
       for (size_t j = 0; j < weights.size(); ++j) {

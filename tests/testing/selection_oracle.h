@@ -63,6 +63,9 @@ class OracleBatch {
   // OracleAttentionSums() and OracleDivergence().
   const OracleSums& Sums(const OracleRows& rows, int kv_head);
   double Divergence(const OracleRows& slice, int kv_head);
+  // For each tile of the slice its weights of the blocks that it sees, by means
+  // of queries and keys, one tile behind the other.
+  const std::vector<double>& Map(const OracleRows& slice, int kv_head);
 
  private:
   using Key = std::array<int, 3>;  // first row, rows, KV head
@@ -70,6 +73,7 @@ class OracleBatch {
   const SelectArgs& args_;
   std::map<Key, OracleSums> sums_;
   std::map<Key, double> divergences_;
+  std::map<Key, std::vector<double>> maps_;
 };
 
 // The blocks that a tile's KV head visits.

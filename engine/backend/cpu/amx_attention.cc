@@ -142,7 +142,7 @@ SPARSESERVE_AMX void AddHeldBlocks(AttentionScratch& scratch) {
 void AddBlock(const AttentionBlock& block, AttentionScratch& scratch) {
   AmxScratch& amx = *scratch.amx;
   SPARSESERVE_DCHECK(block.dtype == DType::kBF16);
-  const int group = block.index / kAmxBlocks;
+  const int group = block.place / kAmxBlocks;
   if (amx.blocks > 0 && amx.group != group) AddHeldBlocks(scratch);
   amx.group = group;
   amx.block = block;

@@ -62,7 +62,9 @@ struct alignas(64) AttentionScratch {
 
 // The block at hand for rows 0 ... rows - 1 of the scratch.
 struct AttentionBlock {
-  int32_t index = 0;                  // in its sequence
+  // Where stretches, and blocks that are multiplied side by side, begin and
+  // end: those of one pass ascend.
+  int32_t place = 0;
   const std::byte* keys = nullptr;    // [kBlockKeys, head_dim] of `dtype`
   const std::byte* values = nullptr;  // likewise
   // What the next call will read, or anything.

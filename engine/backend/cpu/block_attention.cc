@@ -37,6 +37,9 @@ class BlockWalk {
     partial_end_ = std::lower_bound(partial_, partial_end_, end_block);
   }
 
+  int64_t left() const {
+    return (full_end_ - full_) + (partial_end_ - partial_);
+  }
   // False at the end of the list, with `block` unchanged.
   bool Next(ListedBlock& block) {
     if (full_ == full_end_ && partial_ == partial_end_) return false;
@@ -184,10 +187,13 @@ void BlockAttention::ListItems(const AttentionArgs& args) {
         continue;
       }
       const int32_t first_partial = partials;
-      item.cost = int64_t{kStretchBlocks} * (rows + 2);
       for (int32_t block = 0; block < end; block += kStretchBlocks) {
         item.first_block = block;
         item.end_block = std::min(end, block + kStretchBlocks);
+        const int64_t listed =
+            BlockWalk(layout, list, item.first_block, item.end_block).left();
+        if (listed == 0) continue;
+        item.cost = listed * (rows + 2);
         item.partial = partials++;
         items_.push_back(item);
       }
@@ -257,6 +263,20 @@ void BlockAttention::Finish(const AttentionKernels& kernels,
   }
 }
 
+// Tiles multiply blocks side by side, and one alone takes longer. So of lists
+// that positions did not make, which have gaps, they count those listed. A list
+// with a predicate may be that of some rows of its block, who see fewer blocks
+// than all: only places in the sequence are the same for both. Without one it
+// is every block, which counts alike, or a choice, which whole blocks make.
+bool BlockAttention::CountsListed(const AttentionArgs& args,
+                                  const Item& item) const {
+  const BlockLayout& layout = *args.layout;
+  const int32_t list =
+      layout.list_of[item.tile * layout.kv_heads + item.kv_head];
+  return &KernelsOf(args, layout.tiles[item.tile]) == amx_kernels_ &&
+         !layout.has_masks && layout.PredicateOf(list) == nullptr;
+}
+
 void BlockAttention::AddBlocks(const AttentionArgs& args,
                                const PackedRows& rows, const Item& item,
                                AttentionScratch& scratch) const {
@@ -277,12 +297,15 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
   const float skip_below = SkipBelow(layout, item.tile, item.kv_head);
   // Whether a pair is split must not show.
   const bool skips_by_total = !MayBeSplit(rows.tile.rows * rows.group);
+  const bool counts_listed = CountsListed(args, item);
   BlockWalk walk(layout, list, item.first_block, item.end_block);
   ListedBlock next;
   bool has_next = walk.Next(next);
-  while (has_next) {
+  for (int32_t listed = 0; has_next; ++listed) {
     const ListedBlock block = next;
     has_next = walk.Next(next);
+    const int32_t place = counts_listed ? listed : block.index;
+    const int32_t next_place = counts_listed ? listed + 1 : next.index;
     const int64_t offset = offset_of(block);
     const int64_t next_offset = offset_of(next);
     const VisibleKeys visible =
@@ -290,7 +313,7 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
     const float* bias = block.is_full ? layout.FullBias(block.entry)
                                       : layout.PartialBias(block.entry);
     if (bias != nullptr) SetBias(rows, bias, scratch);
-    kernels.add_block({.index = block.index,
+    kernels.add_block({.place = place,
                        .keys = kv.keys + offset,
                        .values = kv.values + offset,
                        .next_keys = kv.keys + next_offset,
@@ -307,8 +330,7 @@ void BlockAttention::AddBlocks(const AttentionArgs& args,
                        .skip_below = bias == nullptr ? skip_below : kNoSkip,
                        .skips_by_total = skips_by_total},
                       scratch);
-    if (!has_next ||
-        next.index / kStretchBlocks != block.index / kStretchBlocks) {
+    if (!has_next || next_place / kStretchBlocks != place / kStretchBlocks) {
       kernels.end_stretch(rows.count, kv.head_dim, scratch);
     }
   }

@@ -64,6 +64,8 @@ class BlockAttention {
   void Attend(const AttentionArgs& args, Item& item, AttentionScratch& scratch);
   void Merge(const AttentionArgs& args, const SplitPair& pair,
              AttentionScratch& scratch) const;
+  // Whether the item's blocks are placed as they are listed, not by position.
+  bool CountsListed(const AttentionArgs& args, const Item& item) const;
   void AddBlocks(const AttentionArgs& args, const PackedRows& rows,
                  const Item& item, AttentionScratch& scratch) const;
   void Finish(const AttentionKernels& kernels, const AttentionArgs& args,

@@ -102,6 +102,11 @@ absl::Status CheckNeeds(const ModelNeeds& needs) {
     return absl::FailedPreconditionError(
         "the model caps attention scores, which kernels do not");
   }
+  if (needs.prunes_heads) {
+    return absl::FailedPreconditionError(
+        "some of the model's heads are pruned; kernels have as many in every "
+        "layer");
+  }
   if (needs.hidden % 8 != 0 || needs.mlp_hidden % 8 != 0) {
     return absl::FailedPreconditionError(
         absl::StrCat("the model's rows of ", needs.hidden, " and ",

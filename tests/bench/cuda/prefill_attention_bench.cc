@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "engine/backend/cuda/prefill_attention.h"
+#include "tests/bench/cuda/launch_graph.h"
 #include "tests/engine/backend/cuda/attention_batch.h"
 #include "tests/engine/backend/cuda/bfloat16_bits.h"
 #include "tests/engine/backend/cuda/list_kinds.h"
@@ -191,26 +192,25 @@ bool IsRight(const DeviceBatch& device, std::mt19937& random) {
   return true;
 }
 
-// Milliseconds of each repetition, ascending; empty if a launch failed.
+// Launches of one graph, as attention_peers.py has them: what the host does
+// before a short launch is not attention's time.
+int LaunchesFor(int tokens) { return std::max(1, 65536 / tokens); }
+
+// Milliseconds of a launch in each repetition, ascending; empty if one failed.
 std::vector<float> Time(const PrefillAttention& attention,
                         const PrefillAttentionArgs& args,
-                        Repetitions repetitions) {
-  cudaEvent_t begin, end;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  std::vector<float> times;
-  for (int i = 0; i < repetitions.warm_ups + repetitions.timed; ++i) {
-    cudaEventRecord(begin);
-    if (!attention.Run(args, nullptr).ok()) return {};
-    cudaEventRecord(end);
-    if (cudaEventSynchronize(end) != cudaSuccess) return {};
-    float time = 0;
-    cudaEventElapsedTime(&time, begin, end);
-    if (i >= repetitions.warm_ups) times.push_back(time);
-  }
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  std::sort(times.begin(), times.end());
+                        Repetitions repetitions, int launches) {
+  LaunchGraph graph;
+  const bool captured = graph.Capture([&](cudaStream_t stream) {
+    for (int i = 0; i < launches; ++i) {
+      if (!attention.Run(args, stream).ok()) return false;
+    }
+    return true;
+  });
+  if (!captured) return {};
+  std::vector<float> times =
+      graph.Time(repetitions.warm_ups, repetitions.timed);
+  for (float& time : times) time /= static_cast<float>(launches);
   return times;
 }
 
@@ -303,7 +303,7 @@ class PrefillAttentionBench {
       }
       if (!IsRight(device, random)) return false;
       const std::vector<float> times =
-          Time(attention_, args, RepetitionsFor(tokens));
+          Time(attention_, args, RepetitionsFor(tokens), LaunchesFor(tokens));
       if (times.empty()) return false;
       const Figures figures = FiguresOf(batch, times);
       if (shape.density == 1.0) dense_tflops = figures.tile_tflops;

@@ -24,7 +24,7 @@ std::string At(const ScriptedServer& server) {
 TEST(CommandsTest, ShowHelpWithAnExampleEach) {
   EXPECT_THAT(RunTool({"--help"}).out, HasSubstr("Examples:"));
   for (const std::string name :
-       {"generate", "models", "tokenize", "explain", "health"}) {
+       {"generate", "models", "tokenize", "explain", "health", "load"}) {
     const auto result = RunTool({name, "--help"});
     EXPECT_EQ(result.exit_status, 0);
     EXPECT_THAT(result.out, HasSubstr("Example:\n  sparseserve " + name));

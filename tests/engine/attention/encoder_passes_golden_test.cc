@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <iomanip>
-#include <iostream>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "engine/pattern/big_bird_draw.h"
 #include "engine/pattern/big_bird_passes.h"
 #include "engine/pattern/longformer_passes.h"
@@ -19,6 +18,7 @@
 #include "tests/engine/backend/backend_under_test.h"
 #include "tests/testing/content_rules.h"
 #include "tests/testing/encoder_rules.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pass_keys.h"
 #include "tests/testing/pattern_golden.h"
 
@@ -42,11 +42,16 @@ struct GoldenCase {
   std::vector<bool> is_defined;
 };
 
-// Compares a system's cases on one path, and prints the worst.
+// Compares a system's cases on one path, and reports the worst.
 class Comparison {
  public:
   Comparison(const std::string& system, Backend& backend)
-      : system_(system), golden_(system), backend_(backend) {}
+      : system_(system),
+        golden_(system),
+        backend_(backend),
+        sets_(system, "sets"),
+        exact_(system, "f32"),
+        rounded_(system, "bf16") {}
 
   const PatternGolden& golden() const { return golden_; }
 
@@ -56,8 +61,17 @@ class Comparison {
             golden_.Heads(from, prefix + "v")};
   }
 
+  // Of what a head's row sees.
+  void ExpectSet(const std::string& difference, const std::string& where) {
+    EXPECT_EQ(difference, "") << where;
+    sets_.AddRow();
+  }
+
   void Compare(const Case& from, const GoldenCase& given) {
     SCOPED_TRACE(system_ + "/" + from.name());
+    if (sets_.rows() > 0) sets_.AddCase();
+    exact_.AddCase();
+    rounded_.AddCase();
     ASSERT_EQ(given.passes.Validate(), absl::OkStatus());
     const std::vector<Rows> wanted = golden_.Heads(from, "output");
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
@@ -74,19 +88,12 @@ class Comparison {
       const double total = std::sqrt(error / size);
       if (dtype == DType::kBF16) {
         EXPECT_LE(total, 2e-2);
-        worst_rounded_ = std::max(worst_rounded_, total);
+        rounded_.AddRow(total);
       }
     }
   }
 
-  ~Comparison() {
-    std::cout << "| " << std::left << std::setw(17) << system_ << std::right
-              << " | " << std::setw(2) << golden_.cases().size() << " cases | "
-              << std::setw(5) << rows_ << " rows | f32 " << std::setw(11)
-              << worst_ << " | bf16 " << std::setw(10) << worst_rounded_ << " |"
-              << std::endl;
-    EXPECT_GT(rows_, 0);
-  }
+  ~Comparison() { EXPECT_GT(exact_.rows(), 0); }
 
  private:
   void AddRow(absl::Span<const double> found, absl::Span<const double> wanted,
@@ -98,16 +105,15 @@ class Comparison {
     if (dtype != DType::kF32) return;
     const double row_error = RowError(found, wanted);
     EXPECT_LE(row_error, 1e-5);
-    worst_ = std::max(worst_, row_error);
-    ++rows_;
+    exact_.AddRow(row_error);
   }
 
   std::string system_;
   PatternGolden golden_;
   Backend& backend_;
-  int64_t rows_ = 0;
-  double worst_ = 0;
-  double worst_rounded_ = 0;
+  testing::OracleReport sets_;
+  testing::OracleReport exact_;
+  testing::OracleReport rounded_;
 };
 
 double Scale(const std::vector<Rows>& queries) {
@@ -153,8 +159,9 @@ void EncoderPassesGoldenTest::CompareLongformer(const std::string& system) {
     given.is_defined = rule.real;
     for (int32_t head = 0; head < HeadsToCompare(tokens.heads); ++head) {
       for (const SlotKeys& slot : KeysOf(given.passes, head)) {
-        EXPECT_EQ(Difference(slot.keys, rule.Keys(slot.token)), "")
-            << from.name() << " head " << head << " row " << slot.token;
+        comparison.ExpectSet(
+            Difference(slot.keys, rule.Keys(slot.token)),
+            absl::StrCat(from.name(), " head ", head, " row ", slot.token));
       }
     }
     comparison.Compare(from, given);
@@ -208,8 +215,9 @@ TEST_P(EncoderPassesGoldenTest, BigBirdAsTransformers) {
     for (int32_t head = 0; head < HeadsToCompare(tokens.heads); ++head) {
       rule.random_blocks = drawn[head];
       for (const SlotKeys& slot : KeysOf(given.passes, head)) {
-        EXPECT_EQ(Difference(slot.keys, rule.Keys(slot.token)), "")
-            << from.name() << " head " << head << " row " << slot.token;
+        comparison.ExpectSet(
+            Difference(slot.keys, rule.Keys(slot.token)),
+            absl::StrCat(from.name(), " head ", head, " row ", slot.token));
       }
     }
     comparison.Compare(from, given);
@@ -245,8 +253,9 @@ void EncoderPassesGoldenTest::CompareSwin(const std::string& system) {
         rule.bias_table.push_back(bias[r][head]);
       }
       for (const SlotKeys& slot : KeysOf(given.passes, head)) {
-        EXPECT_EQ(Difference(slot.keys, rule.Keys(slot.token)), "")
-            << from.name() << " head " << head << " row " << slot.token;
+        comparison.ExpectSet(
+            Difference(slot.keys, rule.Keys(slot.token)),
+            absl::StrCat(from.name(), " head ", head, " row ", slot.token));
       }
     }
     comparison.Compare(from, given);
@@ -277,7 +286,7 @@ std::vector<Rows> NormalisedKeys(std::vector<Rows> heads) {
 // What a head's slots see, round by round. A round that shows a row only itself
 // has a slot if all do.
 void ExpectRounds(const testing::ReformerLshRule& rule, int64_t rounds,
-                  const std::vector<SlotKeys>& slots) {
+                  const std::vector<SlotKeys>& slots, Comparison& comparison) {
   std::vector<std::vector<VisibleKeys>> wanted(rule.real.size());
   for (size_t row = 0; row < wanted.size(); ++row) {
     std::vector<VisibleKeys> others, selves;
@@ -294,8 +303,8 @@ void ExpectRounds(const testing::ReformerLshRule& rule, int64_t rounds,
   for (const SlotKeys& slot : slots) {
     const size_t round = next[slot.token]++;
     ASSERT_LT(round, wanted[slot.token].size()) << "row " << slot.token;
-    EXPECT_EQ(Difference(slot.keys, wanted[slot.token][round]), "")
-        << "row " << slot.token;
+    comparison.ExpectSet(Difference(slot.keys, wanted[slot.token][round]),
+                         absl::StrCat("row ", slot.token));
   }
   for (size_t row = 0; row < wanted.size(); ++row) {
     EXPECT_EQ(next[row], wanted[row].size()) << "row " << row;
@@ -337,7 +346,7 @@ void EncoderPassesGoldenTest::CompareReformer(const std::string& system) {
                     .causal = pattern.is_causal,
                     .buckets = buckets[head],
                     .real = tokens.is_real},
-                   tokens.rounds, KeysOf(given.passes, head));
+                   tokens.rounds, KeysOf(given.passes, head), comparison);
     }
     comparison.Compare(from, given);
   }

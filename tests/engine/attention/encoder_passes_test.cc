@@ -11,6 +11,7 @@
 #include "engine/pattern/big_bird_passes.h"
 #include "engine/pattern/etc_passes.h"
 #include "engine/pattern/h_transformer_passes.h"
+#include "engine/pattern/longformer_passes.h"
 #include "engine/pattern/routing_passes.h"
 #include "engine/pattern/token_graph_passes.h"
 #include "gtest/gtest.h"
@@ -114,6 +115,41 @@ TEST(EncoderPassesTest, AxialAttentionIsThatOfItsRule) {
               return AttendReal(rows, head, row, rule.real, rule.Keys(row));
             });
       }
+    }
+  }
+}
+
+// What no module at hand has: dilation, and causality.
+TEST(EncoderPassesTest, DilatedLongformerIsThatOfItsRule) {
+  RuleComparison comparison("longformer_dilated");
+  for (const Length& length : Lengths()) {
+    for (const bool is_causal : {false, true}) {
+      const LongformerPattern pattern = {
+          .one_sided_window = 9, .dilations = {1, 3}, .is_causal = is_causal};
+      LongformerTokens tokens = {
+          .heads = kHeads,
+          .is_real = RealTokens(length.tokens, length.left, length.right)};
+      testing::LongformerRule rule;
+      rule.one_sided_window = pattern.one_sided_window;
+      rule.causal = is_causal;
+      rule.real = tokens.is_real;
+      rule.global.resize(length.tokens);
+      for (int i = length.left; i < length.tokens - length.right; i += 40) {
+        tokens.global.push_back(i);
+        rule.global[i] = true;
+      }
+      const HeadRows local =
+          DrawHeads(kHeads, length.tokens, 12, length.query_scale, 3);
+      const HeadRows global =
+          DrawHeads(kHeads, length.tokens, 12, length.query_scale, 4);
+      comparison.Compare(
+          absl::StrCat(NameOf(length), ", causal ", is_causal),
+          LongformerPasses(pattern, tokens).value(), {local, global},
+          ScaleOf(12), [&](int32_t head, int64_t row) {
+            rule.dilation = pattern.dilations[head];
+            return AttendReal(rule.global[row] ? global : local, head, row,
+                              rule.real, rule.Keys(row));
+          });
     }
   }
 }

@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "tests/engine/attention/attended_passes.h"
 #include "tests/engine/backend/backend_under_test.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pooled_rules.h"
 
 namespace sparseserve {
@@ -170,6 +171,7 @@ std::vector<double> ByRule(const NsaRule& rule, int64_t row, int head,
 using NsaAttentionTest = BackendTest;
 
 TEST_P(NsaAttentionTest, EqualsTheRule) {
+  testing::OracleReport exact("nsa", "f32"), rounded("nsa", "bf16");
   const struct {
     NsaPattern pattern;
     int tokens;
@@ -189,16 +191,40 @@ TEST_P(NsaAttentionTest, EqualsTheRule) {
                           .most_blocks = c.pattern.selected_blocks,
                           .window = c.pattern.window_tokens};
     // Every row of the first blocks, and some of each place behind.
-    for (int row = 0; row < c.tokens; row += row < 10 ? 1 : 11) {
-      for (int head = 0; head < kHeads; ++head) {
-        const float* const output =
-            args.output.row(row) + int64_t{head} * kHeadDim;
-        EXPECT_LE(RowError(std::vector<double>(output, output + kHeadDim),
-                           ByRule(rule, row, head, args)),
-                  1e-5)
-            << "row " << row << ", head " << head;
+    const auto for_rows = [&](const auto& body) {
+      for (int row = 0; row < c.tokens; row += row < 10 ? 1 : 11) {
+        for (int head = 0; head < kHeads; ++head) {
+          const float* const output =
+              args.output.row(row) + int64_t{head} * kHeadDim;
+          body(row, head, std::vector<double>(output, output + kHeadDim));
+        }
       }
-    }
+    };
+    std::vector<std::vector<double>> wanted;
+    for_rows([&](int row, int head, const std::vector<double>& output) {
+      wanted.push_back(ByRule(rule, row, head, args));
+      const double error = RowError(output, wanted.back());
+      EXPECT_LE(error, 1e-5) << "row " << row << ", head " << head;
+      exact.AddRow(error);
+    });
+    exact.AddCase();
+
+    // Rounding shows in a row as it lies: all rows together.
+    ASSERT_EQ(NsaAttention(backend(), DType::kBF16).Run(c.pattern, args),
+              absl::OkStatus());
+    double difference = 0, size = 0;
+    size_t next = 0;
+    for_rows([&](int, int, const std::vector<double>& output) {
+      const std::vector<double>& row = wanted[next++];
+      for (size_t i = 0; i < row.size(); ++i) {
+        difference += std::pow(output[i] - row[i], 2);
+        size += std::pow(row[i], 2);
+      }
+    });
+    EXPECT_LE(std::sqrt(difference / size), 2e-2);
+    rounded.AddCase();
+    rounded.AddRows(static_cast<int64_t>(wanted.size()),
+                    std::sqrt(difference / size));
   }
 }
 

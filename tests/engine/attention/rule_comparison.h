@@ -7,13 +7,14 @@
 #include <vector>
 
 #include "tests/engine/attention/attended_passes.h"
+#include "tests/testing/oracle_report.h"
 
 namespace sparseserve {
 
 // Compares what backends make of a system's passes, on every path of this
 // machine and with keys and values in either dtype, with its rule in double
 // precision: to 1e-5 of each row's length in floats, to 2e-2 over all rows of a
-// case in bf16, since rounding shows in a row as it lies. Prints the worst.
+// case in bf16, since rounding shows in a row as it lies. Reports the worst.
 class RuleComparison {
  public:
   explicit RuleComparison(std::string system);
@@ -38,10 +39,8 @@ class RuleComparison {
 
   const std::string system_;
   std::vector<Path> paths_;
-  int64_t cases_ = 0;
-  int64_t rows_ = 0;
-  double worst_ = 0;
-  double worst_rounded_ = 0;
+  testing::OracleReport exact_;
+  testing::OracleReport rounded_;
 };
 
 // Whether a token is real: all but so many before and behind the others.

@@ -208,6 +208,10 @@ double WorstError(const PlannedSequence::Found& found,
       error += difference * difference;
       length += wanted[i] * wanted[i];
     }
+    if (expected[r].lse == -HUGE_VAL) {
+      take(error == 0 && found.lse[r] == -HUGE_VAL ? 0 : HUGE_VAL);
+      continue;
+    }
     take(std::sqrt(error / length));
     take(std::abs(found.lse[r] - expected[r].lse) /
          std::max(1.0, std::abs(expected[r].lse)));

@@ -8,6 +8,7 @@
 #include "gtest/gtest.h"
 #include "tests/engine/backend/backend_under_test.h"
 #include "tests/engine/backend/selection_batch.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/reference_attention.h"
 #include "tests/testing/reference_selection.h"
 
@@ -77,6 +78,7 @@ double ErrorOfAttention(Backend& backend, const SelectArgs& args,
   attention.heads = args.heads;
   attention.kv = args.kv;
   attention.pages = args.pages;
+  attention.groups.prefill_rows = args.queries.rows;
   attention.scale = args.scale;
   attention.layout = &expected;
   const ReferenceAttentionResult reference = ReferenceAttention(attention);
@@ -105,11 +107,21 @@ class SelectionTest : public BackendTest {
   }
   // Of attention's output.
   double largest_error() const { return rounds() ? 2e-2 : 1e-5; }
+  // Over what the batch chose, against the reference over the oracle's lists.
+  void ExpectAttentionOver(const char* system, Batch& batch,
+                           const BlockLayout& expected) {
+    testing::OracleReport report(system, rounds() ? "bf16" : "f32");
+    const double error =
+        ErrorOfAttention(backend(), batch.args(), batch.selected(), expected);
+    EXPECT_LT(error, largest_error());
+    report.AddCase();
+    report.AddRows(batch.args().queries.rows * batch.args().heads, error);
+  }
 };
 
 TEST_P(SelectionTest, ChoiceEqualsReferenceForEveryStride) {
   for (const int stride : {2, 4, 8, 16, 32, 64}) {
-    SCOPED_TRACE(testing::Message() << "stride " << stride);
+    SCOPED_TRACE(::testing::Message() << "stride " << stride);
     const AntidiagonalRule rule = {stride, 0.6f};
     Batch batch(model_shape(), Batch::MixedSlices(), rule, stride);
     backend().Select(batch.args());
@@ -126,7 +138,7 @@ TEST_P(SelectionTest, ChoiceEqualsReferenceForEveryShape) {
                                     Batch::Shape{6, 1, 8, DType::kF32},
                                     Batch::Shape{1, 1, 256, DType::kBF16},
                                     Batch::Shape{4, 2, 24, DType::kF32}}) {
-    SCOPED_TRACE(testing::Message()
+    SCOPED_TRACE(::testing::Message()
                  << shape.heads << "/" << shape.kv_heads << "x"
                  << shape.head_dim << " of " << DTypeName(shape.kv_dtype));
     const AntidiagonalRule rule = {8, 0.5f};
@@ -144,7 +156,11 @@ TEST_P(SelectionTest, AttentionOverTheChoiceEqualsReferenceOverTheOraclesSets) {
   Batch batch(model_shape(), Batch::MixedSlices(), rule, 11);
   const SelectArgs& args = batch.args();
   backend().Select(args);
-  ASSERT_EQ(ExpectEqualsReference(batch, rule).different, 0);
+  const Tally tally = ExpectEqualsReference(batch, rule);
+  ASSERT_EQ(tally.different, 0);
+  testing::OracleReport sets("xattention", "sets");
+  sets.AddCase();
+  sets.AddRows(tally.chosen + tally.left, 0);
 
   LayoutBuilder oracle(args.kv.kv_heads);
   for (const QueryTile& tile : args.base->tiles) {
@@ -153,9 +169,7 @@ TEST_P(SelectionTest, AttentionOverTheChoiceEqualsReferenceOverTheOraclesSets) {
       oracle.Assign(head, oracle.AddList(OracleRanges(args, tile, head, rule)));
     }
   }
-  EXPECT_LT(
-      ErrorOfAttention(backend(), args, batch.selected(), oracle.layout()),
-      largest_error());
+  ExpectAttentionOver("xattention", batch, oracle.layout());
 }
 
 // A head takes the list that it is given and changes nothing of the others'.
@@ -179,6 +193,22 @@ TEST_P(SelectionTest, KeptListsStandInPlaceOfAChoice) {
     }
   }
   EXPECT_NE(Batch::Blocks(chosen, 0, 1), (std::vector<int32_t>{0, 2, 7}));
+
+  testing::OracleReport sets("reuse", "sets");
+  sets.AddCase();
+  LayoutBuilder oracle(3);
+  for (size_t t = 0; t < chosen.tiles.size(); ++t) {
+    oracle.AddTile(chosen.tiles[t]);
+    for (int head = 0; head < 3; ++head) {
+      sets.AddRow();
+      oracle.Assign(
+          head, oracle.AddList(t == 0 && head == 1
+                                   ? list
+                                   : OracleRanges(batch.args(), chosen.tiles[t],
+                                                  head, rule)));
+    }
+  }
+  ExpectAttentionOver("reuse", batch, oracle.layout());
 }
 
 TEST_P(SelectionTest, HeadsWithARuleAndWithoutShareALayer) {
@@ -263,7 +293,7 @@ TEST_P(SelectionTest,
 }
 
 INSTANTIATE_TEST_SUITE_P(Paths, SelectionTest,
-                         testing::ValuesIn(AttentionPathsToTest()),
+                         ::testing::ValuesIn(AttentionPathsToTest()),
                          [](const auto& path) { return path.param; });
 
 }  // namespace

@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "tests/engine/backend/backend_under_test.h"
 #include "tests/testing/normal_draws.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/skip_softmax_rule.h"
 
 namespace sparseserve {
@@ -324,6 +325,10 @@ double Furthest(const std::vector<double>& a, const std::vector<double>& b) {
   return furthest;
 }
 
+double Largest(const std::vector<double>& values) {
+  return Furthest(values, std::vector<double>(values.size()));
+}
+
 // Rows that decide together on a path, and what storing their weights costs.
 struct Expected {
   Kind kind;
@@ -353,6 +358,9 @@ class SkippingAttentionTest : public BackendTest {
 };
 
 TEST_P(SkippingAttentionTest, KeepsWhatTheRuleKeeps) {
+  testing::OracleReport sets("skip_softmax", "sets");
+  testing::OracleReport exact("skip_softmax", "f32");
+  testing::OracleReport rounded("skip_softmax", "bf16");
   int64_t skipped = 0;
   for (const Expected& expected : Cases()) {
     for (const int head_dim : {32, 24}) {
@@ -366,8 +374,16 @@ TEST_P(SkippingAttentionTest, KeepsWhatTheRuleKeeps) {
         const auto found = rows.Attend(backend(), threshold);
         EXPECT_EQ(found.skipped, wanted.skipped);
         EXPECT_LE(Furthest(found.lse, wanted.lse), 1e-4);
-        EXPECT_LE(Furthest(found.output, wanted.output), expected.error);
+        const double error = Furthest(found.output, wanted.output);
+        EXPECT_LE(error, expected.error);
         skipped += wanted.skipped;
+        const auto attended = static_cast<int64_t>(wanted.lse.size());
+        sets.AddCase();
+        sets.AddRows(attended, 0);
+        testing::OracleReport& report =
+            expected.kind.dtype == DType::kF32 ? exact : rounded;
+        report.AddCase();
+        report.AddRows(attended, error / Largest(wanted.output));
       }
     }
   }

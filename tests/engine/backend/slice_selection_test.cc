@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <string>
 #include <variant>
 #include <vector>
 
@@ -13,6 +14,8 @@
 #include "tests/engine/backend/backend_under_test.h"
 #include "tests/engine/backend/selection_batch.h"
 #include "tests/testing/content_rules.h"
+#include "tests/testing/oracle_report.h"
+#include "tests/testing/reference_attention.h"
 #include "tests/testing/selection_oracle.h"
 
 namespace sparseserve {
@@ -73,6 +76,81 @@ Tally ExpectEqualsOracle(Batch& batch) {
 }
 
 using SliceSelectionTest = BackendTest;
+
+// Every rule by which a system chooses.
+struct System {
+  const char* name;
+  SelectionRule rule;
+  // Whether its lists hold what several rows chose, each for itself.
+  bool is_superset = false;
+};
+std::vector<System> Systems() {
+  return {{"vertical_slash", VerticalSlashRule{64, 33, 103}},
+          {"flex_prefill", FlexPrefillRule{0.45f, 0.0f, 0}},
+          {"flex_prefill", FlexPrefillRule{0.3f, 10.0f, 2}},
+          {"block_sparse", SimilarityRule{-1.0f, 0.5f}},
+          {"similarity_gated", SimilarityRule{0.03f, 0.5f}},
+          {"peak_weight", PeakWeightRule{8, 4, 0.3f}},
+          {"quest", PageBoundRule{4, 1, 1}},
+          {"page_top_p", CandidateMassRule{{6, 1, 1}, 0.6f}},
+          {"moba", MeanKeyRule{1, 2}, /*is_superset=*/true}};
+}
+
+// Where tiles multiply, keys of bf16.
+class SelectedAttentionTest : public BackendTest {
+ protected:
+  // The worst error of attention over what the batch chose, as share of the
+  // largest output, against the same lists in double precision.
+  double Error(Batch& batch) {
+    AttentionArgs args;
+    args.queries = batch.args().queries;
+    args.heads = batch.args().heads;
+    args.kv = batch.args().kv;
+    args.pages = batch.args().pages;
+    args.groups.prefill_rows = args.queries.rows;
+    args.scale = batch.args().scale;
+    args.layout = &batch.selected();
+    const ReferenceAttentionResult wanted = ReferenceAttention(args);
+    std::vector<float> output(wanted.output.size());
+    args.output = {output.data(), args.queries.rows,
+                   int64_t{args.heads} * args.kv.head_dim};
+    backend().Attention(args);
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < output.size(); ++i) {
+      const double error = std::abs(output[i] - wanted.output[i]);
+      worst = std::max(worst, std::isnan(error) ? HUGE_VAL : error);
+      largest = std::max(largest, std::abs(wanted.output[i]));
+    }
+    return worst / largest;
+  }
+};
+
+TEST_P(SelectedAttentionTest, ChoicesEqualOraclesAndAreAttendedAsListed) {
+  for (const System& system : Systems()) {
+    SCOPED_TRACE(::testing::Message()
+                 << system.name << ", rule " << system.rule.index());
+    testing::OracleReport sets(system.name,
+                               system.is_superset ? "superset" : "sets");
+    testing::OracleReport exact(system.name, "f32");
+    testing::OracleReport rounded(system.name, "bf16");
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      if (dtype == DType::kF32 && GetParam() == kAmxPath) continue;
+      Batch batch({9, 3, 64, dtype},
+                  {{600, 600}, {650, 70}, {641, 1}, {500, 3}}, system.rule, 41);
+      backend().Select(batch.args());
+      const Tally tally = ExpectEqualsOracle(batch);
+      EXPECT_GT(tally.left, 10);
+      EXPECT_LE(tally.open, 2);
+      sets.AddCase();
+      sets.AddRows(tally.chosen + tally.left, 0);
+      const double error = Error(batch);
+      testing::OracleReport& report = dtype == DType::kF32 ? exact : rounded;
+      EXPECT_LE(error, GetParam() == kAmxPath ? 2e-2 : 1e-5);
+      report.AddCase();
+      report.AddRows(batch.args().queries.rows * 9, error);
+    }
+  }
+}
 
 // Every length of prompts and chunks, ends within a block, and few rows.
 TEST_P(SliceSelectionTest, VerticalSlashEqualsItsOracle) {
@@ -558,6 +636,17 @@ TEST_P(SliceSelectionTest,
   }
 }
 
+// The widest path, and that on tiles: others have tests of choosing, and of
+// attention, of their own.
+std::vector<std::string> WidestPaths() {
+  std::vector<std::string> paths = {SimdPathsToTest().back()};
+  if (AttentionPathsToTest().back() == kAmxPath) paths.push_back(kAmxPath);
+  return paths;
+}
+
+INSTANTIATE_TEST_SUITE_P(Paths, SelectedAttentionTest,
+                         ::testing::ValuesIn(WidestPaths()),
+                         [](const auto& path) { return path.param; });
 INSTANTIATE_TEST_SUITE_P(Paths, PeakSelectionTest,
                          ::testing::ValuesIn(AttentionPathsToTest()),
                          [](const auto& path) { return path.param; });

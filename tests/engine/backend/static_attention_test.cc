@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "tests/engine/backend/backend_under_test.h"
 #include "tests/engine/backend/planned_sequence.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/reference_selection.h"
 #include "tests/testing/static_rules.h"
 
@@ -23,35 +24,61 @@ using testing::VisibleKeys;
 
 using StaticAttentionTest = BackendTest;
 
+using PatternOf = std::function<PatternSpec(int head)>;
+
 // Rows one by one, on what is stored; and all of them, with what storing costs.
+void ExpectRules(const std::string& system, Backend& backend,
+                 PlannedSequence& sequence, const AttentionPlan& plan,
+                 const PatternOf& pattern_of) {
+  testing::OracleReport exact(system, "f32"), rounded(system, "bf16");
+  const ExpectedRows drawn = ByRules(sequence, plan, pattern_of);
+  const auto rows = static_cast<int64_t>(drawn.size());
+  const auto take = [&](testing::OracleReport& report, double error,
+                        double most) {
+    EXPECT_LE(error, most);
+    report.AddCase();
+    report.AddRows(rows, error);
+  };
+  take(exact, WorstError(sequence.Attend(backend, plan, plan.layout(0)), drawn),
+       1e-5);
+  const PlannedSequence::Found bf16 =
+      sequence.Attend(backend, plan, plan.layout(0), DType::kBF16);
+  EXPECT_LE(WorstError(bf16, ByRules(sequence, plan, pattern_of, DType::kBF16)),
+            1e-5);
+  take(rounded, TotalError(bf16, drawn), 2e-2);
+}
+
 TEST_P(StaticAttentionTest, EqualsTheRuleOfEveryPattern) {
-  std::map<std::string, double> worst;
   for (const StaticCase& c : StaticCases()) {
     SCOPED_TRACE(c.name);
     // Peaked weights too.
     for (const float scale : {1.0f, 8.0f}) {
       SCOPED_TRACE(scale);
       PlannedSequence sequence({}, scale, 1);
-      const AttentionPlan plan = sequence.Plan(c.pattern);
-      const auto pattern_of = [&](int) { return c.pattern; };
-      const ExpectedRows drawn = ByRules(sequence, plan, pattern_of);
-      const auto take = [&](const char* name, double error, double most) {
-        EXPECT_LE(error, most) << name;
-        worst[name] = std::max(worst[name], error);
-      };
-      take("f32",
-           WorstError(sequence.Attend(backend(), plan, plan.layout(0)), drawn),
-           1e-5);
-      const PlannedSequence::Found bf16 =
-          sequence.Attend(backend(), plan, plan.layout(0), DType::kBF16);
-      take("bf16_as_stored",
-           WorstError(bf16, ByRules(sequence, plan, pattern_of, DType::kBF16)),
-           1e-5);
-      take("bf16", TotalError(bf16, drawn), 2e-2);
+      ExpectRules(std::string(PatternName(c.pattern)), backend(), sequence,
+                  sequence.Plan(c.pattern), [&](int) { return c.pattern; });
     }
   }
-  for (const auto& [name, error] : worst) {
-    RecordProperty(name, std::to_string(error * 1e6) + "e-6");
+}
+
+// Streaming heads beside dense ones, and heads that are pruned.
+TEST_P(StaticAttentionTest, HeadsOfAMapEqualTheirRules) {
+  const struct {
+    const char* system;
+    PatternSpec other;
+  } kCases[] = {{"streaming_heads", SinkWindowPattern{4, 100}},
+                {"pruned", PrunedPattern()}};
+  for (const auto& c : kCases) {
+    for (const float scale : {1.0f, 8.0f}) {
+      SCOPED_TRACE(::testing::Message() << c.system << ", " << scale);
+      const std::vector<PatternSpec> patterns = {DensePattern(), c.other};
+      const PatternMap map =
+          PatternMap::Create({1, 3}, patterns, {1, 0, 1}).value();
+      PlannedSequence sequence({6, 3, 32}, scale, 12);
+      ExpectRules(c.system, backend(), sequence,
+                  sequence.Plan(DensePattern(), &map),
+                  [&](int head) { return patterns[head / 2 % 2 == 0]; });
+    }
   }
 }
 

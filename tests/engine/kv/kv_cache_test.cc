@@ -16,7 +16,7 @@
 namespace sparseserve {
 namespace {
 
-constexpr KvCache::Shape kShape = {
+const KvCache::Shape kShape = {
     .layers = 3, .kv_heads = 2, .head_dim = 8, .dtype = DType::kBF16};
 
 TEST(KvCacheTest, PageHoldsKeysAndValuesOfAllLayers) {
@@ -63,6 +63,27 @@ TEST(KvCacheTest, BoundsOfKeysLieBehindAllLayersAndCount) {
     expected += 5 * 2 * 2 * 8 * 2;
   }
   EXPECT_EQ(expected, cache->Layer(0).keys + cache->bytes());
+}
+
+TEST(KvCacheTest, LayersWithFewerHeadsTakeLess) {
+  const auto backend = CreateBackend({.threads = 1});
+  ASSERT_TRUE(backend.ok()) << backend.status();
+  KvCache::Shape shape = kShape;
+  shape.layer_kv_heads = {1, 0, 2};
+  shape.bounds_keys = true;
+  const int64_t head = int64_t{kPageTokens} * 8 * 2;
+  const int64_t bound = 2 * 8 * 2;
+  EXPECT_EQ(KvCache::PageBytes(shape), 3 * (2 * head + bound));
+  const auto cache = KvCache::Create(**backend, shape, 5);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_EQ(cache->bytes(), 5 * KvCache::PageBytes(shape));
+  std::byte* const begin = cache->Layer(0).keys;
+  EXPECT_EQ(cache->Layer(0).values, begin + 5 * head);
+  EXPECT_EQ(cache->Layer(1).kv_heads, 0);
+  EXPECT_EQ(cache->Layer(2).kv_heads, 2);
+  EXPECT_EQ(cache->Layer(2).keys, begin + 5 * 2 * head);
+  EXPECT_EQ(cache->Layer(2).values, begin + 5 * 4 * head);
+  EXPECT_EQ(cache->Layer(2).key_bounds, begin + 5 * (6 * head + bound));
 }
 
 TEST(KvCacheTest, CopyOfAPageIsAllOfItAndNothingElse) {

@@ -6,6 +6,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/encoder_rules.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pass_keys.h"
 
 namespace sparseserve {
@@ -22,6 +23,7 @@ int64_t PlacesOf(const std::vector<int32_t>& shape) {
 }
 
 TEST(AxialPassesTest, ShowWhatTheRuleShowsAlongEveryAxis) {
+  testing::OracleReport report("axial", "sets");
   const std::vector<std::vector<int32_t>> shapes = {
       {1},      {63},       {200},        {1, 1},
       {8, 8},   {7, 9},     {3, 70},      {70, 3},
@@ -44,7 +46,9 @@ TEST(AxialPassesTest, ShowWhatTheRuleShowsAlongEveryAxis) {
           const AttentionPasses passes =
               AxialPasses(pattern, {2, shape, real}).value();
           ASSERT_EQ(passes.Validate(), absl::OkStatus());
+          report.AddCase();
           for (const int32_t head : {0, 1}) {
+            report.AddRows(places, 0);
             EXPECT_EQ(
                 DifferenceFromRule(passes, head, real,
                                    [&](int64_t row) { return rule.Keys(row); }),

@@ -5,6 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "tests/testing/encoder_rules.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pass_keys.h"
 
 namespace sparseserve {
@@ -14,6 +15,7 @@ using testing::BigBirdEtcRule;
 using testing::DifferenceFromRule;
 
 TEST(BigBirdPassesTest, ShowWhatTheRuleShowsWithExtraTokens) {
+  testing::OracleReport report("big_bird_etc", "sets");
   std::mt19937 random(4);
   for (const int block : {1, 5, 16, 64, 65}) {
     for (const int blocks : {3, 4, 9}) {
@@ -44,7 +46,9 @@ TEST(BigBirdPassesTest, ShowWhatTheRuleShowsWithExtraTokens) {
                                                      tokens)
                                            .value();
         ASSERT_EQ(passes.Validate(), absl::OkStatus());
+        report.AddCase();
         for (int32_t head = 0; head < 2; ++head) {
+          report.AddRows(static_cast<int64_t>(real.size()), 0);
           EXPECT_EQ(DifferenceFromRule(
                         passes, head, real,
                         [&](int64_t row) { return rules[head].Keys(row); }),

@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/etc_rule.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pass_keys.h"
 
 namespace sparseserve {
@@ -148,8 +149,8 @@ Seen SeenBy(const AttentionPasses& passes, int64_t global, int32_t head) {
 }
 
 // Every row of every piece: one that has no slot sees nothing.
-void ExpectRule(const Given& given, const AttentionPasses& passes,
-                int32_t head) {
+void ExpectRule(const Given& given, const AttentionPasses& passes, int32_t head,
+                testing::OracleReport& report) {
   Seen seen = SeenBy(passes, given.tokens.global_tokens, head);
   for (const EtcPiece piece : kPieces) {
     const int64_t rows = HasLongRows(piece)
@@ -162,6 +163,7 @@ void ExpectRule(const Given& given, const AttentionPasses& passes,
                 "")
           << "piece " << static_cast<int>(piece) << " head " << head << " row "
           << row;
+      report.AddRow();
       seen.erase({piece, row});
     }
   }
@@ -170,6 +172,7 @@ void ExpectRule(const Given& given, const AttentionPasses& passes,
 }
 
 TEST(EtcPassesTest, ShowWhatTheRuleShowsWithItsLabels) {
+  testing::OracleReport report("etc", "sets");
   uint32_t seed = 0;
   for (const int long_tokens : {1, 30, 64, 65, 150}) {
     for (const int global : {0, 1, 5, 64, 67}) {
@@ -181,8 +184,9 @@ TEST(EtcPassesTest, ShowWhatTheRuleShowsWithItsLabels) {
             EtcPasses(given.pattern, given.tokens).value();
         ASSERT_EQ(passes.Validate(), absl::OkStatus());
         EXPECT_EQ(passes.tokens, long_tokens + global);
+        report.AddCase();
         for (int32_t head = 0; head < 2; ++head) {
-          ExpectRule(given, passes, head);
+          ExpectRule(given, passes, head, report);
         }
       }
     }

@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pass_keys.h"
 
 namespace sparseserve {
@@ -69,6 +70,7 @@ int LevelOf(int64_t row, int64_t key, int64_t block) {
 }
 
 TEST(HTransformerPassesTest, ShowEveryTokenOnceAtTheLevelOfTheTree) {
+  testing::OracleReport report("h_transformer", "sets");
   for (const int block : {1, 3, 16, 40}) {
     for (const int tokens : {1, 2, block, 2 * block + 1, 64, 65, 130, 200}) {
       for (const int padding : {0, 1, 2}) {
@@ -85,6 +87,8 @@ TEST(HTransformerPassesTest, ShowEveryTokenOnceAtTheLevelOfTheTree) {
               HTransformerPasses({block, is_causal}, {1, real}).value();
           ASSERT_EQ(passes.Validate(), absl::OkStatus());
           const std::vector<Sight> sights = SightsOf(passes);
+          report.AddCase();
+          report.AddRows(tokens, 0);
           for (int row = 0; row < tokens; ++row) {
             std::vector<int> wanted(tokens, -1);
             for (int key = 0; key < tokens && real[row]; ++key) {

@@ -7,6 +7,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/encoder_rules.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pass_keys.h"
 
 namespace sparseserve {
@@ -26,7 +27,7 @@ std::vector<bool> Real(int tokens, int left, int right) {
 }
 
 void ExpectRule(const LongformerPattern& pattern,
-                const LongformerTokens& tokens) {
+                const LongformerTokens& tokens, testing::OracleReport& report) {
   const AttentionPasses passes = LongformerPasses(pattern, tokens).value();
   ASSERT_EQ(passes.Validate(), absl::OkStatus());
   LongformerRule rule;
@@ -35,7 +36,9 @@ void ExpectRule(const LongformerPattern& pattern,
   rule.real = tokens.is_real;
   rule.global.resize(rule.real.size());
   for (const int32_t token : tokens.global) rule.global[token] = true;
+  report.AddCase();
   for (int32_t head = 0; head < tokens.heads; ++head) {
+    report.AddRows(static_cast<int64_t>(rule.real.size()), 0);
     rule.dilation = pattern.dilations.empty() ? 1 : pattern.dilations[head];
     std::vector<bool> missing = tokens.is_real;
     for (const SlotKeys& slot : KeysOf(passes, head)) {
@@ -48,6 +51,7 @@ void ExpectRule(const LongformerPattern& pattern,
 }
 
 TEST(LongformerPassesTest, ShowWhatTheRuleShowsAtEveryLength) {
+  testing::OracleReport report("longformer", "sets");
   std::mt19937 random(3);
   for (const int window : {0, 1, 5, 40}) {
     for (const int tokens : {1, window - 1, window, window + 1, 2 * window, 63,
@@ -70,7 +74,7 @@ TEST(LongformerPassesTest, ShowWhatTheRuleShowsAtEveryLength) {
               given.global.push_back(token);
             }
           }
-          ExpectRule({.one_sided_window = window}, given);
+          ExpectRule({.one_sided_window = window}, given, report);
         }
       }
     }
@@ -78,19 +82,20 @@ TEST(LongformerPassesTest, ShowWhatTheRuleShowsAtEveryLength) {
 }
 
 TEST(LongformerPassesTest, ShowDilatedAndCausalRules) {
+  testing::OracleReport report("longformer_dilated", "sets");
   const LongformerTokens given = {
       .heads = 4, .is_real = Real(230, 3, 20), .global = {3, 64, 127, 209}};
   for (const bool is_causal : {false, true}) {
-    ExpectRule({.one_sided_window = 9, .is_causal = is_causal}, given);
+    ExpectRule({.one_sided_window = 9, .is_causal = is_causal}, given, report);
     ExpectRule({.one_sided_window = 9,
                 .dilations = {1, 3, 3, 70},
                 .is_causal = is_causal},
-               given);
+               given, report);
     // More remainders than tokens.
     ExpectRule({.one_sided_window = 2,
                 .dilations = {230, 229, 231, 1000000},
                 .is_causal = is_causal},
-               given);
+               given, report);
   }
 }
 

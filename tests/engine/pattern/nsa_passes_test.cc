@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pooled_rules.h"
 
 namespace sparseserve {
@@ -52,6 +53,7 @@ TEST(NsaPassesTest, RefuseSequencesThatDoNotFit) {
 }
 
 TEST(NsaPassesTest, SelectTheBlocksOfTheRule) {
+  testing::OracleReport report("nsa", "sets");
   const NsaPattern pattern = {8, 4, 16, 5, 1};
   const testing::NsaRule rule = {8, 4, 16, 5, 1};
   std::mt19937 random(3);
@@ -68,6 +70,8 @@ TEST(NsaPassesTest, SelectTheBlocksOfTheRule) {
     const std::vector<int64_t> wanted = rule.Blocks(row, weights);
     EXPECT_EQ(SelectNsaBlocks(pattern, row, flat),
               std::vector<int32_t>(wanted.begin(), wanted.end()));
+    report.AddCase();
+    report.AddRow();
   }
 }
 

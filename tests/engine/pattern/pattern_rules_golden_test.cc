@@ -4,14 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <iomanip>
-#include <iostream>
 #include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/testing/content_rules.h"
 #include "tests/testing/encoder_rules.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pattern_golden.h"
 
 namespace sparseserve::testing {
@@ -48,18 +47,28 @@ Rows Identity(int64_t tokens) {
   return rows;
 }
 
-// Compares a system's cases head by head, row by row, and prints the worst.
+// Compares a system's cases head by head, row by row, and reports the worst.
 class Comparison {
  public:
   explicit Comparison(const std::string& system)
-      : system_(system), golden_(system) {}
+      : system_(system),
+        golden_(system),
+        module_(system, "module"),
+        released_(system, "released") {}
 
   const PatternGolden& golden() const { return golden_; }
 
   void Compare(const Case& from, int64_t head, const HeadRule& rule) {
     SCOPED_TRACE(system_ + "/" + from.name());
+    if (head == 0) module_.AddCase();
     const Rows output = golden_.Heads(from, "output")[head];
     const bool has_matrix = golden_.Has(from, "probabilities");
+    const Rows matrix =
+        has_matrix ? golden_.Heads(from, "probabilities")[head] : Rows{};
+    const bool is_released = golden_.Has(from, "released");
+    const Rows as_released =
+        is_released ? golden_.Heads(from, "released")[head] : Rows{};
+    const bool has_sets = golden_.Has(from, "visible");
     const Rows identity = Identity(rule.tokens);
     ASSERT_EQ(output.count, rule.tokens);
     for (int64_t row = 0; row < rule.tokens; ++row) {
@@ -67,35 +76,24 @@ class Comparison {
       const AttendedRow attended = rule.attend(row, nullptr);
       const double error = DistanceOfRows(attended.output, output[row]);
       EXPECT_LE(error, rule.bound(row)) << "head " << head << " row " << row;
-      worst_ = std::max(worst_, error);
-      ++rows_;
-      if (golden_.Has(from, "released")) {
-        const double released = DistanceOfRows(
-            attended.output, golden_.Heads(from, "released")[head][row]);
+      module_.AddRow(error);
+      if (is_released) {
+        const double released =
+            DistanceOfRows(attended.output, as_released[row]);
         EXPECT_LE(released, 2e-6) << "head " << head << " row " << row;
-        worst_released_ = std::max(worst_released_, released);
+        released_.AddRow(released);
       }
       if (has_matrix) {
-        const Rows matrix = golden_.Heads(from, "probabilities")[head];
         EXPECT_LE(
             DistanceOfRows(rule.attend(row, &identity).output, matrix[row]),
             rule.bound(row))
             << "head " << head << " row " << row;
       }
-      if (golden_.Has(from, "visible")) CompareSet(from, head, row, rule);
+      if (has_sets) CompareSet(from, head, row, rule);
     }
   }
 
-  ~Comparison() {
-    std::cout << "| " << std::left << std::setw(17) << system_ << std::right
-              << " | " << std::setw(2) << golden_.cases().size() << " cases | "
-              << std::setw(5) << rows_ << " rows | " << std::setw(11) << worst_;
-    if (worst_released_ > 0) {
-      std::cout << " | as released " << worst_released_;
-    }
-    std::cout << " |" << std::endl;
-    EXPECT_GT(rows_, 0);
-  }
+  ~Comparison() { EXPECT_GT(module_.rows(), 0); }
 
  private:
   void CompareSet(const Case& from, int64_t head, int64_t row,
@@ -104,17 +102,18 @@ class Comparison {
     for (const VisibleKey& key : rule.keys(row)) {
       seen[key.key] = key.bias != SwinRule::kOtherRegion;
     }
+    const std::vector<bool> wanted =
+        golden_.Visible(from, head, row, rule.tokens);
     for (int64_t key = 0; key < rule.tokens; ++key) {
-      EXPECT_EQ(seen[key], golden_.Visible(from, head, row, key))
+      EXPECT_EQ(seen[key], wanted[key])
           << "head " << head << " row " << row << " key " << key;
     }
   }
 
   std::string system_;
   PatternGolden golden_;
-  int64_t rows_ = 0;
-  double worst_ = 0;
-  double worst_released_ = 0;
+  OracleReport module_;
+  OracleReport released_;
 };
 
 double Scale(const Rows& queries) {

@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/content_rules.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pass_keys.h"
 
 namespace sparseserve {
@@ -64,6 +65,7 @@ void Take(const RoutingRule& rule, const ClustersOfRows& clusters_of,
 }
 
 TEST(RoutingPassesTest, ShowWhatTheRuleShowsInEveryCluster) {
+  testing::OracleReport report("routing", "sets");
   std::mt19937 random(2);
   for (const int tokens : {1, 5, 64, 65, 150}) {
     for (const bool is_causal : {true, false}) {
@@ -94,8 +96,10 @@ TEST(RoutingPassesTest, ShowWhatTheRuleShowsInEveryCluster) {
             RoutingPasses({capacity, is_causal}, given).value();
         ASSERT_EQ(passes.Validate(), absl::OkStatus());
         EXPECT_EQ(passes.combiner, PassCombiner::kMean);
+        report.AddCase();
         for (int32_t head = 0; head < 2; ++head) {
           // Slots come cluster by cluster.
+          report.AddRows(tokens, 0);
           std::vector<size_t> next(tokens);
           for (const SlotKeys& slot : KeysOf(passes, head)) {
             const auto& of_row = clusters_of[head][slot.token];

@@ -1,11 +1,13 @@
 #include "engine/pattern/static_keys.h"
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #include "engine/layout/layout_builder.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/static_rules.h"
 
 namespace sparseserve {
@@ -103,7 +105,10 @@ std::vector<QueryTile> Tiles(int begin, int end) {
 
 TEST(StaticKeysTest, ListsShowExactlyTheRulesKeysOfWholePrompts) {
   for (const StaticCase& c : StaticCases()) {
+    testing::OracleReport report(std::string(PatternName(c.pattern)), "sets");
     for (const int length : c.lengths) {
+      report.AddCase();
+      report.AddRows(length, 0);
       for (const QueryTile& tile : Tiles(0, length)) {
         ExpectEqual(c, tile, {length}, 0);
       }

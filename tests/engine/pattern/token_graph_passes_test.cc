@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/encoder_rules.h"
+#include "tests/testing/oracle_report.h"
 #include "tests/testing/pass_keys.h"
 
 namespace sparseserve {
@@ -21,10 +22,13 @@ using testing::TokenGraphRule;
 using Arcs = std::vector<TokenArc>;
 
 // Every head sees what the rule of its arcs and degree says.
-void ExpectRule(const TokenGraphPattern& pattern, const TokenGraph& graph) {
+void ExpectRule(const TokenGraphPattern& pattern, const TokenGraph& graph,
+                testing::OracleReport& report) {
   const AttentionPasses passes = TokenGraphPasses(pattern, graph).value();
   ASSERT_EQ(passes.Validate(), absl::OkStatus());
+  report.AddCase();
   for (int32_t head = 0; head < graph.heads; ++head) {
+    report.AddRows(static_cast<int64_t>(graph.is_real.size()), 0);
     TokenGraphRule rule;
     rule.tokens = static_cast<int64_t>(graph.is_real.size());
     rule.real = graph.is_real;
@@ -63,6 +67,7 @@ Arcs Drawn(int32_t tokens, int32_t of_token, std::mt19937& random) {
 }
 
 TEST(TokenGraphPassesTest, ShowWhatTheRuleShows) {
+  testing::OracleReport report("token_graph", "sets");
   std::mt19937 random(5);
   for (const int32_t tokens : {1, 2, 63, 64, 65, 131}) {
     for (const int padding : {0, 1, 2}) {
@@ -73,11 +78,12 @@ TEST(TokenGraphPassesTest, ShowWhatTheRuleShows) {
       }
       const Arcs tree = Tree(tokens, random);
       const Arcs drawn = Drawn(tokens, 3, random);
-      ExpectRule({}, {.heads = 2, .is_real = real});
+      ExpectRule({}, {.heads = 2, .is_real = real}, report);
       ExpectRule({.degrees = {0, 1, 5, tokens}},
-                 {.heads = 4, .is_real = real, .arcs = {tree}});
+                 {.heads = 4, .is_real = real, .arcs = {tree}}, report);
       ExpectRule({.degrees = {1, 1, 70}},
-                 {.heads = 3, .is_real = real, .arcs = {drawn, {}, tree}});
+                 {.heads = 3, .is_real = real, .arcs = {drawn, {}, tree}},
+                 report);
     }
   }
 }

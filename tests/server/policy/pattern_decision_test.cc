@@ -214,6 +214,20 @@ TEST(DecideTest, HeadsOfAMapFollowTheirOwnPatterns) {
                           PatternSpec(SinkWindowPattern()).index()));
 }
 
+TEST(DecideTest, HeadsThatTheModelDoesWithoutFollowNothing) {
+  ModelInfo model;
+  model.layers = 2;
+  model.kv_heads = 2;
+  model.pruned_heads = {{1, {1}}};
+  const int dense = static_cast<int>(PatternSpec(DensePattern()).index());
+  const int window = static_cast<int>(PatternSpec(SinkWindowPattern()).index());
+  const AttentionChoice choice = {SinkWindowPattern()};
+  EXPECT_THAT(FollowedKinds(choice, Phase::kPrefill, model, 0),
+              ElementsAre(window, window));
+  EXPECT_THAT(FollowedKinds(choice, Phase::kPrefill, model, 1),
+              ElementsAre(window, dense));
+}
+
 TEST(ChoiceNameTest, NamesEachPatternOfAMapOnce) {
   EXPECT_EQ(ChoiceName({XAttentionPattern()}), "xattention");
   EXPECT_EQ(ChoiceName(Mixed()), "xattention+sink_window+dense");

@@ -57,6 +57,8 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
     stall_timeout { seconds: 64 }
     recall_sample_share: 0.25
     report_load: false
+    prune_heads { layers: [2, 0] kv_heads: [1, 3] }
+    prune_heads { layers: 5 kv_heads: 0 }
     attention_plans { name: 'fast' pattern { xattention { stride: 16 } } }
     attention_plans { name: 'near-2.b_c'
                       pattern { sliding_window { window_tokens: 65 } } }
@@ -92,6 +94,11 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->stall_timeout, absl::Seconds(64));
   EXPECT_EQ(settings->recall_sample_share, 0.25);
   EXPECT_FALSE(settings->report_load);
+  ASSERT_EQ(settings->pruned_heads.size(), 3);
+  EXPECT_EQ(settings->pruned_heads[0].layer, 2);
+  EXPECT_EQ(settings->pruned_heads[1].layer, 0);
+  EXPECT_EQ(settings->pruned_heads[1].kv_heads, std::vector<int>({1, 3}));
+  EXPECT_EQ(settings->pruned_heads[2].layer, 5);
   ASSERT_EQ(settings->attention_plans.size(), 3);
   const std::vector<HeadRule>& map = settings->attention_plans[2].map;
   EXPECT_EQ(settings->attention_plans[2].name, "heads");
@@ -107,6 +114,21 @@ TEST(ServerSettingsTest, EveryFieldArrives) {
   EXPECT_EQ(settings->attention_plans[1].name, "near-2.b_c");
   EXPECT_EQ(settings->attention_plans[1].pattern,
             PatternSpec(SlidingWindowPattern{65}));
+}
+
+TEST(ServerSettingsTest, PrunedHeadsNeedLayersAndHeads) {
+  const auto error = [](const std::string& config) {
+    return std::string(Settle(config, {}).status().message());
+  };
+  EXPECT_EQ(error("prune_heads { layers: 1 }"),
+            "prune_heads[0].kv_heads must be given");
+  EXPECT_EQ(error("prune_heads { kv_heads: 1 }"),
+            "prune_heads[0].layers must be given");
+  std::string many;
+  for (int i = 0; i < 1025; ++i) {
+    many += "prune_heads { layers: 1 kv_heads: 0 }\n";
+  }
+  EXPECT_EQ(error(many), "prune_heads is 1025, must be at most 1024");
 }
 
 TEST(ServerSettingsTest, FlagsWinOverTheConfig) {

@@ -25,6 +25,19 @@ TEST(CallerQuotasTest, RefusesTokensTooMany) {
   EXPECT_TRUE(quotas.Take("a", 5));
 }
 
+TEST(CallerQuotasTest, TellsBeforehandWhatACallerMayHave) {
+  CallerQuotas quotas({.max_requests = 2, .max_tokens = 10});
+  EXPECT_TRUE(quotas.Allows("a", 10));
+  EXPECT_FALSE(quotas.Allows("a", 11));
+  EXPECT_TRUE(quotas.Take("a", 4));
+  EXPECT_TRUE(quotas.Allows("a", 6));
+  EXPECT_FALSE(quotas.Allows("a", 7));
+  EXPECT_TRUE(quotas.Take("a", 1));
+  EXPECT_FALSE(quotas.Allows("a", 1));
+  EXPECT_TRUE(quotas.Allows("b", 1));
+  EXPECT_TRUE(quotas.Allows("", 100));
+}
+
 TEST(CallerQuotasTest, NobodysRequestsHaveNoLimit) {
   CallerQuotas quotas({.max_requests = 1, .max_tokens = 1});
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(quotas.Take("", 100));

@@ -58,6 +58,46 @@ TEST(FeasibilityTest, JudgesByTargetAndDeadline) {
   }
 }
 
+TEST(FeasibilityTest, RejectsByEveryTargetThatIsSureToBeMissed) {
+  struct TokenRow {
+    const char* name;
+    int each_ms, total_ms;  // targets; 0: none
+    int max_output, min_output;
+    bool ignore_eos;
+    std::optional<Ending> refusal;
+  };
+  // A first token in 300 ms, 100 ms alone; each further one 20 ms, 5 ms alone.
+  const TokenRow rows[] = {
+      {"Fits", 20, 900, 50, 1, false, {}},
+      {"TokensTooSlow", 19, 0, 50, 1, false, Ending::kUnmeetable},
+      {"TokensTooSlowAlone", 4, 0, 50, 1, false, Ending::kTooShort},
+      {"OneTokenHasNoGap", 4, 0, 1, 1, false, {}},
+      {"MayEndInTime", 0, 500, 5000, 0, false, {}},
+      {"LeastOutput", 0, 500, 5000, 7, false, Ending::kUnmeetable},
+      {"LeastOutputFits", 0, 500, 5000, 6, false, {}},
+      {"WritesAll", 0, 500, 5000, 0, true, Ending::kTooShort},
+  };
+  for (const TokenRow& row : rows) {
+    SCOPED_TRACE(row.name);
+    Request request;
+    request.arrival = At(0);
+    if (row.each_ms > 0) request.target.time_per_output_token = Ms(row.each_ms);
+    if (row.total_ms > 0) request.target.total = Ms(row.total_ms);
+    request.max_output_tokens = row.max_output;
+    request.min_output_tokens = row.min_output;
+    request.ignore_eos = row.ignore_eos;
+    const FirstTokenEstimate estimate = {.expected = Ms(300),
+                                         .p95 = Ms(300),
+                                         .alone = Ms(100),
+                                         .token_p95 = Ms(20),
+                                         .token_alone = Ms(5)};
+    request.target.on_miss = OnMiss::kReject;
+    EXPECT_EQ(Judge(request, estimate, At(100)).refusal, row.refusal);
+    request.target.on_miss = OnMiss::kDense;
+    EXPECT_EQ(Judge(request, estimate, At(100)).refusal, std::nullopt);
+  }
+}
+
 TEST(FeasibilityTest, TheSoonestOfTargetsAndDeadlineCounts) {
   Request request;
   request.arrival = At(0);

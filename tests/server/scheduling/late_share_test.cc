@@ -29,5 +29,14 @@ TEST(LateShareTest, SavesNoMoreThanASteps) {
   EXPECT_EQ(share.allowance(), 0);
 }
 
+TEST(LateShareTest, OwesNoMoreThanASteps) {
+  LateShare share(0.2, 100);
+  // Answers that are written on, whatever the share.
+  for (int step = 0; step < 5000; ++step) share.Count(100, 60);
+  EXPECT_EQ(share.allowance(), 0);
+  for (int step = 0; step < 6; ++step) share.Count(100, 0);
+  EXPECT_EQ(share.allowance(), 20);
+}
+
 }  // namespace
 }  // namespace sparseserve

@@ -310,7 +310,9 @@ TEST_F(PageAccountTest, WhoMustReproduceFindsItsOwnOutputAgain) {
   first.claim = PageClaim();
   EXPECT_EQ(restart(*first.request, first.id), 192);
   EXPECT_EQ(restart(*seeded(), first.id + 1), 64);
-  EXPECT_EQ(account_->TakeCounts().query_tokens, 0);
+  const PageAccount::Counts counts = account_->TakeCounts();
+  EXPECT_EQ(counts.query_tokens, 0);
+  EXPECT_EQ(counts.refound_tokens, 192 + 64);
 }
 
 TEST_F(PageAccountTest, PlansReadTheirOwnClassOrBetter) {

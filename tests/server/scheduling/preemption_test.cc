@@ -94,9 +94,25 @@ TEST_F(PreemptionTest, WhatCannotBeMetIsStoppedFirst) {
 
 TEST_F(PreemptionTest, WhatWasStoppedMakesProgressFirst) {
   Run({});
-  Run({.is_late = true, .was_stopped = true});
-  EXPECT_EQ(Victim(), 1);
+  Run({});
+  Run({.was_stopped = true});
+  EXPECT_EQ(Victim(), 2);
+}
+
+TEST_F(PreemptionTest, WithoutProgressItStillStandsBelowHigherClasses) {
+  Run({.priority = 1});
+  Run({.priority = 1});
+  Run({.priority = 0, .was_stopped = true});
+  EXPECT_EQ(Victim(), 3);
+  Run({.priority = 9, .is_late = true, .was_stopped = true});
+  EXPECT_EQ(Victim(), 4);
   EXPECT_EQ(ChooseLateVictim(running_), nullptr);
+}
+
+TEST_F(PreemptionTest, TheOldestOfTheHighestClassIsNeverStopped) {
+  Run({.priority = 1});
+  Run({.priority = 1, .was_stopped = true});
+  EXPECT_EQ(Victim(), 2);
 }
 
 TEST_F(PreemptionTest, ItIsStoppedAgainWhereThereIsNobodyElse) {
@@ -135,6 +151,19 @@ TEST_F(PreemptionTest, KeepsTwiceAsManyAfterAStop) {
   EXPECT_FALSE(Allows(65));
   reserve_.Started();
   EXPECT_TRUE(Allows(256));
+}
+
+TEST_F(PreemptionTest, WhatIsToBeStoppedNeedsNoMore) {
+  Run({.prompt_tokens = 64});
+  Run({.is_late = true, .prompt_tokens = 64});
+  Run({.is_late = true, .prompt_tokens = 64, .was_stopped = true});
+  auto request = std::make_unique<Request>();
+  request->prompt.assign(10, 'p');
+  request->max_output_tokens = 500;
+  request->sink = std::make_shared<testing::RecordingSink>();
+  const Sequence next(99, std::move(request), {.max_tokens = 1000}, tokenizer_);
+  EXPECT_EQ(reserve_.Spare(running_, next), 4);
+  EXPECT_EQ(reserve_.SpareWithoutLate(running_, next), 3);
 }
 
 TEST_F(PreemptionTest, AloneOneMayTakeAll) {

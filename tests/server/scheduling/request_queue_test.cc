@@ -56,18 +56,53 @@ TEST(RequestQueueTest, RefusesMoreThanItsBoundOfRequests) {
   EXPECT_EQ(queue.waiting(), 2);
 }
 
+TEST(RequestQueueTest, TellsBeforehandWhoseQuotaIsUsedUp) {
+  RequestQueue queue({.per_caller = {.max_requests = 1}});
+  EXPECT_EQ(queue.WouldRefuse("a", 5), Refusal::kNone);
+  std::unique_ptr<Request> request = MakeRequest("1");
+  request->caller = "a";
+  EXPECT_EQ(queue.Push(request), Refusal::kNone);
+  EXPECT_EQ(queue.WouldRefuse("a", 5), Refusal::kQuota);
+  EXPECT_EQ(queue.WouldRefuse("b", 5), Refusal::kNone);
+  const auto taken = queue.TakeAll();
+  queue.Dropped(*taken[0]);
+  EXPECT_EQ(queue.WouldRefuse("a", 5), Refusal::kQuota);
+  queue.Finished(*taken[0]);
+  EXPECT_EQ(queue.WouldRefuse("a", 5), Refusal::kNone);
+}
+
+TEST(RequestQueueTest, WhatIsDroppedMakesNobodyComeBackSooner) {
+  RequestQueue queue({.max_requests = 100});
+  for (int i = 0; i < 90; ++i) Push(queue, "a");
+  const auto held = queue.TakeAll();
+  // Two a second for half a minute, of whom new ones take the place.
+  for (int i = 0; i < 60; ++i) {
+    queue.Started(*held[i], kNow + absl::Seconds(0.5 * i));
+    Push(queue, "b");
+  }
+  const absl::Time now = kNow + absl::Seconds(30);
+  const auto before = queue.RetryAfter(now);
+  for (int i = 0; i < 3000; ++i) {
+    std::unique_ptr<Request> refused = MakeRequest("c");
+    ASSERT_EQ(queue.Push(refused), Refusal::kNone);
+    queue.Dropped(*queue.TakeAll().back());
+  }
+  EXPECT_EQ(queue.waiting(), 90);
+  EXPECT_EQ(queue.RetryAfter(now), before);
+}
+
 TEST(RequestQueueTest, TellsBeforehandWhatItWouldRefuse) {
   RequestQueue queue({.max_requests = 2, .max_tokens = 10});
-  EXPECT_EQ(queue.WouldRefuse(), Refusal::kNone);
+  EXPECT_EQ(queue.WouldRefuse("", 1), Refusal::kNone);
   Push(queue, "a", 20);
-  EXPECT_EQ(queue.WouldRefuse(), Refusal::kQueueFull);
+  EXPECT_EQ(queue.WouldRefuse("", 1), Refusal::kQueueFull);
   queue.Started(*MakeRequest("a", 20), kNow);
   Push(queue, "b", 1);
-  EXPECT_EQ(queue.WouldRefuse(), Refusal::kNone);
+  EXPECT_EQ(queue.WouldRefuse("", 1), Refusal::kNone);
   Push(queue, "c", 1);
-  EXPECT_EQ(queue.WouldRefuse(), Refusal::kQueueFull);
+  EXPECT_EQ(queue.WouldRefuse("", 1), Refusal::kQueueFull);
   queue.StartDraining();
-  EXPECT_EQ(queue.WouldRefuse(), Refusal::kDraining);
+  EXPECT_EQ(queue.WouldRefuse("", 1), Refusal::kDraining);
 }
 
 TEST(RequestQueueTest, RefusesMoreThanItsBoundOfTokens) {

@@ -11,10 +11,10 @@
 #include <vector>
 
 #include "absl/hash/hash.h"
-#include "engine/profile/attention_profile.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/policy/pattern_decision.h"
+#include "server/scheduling/request_queue.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/sequence.h"
 #include "tests/testing/fake_executor.h"
@@ -93,19 +93,58 @@ class Episode {
       : random_(seed),
         options_(RandomOptions()),
         executor_(options_.kv_pages, options_.max_step_tokens),
-        scheduler_(*Scheduler::Create(options_, tokenizer_)) {
+        scheduler_(*Scheduler::Create(options_, tokenizer_)),
+        queue_({.max_requests = Uniform(1, 60),
+                .max_tokens = 2 * longest_prompt_ * Uniform(1, 60),
+                .per_caller = {.max_requests = Uniform(0, 20),
+                               .max_tokens = Uniform(0, 1) * 5000}}) {
     executor_.slice_status = [this](const StepSlice&) {
       return OneIn(400) ? absl::InternalError("NaN") : absl::OkStatus();
     };
   }
 
   void Run(int requests) {
-    while (static_cast<int>(requests_.size()) < requests ||
-           !scheduler_->idle()) {
-      if (static_cast<int>(requests_.size()) < requests) Arrive();
+    while (static_cast<int>(requests_.size()) < requests) {
+      Arrive(OneIn(3) ? Uniform(0, 6) : 0);
       Disturb();
       Turn();
       if (::testing::Test::HasFatalFailure()) return;
+    }
+    Drain();
+  }
+
+  // Others come as long as any of the first `requests` has not ended: none may
+  // starve. Without a share for it, what cannot be met may.
+  void RunBesideOthers(int requests, int most_turns) {
+    int turns = 0;
+    int first = 0;  // of those that have not ended
+    while (first < requests) {
+      if (first < static_cast<int>(requests_.size())) {
+        const Tracked& tracked = requests_[first];
+        if (tracked.sink->ends() > 0 ||
+            (options_.best_effort_share == 0 && tracked.has_target)) {
+          ++first;
+          continue;
+        }
+      }
+      ASSERT_LT(turns++, most_turns) << "request " << first + 1;
+      only_meetable_ = static_cast<int>(requests_.size()) >= requests;
+      Arrive(std::max(0, 8 - scheduler_->waiting()));
+      Turn();
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+    Drain();
+  }
+
+  void Drain() {
+    while (!scheduler_->idle()) {
+      Disturb();
+      Turn();
+      if (::testing::Test::HasFatalFailure()) return;
+    }
+    EXPECT_EQ(queue_.waiting(), 0);
+    for (const std::string caller : {"", "a", "b"}) {
+      EXPECT_EQ(queue_.WouldRefuse(caller, 1), Refusal::kNone);
     }
     const PagePool& pages = scheduler_->pages();
     EXPECT_EQ(pages.free() + pages.cached(), options_.kv_pages);
@@ -119,10 +158,8 @@ class Episode {
   int finished() const { return finished_; }
   int disturbed() const { return disturbed_; }
   int preempted() const { return preempted_; }
-  // Tokens that prompts found, those that stopped sequences found at their
-  // next start, and those that they had to run again.
+  // Tokens that prompts found, and those that stopped sequences ran again.
   int64_t hit_tokens() const { return hit_tokens_; }
-  int64_t refound_tokens() const { return refound_tokens_; }
   int64_t recomputed_tokens() const { return recomputed_tokens_; }
   // Tokens of prompts that began with what others computed otherwise, and of
   // ends of prompts that stopped sequences found.
@@ -130,7 +167,9 @@ class Episode {
   int64_t own_hits() const { return own_hits_; }
   // Tokens that requests found again which are measured.
   int64_t measured_hits() const { return measured_hits_; }
-  // What happened: arrivals, cancellations, ends of every kind, slices, steps.
+  // Those that the queue did not take.
+  int refused() const { return refused_; }
+  // What happened: arrivals, cancellations, steps, failures, ends.
   int64_t events() const { return events_; }
 
  private:
@@ -141,6 +180,7 @@ class Episode {
     std::vector<TokenId> undisturbed;
     absl::Time deadline;
     bool is_whole;
+    bool has_target;
     std::string salt;
     PatternDecision attention;
     int decision = 0;
@@ -148,7 +188,7 @@ class Episode {
     bool is_measured = false;
     int had_tokens = 0;   // computed, when it was last in a plan
     int most_tokens = 0;  // that it ever had
-    uint64_t value = 0;  // of the last of these
+    uint64_t value = 0;   // of the last of these
     // From here on its prompt was cut elsewhere than its pattern may be.
     int first_cut = std::numeric_limits<int>::max();
     bool was_cut = false;
@@ -178,21 +218,26 @@ class Episode {
         options.max_running_sequences + 63 + (OneIn(2) ? 0 : Uniform(0, 300));
     options.context_tokens = Uniform(2, 1000);
     options.kv_pages = Uniform(1, OneIn(2) ? 20 : 80);
+    if (is_storm_) {
+      options.max_running_sequences = Uniform(4, 8);
+      options.max_step_tokens = options.max_running_sequences + 127;
+      options.context_tokens = 1000;
+      options.kv_pages = Uniform(16, 30);
+    }
     options.keeps_prefixes = !OneIn(6);
     if (OneIn(3)) {  // everything collides
       options.prefix_index.hash = [](int64_t, absl::Span<const TokenId>) {
         return uint64_t{1};
       };
     }
+    options.best_effort_share = OneIn(3) ? 0 : 0.01 * Uniform(1, 100);
     options.step_time_target = absl::Milliseconds(Uniform(1, 40));
     options.ageing_period = absl::Milliseconds(Uniform(10, 2000));
     options.whole_prompt_patience = absl::Milliseconds(Uniform(0, 400));
     return options;
   }
 
-  void Arrive() {
-    std::vector<std::unique_ptr<Request>> arrived;
-    const int count = OneIn(3) ? Uniform(0, 6) : 0;
+  void Arrive(int count) {
     for (int i = 0; i < count; ++i) {
       auto request = std::make_unique<Request>();
       const int longest = scheduler_->max_request_tokens() - 1;
@@ -221,29 +266,44 @@ class Episode {
         request->target.time_per_output_token =
             absl::Milliseconds(Uniform(1, 100));
       }
-      if (OneIn(3)) {
+      if (OneIn(3) && !only_meetable_) {
         request->target.time_to_first_token =
             absl::Milliseconds(Uniform(1, 400));
       }
       if (OneIn(4)) request->target.on_miss = OnMiss::kReject;
       if (OneIn(3)) request->priority = Uniform(-2, 2);
-      if (OneIn(5)) {
+      if (is_storm_) {
+        request->max_output_tokens = Uniform(100, 300);
+        request->target = {};
+        request->priority = 0;
+      } else if (OneIn(5)) {
         request->deadline = now_ + absl::Milliseconds(Uniform(0, 300));
       }
       auto sink =
           std::make_shared<RecordingSink>(OneIn(8) ? Uniform(0, 9) : 1'000'000);
       request->sink = sink;
-      requests_.push_back(
-          {sink, request->cancelled, request->prompt,
-           UndisturbedOutput(*request, scheduler_->max_request_tokens()),
-           request->deadline, !request->attention.traits.is_selection_causal,
-           request->cache_salt, request->attention, decision,
-           request->seed_was_given || request->sampling.temperature == 0,
-           request->measured.has_value()});
-      arrived.push_back(std::move(request));
+      if (!OneIn(3)) request->caller = std::string(1, Uniform('a', 'b'));
+      ++events_;
+      Tracked tracked = {
+          sink,
+          request->cancelled,
+          request->prompt,
+          UndisturbedOutput(*request, scheduler_->max_request_tokens()),
+          request->deadline,
+          !request->attention.traits.is_selection_causal,
+          request->target.is_named(),
+          request->cache_salt,
+          request->attention,
+          decision,
+          request->seed_was_given || request->sampling.temperature == 0,
+          request->measured.has_value()};
+      if (queue_.Push(request) == Refusal::kNone) {
+        requests_.push_back(std::move(tracked));
+      } else {
+        ++refused_;
+      }
     }
-    events_ += static_cast<int64_t>(arrived.size());
-    scheduler_->Admit(std::move(arrived), now_);
+    scheduler_->Admit(queue_.TakeAll(), now_);
   }
 
   // Half begin with one of three texts, or with what was written before.
@@ -279,16 +339,17 @@ class Episode {
     scheduler_->Sweep(now_);
     TakeEnded();
     const StepPlan plan = scheduler_->PlanStep(now_);
+    for (const Request* request : scheduler_->started()) {
+      queue_.Started(*request, now_);
+    }
+    TakeEnded();
     ASSERT_EQ(plan.slices.empty(), scheduler_->idle());
     preempted_ += static_cast<int>(scheduler_->preempted_tokens().size());
     recomputed_tokens_ += scheduler_->recomputed_tokens();
     hit_tokens_ += scheduler_->TakePageCounts().hit_tokens;
-    if (plan.slices.empty()) {
-      TakeEnded();
-      return;
-    }
+    if (plan.slices.empty()) return;
     CheckPlan(plan);
-    events_ += 1 + static_cast<int64_t>(plan.slices.size());
+    ++events_;
 
     if (OneIn(2000)) {  // the device fails
       scheduler_->EndAll(Ending::kDeviceFailed, now_);
@@ -310,8 +371,9 @@ class Episode {
   }
 
   // What ended, was cancelled or is past its deadline does not run. What had a
-  // token before has one in every step, unless a prompt that may not be cut
-  // takes the rows or pages ran out; somebody always moves on.
+  // token before has one in every step, unless pages ran out, or in every other
+  // one if a prompt that may not be cut takes the rows; somebody always moves
+  // on.
   void CheckPlan(const StepPlan& plan) {
     std::set<SequenceId> planned;
     bool has_whole = false;
@@ -324,11 +386,16 @@ class Episode {
       if (tracked.is_whole && slice.phase == Phase::kPrefill) has_whole = true;
       CheckPages(slice);
     }
-    if (!has_whole && scheduler_->preempted() == 0) {
+    std::set<SequenceId> held;
+    if (scheduler_->preempted() == 0) {
       for (const SequenceId id : decoding_) {
-        ASSERT_TRUE(planned.contains(id)) << id;
+        if (planned.contains(id)) continue;
+        ASSERT_TRUE(has_whole) << id;
+        ASSERT_FALSE(held_.contains(id)) << id;
+        held.insert(id);
       }
     }
+    held_ = std::move(held);
     for (const StepSlice& slice : plan.slices) {
       if (slice.wants_token) {
         decoding_.insert(slice.sequence);
@@ -393,7 +460,6 @@ class Episode {
         tracked.first_cut = std::numeric_limits<int>::max();
       }
       CheckHit(slice);
-      if (begin > 0 && begin < tracked.had_tokens) refound_tokens_ += begin;
     } else if (!tracked.was_cut) {
       // Also if another's page took the place of its own.
       ASSERT_EQ(RowAt(slice, begin - 1).value, tracked.value);
@@ -459,6 +525,10 @@ class Episode {
     for (const auto& sequence : scheduler_->TakeEnded()) {
       decoding_.erase(sequence->id());
       ++events_;
+      if (sequence->progress() == Progress::kWaiting) {
+        queue_.Dropped(sequence->request());
+      }
+      queue_.Finished(sequence->request());
       const Tracked& tracked = requests_[sequence->id() - 1];
       const std::vector<TokenId> ids = tracked.sink->token_ids();
       ASSERT_EQ(sequence->lease().size(), 0);
@@ -485,24 +555,29 @@ class Episode {
   }
 
   std::mt19937 random_;
+  // Everybody stays and writes much, and pages run out.
+  const bool is_storm_ = OneIn(3);
   // Where most are cancelled early, few grow until pages run out.
-  const int turns_a_cancellation_ = OneIn(2) ? 6 : 300;
-  // Where most have long prompts and short outputs pages last longer.
+  const int turns_a_cancellation_ = !is_storm_ && OneIn(2) ? 6 : 300;
+  // Where prompts are long, some are found again.
   const int longest_prompt_ = OneIn(2) ? 70 : 400;
-  const int longest_output_ = longest_prompt_ == 70 ? 800 : 100;
+  const int longest_output_ = longest_prompt_ == 70 ? 800 : 300;
   const Scheduler::Options options_;
   FakeTokenizer tokenizer_;
   FakeExecutor executor_;
   std::unique_ptr<Scheduler> scheduler_;
+  RequestQueue queue_;
   absl::Time now_ = absl::FromUnixSeconds(1000);
+  bool only_meetable_ = false;     // who arrives has no target
   std::vector<Tracked> requests_;  // of sequence i + 1
   // Those that run or wait and have had a token.
   std::set<SequenceId> decoding_;
+  std::set<SequenceId> held_;  // of these, not in the latest step
   int finished_ = 0;
   int disturbed_ = 0;
   int preempted_ = 0;
+  int refused_ = 0;
   int64_t hit_tokens_ = 0;
-  int64_t refound_tokens_ = 0;
   int64_t recomputed_tokens_ = 0;
   int64_t others_hits_ = 0;
   int64_t own_hits_ = 0;
@@ -518,8 +593,8 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   int finished = 0;
   int disturbed = 0;
   int preempted = 0;
+  int refused = 0;
   int64_t hit_tokens = 0;
-  int64_t refound_tokens = 0;
   int64_t recomputed_tokens = 0;
   int64_t others_hits = 0;
   int64_t own_hits = 0;
@@ -533,8 +608,8 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
     finished += episode.finished();
     disturbed += episode.disturbed();
     preempted += episode.preempted();
+    refused += episode.refused();
     hit_tokens += episode.hit_tokens();
-    refound_tokens += episode.refound_tokens();
     recomputed_tokens += episode.recomputed_tokens();
     others_hits += episode.others_hits();
     own_hits += episode.own_hits();
@@ -544,12 +619,20 @@ TEST(SchedulerModelTest, RandomTrafficKeepsEveryInvariant) {
   EXPECT_GT(finished, kEvents / 100);
   EXPECT_GT(disturbed, kEvents / 100);
   EXPECT_GT(preempted, kEvents / 10'000);
+  EXPECT_GT(refused, kEvents / 1000);
   EXPECT_GT(hit_tokens, kEvents / 100);
-  EXPECT_GT(refound_tokens, kEvents / 1000);
   EXPECT_GT(recomputed_tokens, kEvents / 1000);
   EXPECT_GT(others_hits, kEvents / 1000);
   EXPECT_GT(own_hits, kEvents / 10'000);
   EXPECT_GT(measured_hits, kEvents / 10'000);
+}
+
+TEST(SchedulerModelTest, NothingStarvesWhileOthersKeepComing) {
+  for (uint32_t seed = 1; seed <= 100; ++seed) {
+    SCOPED_TRACE(seed);
+    Episode(seed).RunBesideOthers(40, 30'000);
+    if (HasFailure()) return;
+  }
 }
 
 }  // namespace

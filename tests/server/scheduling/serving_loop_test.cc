@@ -54,7 +54,7 @@ struct Call {
 // A running loop; each step waits at the gate.
 class ServingLoopTest : public ::testing::Test {
  protected:
-  static constexpr int kPages = 40;
+  static constexpr int kPages = 24;
 
   ServingLoopTest()
       : executor_(kPages, kOptions.max_step_tokens),
@@ -497,6 +497,71 @@ TEST_F(ServingLoopTest, CountsEachTargetWhoseOutcomeIsKnown) {
   EXPECT_EQ(count("met", "time_to_first_token"), 1);
   EXPECT_EQ(count("met", "total"), 1);
   EXPECT_EQ(Sum("sparseserve_latency_targets_total"), 3);
+}
+
+TEST_F(ServingLoopTest, CountsWhatPromptsFind) {
+  loop_.Start();
+  gate_.Open();
+  for (const int cached : {0, 192}) {
+    const Call call = Send(MakeRequest(200, 1));
+    call.sink->WaitUntilEnded();
+    EXPECT_EQ(call.sink->report()->cached_prompt_tokens, cached);
+  }
+  EXPECT_EQ(Sum("sparseserve_prefix_cache_query_tokens_total"), 400);
+  EXPECT_EQ(Sum("sparseserve_prefix_cache_hit_tokens_total"), 192);
+  EXPECT_EQ(Sum("sparseserve_prompt_tokens_total", "source=\"computed\""), 208);
+  EXPECT_EQ(Sum("sparseserve_prompt_tokens_total", "prefix_cache"), 192);
+  EXPECT_EQ(Sum("sparseserve_kv_cache_pages", "state=\"cached\""), 3);
+  EXPECT_EQ(Sum("sparseserve_kv_cache_pages", "state=\"free\""), kPages - 3);
+}
+
+TEST_F(ServingLoopTest, CountsStopsAndPagesThatWereGivenUp) {
+  loop_.Start();
+  std::vector<Call> calls;
+  for (int i = 0; i < 3; ++i) {
+    // Ten pages each at the end.
+    std::unique_ptr<Request> request = MakeRequest(200, 440);
+    request->prompt[0] = i;
+    calls.push_back(Send(std::move(request)));
+  }
+  gate_.Open();
+  for (const Call& call : calls) {
+    call.sink->WaitUntilEnded();
+    EXPECT_EQ(call.sink->token_ids().size(), 440u);
+  }
+  EXPECT_GT(Sum("sparseserve_preemptions_total"), 0);
+  EXPECT_GT(Sum("sparseserve_kv_cache_evicted_pages_total"), 0);
+  EXPECT_GT(Sum("sparseserve_wasted_tokens_total", "preempted"), 0);
+  EXPECT_EQ(Sum("sparseserve_prefix_cache_query_tokens_total"), 600);
+  EXPECT_EQ(Sum("sparseserve_prefix_cache_hit_tokens_total"), 0);
+}
+
+TEST_F(ServingLoopTest, WhatIsRefusedAtLastHearsItBeforeTheStepAndMissed) {
+  std::vector<Call> running;
+  for (int i = 0; i < 3; ++i) running.push_back(Send(MakeRequest(5, 600)));
+  loop_.Start();
+  gate_.WaitForArrivals(1);
+  std::unique_ptr<Request> request = MakeRequest(5, 3);
+  request->target = {.time_to_first_token = absl::Seconds(5),
+                     .total = absl::Seconds(60),
+                     .on_miss = OnMiss::kReject};
+  const Call refused = Send(std::move(request));
+  gate_.Allow(1);
+  gate_.WaitForArrivals(2);
+  SetTime(absl::FromUnixSeconds(1009));
+  gate_.Allow(1);
+  // The step that the refusal came before does not run yet.
+  refused.sink->WaitUntilEnded();
+  EXPECT_EQ(refused.sink->reason(), ErrorReason::kDeadlineUnmeetable);
+  EXPECT_EQ(queue_.waiting(), 0);
+  EXPECT_EQ(queue_.RetryAfter(absl::FromUnixSeconds(1009)),
+            absl::Milliseconds(50));
+  const auto targets = [this](const std::string& label) {
+    return Sum("sparseserve_latency_targets_total", label);
+  };
+  EXPECT_EQ(targets("outcome=\"missed\",target=\"time_to_first_token\""), 1);
+  EXPECT_EQ(targets(""), 1);
+  for (const Call& call : running) Cancel(call);
 }
 
 TEST_F(ServingLoopTest, EveryRequestOfManyCallersEndsExactlyOnce) {

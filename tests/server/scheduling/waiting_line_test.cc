@@ -1,5 +1,6 @@
 #include "server/scheduling/waiting_line.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -27,12 +28,17 @@ class WaitingLineTest : public ::testing::Test {
     PromptKind kind = PromptKind::kShort;
     int prompt_tokens = 10;
     int caller_deadline = 1000;
+    int target = 0;  // none
   };
   SequenceId Add(const Given& given, int now = 0) {
     auto request = std::make_unique<Request>();
     request->prompt.assign(given.prompt_tokens, 'p');
     request->max_output_tokens = 1;
+    request->arrival = At(0);
     request->deadline = At(given.caller_deadline);
+    if (given.target > 0) {
+      request->target.time_to_first_token = absl::Seconds(given.target);
+    }
     request->sink = std::make_shared<testing::RecordingSink>();
     cancelled_.push_back(request->cancelled);
     const SequenceId id = next_id_++;
@@ -72,10 +78,8 @@ TEST_F(WaitingLineTest, MeetableThenLevelThenDeadlineThenArrival) {
   Add({.deadline = 40});
   Add({.level = 1, .deadline = 60});
   Add({.deadline = 40});
-  EXPECT_EQ(line_.meetable(), 4);
   EXPECT_THAT(TakeShort(), ElementsAre(4, 3, 5, 2, 1));
   EXPECT_EQ(line_.size(), 0);
-  EXPECT_EQ(line_.meetable(), 0);
 }
 
 TEST_F(WaitingLineTest, KindsHaveLinesOfTheirOwn) {
@@ -100,11 +104,60 @@ TEST_F(WaitingLineTest, LevelsRiseWithEachPeriod) {
   EXPECT_THAT(TakeShort(), ElementsAre(2, 3, 1, 4));
 }
 
+TEST_F(WaitingLineTest, ALevelForEachPeriodHoweverManyWait) {
+  constexpr int kMany = 5 * WaitingLine::kPromotions;
+  for (int i = 0; i < kMany; ++i) Add({});
+  // A turn each three periods: each one is raised in every fifth.
+  int64_t most = 0;
+  for (int turn = 1; turn <= 50; ++turn) {
+    line_.Age(At(30 * turn));
+    most = line_.RankOf(*line_.First(PromptKind::kShort)).level;
+    EXPECT_EQ(most, 3 * turn);
+  }
+  int64_t least = most;
+  while (Sequence* const first = line_.First(PromptKind::kShort)) {
+    least = std::min(least, line_.RankOf(*first).level);
+    line_.Take(*first);
+  }
+  EXPECT_GE(least, most - 3 * 4);
+}
+
+TEST_F(WaitingLineTest, LeavesOutWhoseTargetPassed) {
+  Add({.level = 3, .deadline = 10, .target = 10});
+  Add({.level = 3, .deadline = 20, .target = 20});
+  Add({.level = 1, .deadline = 10, .target = 10});
+  Add({.deadline = 30, .target = 30});
+  EXPECT_EQ(line_.FirstInTime(PromptKind::kShort, At(10))->id(), 1);
+  EXPECT_EQ(line_.FirstInTime(PromptKind::kShort, At(11))->id(), 2);
+  EXPECT_EQ(line_.FirstInTime(PromptKind::kShort, At(21))->id(), 4);
+  EXPECT_EQ(line_.FirstInTime(PromptKind::kShort, At(31)), nullptr);
+  EXPECT_EQ(line_.FirstMissed(At(10)), nullptr);
+  for (int left = 3; Sequence* const missed = line_.FirstMissed(At(21));
+       --left) {
+    ASSERT_GT(left, 0);
+    line_.SetLate(*missed, true);
+  }
+  EXPECT_EQ(line_.FirstLate(PromptKind::kShort)->id(), 1);
+  EXPECT_EQ(line_.FirstInTime(PromptKind::kShort, At(31))->id(), 1);
+}
+
+TEST_F(WaitingLineTest, LateOnesWhoseTargetsHaveNotPassedTakeTurns) {
+  Add({.target = 10});
+  Add({.is_late = true, .target = 10});
+  Add({.is_late = true, .target = 20});
+  Add({.is_late = true});
+  Add({.is_late = true, .target = 15});
+  std::vector<SequenceId> ids;
+  for (int i = 0; i < 4; ++i) ids.push_back(line_.NextDoubtful(At(9))->id());
+  EXPECT_THAT(ids, ElementsAre(2, 5, 3, 2));
+  EXPECT_EQ(line_.NextDoubtful(At(16))->id(), 3);
+  EXPECT_EQ(line_.NextDoubtful(At(21)), nullptr);
+}
+
 TEST_F(WaitingLineTest, LateOnesGoBehind) {
   Add({.level = 5});
   Add({});
-  line_.SetLate(*line_.First(PromptKind::kShort));
-  EXPECT_EQ(line_.meetable(), 1);
+  line_.SetLate(*line_.First(PromptKind::kShort), true);
   EXPECT_THAT(TakeShort(), ElementsAre(2, 1));
 }
 
@@ -113,7 +166,7 @@ TEST_F(WaitingLineTest, CountsWhatIsAhead) {
   Add({.deadline = 10, .prompt_tokens = 20});
   Add({.deadline = 90, .prompt_tokens = 300});
   Add({.deadline = 1, .is_late = true, .prompt_tokens = 400});
-  const WaitingLine::Backlog ahead = line_.Ahead({.deadline = At(50), .id = 9});
+  const Backlog ahead = line_.Ahead({.deadline = At(50), .id = 9});
   EXPECT_EQ(ahead.requests, 2);
   EXPECT_EQ(ahead.work.prompt_rows, 27);
   TakeShort();
@@ -143,7 +196,7 @@ TEST_F(WaitingLineTest, FindsAllThatWereCancelledOfManyInSomeTurns) {
   for (int i = 0; i < kMany; ++i) Add({});
   for (int i = 0; i < kMany; i += 3) *cancelled_[i] = true;
   int found = 0;
-  for (int turn = 0; turn < 12; ++turn) {
+  for (int turn = 0; turn < 3; ++turn) {
     const size_t taken = line_.TakeCancelled().size();
     EXPECT_LE(taken, WaitingLine::kPolled);
     found += static_cast<int>(taken);

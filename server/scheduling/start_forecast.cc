@@ -1,0 +1,118 @@
+#include "server/scheduling/start_forecast.h"
+
+#include <algorithm>
+
+#include "server/scheduling/first_token_forecast.h"
+#include "server/scheduling/preemption.h"
+
+namespace sparseserve {
+
+StartForecast::StartForecast(const Options& options, const StepCostModel& cost)
+    : options_(options), cost_(cost), prompt_rows_(options.max_step_tokens) {}
+
+void StartForecast::Look(absl::Span<const std::unique_ptr<Runner>> running) {
+  decodes_ = {};
+  prompts_.clear();
+  outputs_left_.clear();
+  absl::Duration least = absl::InfiniteDuration();
+  int taken = 0;
+  for (const auto& runner : running) {
+    if (runner->sequence == nullptr || runner->sequence->ended()) continue;
+    const Sequence& sequence = *runner->sequence;
+    ++taken;
+    outputs_left_.push_back(sequence.output_left());
+    if (sequence.is_decoding()) {
+      decodes_ += sequence.WorkOf(1);
+      least = std::min(least, sequence.request().target.time_per_output_token);
+    } else {
+      prompts_.push_back({runner->rank, sequence.WorkAhead()});
+    }
+  }
+  has_place_ = taken < options_.max_running_sequences;
+  may_stop_late_ = !has_place_ && ChooseLateVictim(running) != nullptr;
+  if (!has_place_) {
+    std::sort(outputs_left_.begin(), outputs_left_.end());
+    all_output_left_ = 0;
+    for (const int left : outputs_left_) all_output_left_ += left;
+  }
+
+  time_limit_ = absl::InfiniteDuration();
+  prompt_rows_ = options_.max_step_tokens;
+  if (decodes_.decode_rows == 0) return;
+  // What cannot be met with output tokens alone slows no prompts down.
+  const bool can_be_met =
+      !cost_.is_ready() || cost_.PredictP95(decodes_) <= least;
+  time_limit_ = can_be_met ? std::min(least, options_.step_time_target)
+                           : options_.step_time_target;
+  if (!cost_.is_ready()) return;
+  prompt_rows_ = PromptRowsWithin(cost_, decodes_, time_limit_, kPageTokens,
+                                  options_.max_step_tokens);
+}
+
+StepWork StartForecast::PromptsBefore(const Rank& rank) const {
+  StepWork work;
+  for (const Prompt& prompt : prompts_) {
+    if (prompt.rank < rank) work += prompt.left;
+  }
+  return work;
+}
+
+// How fast sequences started lately tells when its turn comes. That fades while
+// nobody starts, though a place becomes free when an answer ends: so it waits
+// no longer than those that run, and those ahead, can come to write. Where each
+// free place goes to the next, nobody waits longer for one than if all places
+// shared that evenly (Graham, "Bounds on multiprocessing timing anomalies",
+// 1969).
+absl::Duration StartForecast::PlaceWait(const Backlog& ahead, bool is_late,
+                                        absl::Time now) const {
+  const double per_second = starts_.PerSecond(now);
+  if (has_place_ || (!is_late && may_stop_late_) || per_second <= 0) {
+    return absl::ZeroDuration();
+  }
+  double tokens =
+      (all_output_left_ + ahead.output_tokens) / options_.max_running_sequences;
+  if (ahead.requests < static_cast<int>(outputs_left_.size())) {
+    tokens = std::min<double>(tokens, outputs_left_[ahead.requests]);
+  }
+  return std::min(absl::Seconds((ahead.requests + 1) / per_second),
+                  cost_.Predict(decodes_) * tokens);
+}
+
+FirstTokenEstimate StartForecast::Estimate(const Sequence& sequence,
+                                           const StepWork& prompts,
+                                           absl::Duration place_wait) const {
+  const StepWork own = sequence.WorkAhead();
+  const LoadAhead load = {.prompts = prompts,
+                          .decodes = decodes_,
+                          .prompt_rows = prompt_rows_,
+                          .place_wait = place_wait};
+  FirstTokenEstimate estimate;
+  estimate.expected = ForecastFirstToken(cost_, load, own);
+  estimate.p95 = estimate.expected * cost_.margin();
+  estimate.alone =
+      ForecastFirstToken(cost_, {.prompt_rows = options_.max_step_tokens}, own);
+  // As its first output token is expected to be: steps carry no more of prompts
+  // than its target for each token leaves, if output alone leaves any.
+  const double blocks =
+      static_cast<double>(sequence.tokens().size()) / kPageTokens + 1;
+  StepWork token = {.decode_rows = 1, .decode_blocks = blocks};
+  estimate.token_alone = cost_.Predict(token);
+  token += decodes_;
+  estimate.token_p95 = cost_.PredictP95(token);
+  return estimate;
+}
+
+std::optional<FirstTokenEstimate> StartForecast::OfWaiting(
+    const Sequence& sequence, const Backlog& ahead, bool is_late,
+    absl::Time now) const {
+  if (!cost_.is_ready()) return std::nullopt;
+  return Estimate(sequence, ahead.work, PlaceWait(ahead, is_late, now));
+}
+
+std::optional<FirstTokenEstimate> StartForecast::OfRunning(
+    const Sequence& sequence) const {
+  if (!cost_.is_ready()) return std::nullopt;
+  return Estimate(sequence, {}, absl::ZeroDuration());
+}
+
+}  // namespace sparseserve
