@@ -10,7 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/hash/hash.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/policy/pattern_decision.h"
@@ -203,7 +202,7 @@ class Episode {
     SequenceId writer = 0;
     int plan = 0;  // of decisions_; 0 where it is dense
     QualityClass quality = QualityClass::kExact;
-    std::string salt;
+    char salt = '\0';
   };
 
   int Uniform(int least, int most) {
@@ -416,15 +415,19 @@ class Episode {
     row.writer = sequence;
     row.plan = tracked.attention.is_dense[phase] ? 0 : tracked.decision;
     row.quality = tracked.attention.quality[phase];
-    row.salt = tracked.salt;
+    row.salt = tracked.salt.empty() ? '\0' : tracked.salt[0];
     // Of output, and where a prompt was cut, nobody knows what others would
     // have computed.
     const bool is_its_own = is_output || position >= tracked.first_cut;
     const TokenId token = is_output ? tracked.undisturbed[position - prompt]
                                     : tracked.prompt[position];
-    row.value = absl::HashOf(before, token, row.plan, is_output,
-                             !is_output && position >= FirstEnd(tracked),
-                             is_its_own ? sequence : 0);
+    row.value = before;
+    const bool is_end = !is_output && position >= FirstEnd(tracked);
+    for (const uint64_t part : {uint64_t{1} * token, uint64_t{1} * row.plan,
+                                uint64_t{2} * is_output + is_end,
+                                uint64_t{1} * row.writer * is_its_own}) {
+      row.value = (row.value ^ part) * 1099511628211u;  // FNV-1a
+    }
     return row;
   }
 
@@ -440,7 +443,8 @@ class Episode {
   }
 
   static uint64_t FirstValue(const Tracked& tracked) {
-    return absl::HashOf(tracked.salt);
+    return 14695981039346656037u + tracked.salt.size() +
+           (tracked.salt.empty() ? 0 : 2 * tracked.salt[0]);
   }
 
   Row& RowAt(const StepSlice& slice, int position) {
@@ -496,8 +500,8 @@ class Episode {
     bool is_same = true;
     for (int position = 0; position < slice.first_position; ++position) {
       const Row& row = RowAt(slice, position);
-      ASSERT_EQ(row.salt, tracked.salt);
       const Row own = MakeRow(slice.sequence, position, before);
+      ASSERT_EQ(row.salt, own.salt);
       before = own.value;
       if (row.writer == slice.sequence) {
         own_hits_ += is_same && position >= FirstEnd(tracked);
