@@ -1,5 +1,6 @@
 // Runs a trace through the server's scheduling in virtual time.
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -49,7 +50,7 @@ ABSL_FLAG(std::string, config, "",
           "The servers' sparseserve.v1.ServerConfig in text format; flags win "
           "over it.");
 ABSL_FLAG(std::optional<int>, max_step_tokens, std::nullopt,
-          "As the server's flag.");
+          "As the server's flag; its default is that on a CPU.");
 ABSL_FLAG(std::optional<int>, max_running_sequences, std::nullopt,
           "As the server's flag.");
 ABSL_FLAG(std::optional<int>, max_queued_requests, std::nullopt,
@@ -64,6 +65,9 @@ ABSL_FLAG(std::string, json, "",
 
 namespace sparseserve {
 namespace {
+
+// What the engine takes of itself on a CPU, where neither flag nor config says.
+constexpr int kCpuStepTokens = 512;
 
 constexpr char kUsage[] =
     R"(Runs a trace of requests through the server's own queue and scheduler in
@@ -134,12 +138,16 @@ absl::StatusOr<SimulationOptions> ReadOptions() {
     ASSIGN_OR_RETURN(text, ReadFile(config));
   }
   ASSIGN_OR_RETURN(
-      const ServerSettings settings,
+      ServerSettings settings,
       SettleSettings(
           text, config,
           {.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens),
            .max_running_sequences = absl::GetFlag(FLAGS_max_running_sequences),
            .max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests)}));
+  if (settings.max_step_tokens == 0) {
+    settings.max_step_tokens = std::max(
+        kCpuStepTokens, settings.max_running_sequences + kPageTokens - 1);
+  }
   SimulationOptions options;
   ASSIGN_OR_RETURN(options.requests, ReadRequests());
   ASSIGN_OR_RETURN(options.classes, ParseClasses(absl::GetFlag(FLAGS_classes)));
