@@ -4,7 +4,7 @@
 
 #include "tests/testing/largest_request.h"
 
-// For sanitizers whose runtime, as clang links it, owns new and delete.
+// For ThreadSanitizer, whose runtime in clang owns new and delete.
 
 namespace sparseserve::testing {
 namespace {
