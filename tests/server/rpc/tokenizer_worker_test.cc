@@ -1,5 +1,6 @@
 #include "server/rpc/tokenizer_worker.h"
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -16,17 +17,21 @@ using ::testing::ElementsAre;
 class StuckJob {
  public:
   explicit StuckJob(TokenizerWorker& worker) {
-    EXPECT_TRUE(worker.Submit(1, [this] {
-      started_.Set();
-      release_.Wait();
+    EXPECT_TRUE(worker.Submit(1, [signals = signals_] {
+      signals->started.Set();
+      signals->release.Wait();
     }));
-    started_.Wait();
+    signals_->started.Wait();
   }
-  void Release() { release_.Set(); }
+  void Release() { signals_->release.Set(); }
 
  private:
-  testing::Signal started_;
-  testing::Signal release_;
+  // Shared, since the job can end after the test has let go of it.
+  struct Signals {
+    testing::Signal started;
+    testing::Signal release;
+  };
+  const std::shared_ptr<Signals> signals_ = std::make_shared<Signals>();
 };
 
 TEST(TokenizerWorkerTest, RunsJobsInOrderAndAllBeforeItStops) {
