@@ -46,8 +46,8 @@ void Replica::BeginStep(absl::Time now) {
   }
   work_.peak_kv_usage = std::max(work_.peak_kv_usage, kv_usage());
   // Looking at every page takes a hundred times as long as the turn.
-  SPARSESERVE_DCHECK(turns_++ % 256 != 0 ||
-                     scheduler_->CheckInvariants().ok());
+  ++turns_;
+  SPARSESERVE_DCHECK(turns_ % 256 != 0 || scheduler_->CheckInvariants().ok());
   if (plan.slices.empty()) {
     ReportEnded(now);  // what was refused while the step was planned
     SPARSESERVE_CHECK(scheduler_->idle());

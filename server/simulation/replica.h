@@ -79,7 +79,7 @@ class Replica {
   absl::Time step_begin_;
   absl::Time step_end_ = absl::InfiniteFuture();
   Work work_;
-  int64_t turns_ = 0;  // counted in debug builds
+  int64_t turns_ = 0;
 };
 
 }  // namespace sparseserve
