@@ -191,7 +191,8 @@ TEST_F(ServingTest, ASparsePatternSkipsBlocksAndReproduces) {
 
 TEST_F(ServingTest, PromptsOfOneSaltBeginBehindWhatIsComputed) {
   const auto ask = [&](const std::string& salt) {
-    v1::GenerateOptions options = Greedy(Prose(300), 16);
+    // No other test's prompt begins so.
+    v1::GenerateOptions options = Greedy("Salted. " + Prose(300), 16);
     options.set_cache_salt(salt);
     TestCall call(channel(), kStream, Bytes(options));
     return ReadAll(call);
