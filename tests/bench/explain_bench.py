@@ -26,10 +26,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def start(args):
-    """The server as a child process, and its address."""
+    """The server as a child process, and its address.
+
+    It computes every prompt anew, since explained ones are never found again.
+    """
+    with tempfile.NamedTemporaryFile("w", suffix=".textproto") as config:
+        config.write("scheduler { prefix_cache: false }\n")
+        config.flush()
+        return started(args, config.name)
+
+
+def started(args, config):
     process = subprocess.Popen(
         [args.server_binary, f"--model={args.model}", "--explain",
-         "--listen=127.0.0.1:0", "--metrics_listen="],
+         f"--config={config}", "--listen=127.0.0.1:0", "--metrics_listen="],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     log = ""
     for line in process.stderr:
