@@ -2,6 +2,7 @@
 
 #include <optional>
 
+#include "server/scheduling/feasibility.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/scheduler_turn.h"
 
@@ -15,6 +16,8 @@ constexpr int kReviews = 4;
 // So much is left to settle, of those that go first, when a turn has settled
 // what nobody asked for.
 constexpr int kSettledFirst = 8;
+// While the costs of steps are not known, the first token takes no time.
+constexpr FirstTokenEstimate kNothingKnown = {};
 
 }  // namespace
 
@@ -65,10 +68,9 @@ void Scheduler::MarkRunners(absl::Time now) {
       runner->rank.is_late = *sequence.first_token() > target;
       continue;
     }
-    const auto estimate = forecast_.OfRunning(sequence);
-    const absl::Duration needed =
-        estimate.has_value() ? estimate->expected : absl::ZeroDuration();
-    runner->rank.is_late = now + needed > target;
+    const FirstTokenEstimate estimate =
+        forecast_.OfRunning(sequence).value_or(kNothingKnown);
+    runner->rank.is_late = now + estimate.expected > target;
   }
 }
 
@@ -85,11 +87,10 @@ void Scheduler::Settle(Sequence& sequence, absl::Time now) {
     line_.SetLate(sequence, true);
     return;
   }
-  const auto estimate =
-      forecast_.OfWaiting(sequence, {}, /*is_late=*/false, now);
-  sequence.SetPrediction(
-      now - sequence.request().arrival +
-      (estimate.has_value() ? estimate->p95 : absl::ZeroDuration()));
+  const FirstTokenEstimate estimate =
+      forecast_.OfWaiting(sequence, {}, /*is_late=*/false, now)
+          .value_or(kNothingKnown);
+  sequence.SetPrediction(now - sequence.request().arrival + estimate.p95);
   EndWaiting(line_.Take(sequence), Ending::kUnmeetable, now);
 }
 
@@ -110,11 +111,10 @@ void Scheduler::ReviewLate(absl::Time now) {
     if (first == nullptr) first = late;
     Rank rank = line_.RankOf(*late);
     rank.is_late = false;
-    const auto estimate =
-        forecast_.OfWaiting(*late, Ahead(rank), /*is_late=*/false, now);
-    const absl::Duration needed =
-        estimate.has_value() ? estimate->expected : absl::ZeroDuration();
-    if (now + needed > TargetDeadline(late->request())) continue;
+    const FirstTokenEstimate estimate =
+        forecast_.OfWaiting(*late, Ahead(rank), /*is_late=*/false, now)
+            .value_or(kNothingKnown);
+    if (now + estimate.expected > TargetDeadline(late->request())) continue;
     line_.SetLate(*late, false);
     if (late == first) first = nullptr;
   }
