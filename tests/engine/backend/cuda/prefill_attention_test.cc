@@ -6,13 +6,13 @@
 
 #include <cstdio>
 #include <limits>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "tests/engine/backend/cuda/attention_comparison.h"
 #include "tests/engine/backend/cuda/list_kinds.h"
+#include "tests/engine/backend/cuda/prefill_kernels.h"
 
 namespace sparseserve::cuda {
 namespace {
@@ -101,12 +101,8 @@ class PrefillAttentionTest {
   std::mt19937 random_{20261129};
 };
 
-void TestKernel(PrefillKernel kernel, TestReport& report) {
-  std::unique_ptr<PrefillAttention> attention;
-  const LaunchStatus created = PrefillAttention::Create(kernel, &attention);
-  report.Expect(created.ok(), "%s", created.message().c_str());
-  if (!created.ok()) return;
-  PrefillAttentionTest test(*attention, report);
+void TestKernel(const PrefillAttention& attention, TestReport& report) {
+  PrefillAttentionTest test(attention, report);
   for (int head_dim : {64, 128}) {
     for (int group : {1, 3, 4, 8}) {
       for (ListKind kind : kAllListKinds) {
@@ -126,21 +122,10 @@ void TestKernel(PrefillKernel kernel, TestReport& report) {
   test.DoesWithoutLse();
 }
 
-int RunAll() {
-  std::unique_ptr<PrefillAttention> best;
-  if (!PrefillAttention::Create(&best).ok()) {
-    std::printf("skipped: no GPU that a kernel is made for\n");
-    return kSkipped;
-  }
-  TestReport report;
-  TestKernel(PrefillKernel::kPortable, report);
-  if (best->kernel() != PrefillKernel::kPortable) {
-    TestKernel(best->kernel(), report);
-  }
-  return report.Finish("prefill_attention_test");
-}
-
 }  // namespace
 }  // namespace sparseserve::cuda
 
-int main() { return sparseserve::cuda::RunAll(); }
+int main() {
+  return sparseserve::cuda::TestPrefillKernels("prefill_attention_test",
+                                               sparseserve::cuda::TestKernel);
+}

@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstdio>
 #include <limits>
-#include <memory>
 #include <random>
 #include <string>
 #include <vector>
@@ -16,6 +15,7 @@
 #include "tests/engine/backend/cuda/bfloat16_bits.h"
 #include "tests/engine/backend/cuda/device_array.h"
 #include "tests/engine/backend/cuda/list_kinds.h"
+#include "tests/engine/backend/cuda/prefill_kernels.h"
 #include "tests/engine/backend/cuda/test_report.h"
 
 namespace sparseserve::cuda {
@@ -305,12 +305,8 @@ class SkippingPrefillTest {
   std::mt19937 random_{20261130};
 };
 
-void TestKernel(PrefillKernel kernel, TestReport& report) {
-  std::unique_ptr<PrefillAttention> attention;
-  const LaunchStatus created = PrefillAttention::Create(kernel, &attention);
-  report.Expect(created.ok(), "%s", created.message().c_str());
-  if (!created.ok()) return;
-  SkippingPrefillTest test(*attention, report);
+void TestKernel(const PrefillAttention& attention, TestReport& report) {
+  SkippingPrefillTest test(attention, report);
   const std::vector<SliceShape> slices = {{0, 65}, {1500, 90}, {330, 200}};
   for (const int head_dim : {64, 128}) {
     for (const ListKind kind : kAllListKinds) {
@@ -322,21 +318,10 @@ void TestKernel(PrefillKernel kernel, TestReport& report) {
   test.GarbageComesToLight();
 }
 
-int RunAll() {
-  std::unique_ptr<PrefillAttention> best;
-  if (!PrefillAttention::Create(&best).ok()) {
-    std::printf("skipped: no GPU that a kernel is made for\n");
-    return kSkipped;
-  }
-  TestReport report;
-  TestKernel(PrefillKernel::kPortable, report);
-  if (best->kernel() != PrefillKernel::kPortable) {
-    TestKernel(best->kernel(), report);
-  }
-  return report.Finish("skipping_prefill_test");
-}
-
 }  // namespace
 }  // namespace sparseserve::cuda
 
-int main() { return sparseserve::cuda::RunAll(); }
+int main() {
+  return sparseserve::cuda::TestPrefillKernels("skipping_prefill_test",
+                                               sparseserve::cuda::TestKernel);
+}
