@@ -11,13 +11,20 @@ namespace sparseserve {
 ChunkRule ChunkRuleOf(const PatternTraits& traits, int least_budget) {
   SPARSESERVE_CHECK(least_budget >= kPageTokens);
   ChunkRule rule;
-  rule.pattern_border_tokens =
+  const int pages =
       std::lcm(kPageTokens, std::max(traits.chunk_border_tokens, 1));
-  rule.border_tokens = rule.pattern_border_tokens <= least_budget
-                           ? rule.pattern_border_tokens
-                           : kPageTokens;
+  rule.border_tokens = pages <= least_budget ? pages : kPageTokens;
+  rule.pattern_border_tokens =
+      traits.chunk_border_tokens <= 1 ? kPageTokens / 2 : pages;
   rule.is_whole = !traits.is_selection_causal;
   return rule;
+}
+
+int ShortestChunk(const ChunkRule& rule, int computed, int total) {
+  const int left = total - computed;
+  if (rule.is_whole) return left;
+  const int border = std::min(rule.border_tokens, rule.pattern_border_tokens);
+  return std::min(left, border - computed % border);
 }
 
 int ChunkTokens(const ChunkRule& rule, int computed, int total, int budget) {

@@ -176,7 +176,7 @@ int Scheduler::ChunkFor(const Turn& turn, const Sequence& sequence,
   }
   // Something of a prompt runs in each step, or none might ever.
   const bool is_first = turn.long_chunks + turn.other_chunks == 0;
-  return tokens == 0 && is_first ? least : tokens;
+  return tokens == 0 && is_first ? sequence.ShortestTokens() : tokens;
 }
 
 void Scheduler::PlanChunk(Turn& turn, const Runner& runner) {

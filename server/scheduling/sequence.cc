@@ -131,6 +131,14 @@ int Sequence::LeastTokens() const {
   return std::min(left, border - computed_tokens_ % border);
 }
 
+int Sequence::ShortestTokens() const {
+  // What measures a prompt wants whole pages.
+  if (computed_tokens_ >= prompt_tokens() || request_->profile != nullptr) {
+    return LeastTokens();
+  }
+  return ShortestChunk(chunk_rule_, computed_tokens_, prompt_tokens());
+}
+
 int Sequence::tokens_expected() const {
   return static_cast<int>(tokens_.size()) -
          std::max(computed_tokens_, expected_hit_);

@@ -106,6 +106,8 @@ class Sequence {
   int NextTokens(int budget) const;
   // The least budget with which it gets any.
   int LeastTokens() const;
+  // Those of the shortest step, which may cut a page in two.
+  int ShortestTokens() const;
   // What its next `tokens` tokens make of a step, by the density so far.
   StepWork WorkOf(int tokens) const;
   // Likewise what tokens_expected() make of all steps until its next token.

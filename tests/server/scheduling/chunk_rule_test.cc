@@ -16,9 +16,9 @@ struct BorderRow {
 
 TEST(ChunkRuleTest, BordersAreWholePagesThatEveryPromptCanReach) {
   const BorderRow rows[] = {
-      {1, 64, 64, 64},     {64, 64, 64, 64},      {128, 128, 128, 128},
+      {1, 64, 32, 64},     {64, 64, 64, 64},      {128, 128, 128, 128},
       {128, 127, 128, 64}, {48, 500, 192, 192},   {48, 191, 192, 64},
-      {0, 64, 64, 64},     {1024, 512, 1024, 64},
+      {0, 64, 32, 64},     {1024, 512, 1024, 64},
   };
   for (const BorderRow& row : rows) {
     const ChunkRule rule =
@@ -51,6 +51,21 @@ TEST(ChunkRuleTest, ChunksEndOnBordersOrWithThePrompt) {
   EXPECT_THAT(Chunks(wide, 400, 200), ElementsAre(128, 128, 144));
   EXPECT_THAT(Chunks(wide, 400, 256), ElementsAre(256, 144));
   EXPECT_THAT(Chunks(wide, 400, 127), ElementsAre(0));
+}
+
+TEST(ChunkRuleTest, TheShortestChunkIsHalfAPageWhereThePatternDoesNotMind) {
+  const ChunkRule any = ChunkRuleOf({}, 64);
+  EXPECT_EQ(ShortestChunk(any, 0, 150), 32);
+  EXPECT_EQ(ShortestChunk(any, 96, 150), 32);
+  EXPECT_EQ(ShortestChunk(any, 128, 150), 22);
+  EXPECT_THAT(Chunks(any, 150, 64), ElementsAre(64, 64, 22));
+  EXPECT_EQ(ChunkTokens(any, 32, 150, 64), 32);
+  const ChunkRule pages = ChunkRuleOf({.chunk_border_tokens = 64}, 64);
+  EXPECT_EQ(ShortestChunk(pages, 64, 150), 64);
+  const ChunkRule wide = ChunkRuleOf({.chunk_border_tokens = 128}, 100);
+  EXPECT_EQ(ShortestChunk(wide, 64, 300), 64);
+  const ChunkRule whole = ChunkRuleOf({.is_selection_causal = false}, 64);
+  EXPECT_EQ(ShortestChunk(whole, 0, 150), 150);
 }
 
 TEST(ChunkRuleTest, BordersOutOfReachDoNotStarveAPrompt) {
