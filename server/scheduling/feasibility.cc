@@ -3,6 +3,12 @@
 #include <algorithm>
 
 namespace sparseserve {
+namespace {
+
+// Others join while an answer is written.
+constexpr double kMargin = 1.1;
+
+}  // namespace
 
 absl::Time TargetDeadline(const Request& request) {
   return request.arrival +
@@ -20,19 +26,31 @@ int LeastOutput(const Request& request) {
       writes_all ? request.max_output_tokens : request.min_output_tokens, 1);
 }
 
+absl::Duration LeastTime(const Request& request,
+                         const FirstTokenEstimate& estimate) {
+  return estimate.expected +
+         kMargin * (LeastOutput(request) - 1) * estimate.token_lately;
+}
+
+absl::Duration LeastTimeAlone(const Request& request,
+                              const FirstTokenEstimate& estimate) {
+  return estimate.alone + (LeastOutput(request) - 1) * estimate.token_alone;
+}
+
 Verdict Judge(const Request& request, const FirstTokenEstimate& estimate,
               absl::Time now) {
-  const auto refusal = [&](absl::Time deadline) {
-    return now + estimate.alone > deadline ? Ending::kTooShort
-                                           : Ending::kUnmeetable;
+  const auto refusal = [&](absl::Duration alone, absl::Time deadline) {
+    return now + alone > deadline ? Ending::kTooShort : Ending::kUnmeetable;
   };
-  if (now + estimate.expected > request.deadline) {
-    return {.refusal = refusal(request.deadline)};
+  const int more = LeastOutput(request) - 1;
+  if (now + LeastTime(request, estimate) > request.deadline) {
+    return {.refusal =
+                refusal(LeastTimeAlone(request, estimate), request.deadline)};
   }
   const absl::Time target = TargetDeadline(request);
   if (request.target.on_miss == OnMiss::kReject &&
       now + estimate.p95 > target) {
-    return {.refusal = refusal(target)};
+    return {.refusal = refusal(estimate.alone, target)};
   }
   if (request.target.on_miss == OnMiss::kReject) {
     const absl::Duration each = request.target.time_per_output_token;
@@ -40,7 +58,6 @@ Verdict Judge(const Request& request, const FirstTokenEstimate& estimate,
       return {.refusal = estimate.token_alone > each ? Ending::kTooShort
                                                      : Ending::kUnmeetable};
     }
-    const int more = LeastOutput(request) - 1;
     const absl::Duration left = request.arrival + request.target.total - now;
     if (estimate.p95 + more * estimate.token_p95 > left) {
       return {.refusal = estimate.alone + more * estimate.token_alone > left

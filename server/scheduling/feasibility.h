@@ -26,17 +26,27 @@ struct FirstTokenEstimate {
   absl::Duration alone;  // expected without other requests
   absl::Duration token_p95 = absl::ZeroDuration();
   absl::Duration token_alone = absl::ZeroDuration();
+  // Of each token as steps went lately.
+  absl::Duration token_lately = absl::ZeroDuration();
 };
+
+// From now on until an answer may be whole: to the last of LeastOutput()
+// tokens.
+absl::Duration LeastTime(const Request& request,
+                         const FirstTokenEstimate& estimate);
+// Likewise if there were no other requests.
+absl::Duration LeastTimeAlone(const Request& request,
+                              const FirstTokenEstimate& estimate);
 
 struct Verdict {
   std::optional<Ending> refusal = std::nullopt;
   bool is_late = false;  // taken, though its target cannot be met
 };
-// Nothing runs for a request whose first token is expected behind its caller's
-// deadline. What cannot meet its targets is refused if it asks for that, by the
-// 95th percentile: that of the first token, that of each token beside what is
-// written now, and that of the last of LeastOutput() tokens. Else it is late,
-// if its first token is expected to be.
+// Nothing runs for a request whose first token, or the last of LeastOutput(),
+// is expected behind its caller's deadline. What cannot meet its targets is
+// refused if it asks for that, by the 95th percentile: that of the first token,
+// that of each token beside what is written now, and that of the last of
+// LeastOutput() tokens. Else it is late, if its first token is expected to be.
 Verdict Judge(const Request& request, const FirstTokenEstimate& estimate,
               absl::Time now);
 

@@ -43,7 +43,7 @@ Scheduler::~Scheduler() = default;
 void Scheduler::Admit(std::vector<std::unique_ptr<Request>> requests,
                       absl::Time now) {
   if (requests.empty()) return;
-  forecast_.Look(running_);
+  forecast_.Look(running_, now);
   for (std::unique_ptr<Request>& request : requests) {
     SPARSESERVE_CHECK(request->attention.traits.is_selection_causal ||
                       static_cast<int>(request->prompt.size()) <=
@@ -115,6 +115,7 @@ std::vector<Scheduler::Output> Scheduler::Commit(const StepResult& result,
                                                  absl::Time now) {
   SPARSESERVE_CHECK(result.slices.size() == planned_.size());
   cost_.Observe(planned_work_, now - planned_at_);
+  if (planned_work_.decode_rows > 0) forecast_.OutputTook(now - planned_at_);
   learned_at_ = now;
   std::vector<Output> outputs;
   outputs.reserve(planned_.size());

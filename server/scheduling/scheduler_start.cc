@@ -81,6 +81,10 @@ Sequence* Scheduler::NextToStart(Turn& turn) {
   PromptKind best_kind = PromptKind::kShort;
   const auto consider = [&](Sequence* sequence, PromptKind kind) {
     if (sequence == nullptr) return;
+    if (turn.is_capped && line_.RankOf(*sequence).is_late &&
+        !IsDoneOnLateShare(*sequence, turn.now)) {
+      return;
+    }
     if (best == nullptr || GoesBefore(line_.RankOf(*sequence), kind,
                                       line_.RankOf(*best), best_kind)) {
       best = sequence;
@@ -115,6 +119,7 @@ Runner* Scheduler::StartStarving(Turn& turn) {
     Sequence* const late = line_.FirstLate(kind);
     if (late == nullptr || !IsStarving(*late, line_.RankOf(*late)) ||
         IsCancelled(*late) || MissesDeadline(*late, turn.now) ||
+        !IsDoneOnLateShare(*late, turn.now) ||
         (kind == PromptKind::kWhole && !MayStartWhole(turn, *late)) ||
         (!turn.may_start_streams && HasTarget(*late)) ||
         ChunkFor(turn, *late, /*is_late=*/true, kind) == 0) {

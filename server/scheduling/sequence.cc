@@ -7,6 +7,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/types/span.h"
 #include "engine/base/check.h"
+#include "server/scheduling/feasibility.h"
 
 namespace sparseserve {
 
@@ -64,6 +65,10 @@ Progress Sequence::progress() const {
 int Sequence::output_left() const {
   return std::min(request_->max_output_tokens, max_tokens_ - prompt_tokens()) -
          output_tokens();
+}
+
+int Sequence::least_output_left() const {
+  return std::max(0, LeastOutput(*request_) - output_tokens());
 }
 
 int Sequence::pages_needed() const {

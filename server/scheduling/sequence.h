@@ -77,6 +77,8 @@ class Sequence {
 
   // Output tokens that it can still come to have.
   int output_left() const;
+  // What it is sure to write yet, if nothing ends it before.
+  int least_output_left() const;
   // When its first token was drawn.
   std::optional<absl::Time> first_token() const { return first_token_; }
 

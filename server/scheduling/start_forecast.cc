@@ -10,11 +10,45 @@ namespace sparseserve {
 StartForecast::StartForecast(const Options& options, const StepCostModel& cost)
     : options_(options), cost_(cost), prompt_rows_(options.max_step_tokens) {}
 
-void StartForecast::Look(absl::Span<const std::unique_ptr<Runner>> running) {
+namespace {
+
+// Of the latest step in the mean.
+constexpr double kLatest = 0.02;
+constexpr size_t kQueue = 2;
+// Of the time that an answer has until its caller's deadline, so that it comes
+// before that.
+constexpr double kUsable = 0.8;
+
+// Of its first output token, about.
+StepWork TokenWork(const Sequence& sequence) {
+  const double blocks =
+      static_cast<double>(sequence.tokens().size()) / kPageTokens + 1;
+  return {.decode_rows = 1, .decode_blocks = blocks};
+}
+
+// What the answer that it writes has for each token until its caller's
+// deadline.
+absl::Duration TimePerToken(const Sequence& sequence, absl::Time now) {
+  const int left = sequence.least_output_left();
+  return left == 0 ? absl::InfiniteDuration()
+                   : kUsable * (sequence.request().deadline - now) / left;
+}
+
+}  // namespace
+
+void StartForecast::OutputTook(absl::Duration step) {
+  token_lately_ += token_lately_ == absl::ZeroDuration()
+                       ? step
+                       : kLatest * (step - token_lately_);
+}
+
+void StartForecast::Look(absl::Span<const std::unique_ptr<Runner>> running,
+                         absl::Time now) {
   decodes_ = {};
+  coming_ = {};
   prompts_.clear();
   outputs_left_.clear();
-  absl::Duration least = absl::InfiniteDuration();
+  std::vector<absl::Duration> each, until_deadline;
   int taken = 0;
   for (const auto& runner : running) {
     if (runner->sequence == nullptr || runner->sequence->ended()) continue;
@@ -23,9 +57,11 @@ void StartForecast::Look(absl::Span<const std::unique_ptr<Runner>> running) {
     outputs_left_.push_back(sequence.output_left());
     if (sequence.is_decoding()) {
       decodes_ += sequence.WorkOf(1);
-      least = std::min(least, sequence.request().target.time_per_output_token);
+      each.push_back(sequence.request().target.time_per_output_token);
+      until_deadline.push_back(TimePerToken(sequence, now));
     } else {
       prompts_.push_back({runner->rank, sequence.WorkAhead()});
+      coming_ += TokenWork(sequence);
     }
   }
   has_place_ = taken < options_.max_running_sequences;
@@ -37,13 +73,22 @@ void StartForecast::Look(absl::Span<const std::unique_ptr<Runner>> running) {
   }
 
   time_limit_ = absl::InfiniteDuration();
+  has_deadline_limit_ = false;
   prompt_rows_ = options_.max_step_tokens;
   if (decodes_.decode_rows == 0) return;
+  time_limit_ = options_.step_time_target;
+  has_deadline_limit_ = false;
   // What cannot be met with output tokens alone slows no prompts down.
-  const bool can_be_met =
-      !cost_.is_ready() || cost_.PredictP95(decodes_) <= least;
-  time_limit_ = can_be_met ? std::min(least, options_.step_time_target)
-                           : options_.step_time_target;
+  const absl::Duration alone =
+      cost_.is_ready() ? cost_.PredictP95(decodes_) : absl::ZeroDuration();
+  for (const absl::Duration time : each) {
+    if (time >= alone) time_limit_ = std::min(time_limit_, time);
+  }
+  for (const absl::Duration time : until_deadline) {
+    if (time < alone || time >= time_limit_) continue;
+    time_limit_ = time;
+    has_deadline_limit_ = true;
+  }
   if (!cost_.is_ready()) return;
   prompt_rows_ = PromptRowsWithin(cost_, decodes_, time_limit_, kPageTokens,
                                   options_.max_step_tokens);
@@ -93,12 +138,21 @@ FirstTokenEstimate StartForecast::Estimate(const Sequence& sequence,
       ForecastFirstToken(cost_, {.prompt_rows = options_.max_step_tokens}, own);
   // As its first output token is expected to be: steps carry no more of prompts
   // than its target for each token leaves, if output alone leaves any.
-  const double blocks =
-      static_cast<double>(sequence.tokens().size()) / kPageTokens + 1;
-  StepWork token = {.decode_rows = 1, .decode_blocks = blocks};
+  StepWork token = TokenWork(sequence);
   estimate.token_alone = cost_.Predict(token);
   token += decodes_;
   estimate.token_p95 = cost_.PredictP95(token);
+  token += coming_;
+  estimate.token_lately = cost_.Predict(token);
+  if (decodes_.decode_rows > 0 || !prompts_.empty()) {
+    estimate.token_lately = std::max(estimate.token_lately, token_lately_);
+  }
+  // Prompts that queue fill every step while it writes.
+  if (prompts_.size() >= kQueue) {
+    estimate.token_lately =
+        std::max(estimate.token_lately,
+                 std::min(time_limit_, options_.step_time_target));
+  }
   return estimate;
 }
 

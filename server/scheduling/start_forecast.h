@@ -27,14 +27,20 @@ class StartForecast {
   StartForecast(const Options& options, const StepCostModel& cost);
 
   // Takes in what runs now; what is told below holds until that changes.
-  void Look(absl::Span<const std::unique_ptr<Runner>> running);
+  void Look(absl::Span<const std::unique_ptr<Runner>> running, absl::Time now);
+  // A step with output ended.
+  void OutputTook(absl::Duration step);
   // One started for the first time.
   void Started(absl::Time now) { starts_.Count(1, now); }
 
   // What a step may take, as far as prompts decide it: the step time target or
-  // the smallest time_per_output_token of an answer that is being written, if
-  // output alone leaves that possible. Infinite while none is being written.
+  // what an answer that is being written has for each token, if that is less
+  // and output alone leaves it possible: its time_per_output_token, or of what
+  // is left until its caller's deadline each of its LeastOutput() tokens' part.
+  // Infinite while none is being written.
   absl::Duration time_limit() const { return time_limit_; }
+  // Whether a caller's deadline is what limits it.
+  bool has_deadline_limit() const { return has_deadline_limit_; }
   // Rows of prompts that a step has room for within that.
   int prompt_rows() const { return prompt_rows_; }
   // What the running prompts that go before `rank` still have to run.
@@ -65,8 +71,11 @@ class StartForecast {
   const StepCostModel& cost_;
   DrainRate starts_;
 
+  absl::Duration token_lately_ = absl::ZeroDuration();
+
   // Of what runs.
   StepWork decodes_;  // one token of each answer
+  StepWork coming_;   // and of each prompt, once it is an answer
   std::vector<Prompt> prompts_;
   // Output that each can still come to write, least first, if all places are
   // taken.
@@ -75,6 +84,7 @@ class StartForecast {
   bool has_place_ = true;
   bool may_stop_late_ = false;  // somebody's place can be had
   absl::Duration time_limit_ = absl::InfiniteDuration();
+  bool has_deadline_limit_ = false;
   int prompt_rows_;
 };
 

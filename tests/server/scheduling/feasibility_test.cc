@@ -98,6 +98,39 @@ TEST(FeasibilityTest, RejectsByEveryTargetThatIsSureToBeMissed) {
   }
 }
 
+TEST(FeasibilityTest, NothingRunsForAnAnswerThatCannotBeWholeInTime) {
+  struct WholeRow {
+    const char* name;
+    int max_output, min_output;
+    bool ignore_eos;
+    std::optional<Ending> refusal;
+  };
+  // Of 400 ms 300 are for the first token; then each takes 20 and a tenth, 5
+  // alone.
+  const WholeRow rows[] = {
+      {"MayEndInTime", 5000, 0, false, {}},
+      {"LeastOutputFits", 5000, 5, false, {}},
+      {"LeastOutput", 5000, 6, false, Ending::kUnmeetable},
+      {"WritesAll", 5, 0, true, {}},
+      {"WritesAllTooMuch", 5000, 0, true, Ending::kTooShort},
+  };
+  for (const WholeRow& row : rows) {
+    SCOPED_TRACE(row.name);
+    Request request;
+    request.arrival = At(0);
+    request.deadline = At(500);
+    request.max_output_tokens = row.max_output;
+    request.min_output_tokens = row.min_output;
+    request.ignore_eos = row.ignore_eos;
+    const FirstTokenEstimate estimate = {.expected = Ms(300),
+                                         .p95 = Ms(300),
+                                         .alone = Ms(100),
+                                         .token_alone = Ms(5),
+                                         .token_lately = Ms(20)};
+    EXPECT_EQ(Judge(request, estimate, At(100)).refusal, row.refusal);
+  }
+}
+
 TEST(FeasibilityTest, TheSoonestOfTargetsAndDeadlineCounts) {
   Request request;
   request.arrival = At(0);

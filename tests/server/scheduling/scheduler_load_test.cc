@@ -176,6 +176,75 @@ TEST(SchedulerLoadTest, WhatIsKnownOfStepsRefusesWhileItIsFresh) {
   EXPECT_EQ(load.ended(load.Add(std::move(request))), Ending::kTooShort);
 }
 
+// Whole only with all of its output.
+std::unique_ptr<Request> Whole(std::unique_ptr<Request> request,
+                               absl::Time deadline) {
+  request->ignore_eos = true;
+  request->deadline = deadline;
+  return request;
+}
+
+TEST(SchedulerLoadTest, AnAnswerThatCannotBeWholeIsNotBegun) {
+  Load load(Places(4));
+  load.Learn();
+  // 2 ms a token.
+  const absl::Time deadline = load.now + absl::Seconds(1);
+  EXPECT_EQ(load.ended(load.Add(Whole(MakeRequest(50, 2000), deadline))),
+            Ending::kTooShort);
+  std::unique_ptr<Request> open = MakeRequest(50, 2000);
+  open->deadline = deadline;
+  EXPECT_EQ(load.ended(load.Add(std::move(open))), std::nullopt);
+  const SequenceId fits = load.Add(Whole(MakeRequest(50, 100), deadline));
+  EXPECT_TRUE(load.Finish(fits, 2000));
+}
+
+TEST(SchedulerLoadTest, PromptsLeaveAnAnswerTheTimeToBeWhole) {
+  Load load(Places(4));
+  load.Learn();
+  // 25 ms for each token, of which it needs 2; half a page takes 32 more, and
+  // the time that steps aim at is 100.
+  const SequenceId answer = load.Add(
+      Whole(MakeRequest(20, 300), load.now + 300 * absl::Milliseconds(25)));
+  load.Turn();
+  const SequenceId prompt = load.Add(MakeRequest(8000, 1));
+  EXPECT_TRUE(load.Finish(answer, 1000));
+  EXPECT_EQ(load.ended(prompt), std::nullopt);
+  EXPECT_TRUE(load.Finish(prompt, 1000));
+}
+
+TEST(SchedulerLoadTest, ALatePromptThatItsShareIsTooSmallForIsNotBegun) {
+  Load load(Places(4));
+  load.Learn();
+  std::unique_ptr<Request> request = Late(MakeRequest(1000, 1));
+  request->deadline = load.now + absl::Seconds(3);
+  const SequenceId late = load.Add(std::move(request));
+  int ran = 0;
+  SequenceId latest = late;
+  for (int turn = 0; turn < 1000 && !load.ended(late).has_value(); ++turn) {
+    if (latest == late || load.ended(latest).has_value()) {
+      latest = load.Add(MakeRequest(400, 1));
+    }
+    load.Turn();
+    ran += load.ran(late);
+  }
+  EXPECT_EQ(load.ended(late), Ending::kUnmeetable);
+  EXPECT_EQ(ran, 0);
+}
+
+TEST(SchedulerLoadTest, APromptThatCannotEndInTimeEvenAloneEnds) {
+  Load load(Places(4));
+  load.Learn();
+  std::unique_ptr<Request> request = MakeRequest(5000, 1);
+  request->deadline = load.now + absl::Seconds(8);
+  const absl::Time deadline = request->deadline;
+  const SequenceId id = load.Add(std::move(request));
+  load.Turn();
+  load.slowness = 10;
+  while (!load.ended(id).has_value()) load.Turn();
+  EXPECT_EQ(load.ended(id), Ending::kUnmeetable);
+  EXPECT_LT(load.now, deadline);
+}
+
 TEST(SchedulerLoadTest, APlaceIsExpectedWhenAnAnswerEnds) {
   Load load(Places(1));
   load.Learn();

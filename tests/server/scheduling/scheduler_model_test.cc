@@ -393,6 +393,10 @@ class Episode {
         ASSERT_FALSE(held_.contains(id)) << id;
         held.insert(id);
       }
+    } else {
+      // Maybe stopped: it has tokens again from the step that draws one.
+      std::erase_if(decoding_,
+                    [&](SequenceId id) { return !planned.contains(id); });
     }
     held_ = std::move(held);
     for (const StepSlice& slice : plan.slices) {
