@@ -207,6 +207,13 @@ def overload(args):
     rate = 1.5 * settled_capacity(args, server)
     # The start: every page of the pool was used once, and nothing runs.
     before = server.await_idle()
+    for fill in range(1, 9):
+        if gained({}, before, "sparseserve_kv_cache_pages",
+                  'state="free"') == 0:
+            break
+        run_load(args, server, "--prompt_tokens=6000", "--output_tokens=1",
+                 "--concurrency=2", "--requests=3", f"--seed={1000 + fill}")
+        before = server.await_idle()
     scale = arrival_scale(read_trace(args.trace), rate, args.duration)
     watch = Watch(server)
     report, rows = run_load(
@@ -665,8 +672,8 @@ def main():
     command.add_argument("--window", type=float, default=10,
                          help="seconds that streams run before the prompt")
     command.add_argument("--repetitions", type=int, default=2)
-    command = add_command(commands, classes, duration=100)
-    command.add_argument("--ttft", type=float, default=3,
+    command = add_command(commands, classes, duration=120)
+    command.add_argument("--ttft", type=float, default=1.5,
                          help="target of the interactive class in seconds")
     command = add_command(commands, preemption, trace=False)
     command.add_argument("--requests", type=int, default=56)
