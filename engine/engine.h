@@ -46,6 +46,7 @@ struct MemoryUse {
   int64_t weights_bytes = 0;      // besides the mapped file
   int64_t kv_bytes = 0;
   int64_t activations_bytes = 0;
+  int64_t summaries_bytes = 0;  // of kv_bytes: what selecting keeps of pages
 };
 
 // The one door: a loaded model on a device. Created by main; the serving loop's

@@ -207,8 +207,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   auto parts = std::make_unique<Parts>(options, std::move(engine),
                                        std::move(scheduler), std::move(plans));
   const MemoryUse memory = parts->engine->memory();
-  parts->metrics.SetMemory({memory.mapped_file_bytes, memory.weights_bytes,
-                            memory.kv_bytes, memory.activations_bytes});
+  parts->metrics.SetMemory({.mapped_file = memory.mapped_file_bytes,
+                            .weights = memory.weights_bytes,
+                            .kv = memory.kv_bytes - memory.summaries_bytes,
+                            .summaries = memory.summaries_bytes,
+                            .activations = memory.activations_bytes});
   if (!options.metrics_listen.empty()) {
     RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
   }

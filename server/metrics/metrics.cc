@@ -14,17 +14,6 @@
 namespace sparseserve {
 namespace {
 
-template <typename Enum>
-constexpr size_t Index(Enum value) {
-  return static_cast<size_t>(value);
-}
-
-size_t PromptClass(int tokens) {
-  constexpr int kBounds[] = {1024, 4096, 16384, 65536, 262144};
-  return std::lower_bound(std::begin(kBounds), std::end(kBounds), tokens) -
-         std::begin(kBounds);
-}
-
 // With one lock for all of them.
 void ObserveAll(const std::vector<double>& values,
                 const std::vector<double>& bounds, Histogram& histogram) {
@@ -265,6 +254,11 @@ void Metrics::SetPages(int used, int free, int cached) {
   state.pages[0]->Set(free_pages);
   state.pages[1]->Set(used_pages);
   state.pages[2]->Set(cached_pages);
+  {
+    MutexLock lock(series_->mu);
+    series_->page_counts = {free_pages, used_pages, cached_pages};
+    series_->SplitKvMemory();
+  }
   const double usage =
       used_pages / std::max(used_pages + free_pages + cached_pages, 1.0);
   state.kv_usage->Set(usage);
@@ -287,11 +281,18 @@ void Metrics::SetStepCosts(const std::array<double, 5>& seconds) {
 }
 
 void Metrics::SetMemory(const MemorySample& sample) {
-  Each<Gauge, 4>& memory = series_->state.memory;
+  Each<Gauge, 7>& memory = series_->state.memory;
   memory[0]->Set(series_->Count(sample.mapped_file));
   memory[1]->Set(series_->Count(sample.weights));
-  memory[2]->Set(series_->Count(sample.kv));
+  memory[2]->Set(series_->Count(sample.summaries));
   memory[3]->Set(series_->Count(sample.activations));
+  MutexLock lock(series_->mu);
+  series_->kv_bytes = series_->Count(sample.kv);
+  series_->SplitKvMemory();
+}
+
+void Metrics::SetLoadTime(LoadStage stage, absl::Duration duration) {
+  series_->state.load[Index(stage)]->Set(series_->Seconds(duration));
 }
 
 void Metrics::SetReady(bool ready) { series_->state.ready->Set(ready ? 1 : 0); }

@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "engine/pattern/every_pattern.h"
 #include "engine/step.h"
+#include "server/metrics/plan_events.h"
 
 namespace sparseserve {
 
@@ -43,6 +44,7 @@ enum class CancelStage { kQueue, kPrefill, kDecode, kWrite };
 enum class CancelCause { kClient, kDeadline, kDrain, kSlowConsumer };
 enum class RequestPhase { kTokenize, kPrefill, kDecode, kDetokenize };
 enum class TargetKind { kTimeToFirstToken, kTimePerOutputToken, kTotal };
+enum class LoadStage { kRead, kConvert, kWarmup };
 
 // What one engine step did, for one flush of the metrics per step.
 struct StepSample {
@@ -91,7 +93,10 @@ struct PrefixCacheSample {
 
 // Bytes that the model holds on its device.
 struct MemorySample {
-  int64_t mapped_file = 0, weights = 0, kv = 0, activations = 0;
+  int64_t mapped_file = 0, weights = 0;
+  int64_t kv = 0;         // keys and values, of pages in every state
+  int64_t summaries = 0;  // what selecting keeps of each page, besides `kv`
+  int64_t activations = 0;
 };
 
 // Every metric of the server (names, labels and buckets in
@@ -109,6 +114,8 @@ class Metrics {
     // Full names, "sparseserve.v1.InferenceService/Generate"; calls of others
     // count as "other".
     std::vector<std::string> grpc_methods;
+    // Index 0 is dense; of more than 33 the first 33.
+    std::vector<std::string> plans = {"dense"};
   };
   explicit Metrics(const Options& options);
   ~Metrics();
@@ -154,7 +161,28 @@ class Metrics {
   // and of prompts, each KV block that these visit.
   void SetStepCosts(const std::array<double, 5>& seconds);
 
-  // main.
+  // Plans: what requests ran with. An index that is not of Options::plans
+  // counts as the nearest one.
+  void PlanRan(Phase phase, int plan);
+  void PlanTarget(const PlanTargetSample& sample);
+  void PlanSwitched(Phase phase);
+  // A predicted median and 95th percentile, and what it took. All finite.
+  void Predicted(PredictedQuantity quantity, absl::Duration p50,
+                 absl::Duration p95, absl::Duration actual);
+
+  // The quality guard. All states of a plan are 0 before the first call.
+  void SetGuardState(int plan, GuardState state);
+  void Demoted(int plan, DemotionCause cause);
+  void Promoted(int plan);
+  void GuardSampled(int64_t rows);
+  void SliceRedone(RedoCause cause);
+  // `divergence` in nats a token; ignored if the run failed.
+  void ShadowRun(int plan, ShadowOutcome outcome, double divergence);
+  // Mean over the tokens of one request.
+  void OutputEntropy(double nats);
+
+  // main. Memory of KV pages is split by state with each SetPages().
+  void SetLoadTime(LoadStage stage, absl::Duration duration);
   void SetMemory(const MemorySample& sample);
   void SetReady(bool ready);
   void SetDraining(bool draining);

@@ -21,6 +21,7 @@
 #include "server/metrics/family_builder.h"
 #include "server/metrics/label_values.h"
 #include "server/metrics/metrics.h"
+#include "server/metrics/plan_series.h"
 #include "server/metrics/process_collector.h"
 
 namespace sparseserve {
@@ -118,8 +119,10 @@ struct StateSeries {
 
   Gauge *running, *waiting, *model_running, *model_waiting;
   Gauge *kv_usage, *model_kv_usage;
-  Each<Gauge, 3> pages;   // free, used, cached
-  Each<Gauge, 4> memory;  // mapped_file, weights, kv, activations
+  Each<Gauge, 3> pages;  // free, used, cached
+  // mapped_file, weights, summaries, activations, and of KV pages as `pages`.
+  Each<Gauge, 7> memory;
+  Each<Gauge, 3> load;  // read, convert, warmup
   Gauge *ready, *draining, *buffered_bytes;
   Counter *dropped_log_lines, *clamped;
 };
@@ -131,7 +134,11 @@ struct Metrics::Series {
   // these return the nearest possible value and count what they changed.
   double Seconds(absl::Duration duration);
   double Seconds(double seconds);
+  double Nats(double nats);
   double Count(int64_t value);
+  PlanSeries::Plan& Plan(int index);  // or the nearest one
+  // Sets what pages of each state hold of `kv_bytes`.
+  void SplitKvMemory() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
   const std::shared_ptr<prometheus::Registry> registry;
   const std::shared_ptr<ProcessCollector> process;
@@ -141,10 +148,14 @@ struct Metrics::Series {
   WorkSeries work;
   StepSeries steps;
   StateSeries state;
+  PlanSeries plans;
   std::unique_ptr<prometheus::Exposer> exposer;
 
   Mutex mu;
   int64_t buffered_bytes ABSL_GUARDED_BY(mu) = 0;
+  double kv_bytes ABSL_GUARDED_BY(mu) = 0;
+  // free, used, cached
+  std::array<double, 3> page_counts ABSL_GUARDED_BY(mu) = {};
 };
 
 }  // namespace sparseserve

@@ -32,6 +32,7 @@ Metrics::Options ServedModel() {
   options.model_name = "small";
   options.version = "0.1.0";
   options.page_tokens = kPageTokens;
+  options.plans = {"dense", "balanced"};
   options.kv_pages = 128;
   for (int i = 0; i < 10; ++i) {
     options.grpc_methods.push_back(absl::StrCat("package.Service/Method", i));

@@ -328,6 +328,35 @@ TEST(MetricsTest, CachedPagesAreCountedAndNotInUse) {
             4);
 }
 
+TEST(MetricsTest, MemoryOfPagesIsSplitByTheirState) {
+  Metrics metrics(SmallModel());
+  const auto bytes = [&](const std::string& kind) {
+    return Value(metrics, "memory_bytes{device=\"\",kind=\"" + kind + "\"}");
+  };
+  metrics.SetMemory({.weights = 7, .kv = 800, .summaries = 12});
+  EXPECT_EQ(bytes("kv_free"), 800);
+  EXPECT_EQ(bytes("kv_used"), 0);
+  EXPECT_EQ(bytes("summaries"), 12);
+  metrics.SetPages(1, 4, 3);
+  EXPECT_EQ(bytes("kv_used"), 100);
+  EXPECT_EQ(bytes("kv_free"), 400);
+  EXPECT_EQ(bytes("kv_cached"), 300);
+  EXPECT_EQ(bytes("weights"), 7);
+}
+
+TEST(MetricsTest, LoadTimesAreByStage) {
+  Metrics metrics(SmallModel());
+  metrics.SetLoadTime(LoadStage::kConvert, absl::Seconds(3));
+  EXPECT_EQ(Value(metrics,
+                  "model_load_duration_seconds{model_name=\"small\",stage="
+                  "\"convert\"}"),
+            3);
+  EXPECT_EQ(Value(metrics,
+                  "model_load_duration_seconds{model_name=\"small\",stage="
+                  "\"read\"}"),
+            0);
+}
+
 TEST(MetricsTest, CostsOfStepsAreByTerm) {
   Metrics metrics(SmallModel());
   metrics.SetStepCosts({0.5, 0.25, 0.125, 0.0625, 2});
