@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <optional>
@@ -23,9 +24,11 @@
 #include "engine/base/str_cat.h"
 #include "engine/engine.h"
 #include "google/protobuf/stubs/logging.h"
+#include "server/load_stopwatch.h"
 #include "server/rpc/served_model.h"
 #include "server/rpc/server_settings.h"
 #include "server/server.h"
+#include "server/slowed_engine.h"
 #include "server/stop_signals.h"
 
 ABSL_FLAG(std::string, model, "",
@@ -141,7 +144,8 @@ absl::StatusOr<Listeners> ReadListeners() {
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
-    const ServerSettings& settings, const StopSignals& signals) {
+    const ServerSettings& settings, const StopSignals& signals,
+    LoadTimes& times) {
   const std::string path = absl::GetFlag(FLAGS_model);
   if (path.empty()) {
     return absl::InvalidArgumentError(
@@ -168,8 +172,10 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
                                          begin)
         .count();
   };
-  options.progress = [&signals, last = std::string()](const char* stage,
-                                                      double done) mutable {
+  LoadStopwatch stopwatch(options.stopwatch);
+  options.progress = [&signals, &stopwatch, last = std::string()](
+                         const char* stage, double done) mutable {
+    stopwatch.Progress(stage, done);
     if (signals.signalled()) {
       Log("stopped while loading");
       _exit(1);  // nothing to finish, nothing to lose
@@ -181,7 +187,13 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
     last = std::move(line);
   };
   Log(StrCat("loading ", path));
-  return Engine::Create(std::move(options));
+  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
+                   Engine::Create(std::move(options)));
+  times = stopwatch.Stop();
+  if (const char* delay = std::getenv("SPARSESERVE_TEST_STEP_DELAY")) {
+    engine = SlowedEngine(std::move(engine), delay);
+  }
+  return engine;
 }
 
 void LogEngine(const Engine& engine, const std::string& model_name) {
@@ -231,8 +243,9 @@ absl::StatusOr<int> Run(StopSignals& signals) {
   ASSIGN_OR_RETURN(const std::string model_name,
                    ModelResourceName(absl::GetFlag(FLAGS_model_name),
                                      absl::GetFlag(FLAGS_model)));
+  LoadTimes load_times;
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
-                   LoadEngine(settings, signals));
+                   LoadEngine(settings, signals, load_times));
   settings.max_step_tokens = engine->max_step_tokens();
   if (absl::GetFlag(FLAGS_explain) && !engine->info().pruned_heads.empty()) {
     return absl::FailedPreconditionError(
@@ -252,6 +265,7 @@ absl::StatusOr<int> Run(StopSignals& signals) {
   options.explains = absl::GetFlag(FLAGS_explain);
   options.version = SPARSESERVE_VERSION;
   options.revision = SPARSESERVE_REVISION;
+  options.load_times = load_times;
   options.on_device_failure = [&signals](const absl::Status& status) {
     Log(StrCat("the device failed: ", std::string(status.message())));
     signals.DeviceFailed();

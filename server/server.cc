@@ -212,6 +212,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
                             .kv = memory.kv_bytes - memory.summaries_bytes,
                             .summaries = memory.summaries_bytes,
                             .activations = memory.activations_bytes});
+  const LoadTimes& load = options.load_times;
+  parts->metrics.SetLoadTime(LoadStage::kRead, load.read);
+  parts->metrics.SetLoadTime(LoadStage::kConvert, load.convert);
+  parts->metrics.SetLoadTime(LoadStage::kWarmup, load.warmup);
   if (!options.metrics_listen.empty()) {
     RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
   }

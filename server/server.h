@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/engine.h"
+#include "server/load_stopwatch.h"
 #include "server/rpc/server_settings.h"
 
 namespace sparseserve {
@@ -29,6 +30,7 @@ class Server {
     std::string revision;
     // Answers ExplainAttention. REQUIRES: the engine measures recall.
     bool explains = false;
+    LoadTimes load_times;    // of the engine, for the metrics
     int log_descriptor = 2;  // takes a line a call
     // What the log's lines are dated by. It may jump: durations and deadlines
     // do not follow it.

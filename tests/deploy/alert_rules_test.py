@@ -296,7 +296,8 @@ class AlertRulesTest(unittest.TestCase):
                       evaluation=15 * MINUTE)
         changed = world.length - 2 * HOUR
 
-        def serve(job, load=1, attention=1, mlp=1, step=1, batch=1, outputs=1):
+        def serve(job, load=1, attention=1, mlp=1, sampling=1, step=1, batch=1,
+                  outputs=1):
             """What each is multiplied with of late."""
             def later(value, factor):
                 return lambda time: value * (factor if time > changed else 1)
@@ -306,9 +307,11 @@ class AlertRulesTest(unittest.TestCase):
                         source="computed", **labels)
             job.counter("sparseserve_generation_tokens_total", later(50, load),
                         **labels)
-            for stage, factor in (("attention", attention), ("mlp", mlp)):
+            for stage, time, factor in (("attention", .1, attention),
+                                        ("mlp", .1, mlp),
+                                        ("sampling", .002, sampling)):
                 job.counter("sparseserve_stage_busy_seconds_total",
-                            later(.1, load * factor), stage=stage, **labels)
+                            later(time, load * factor), stage=stage, **labels)
             job.counter("sparseserve_attention_blocks_total", later(900, load),
                         phase="prefill", outcome="computed", **labels)
             job.counter("sparseserve_attention_blocks_total",
@@ -330,6 +333,7 @@ class AlertRulesTest(unittest.TestCase):
               attention=1.5)
         serve(world.job("attention-for-more-output"), attention=1.5, outputs=9)
         serve(world.job("stage", "SparseserveStageSlower"), mlp=1.5)
+        serve(world.job("stage-that-hardly-counts"), sampling=2)
         serve(world.job("stage-in-smaller-batches"), mlp=1.5, batch=.5)
         serve(world.job("steps", "SparseserveStepSlower",
                         "SparseserveStepSlower"), step=1.5)
