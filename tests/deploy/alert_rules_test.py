@@ -25,9 +25,12 @@ FILES = sorted(RULES.glob("*.rules.yml"))
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
+def groups_of(file):
+    return yaml.safe_load(file.read_text())["groups"]
+
+
 def rules_of(file):
-    groups = yaml.safe_load(file.read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
+    return [rule for group in groups_of(file) for rule in group["rules"]]
 
 
 def alerts():
@@ -92,9 +95,12 @@ class World:
         for job in self.quiet:
             expressions.append(
                 (f"count_over_time(ALERTS{{job='{job}'}}[{end}])", []))
+        paths = [RULES / f"{file}.rules.yml" for file in self.files]
         test = {
-            "rule_files": [str(RULES / f"{file}.rules.yml")
-                           for file in self.files],
+            "rule_files": [str(path) for path in paths],
+            # What records before what looks at it.
+            "group_eval_order": [group["name"] for path in paths
+                                 for group in groups_of(path)],
             "evaluation_interval": f"{self.evaluation}s",
             "tests": [{
                 "interval": f"{self.interval}s",
