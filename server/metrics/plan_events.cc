@@ -11,7 +11,8 @@ void Metrics::PlanRan(Phase phase, int plan) {
 
 void Metrics::PlanTarget(const PlanTargetSample& sample) {
   PlanSeries::Plan& plan = series_->Plan(sample.plan);
-  plan.targets[PromptClass(sample.prompt_tokens)][sample.met ? 1 : 0]
+  series_->plans
+      .Targets(plan, PromptClass(sample.prompt_tokens))[sample.met ? 1 : 0]
       ->Increment();
   const bool is_late = sample.slack < absl::ZeroDuration();
   plan.slack[is_late ? 1 : 0]->Increment(

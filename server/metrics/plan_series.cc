@@ -20,14 +20,14 @@ std::vector<std::string> PlanLabels(const std::vector<std::string>& names) {
 }  // namespace
 
 PlanSeries::PlanSeries(const SeriesFactory& make,
-                       const std::vector<std::string>& names) {
+                       const std::vector<std::string>& names)
+    : targets(make.Counter(
+          "plan_targets_total",
+          "Latency targets that the plan of a request was chosen by, by whether "
+          "they were met.")) {
   const auto requests = make.Counter(
       "plan_requests_total",
       "Requests, once for each phase that ran, by the plan that it ran with.");
-  const auto targets = make.Counter(
-      "plan_targets_total",
-      "Latency targets that the plan of a request was chosen by, by whether "
-      "they were met.");
   const auto slack = make.Counter(
       "plan_slack_seconds_total",
       "Time by which requests were earlier or later than their targets.");
@@ -49,11 +49,7 @@ PlanSeries::PlanSeries(const SeriesFactory& make,
     const prometheus::Labels plan = {{"plan", label}};
     Plan series;
     series.requests = requests.Each("phase", kPhaseNames, plan);
-    for (size_t i = 0; i < kPromptClasses.size(); ++i) {
-      series.targets[i] =
-          targets.Each("outcome", kTargetOutcomes,
-                       {{"plan", label}, {"prompt_class", kPromptClasses[i]}});
-    }
+    series.label = label;
     series.slack = slack.Each("sign", kSigns, plan);
     series.state = state.Each("state", kGuardStates, plan);
     series.demotions = demotions.Each("cause", kDemotionCauses, plan);
@@ -86,6 +82,13 @@ PlanSeries::PlanSeries(const SeriesFactory& make,
                            "tokens were drawn from.",
                            EntropyBuckets())
                 .One();
+}
+
+PlanSeries::Each<prometheus::Counter, 2> PlanSeries::Targets(
+    const Plan& plan, size_t prompt_class) const {
+  return targets.Each(
+      "outcome", kTargetOutcomes,
+      {{"plan", plan.label}, {"prompt_class", kPromptClasses[prompt_class]}});
 }
 
 }  // namespace sparseserve

@@ -23,8 +23,8 @@ struct PlanSeries {
 
   struct Plan {
     Each<Counter, kPhases> requests;
-    Grid<Counter, kPromptClasses.size(), 2> targets;  // missed, met
-    Each<Counter, 2> slack;                           // early, late
+    std::string label;
+    Each<Counter, 2> slack;  // early, late
     Each<Gauge, kGuardStates.size()> state;
     Each<Counter, kDemotionCauses.size()> demotions;
     Counter* promotions;
@@ -35,6 +35,10 @@ struct PlanSeries {
   // `names` as in Metrics::Options; never empty afterwards.
   PlanSeries(const SeriesFactory& make, const std::vector<std::string>& names);
 
+  // Missed and met. Made with the first target of a class: few plans see all.
+  Each<Counter, 2> Targets(const Plan& plan, size_t prompt_class) const;
+
+  const FamilyBuilder<Counter> targets;
   std::vector<Plan> plans;
   Grid<Counter, kPredictedQuantities.size(), kPredictionOutcomes.size()>
       predictions;

@@ -47,6 +47,7 @@ void CallEverything(Metrics& metrics, const Metrics::Options& options) {
     if (TraitsOf(pattern).is_trained_in) continue;
     metrics.Recall(static_cast<int>(pattern.index()), {0.5f});
   }
+  metrics.PlanTarget({.plan = 1, .prompt_tokens = 100});
   for (const int stream : {0, 1}) {
     metrics.StreamBlocked(options.grpc_methods[stream], absl::Milliseconds(1));
   }
@@ -214,6 +215,34 @@ TEST(MetricsExpositionTest, WorstCaseStaysWithinTheLabelBudget) {
   }
   EXPECT_GT(series, 1000);
   EXPECT_LE(series, 5000);
+}
+
+// Eight plans beside dense, targets in two classes of prompts, three patterns
+// that were sampled, and methods that ended with three statuses each.
+TEST(MetricsExpositionTest, FourModelsStayWithinTheLabelBudget) {
+  Metrics::Options options = ServedModel();
+  for (int i = 0; i < 7; ++i) options.plans.push_back(absl::StrCat("plan", i));
+  Metrics metrics(options);
+  for (int plan = 0; plan < static_cast<int>(options.plans.size()); ++plan) {
+    metrics.PlanTarget({.plan = plan, .prompt_tokens = 100});
+    metrics.PlanTarget({.plan = plan, .prompt_tokens = 2000});
+  }
+  for (const int pattern : {1, 2, 3}) metrics.Recall(pattern, {0.5f});
+  metrics.StreamBlocked(options.grpc_methods[0], absl::Milliseconds(1));
+  for (const std::string& method : options.grpc_methods) {
+    for (const int status : {0, 1, 14}) {
+      metrics.CallFinished(method, status, absl::Milliseconds(3));
+    }
+  }
+  int of_model = 0, of_process = 0;
+  const std::string text = metrics.Serialize();
+  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    if (absl::StartsWith(line, "#")) continue;
+    ++(absl::StrContains(line, "model_name=") ? of_model : of_process);
+  }
+  EXPECT_GT(of_model, 800);
+  EXPECT_LE(4 * of_model + of_process, 5000)
+      << of_model << " of a model, " << of_process << " of the process";
 }
 
 TEST(MetricsExpositionTest, ServesScrapesOnAPortOfItsOwnChoice) {

@@ -70,10 +70,6 @@ TEST_F(PlanMetricsTest, SeriesOfEveryPlanExistAtZero) {
   for (const char* plan : {"dense", "balanced", "fast"}) {
     EXPECT_EQ(
         Value("plan_requests_total", {{"phase", "decode"}, {"plan", plan}}), 0);
-    EXPECT_EQ(Value("plan_targets_total", {{"plan", plan},
-                                           {"prompt_class", "gt_256k"},
-                                           {"outcome", "met"}}),
-              0);
     EXPECT_EQ(
         Value("guard_plan_state", {{"plan", plan}, {"state", "certified"}}), 0);
     EXPECT_EQ(Value("shadow_divergence_nats_total", {{"plan", plan}}), 0);
