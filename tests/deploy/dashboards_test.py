@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -15,6 +16,7 @@ FOLDER = ROOT / "deploy" / "dashboards"
 
 
 def generator():
+    sys.path.insert(0, str(FOLDER))
     spec = importlib.util.spec_from_file_location("generate",
                                                   FOLDER / "generate.py")
     module = importlib.util.module_from_spec(spec)

@@ -403,7 +403,10 @@ class PrometheusGateTest(unittest.TestCase):
         self.assertEqual(ill, [])
         panels = sum(panel["type"] != "row" for board in boards().values()
                      for panel in board["panels"])
-        self.summary.append(f"{panels} panels")
+        ((_, scrape),) = self.prometheus.query(
+            "quantile_over_time(0.95, scrape_duration_seconds"
+            f'{{instance="{self.server.metrics}"}}[10m])')
+        self.summary.append(f"{panels} panels; p95 of scrapes {scrape:.3f} s")
 
     def test_4_nothing_alarms_while_all_is_well(self):
         self.assertEqual(self.await_crossed(set(), 20), set())
