@@ -64,8 +64,12 @@ SLOW = {
     "SparseserveStepSlower",
 }
 
+# Then more requests than there are places.
+REFUSED = {"SparseserveAvailabilityFastBurn", "SparseserveRequestsRefused"}
+
 CONFIG = """
 recall_sample_share: 1
+scheduler { max_running_sequences: 8 max_queued_requests: 8 }
 """
 CHAT = ("--class=chat:share=1,ttft=10s,tpot=10s,output_tokens=3",
         "--prompt_tokens=80..120", "--prefix_tokens=66", "--prefixes=2")
@@ -302,11 +306,12 @@ class PrometheusGateTest(unittest.TestCase):
         return {rule["alert"] for rule in rules() if "alert" in rule
                 and self.prometheus.query(rule["expr"])}
 
-    def await_crossed(self, expected, at_most):
-        """Recorded series and rates follow within seconds."""
+    def await_crossed(self, expected, at_most, besides=frozenset()):
+        """What has crossed and is not `besides`, once that is `expected`:
+        recorded series and rates follow within seconds."""
         deadline = time.monotonic() + at_most
         while True:
-            crossed = self.crossed()
+            crossed = self.crossed() - besides
             if crossed == expected or time.monotonic() > deadline:
                 return crossed
             time.sleep(1)
@@ -425,6 +430,12 @@ class PrometheusGateTest(unittest.TestCase):
         self.summary.append(f"of {total} alerts {len(SLOW)} crossed their "
                             "thresholds when the engine slowed down, and none "
                             "before")
+
+    def test_6_refused_requests_alarm_those_who_count_them(self):
+        self.run_load("--concurrency=50", "--requests=50", *CHAT)
+        crossed = self.await_crossed(REFUSED, 30, besides=SLOW)
+        self.assertEqual(crossed, REFUSED)
+        self.summary.append(f"{len(REFUSED)} more when requests were refused")
 
 
 if __name__ == "__main__":
