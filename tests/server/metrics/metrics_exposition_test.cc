@@ -40,21 +40,29 @@ Metrics::Options ServedModel() {
   return options;
 }
 
-// Every method has ended with every status, two have written streams, and every
-// pattern that one model may run with was sampled.
+// What the server's calls end with.
+constexpr int kStatuses[] = {0, 1, 3, 4, 5, 7, 8, 9, 12, 13, 14, 16};
+
+// Every method has ended with every status, two have written streams, every
+// pattern that one model may run with was sampled, and every plan has had
+// targets in every class of prompts.
 void CallEverything(Metrics& metrics, const Metrics::Options& options) {
   for (const PatternSpec& pattern : EveryPattern()) {
     if (TraitsOf(pattern).is_trained_in) continue;
     metrics.Recall(static_cast<int>(pattern.index()), {0.5f});
   }
-  metrics.PlanTarget({.plan = 1, .prompt_tokens = 100});
+  for (int plan = 0; plan < static_cast<int>(options.plans.size()); ++plan) {
+    for (const int tokens : {1, 2'000, 9'000, 50'000, 200'000, 500'000}) {
+      metrics.PlanTarget({.plan = plan, .prompt_tokens = tokens});
+    }
+  }
   for (const int stream : {0, 1}) {
     metrics.StreamBlocked(options.grpc_methods[stream], absl::Milliseconds(1));
   }
   std::vector<std::string> methods = options.grpc_methods;
   methods.push_back("unknown");
   for (const std::string& method : methods) {
-    for (int status = 0; status <= 16; ++status) {
+    for (const int status : kStatuses) {
       metrics.CallFinished(method, status, absl::Milliseconds(3));
     }
   }
@@ -205,7 +213,10 @@ TEST(MetricsExpositionTest, ReadmeListsWhatAScrapeShowsAndNothingElse) {
 }
 
 TEST(MetricsExpositionTest, WorstCaseStaysWithinTheLabelBudget) {
-  const Metrics::Options options = ServedModel();
+  Metrics::Options options = ServedModel();
+  while (options.plans.size() < 33) {
+    options.plans.push_back(absl::StrCat("plan", options.plans.size()));
+  }
   Metrics metrics(options);
   CallEverything(metrics, options);
   const std::string text = metrics.Serialize();
