@@ -262,7 +262,7 @@ class PrometheusGateTest(unittest.TestCase):
         chat = cls.server.load("--rate=2", "--requests=55", *CHAT)
         for flags in (
                 ("--requests=3", "--concurrency=1", "--prompt_tokens=700",
-                 "--output_tokens=2", "--attention=xattention,8,0.95"),
+                 "--output_tokens=2", "--attention=xattention:stride=8,threshold=0.95"),
                 ("--requests=2", "--concurrency=2", "--prompt_tokens=300",
                  "--output_tokens=200", "--cancel_share=1",
                  "--cancel_after=300ms"),
