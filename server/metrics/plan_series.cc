@@ -21,10 +21,10 @@ std::vector<std::string> PlanLabels(const std::vector<std::string>& names) {
 
 PlanSeries::PlanSeries(const SeriesFactory& make,
                        const std::vector<std::string>& names)
-    : targets(make.Counter(
-          "plan_targets_total",
-          "Latency targets that the plan of a request was chosen by, by whether "
-          "they were met.")) {
+    : targets(make.Counter("plan_targets_total",
+                           "Latency targets that the plan of a request was "
+                           "chosen by, by whether "
+                           "they were met.")) {
   const auto requests = make.Counter(
       "plan_requests_total",
       "Requests, once for each phase that ran, by the plan that it ran with.");
