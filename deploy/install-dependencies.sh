@@ -25,12 +25,14 @@ build_packages=(
   libdnnl-dev libhwy-dev libpcre2-dev libutf8proc-dev
   ca-certificates python3 python3-pip
 )
-# promtool is in the package of the Prometheus server.
+# promtool is in the package of the Prometheus server. buildah and mmdebstrap build
+# the image without a registry.
 test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld
   prometheus python3-grpcio python3-protobuf
   chromium chromium-driver python3-selenium
+  buildah mmdebstrap openssl
 )
 
 packages=("${build_packages[@]}")

@@ -48,10 +48,10 @@ copy_library() {
     "$path" "$target$path"
 
   # Packages list some files below /usr and some through the links that lead
-  # there from the root.
+  # there from the root; dpkg-query complains of the spelling that is not listed.
   local package
-  package="$(dpkg-query --search "$path" "${path#/usr}" 2> /dev/null |
-    head -n 1 | cut -d: -f1)"
+  package="$( (dpkg-query --search "$path" "${path#/usr}" 2> /dev/null ||
+    true) | head -n 1 | cut -d: -f1)"
   if [[ -z "$package" ]]; then
     echo "collect-files.sh: no package has $path." >&2
     return 1

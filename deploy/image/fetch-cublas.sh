@@ -8,8 +8,8 @@ Usage: fetch-cublas.sh TARGET
 
 Downloads cuBLAS from PyPI, in the version and with the hash that
 install-cuda-compiler.sh names (425 MB, under NVIDIA's licence), and puts
-libcublasLt into TARGET/usr/local/cuda/lib, its licence into
-TARGET/usr/share/doc/cublas.
+libcublasLt into TARGET/usr/local/cuda/lib, its licence and the wheel's METADATA
+into TARGET/usr/share/doc/cublas.
 END
 }
 
@@ -50,7 +50,7 @@ with zipfile.ZipFile(wheel) as archive:
         if re.fullmatch(r"libcublasLt\.so\.\d+", name):
             file = target / "usr/local/cuda/lib" / name
             libraries += 1
-        elif "/licenses/" in member.filename and name:
+        elif name and ("/licenses/" in member.filename or name == "METADATA"):
             file = target / "usr/share/doc/cublas" / name
         else:
             continue

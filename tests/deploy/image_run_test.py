@@ -5,6 +5,8 @@
 Usage: image_run_test.py BUILD_FOLDER
 """
 
+import hashlib
+import json
 import os
 import pathlib
 import re
@@ -16,12 +18,13 @@ import tempfile
 import time
 import unittest
 
-from container_image import CACHE, Buildah, base_archive
+from container_image import CACHE, ROOT, Buildah, base_archive
 
 BUILD = pathlib.Path(sys.argv.pop() if len(sys.argv) > 1
                      else "build/release").resolve()
 MODEL = pathlib.Path(os.environ.get("SPARSESERVE_MODEL")
                      or CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf")
+SBOM = ROOT / "deploy/image/sbom.py"
 TOOL = BUILD / "client/sparseserve"
 MOST_BYTES = 150 << 20
 PATIENCE_S = 120
@@ -154,8 +157,8 @@ class ImageRunTest(unittest.TestCase):
     def test_nothing_is_writable_or_setuid_for_its_user(self):
         for folder, folders, names in os.walk(self.root):
             for name in folders + names:
-                entry = os.lstat(os.path.join(folder, name))
                 path = os.path.join(folder, name)
+                entry = os.lstat(path)
                 if not os.path.islink(path) and name != "tmp":
                     self.assertEqual(entry.st_mode & 0o6002, 0, path)
                     self.assertEqual(entry.st_uid, 0, path)
@@ -167,6 +170,28 @@ class ImageRunTest(unittest.TestCase):
         for package in recorded:
             self.assertTrue((self.root / "usr/share/doc" / package
                              / "copyright").is_file(), package)
+
+    def test_bill_of_materials_names_every_package_and_program(self):
+        bill = json.loads(subprocess.run(
+            [SBOM, self.root, "--version=1.2.3"], check=True,
+            capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout)
+        self.assertEqual(bill["spdxVersion"], "SPDX-2.3")
+        listed = {package["name"] for package in bill["packages"]}
+        recorded = {path.name for path in
+                    (self.root / "var/lib/dpkg/status.d").iterdir()}
+        self.assertEqual(listed, recorded | {"sparseserve"})
+        for file in bill["files"]:
+            content = (self.root / file["fileName"]).read_bytes()
+            self.assertIn(
+                {"algorithm": "SHA256",
+                 "checksumValue": hashlib.sha256(content).hexdigest()},
+                file["checksums"])
+        self.assertEqual(len(bill["files"]), 2)
+        known = {one["SPDXID"] for one in
+                 [bill, *bill["packages"], *bill["files"]]}
+        for relationship in bill["relationships"]:
+            self.assertLessEqual({relationship["spdxElementId"],
+                                  relationship["relatedSpdxElement"]}, known)
 
     def test_serves_as_a_stranger_on_a_read_only_root(self):
         container = self.start(f"--model=/models/{MODEL.name}",

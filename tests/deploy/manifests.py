@@ -47,11 +47,19 @@ def folders():
 
 
 @functools.lru_cache(maxsize=None)
+def kubectl():
+    return subprocess.run(
+        [ROOT / "deploy/install-kubectl.sh"], check=True, text=True,
+        stdout=subprocess.PIPE,
+        stdin=subprocess.DEVNULL).stdout.splitlines()[-1]
+
+
+@functools.lru_cache(maxsize=None)
 def render(folder):
     """The objects that `kubectl apply -k` would send. `folder` is relative to
     deploy/kustomize or absolute."""
     result = subprocess.run(
-        ["kubectl", "kustomize", str(KUSTOMIZE / folder)],
+        [kubectl(), "kustomize", str(KUSTOMIZE / folder)],
         capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if result.returncode != 0:
         raise AssertionError(f"{folder}:\n{result.stderr}")
