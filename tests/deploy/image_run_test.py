@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The image, built as CI can and run as a restricted container would: as user
-65532, on a read-only root, with no privilege to gain.
+"""The image that image_build.py left, run as a restricted container would: as
+user 65532, on a read-only root, with no privilege to gain.
 
 Usage: image_run_test.py BUILD_FOLDER
 """
@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +17,13 @@ import tempfile
 import time
 import unittest
 
-from container_image import CACHE, ROOT, Buildah, base_archive
+from image_build import CACHE, ROOT
 
 BUILD = pathlib.Path(sys.argv.pop() if len(sys.argv) > 1
                      else "build/release").resolve()
 MODEL = pathlib.Path(os.environ.get("SPARSESERVE_MODEL")
                      or CACHE / "SmolLM2-135M-Instruct.Q4_1.gguf")
+IMAGE = BUILD / "image"
 SBOM = ROOT / "deploy/image/sbom.py"
 TOOL = BUILD / "client/sparseserve"
 MOST_BYTES = 150 << 20
@@ -107,28 +107,15 @@ class Container:
 class ImageRunTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        # Below the build folder: /tmp may be small, and storage is not.
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="image.", dir=BUILD))
-        cls.addClassCleanup(shutil.rmtree, folder)
-        # buildah's file system is visited by user 65532.
-        folder.chmod(0o755)
-        installed = folder / "build"
-        subprocess.run(
-            ["cmake", "--install", BUILD, "--prefix", "/usr/local", "--strip"],
-            env={**os.environ, "DESTDIR": str(installed / "install")},
-            check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        buildah = Buildah(folder)
-        image = buildah.build(buildah.import_base(base_archive()), installed,
-                              VERSION="1.2.3", REVISION="abc")
-        cls.configuration = buildah.configuration(image)
-        mounted = buildah.mounted(image)
-        cls.root = mounted.__enter__()
-        cls.addClassCleanup(mounted.__exit__, None, None, None)
-        cls.log = folder / "log"
+        cls.root = IMAGE / "root"
+        cls.configuration = json.loads(
+            (IMAGE / "configuration.json").read_text())
 
     def start(self, *arguments):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
         container = Container(self.root, self.configuration, arguments,
-                              self.log)
+                              pathlib.Path(folder.name) / "log")
         self.addCleanup(container.end)
         return container
 

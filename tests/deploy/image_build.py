@@ -1,12 +1,20 @@
+#!/usr/bin/env python3
 """Builds the image of the Dockerfile's stage `cpu` around programs that are
 built already, on a base from Debian's archive: no registry, no daemon and no
-second compilation. Needs root, buildah and mmdebstrap."""
+second compilation. Leaves what a runtime would see in BUILD_FOLDER/image: the
+files in root/, the settings in configuration.json. Needs root, buildah and
+mmdebstrap.
 
-import contextlib
+Usage: image_build.py BUILD_FOLDER
+"""
+
 import json
 import os
 import pathlib
+import shutil
 import subprocess
+import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -78,11 +86,34 @@ class Buildah:
         found = json.loads(self("inspect", "--type=image", image))
         return found["OCIv1"]["config"]
 
-    @contextlib.contextmanager
-    def mounted(self, image):
-        """The root directory of a container of `image`."""
+    def copy_files(self, image, target):
+        """Writes the root directory of `image` to `target`."""
         container = self("from", "--pull-never", image).splitlines()[-1]
-        try:
-            yield pathlib.Path(self("mount", container))
-        finally:
-            self("rm", container)
+        source = self("mount", container)
+        subprocess.run(["cp", "--archive", source, str(target)], check=True)
+        self("rm", container)
+
+
+def main():
+    build = pathlib.Path(sys.argv[1]).resolve()
+    result = build / "image"
+    shutil.rmtree(result, ignore_errors=True)
+    # Below the build folder: /tmp may be small, and storage is not.
+    with tempfile.TemporaryDirectory(prefix="image.", dir=build) as folder:
+        folder = pathlib.Path(folder)
+        installed = folder / "build"
+        subprocess.run(
+            ["cmake", "--install", build, "--prefix", "/usr/local", "--strip"],
+            env={**os.environ, "DESTDIR": str(installed / "install")},
+            check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        buildah = Buildah(folder)
+        image = buildah.build(buildah.import_base(base_archive()), installed,
+                              VERSION="1.2.3", REVISION="abc")
+        result.mkdir()
+        buildah.copy_files(image, result / "root")
+        (result / "configuration.json").write_text(
+            json.dumps(buildah.configuration(image)))
+
+
+if __name__ == "__main__":
+    main()
