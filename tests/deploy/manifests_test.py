@@ -202,6 +202,26 @@ class ObjectsTest(unittest.TestCase):
                                f"sparseserve:{version}-cuda"))
 
 
+class ReadmeTest(unittest.TestCase):
+    def test_names_what_is_there(self):
+        text = (ROOT / "deploy/README.md").read_text()
+        for component in (KUSTOMIZE / "components").iterdir():
+            self.assertIn(f"`{component.name}`", text)
+        for path in re.findall(r"deploy/kustomize/[\w/.-]+\w", text):
+            self.assertTrue((ROOT / path).exists(), path)
+        for path in re.findall(r"`((?:components|overlays|base)/[\w/.-]+)`",
+                               text):
+            self.assertTrue((KUSTOMIZE / path).exists(), path)
+
+    def test_every_component_is_rendered_somewhere(self):
+        used = {pathlib.Path(component).name for folder in OVERLAYS
+                for component in yaml.safe_load(
+                    (KUSTOMIZE / folder / "kustomization.yaml").read_text())
+                ["components"]}
+        self.assertEqual(used, {path.name for path in
+                                (KUSTOMIZE / "components").iterdir()})
+
+
 class PortsTest(unittest.TestCase):
     @in_each(SERVING)
     def test_ports_are_those_of_the_flags(self, folder):
