@@ -117,3 +117,34 @@ def quantity(text):
         if text.endswith(suffix):
             return float(text.removesuffix(suffix)) * factor
     return float(text)
+
+
+APPLIED = folders()
+SERVING = [folder for folder in APPLIED if folder != "model-store"]
+OVERLAYS = [folder for folder in APPLIED if folder.startswith("overlays/")]
+
+
+def deployment(folder):
+    found, = of_kind(render(folder), "Deployment")
+    return found
+
+
+def server(folder):
+    found, = servers(render(folder))
+    return found
+
+
+def labels_of_pods(folder):
+    return deployment(folder)["spec"]["template"]["metadata"]["labels"]
+
+
+def in_each(chosen):
+    """Runs a test once for each of the folders."""
+    def decorate(test):
+        @functools.wraps(test)
+        def run(self):
+            for folder in chosen:
+                with self.subTest(folder=folder):
+                    test(self, folder)
+        return run
+    return decorate

@@ -1,21 +1,14 @@
 #!/usr/bin/env python3
-"""Every overlay of deploy/kustomize against the schemas of Kubernetes, against
-our own policies, and against what the server knows: its flags, its settings,
-its metrics, its services.
+"""Every overlay of deploy/kustomize against the schemas of Kubernetes and
+against our own policies."""
 
-Usage: manifests_test.py BUILD_FOLDER
-"""
-
-import functools
 import pathlib
 import re
-import subprocess
-import sys
-import tempfile
 import unittest
 
-from manifests import (KUSTOMIZE, ROOT, flags, folders, of_kind, pod_specs,
-                       quantity, render, seconds, servers)
+from manifests import (APPLIED, KUSTOMIZE, OVERLAYS, ROOT, SERVING, deployment,
+                       flags, in_each, labels_of_pods, of_kind, pod_specs,
+                       quantity, render, seconds, server)
 
 import jsonschema  # installed by manifests
 import kubernetes_validate
@@ -23,57 +16,11 @@ import yaml
 
 from custom_resource_schemas import schema_of
 
-BUILD = pathlib.Path(sys.argv.pop() if len(sys.argv) > 1
-                     else "build/release").resolve()
-SERVER = BUILD / "server/sparseserve-server"
 # The oldest that knows the sleep of preStop, and what image volumes need.
 OLDEST, WITH_IMAGE_VOLUMES, NEWEST = "1.30", "1.33", "1.34"
 RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir",
                       "ephemeral", "image", "persistentVolumeClaim",
                       "projected", "secret"}
-SERVING = [folder for folder in folders() if folder != "model-store"]
-APPLIED = folders()
-OVERLAYS = [folder for folder in folders() if folder.startswith("overlays/")]
-
-
-def deployment(folder):
-    found, = of_kind(render(folder), "Deployment")
-    return found
-
-
-def server(folder):
-    found, = servers(render(folder))
-    return found
-
-
-def labels_of_pods(folder):
-    return deployment(folder)["spec"]["template"]["metadata"]["labels"]
-
-
-def metrics():
-    """Names in the table of the server's metrics, which a test of the server
-    compares with a scrape."""
-    text = (ROOT / "server/metrics/README.md").read_text()
-    return set(re.findall(r"(?m)^\| `(\w+)` \|", text))
-
-
-def known_flags():
-    help_text = subprocess.run(
-        [SERVER, "--help"], capture_output=True, text=True,
-        stdin=subprocess.DEVNULL).stdout
-    return set(re.findall(r"(?m)^\s+--([a-z_]+) \(", help_text))
-
-
-def in_each(chosen):
-    """Runs a test once for each of the folders."""
-    def decorate(test):
-        @functools.wraps(test)
-        def run(self):
-            for folder in chosen:
-                with self.subTest(folder=folder):
-                    test(self, folder)
-        return run
-    return decorate
 
 
 class ObjectsTest(unittest.TestCase):
@@ -192,16 +139,6 @@ class ObjectsTest(unittest.TestCase):
                 tag = container["image"].rpartition(":")[2]
                 self.assertNotIn(tag, ("latest", container["image"]), name)
 
-    def test_version_is_that_of_the_project(self):
-        version = re.search(r"project\(sparseserve VERSION (\S+)",
-                            (ROOT / "CMakeLists.txt").read_text()).group(1)
-        for folder in SERVING:
-            with self.subTest(folder=folder):
-                self.assertIn(server(folder)["image"],
-                              (f"sparseserve:{version}",
-                               f"sparseserve:{version}-cuda"))
-
-
 class ReadmeTest(unittest.TestCase):
     def test_names_what_is_there(self):
         text = (ROOT / "deploy/README.md").read_text()
@@ -300,25 +237,6 @@ class PortsTest(unittest.TestCase):
                     [port["number"] for port in pool["spec"]["targetPorts"]],
                     [9000])
         self.assertEqual(found, 2)
-
-    def test_routes_name_services_of_ours(self):
-        protos = "".join(path.read_text() for path in
-                         (ROOT / "proto/sparseserve/v1").glob("*.proto"))
-        ours = {f"sparseserve.v1.{name}"
-                for name in re.findall(r"(?m)^service (\w+) \{", protos)}
-        named = {match["method"]["service"] for route in
-                 of_kind(render("overlays/gateway"), "GRPCRoute")
-                 for rule in route["spec"]["rules"]
-                 for match in rule["matches"]}
-        paths = {match["path"]["value"].strip("/") for route in
-                 of_kind(render("overlays/inference-pool"), "HTTPRoute")
-                 for rule in route["spec"]["rules"]
-                 for match in rule["matches"]}
-        self.assertEqual(named, paths)
-        self.assertTrue(named)
-        self.assertLessEqual(named, ours)
-        self.assertFalse([name for name in named if "Admin" in name])
-
 
 class LifeTest(unittest.TestCase):
     @in_each(SERVING)
@@ -432,6 +350,11 @@ class SelectorsTest(unittest.TestCase):
                 self.assertLessEqual(labels.items(), pods, one["kind"])
         self.assertGreaterEqual(found, 7)
 
+    def test_scrapes_are_a_job_of_the_name_that_alerts_look_for(self):
+        monitor, = of_kind(render("overlays/monitoring"), "PodMonitor")
+        labels = labels_of_pods("overlays/monitoring")
+        self.assertIn("sparseserve", labels[monitor["spec"]["jobLabel"]])
+
     @in_each(OVERLAYS)
     def test_disruptions_take_one_at_a_time(self, folder):
         budget, = of_kind(render(folder), "PodDisruptionBudget")
@@ -486,17 +409,6 @@ class ScalingTest(unittest.TestCase):
             self.assertGreaterEqual(
                 behavior["scaleDown"]["stabilizationWindowSeconds"], 300)
 
-    def test_metrics_exist(self):
-        text = "".join(path.read_text() for path in [
-            *KUSTOMIZE.rglob("*.yaml"), ROOT / "deploy/README.md"])
-        # Not the names of rules, which have colons.
-        named = set(re.findall(r"(?<![:\w])sparseserve_\w+(?!:|\w)", text))
-        self.assertLessEqual({"sparseserve_requests_waiting",
-                              "sparseserve_kv_cache_usage_ratio"}, named)
-        plain = {re.sub(r"_(bucket|sum|count)$", "", name)
-                 if name not in metrics() else name for name in named}
-        self.assertLessEqual(plain, metrics())
-
     def test_autoscaler_and_adapter_agree(self):
         scaler, = of_kind(render("overlays/hpa"), "HorizontalPodAutoscaler")
         rules = yaml.safe_load(
@@ -512,63 +424,6 @@ class ScalingTest(unittest.TestCase):
                                "ScaledObject")[0]["spec"]["triggers"]:
             self.assertEqual(trigger["metadata"]["ignoreNullValues"], "false")
             self.assertRegex(trigger["metadata"]["query"], r"^(sum|max)\(")
-
-
-class ServerTest(unittest.TestCase):
-    """Against the built server."""
-
-    @in_each(SERVING)
-    def test_transport_is_chosen_once(self, folder):
-        given = flags(server(folder))
-        self.assertNotEqual("insecure" in given,
-                            "tls_certificate" in given)
-        tls = {"tls_certificate", "tls_key", "tls_client_ca"} & set(given)
-        self.assertIn(len(tls), (0, 3))
-
-    @unittest.expectedFailure
-    def test_knows_every_flag(self):
-        given = set()
-        for folder in SERVING:
-            given |= set(flags(server(folder)))
-        for service in of_kind(render("kserve"), "InferenceService"):
-            given |= set(flags(service["spec"]["predictor"]["model"]))
-        self.assertLessEqual(given, known_flags())
-
-    @unittest.expectedFailure
-    def test_takes_every_flag_and_setting(self):
-        """All but the model, which is not there: it must be what the server
-        stops at."""
-        for folder in OVERLAYS:
-            settings, = [one["data"]["server.textproto"] for one in
-                         of_kind(render(folder), "ConfigMap")
-                         if "server.textproto" in one["data"]]
-            with tempfile.TemporaryDirectory() as work:
-                file = pathlib.Path(work) / "server.textproto"
-                file.write_text(settings)
-                certificate(work)
-                arguments = [
-                    re.sub(r"\$\(CPU_THREADS\)", "1", argument)
-                    .replace("$(MODEL_FILE)", "absent.gguf")
-                    .replace("/etc/sparseserve/config", work)
-                    .replace("/etc/sparseserve/tls", work)
-                    .replace("--device=cuda", "--device=cpu")
-                    for argument in server(folder)["args"]]
-                result = subprocess.run(
-                    [SERVER, *arguments], capture_output=True, text=True,
-                    stdin=subprocess.DEVNULL, timeout=60)
-            self.assertEqual(result.returncode, 2, folder + result.stderr)
-            self.assertIn("cannot open /models/absent.gguf", result.stderr)
-
-
-def certificate(folder):
-    """Writes the three files that a secret of cert-manager has."""
-    folder = pathlib.Path(folder)
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
-         "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=sparseserve",
-         "-keyout", folder / "tls.key", "-out", folder / "tls.crt"],
-        check=True, capture_output=True, stdin=subprocess.DEVNULL)
-    (folder / "ca.crt").write_bytes((folder / "tls.crt").read_bytes())
 
 
 if __name__ == "__main__":
