@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Finds a kubectl that renders deploy/kustomize, or obtains one. Prints where it is.
+# Finds a kubectl that renders deploy/kustomize, or obtains one.
 set -euo pipefail
 
 usage() {
   cat <<'END'
 Usage: deploy/install-kubectl.sh
 
-Prints the path of kubectl if the one on PATH has Kustomize 5 or later. Debian 12
-has an older one: then that of Debian 13 (17 MB), which runs on both, is unpacked
-into ${XDG_CACHE_HOME:-$HOME/.cache}/sparseserve/kubectl, and nothing is
+Prints the path of kubectl if the one on PATH has Kustomize 5 or later. Debian
+12 has an older one: then that of Debian 13 (17 MB), which runs on both, is
+unpacked into ${XDG_CACHE_HOME:-$HOME/.cache}/sparseserve/kubectl, and nothing is
 installed. Progress goes to standard error.
 END
 }

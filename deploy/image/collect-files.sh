@@ -29,7 +29,8 @@ if [[ -e "$target" ]]; then
 fi
 
 # Its libraries lie below /usr, with links from the root.
-mkdir -p "$target"/{etc,models,tmp,proc,sys,dev,usr/{bin,lib,lib64},var/lib/dpkg/status.d}
+mkdir -p "$target"/{dev,etc,models,proc,sys,tmp} "$target"/usr/{bin,lib,lib64} \
+  "$target/var/lib/dpkg/status.d"
 chmod 1777 "$target/tmp"
 for link in bin lib lib64; do
   ln -s "usr/$link" "$target/$link"
@@ -48,7 +49,7 @@ copy_library() {
     "$path" "$target$path"
 
   # Packages list some files below /usr and some through the links that lead
-  # there from the root; dpkg-query complains of the spelling that is not listed.
+  # there from the root; dpkg-query complains of the spelling that it lacks.
   local package
   package="$( (dpkg-query --search "$path" "${path#/usr}" 2> /dev/null ||
     true) | head -n 1 | cut -d: -f1)"

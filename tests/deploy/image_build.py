@@ -2,8 +2,8 @@
 """Builds the image of the Dockerfile's stage `cpu` around programs that are
 built already, on a base from Debian's archive: no registry, no daemon and no
 second compilation. Leaves what a runtime would see in BUILD_FOLDER/image: the
-files in root/, the settings in configuration.json. Needs root (else it ends with
-77, which ctest takes for skipped), buildah and mmdebstrap.
+files in root/, the settings in configuration.json. Needs root (else it ends
+with 77, which ctest takes for skipped), buildah and mmdebstrap.
 
 Usage: image_build.py BUILD_FOLDER
 """
