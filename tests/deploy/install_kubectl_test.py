@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""deploy/install-kubectl.sh with stand-ins for kubectl, apt-get and dpkg-deb."""
+"""deploy/install-kubectl.sh with stand-ins for kubectl, apt-get, dpkg-deb."""
 
 import pathlib
 import subprocess

@@ -1,4 +1,5 @@
-"""The overlays of deploy/kustomize as objects, and what to look at them with."""
+"""The overlays of deploy/kustomize as objects, and what to look at them with.
+"""
 
 import functools
 import hashlib

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The overlays of deploy/kustomize against what the server knows: its flags, its
-settings, its metrics, its services, its version.
+"""The overlays of deploy/kustomize against what the server knows: its flags,
+settings, metrics, services and version.
 
 Usage: manifests_and_server_test.py BUILD_FOLDER
 """
