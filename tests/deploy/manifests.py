@@ -67,7 +67,9 @@ def render(folder):
     if result.stderr:
         raise AssertionError(f"{folder} renders with warnings:\n"
                              f"{result.stderr}")
-    return list(yaml.safe_load_all(result.stdout))
+    # Ten times as fast where the package brings it.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return list(yaml.load_all(result.stdout, Loader=loader))
 
 
 def of_kind(objects, *kinds):
