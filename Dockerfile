@@ -22,7 +22,7 @@ FROM debian:12-slim
 RUN apt-get update && \
     apt-get install --yes --no-install-recommends \
       libgrpc++1.51 libprotobuf32 libabsl20220623 \
-      libprometheus-cpp-core1.0 libprometheus-cpp-pull1.0 \
+      libprometheus-cpp-core1.0 zlib1g \
       libdnnl2 libhwy1 libpcre2-8-0 libutf8proc2 && \
     rm -rf /var/lib/apt/lists/*
 COPY --from=build /image/usr/local/bin/ /usr/local/bin/

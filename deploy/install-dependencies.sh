@@ -21,7 +21,7 @@ build_packages=(
   build-essential cmake ninja-build pkg-config
   libgrpc++-dev libgrpc-dev protobuf-compiler-grpc
   libprotobuf-dev protobuf-compiler libabsl-dev
-  prometheus-cpp-dev nlohmann-json3-dev
+  prometheus-cpp-dev nlohmann-json3-dev zlib1g-dev
   libdnnl-dev libhwy-dev libpcre2-dev libutf8proc-dev
   ca-certificates python3 python3-pip
 )

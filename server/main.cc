@@ -37,8 +37,8 @@ ABSL_FLAG(std::string, model_name, "",
 ABSL_FLAG(std::string, listen, "127.0.0.1:9000",
           "host:port for gRPC; port 0 picks a free one.");
 ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:9090",
-          "host:port for HTTP GET /metrics; port 0 picks a free one, empty "
-          "serves none.");
+          "host:port for HTTP GET /metrics and the console, /; port 0 picks a "
+          "free one, empty serves none.");
 ABSL_FLAG(std::string, config, "",
           "File with a sparseserve.v1.ServerConfig in text format; flags win "
           "over it.");

@@ -9,6 +9,7 @@
 
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
+#include "server/console/console.h"
 #include "server/metrics/metrics.h"
 #include "server/policy/named_plan.h"
 #include "server/readiness.h"
@@ -174,6 +175,7 @@ struct Server::Parts {
   const std::unique_ptr<Engine> engine;
   const ServerClock clock;
   Metrics metrics;
+  std::unique_ptr<Console> console;  // null for none
   RequestLog log;
   const std::unique_ptr<Scheduler> scheduler;
   RequestQueue queue;
@@ -210,7 +212,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   parts->metrics.SetMemory({memory.mapped_file_bytes, memory.weights_bytes,
                             memory.kv_bytes, memory.activations_bytes});
   if (!options.metrics_listen.empty()) {
-    RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
+    ASSIGN_OR_RETURN(parts->console,
+                     Console::Start({options.metrics_listen, parts->now(),
+                                     options.wall_clock},
+                                    parts->metrics));
   }
   std::vector<grpc::Service*> services = {&parts->inference,
                                           &parts->model_service};
@@ -234,7 +239,9 @@ Server::~Server() {
 }
 
 int Server::port() const { return parts_->grpc->port(); }
-int Server::metrics_port() const { return parts_->metrics.port(); }
+int Server::metrics_port() const {
+  return parts_->console == nullptr ? 0 : parts_->console->port();
+}
 const Metrics& Server::metrics() const { return parts_->metrics; }
 int Server::max_prompt_tokens() const {
   return parts_->models.front().max_prompt_tokens;

@@ -36,7 +36,8 @@ ENGINE = {
 
 # Folder of server/ -> folders of server/; server/*.{h,cc} is ".".
 SERVER = {
-    ".": ["rpc"],
+    ".": ["rpc", "console"],
+    "console": ["metrics"],
     "simulation": ["rpc"],
     "rpc": ["scheduling", "metrics"],
     "scheduling": ["policy", "metrics"],

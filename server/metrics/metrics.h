@@ -6,11 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/pattern/every_pattern.h"
 #include "engine/step.h"
+#include "server/metrics/metrics_snapshot.h"
 
 namespace sparseserve {
 
@@ -113,13 +113,10 @@ class Metrics {
   explicit Metrics(const Options& options);
   ~Metrics();
 
-  // Serves GET /metrics on "host:port"; port 0 picks one. Call once, before
-  // other threads use this. UNAVAILABLE if the address cannot be bound.
-  absl::Status Listen(const std::string& address);
-  int port() const;  // of Listen(); 0 before
-
   // Text exposition of everything, as a scrape sees it.
   std::string Serialize() const;
+  // The same, to compute with.
+  MetricsSnapshot Snapshot() const;
 
   // gRPC. `method` is one of Options::grpc_methods, with or without a leading
   // slash; `grpc_status` a code of 0 to 16.

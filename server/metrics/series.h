@@ -16,7 +16,6 @@
 #include "absl/strings/string_view.h"
 #include "engine/base/mutex.h"
 #include "engine/pattern/every_pattern.h"
-#include "prometheus/exposer.h"
 #include "prometheus/registry.h"
 #include "server/metrics/family_builder.h"
 #include "server/metrics/label_values.h"
@@ -141,7 +140,6 @@ struct Metrics::Series {
   WorkSeries work;
   StepSeries steps;
   StateSeries state;
-  std::unique_ptr<prometheus::Exposer> exposer;
 
   Mutex mu;
   int64_t buffered_bytes ABSL_GUARDED_BY(mu) = 0;

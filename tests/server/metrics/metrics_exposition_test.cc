@@ -1,6 +1,3 @@
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,7 +22,6 @@ namespace sparseserve {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::StartsWith;
 
 Metrics::Options ServedModel() {
   Metrics::Options options;
@@ -134,31 +130,6 @@ std::map<std::string, Family> ParseReadme() {
   return families;
 }
 
-// The whole HTTP reply of a scrape.
-std::string Scrape(int port) {
-  const int socket_fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  std::string reply;
-  if (connect(socket_fd, reinterpret_cast<sockaddr*>(&address),
-              sizeof(address)) == 0) {
-    const std::string request =
-        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    if (write(socket_fd, request.data(), request.size()) ==
-        static_cast<ssize_t>(request.size())) {
-      char buffer[4096];
-      ssize_t count = 0;
-      while ((count = read(socket_fd, buffer, sizeof(buffer))) > 0) {
-        reply.append(buffer, count);
-      }
-    }
-  }
-  close(socket_fd);
-  return reply;
-}
-
 TEST(MetricsExpositionTest, PromtoolFindsNothingToSay) {
   const Metrics::Options options = ServedModel();
   Metrics metrics(options);
@@ -213,38 +184,6 @@ TEST(MetricsExpositionTest, WorstCaseStaysWithinTheLabelBudget) {
   }
   EXPECT_GT(series, 1000);
   EXPECT_LE(series, 5000);
-}
-
-TEST(MetricsExpositionTest, ServesScrapesOnAPortOfItsOwnChoice) {
-  Metrics metrics(ServedModel());
-  EXPECT_EQ(metrics.port(), 0);
-  ASSERT_EQ(metrics.Listen("127.0.0.1:0"), absl::OkStatus());
-  ASSERT_GT(metrics.port(), 0);
-  const std::string reply = Scrape(metrics.port());
-  EXPECT_THAT(reply, StartsWith("HTTP/1.1 200"));
-  EXPECT_THAT(reply, HasSubstr("sparseserve_requests_running 0\n"));
-  EXPECT_THAT(reply, HasSubstr("process_resident_memory_bytes "));
-}
-
-TEST(MetricsExpositionTest, AnAddressInUseIsUnavailable) {
-  Metrics first(ServedModel());
-  ASSERT_EQ(first.Listen("127.0.0.1:0"), absl::OkStatus());
-  Metrics second(ServedModel());
-  const std::string address = absl::StrCat("127.0.0.1:", first.port());
-  const absl::Status status = second.Listen(address);
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(address));
-}
-
-TEST(MetricsExpositionTest, RefusesWhatIsNotOneAddress) {
-  for (const char* address :
-       {"", "9090x", "localhost", "localhost:", ":-1", "localhost:65536",
-        "127.0.0.1:443s", "127.0.0.1:0,127.0.0.1:0"}) {
-    Metrics metrics(ServedModel());
-    EXPECT_EQ(metrics.Listen(address).code(),
-              absl::StatusCode::kInvalidArgument)
-        << address;
-  }
 }
 
 TEST(MetricsExpositionTest, ProcessMetricsAreOfThisProcess) {
