@@ -54,6 +54,7 @@ std::vector<std::unique_ptr<Command>> MakeCommands() {
   commands.push_back(MakeExplainCommand());
   commands.push_back(MakeHealthCommand());
   commands.push_back(MakeLoadCommand());
+  commands.push_back(MakeTopCommand());
   return commands;
 }
 
