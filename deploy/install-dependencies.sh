@@ -19,7 +19,7 @@ END
 # To build and run the server and the client, and to fetch the default model.
 build_packages=(
   build-essential cmake ninja-build pkg-config
-  libgrpc++-dev libgrpc-dev protobuf-compiler-grpc
+  libgrpc++-dev libgrpc-dev protobuf-compiler-grpc libssl-dev
   libprotobuf-dev protobuf-compiler libabsl-dev
   prometheus-cpp-dev nlohmann-json3-dev
   libdnnl-dev libhwy-dev libpcre2-dev libutf8proc-dev
@@ -29,7 +29,7 @@ build_packages=(
 test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld
-  prometheus python3-grpcio python3-protobuf
+  prometheus python3-grpcio python3-protobuf openssl
   chromium chromium-driver python3-selenium
 )
 

@@ -12,9 +12,13 @@
 #include "server/metrics/metrics.h"
 #include "server/policy/named_plan.h"
 #include "server/readiness.h"
+#include "server/rpc/access_policy_conversion.h"
+#include "server/rpc/admin_service.h"
 #include "server/rpc/admission.h"
+#include "server/rpc/call_access.h"
 #include "server/rpc/call_observer.h"
 #include "server/rpc/grpc_server.h"
+#include "server/rpc/health_server.h"
 #include "server/rpc/inference_service.h"
 #include "server/rpc/load_reporter.h"
 #include "server/rpc/method_names.h"
@@ -28,7 +32,9 @@
 #include "server/scheduling/request_queue.h"
 #include "server/scheduling/scheduler.h"
 #include "server/scheduling/serving_loop.h"
+#include "server/security/security_files.h"
 #include "server/server_clock.h"
+#include "server/warm_up.h"
 
 namespace sparseserve {
 namespace {
@@ -107,6 +113,7 @@ GrpcServer::Options GrpcOptions(const Server::Options& options) {
   const ServerSettings& settings = options.settings;
   GrpcServer::Options result;
   result.address = options.listen;
+  result.reflection = settings.security.reflection;
   result.max_request_bytes = settings.max_request_bytes;
   result.max_concurrent_streams = settings.max_concurrent_streams;
   result.max_metadata_bytes = settings.max_metadata_bytes;
@@ -115,6 +122,13 @@ GrpcServer::Options GrpcOptions(const Server::Options& options) {
   result.keepalive_time = settings.keepalive_time;
   result.keepalive_timeout = settings.keepalive_timeout;
   return result;
+}
+
+std::optional<GrpcServer::Options::Tls> TlsOf(const SecurityOptions& options,
+                                              const SecurityFiles& files) {
+  if (!options.has_tls()) return std::nullopt;
+  return GrpcServer::Options::Tls{files.identity_path(),
+                                  files.client_ca_path()};
 }
 
 }  // namespace
@@ -128,6 +142,10 @@ struct Server::Parts {
         clock(options.wall_clock()),
         metrics(MetricsOptions(options, *engine)),
         log(options.log_descriptor, metrics),
+        access_control(options.settings.security.has_tokens() ||
+                       !options.settings.security.access_policy.empty()),
+        access({access_control, metrics, options.wall_clock,
+                options.settings.caller_key}),
         scheduler(std::move(made)),
         queue(QueueOptions(options.settings)),
         models{DescribeModel(
@@ -145,19 +163,26 @@ struct Server::Parts {
         inference(StreamOptions(options.settings),
                   {models.front(), admission, tokenizer, observer,
                    reports_load ? &load_reporter : nullptr, metrics, queue,
-                   now(), options.settings.caller_key}),
-        model_service({models, observer, now()}),
-        orca(load_reporter),
-        unknown_methods({observer, now()}),
+                   now(), access}),
+        model_service({models, observer, access, now()}),
+        orca(load_reporter, access),
+        unknown_methods({observer, access, now()}),
         loop({queue, *engine, *scheduler, metrics, load, now(),
-              options.on_device_failure}) {}
+              options.on_device_failure}),
+        admin_service({observer,
+                       options.admin_needs_identity ? &access : nullptr, now(),
+                       options.on_drain_request,
+                       [this](ServingLoop::Flushed done) {
+                         loop.FlushPrefixCache(std::move(done));
+                       },
+                       [this] { security->Look(); }}) {}
 
   std::function<absl::Time()> now() const {
     return [this] { return clock.Now(); };
   }
 
   // REQUIRES: the loop and gRPC have been started.
-  void StartReadiness(absl::Duration stall_timeout) {
+  void StartReadiness(absl::Duration stall_timeout, HealthServer* health) {
     readiness = std::make_unique<Readiness>(
         Readiness::Options{
             .stall_timeout = stall_timeout,
@@ -165,9 +190,13 @@ struct Server::Parts {
         Readiness::Dependencies{
             [this] { return clock.Now() - loop.last_turn(); },
             [this] { queue.Wake(); },
-            [this](bool ready) {
-              grpc->SetServing(ready);
-              metrics.SetReady(ready);
+            [this, health](const Readiness::Health& now) {
+              grpc->SetServing(now.ready);
+              if (admin != nullptr) admin->SetServing(now.ready);
+              metrics.SetReady(now.ready);
+              if (health == nullptr) return;
+              health->SetAlive(now.alive);
+              health->SetReady(now.ready, models.front().name);
             }});
   }
 
@@ -175,6 +204,9 @@ struct Server::Parts {
   const ServerClock clock;
   Metrics metrics;
   RequestLog log;
+  AccessControl access_control;
+  const CallAccess access;
+  std::unique_ptr<SecurityFiles> security;
   const std::unique_ptr<Scheduler> scheduler;
   RequestQueue queue;
   const std::vector<ServedModel> models;
@@ -189,7 +221,9 @@ struct Server::Parts {
   OrcaService orca;
   UnknownMethods unknown_methods;
   ServingLoop loop;
+  AdminService admin_service;
   std::unique_ptr<GrpcServer> grpc;
+  std::unique_ptr<GrpcServer> admin;     // may be null
   std::unique_ptr<Readiness> readiness;  // while the loop may turn
 };
 
@@ -212,14 +246,30 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(
   if (!options.metrics_listen.empty()) {
     RETURN_IF_ERROR(parts->metrics.Listen(options.metrics_listen));
   }
+  ASSIGN_OR_RETURN(parts->security,
+                   SecurityFiles::Load(options.settings.security,
+                                       {parts->access_control, parts->metrics,
+                                        ParseAccessPolicy, options.notice}));
+  if (options.warms_up) RETURN_IF_ERROR(WarmUp(*parts->engine));
   std::vector<grpc::Service*> services = {&parts->inference,
                                           &parts->model_service};
   if (parts->reports_load) services.push_back(&parts->orca);
-  ASSIGN_OR_RETURN(parts->grpc,
-                   GrpcServer::Start(GrpcOptions(options), services,
-                                     parts->unknown_methods));
+  const std::optional<GrpcServer::Options::Tls> tls =
+      TlsOf(options.settings.security, *parts->security);
+  GrpcServer::Options listening = GrpcOptions(options);
+  listening.tls = tls;
+  ASSIGN_OR_RETURN(parts->grpc, GrpcServer::Start(listening, services,
+                                                  &parts->unknown_methods));
+  if (!options.admin_listen.empty()) {
+    listening.address = options.admin_listen;
+    listening.reflection = true;
+    if (!options.admin_needs_identity) listening.tls.reset();
+    ASSIGN_OR_RETURN(parts->admin,
+                     GrpcServer::Start(listening, {&parts->admin_service},
+                                       /*others=*/nullptr));
+  }
   parts->loop.Start();
-  parts->StartReadiness(options.settings.stall_timeout);
+  parts->StartReadiness(options.settings.stall_timeout, options.health);
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
 
@@ -228,6 +278,7 @@ Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Server::~Server() {
   parts_->readiness.reset();
   parts_->loop.Stop();
+  if (parts_->admin != nullptr) parts_->admin->Shutdown(kFlushTime);
   parts_->grpc->Shutdown(kFlushTime);
   // What callers left behind: it uses parts that go first.
   parts_->tokenizer.Stop();
@@ -235,10 +286,15 @@ Server::~Server() {
 
 int Server::port() const { return parts_->grpc->port(); }
 int Server::metrics_port() const { return parts_->metrics.port(); }
+int Server::admin_port() const {
+  return parts_->admin == nullptr ? 0 : parts_->admin->port();
+}
 const Metrics& Server::metrics() const { return parts_->metrics; }
 int Server::max_prompt_tokens() const {
   return parts_->models.front().max_prompt_tokens;
 }
+
+void Server::ReloadSecurityFiles() { parts_->security->Look(); }
 
 void Server::Drain(absl::Duration at_most) {
   const absl::Time deadline = parts_->clock.Now() + at_most;
@@ -246,6 +302,7 @@ void Server::Drain(absl::Duration at_most) {
   parts_->readiness->Close();
   parts_->queue.StartDraining();
   parts_->loop.Drain(deadline);
+  parts_->readiness->LoopEnded();
   // Output that readers have not taken yet. Health watchers never end of
   // themselves and are not waited for.
   parts_->observer.WaitUntilIdle(
@@ -255,6 +312,7 @@ void Server::Drain(absl::Duration at_most) {
 
 void Server::Abandon() {
   parts_->readiness->Close();
+  parts_->readiness->LoopEnded();
   parts_->observer.WaitUntilIdle(parts_->clock.Now() + kFlushTime);
   parts_->log.Flush(kFlushTime);
 }

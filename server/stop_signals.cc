@@ -45,6 +45,8 @@ StopSignals::Cause StopSignals::Wait() {
   return Cause::kSignal;
 }
 
+void StopSignals::Stop() { kill(getpid(), SIGTERM); }
+
 void StopSignals::DeviceFailed() {
   device_failed_ = true;
   kill(getpid(), SIGUSR1);

@@ -22,8 +22,10 @@ class StopSignals {
   // once, with status 1.
   Cause Wait();
 
-  // Any thread.
+  // Any thread, as the next.
   void DeviceFailed();
+  // As a SIGTERM.
+  void Stop();
 
  private:
   sigset_t signals_;

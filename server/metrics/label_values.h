@@ -3,6 +3,7 @@
 // What labels may say, in the order of the enums of metrics.h.
 
 #include "engine/step.h"
+#include "server/metrics/auth_failure.h"
 #include "server/metrics/family_builder.h"
 
 namespace sparseserve {
@@ -46,6 +47,14 @@ inline constexpr LabelValues<3> kPageStates = {"free", "used", "cached"};
 inline constexpr LabelValues<2> kPromptSources = {"computed", "prefix_cache"};
 inline constexpr LabelValues<4> kMemoryKinds = {"mapped_file", "weights", "kv",
                                                 "activations"};
+inline constexpr LabelValues<kAuthFailures> kAuthFailureNames = {
+    "no_credential",       "malformed_token", "unknown_token",
+    "bad_signature",       "wrong_claims",    "expired_token",
+    "token_not_yet_valid", "unknown_caller",  "method_not_allowed",
+    "model_not_allowed"};
+inline constexpr LabelValues<kSecurityFiles> kSecurityFileNames = {
+    "access_policy", "tokens", "jwt_keys"};
+inline constexpr LabelValues<2> kReloadOutcomes = {"loaded", "refused"};
 inline constexpr LabelValues<kGrpcStatuses> kStatusNames = {
     "OK",
     "CANCELLED",

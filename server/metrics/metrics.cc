@@ -294,6 +294,24 @@ void Metrics::SetMemory(const MemorySample& sample) {
   memory[3]->Set(series_->Count(sample.activations));
 }
 
+void Metrics::AuthFailed(AuthFailure reason) {
+  series_->security.failures[static_cast<int>(reason)]->Increment();
+}
+
+void Metrics::SetCertificateExpiry(absl::Time expiry) {
+  series_->security.certificate_expiry->Set(
+      static_cast<double>(absl::ToUnixSeconds(expiry)));
+}
+
+void Metrics::CertificateReloaded(bool ok) {
+  series_->security.certificate_reloads[ok ? 0 : 1]->Increment();
+}
+
+void Metrics::SecurityFileReloaded(SecurityFile file, bool ok) {
+  series_->security.file_reloads[static_cast<int>(file)][ok ? 0 : 1]
+      ->Increment();
+}
+
 void Metrics::SetReady(bool ready) { series_->state.ready->Set(ready ? 1 : 0); }
 
 void Metrics::SetDraining(bool draining) {

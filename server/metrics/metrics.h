@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "engine/pattern/every_pattern.h"
 #include "engine/step.h"
+#include "server/metrics/auth_failure.h"
 
 namespace sparseserve {
 
@@ -153,6 +154,12 @@ class Metrics {
   // What the scheduler learned of steps, in seconds: each, each row of output
   // and of prompts, each KV block that these visit.
   void SetStepCosts(const std::array<double, 5>& seconds);
+
+  // Who may call.
+  void AuthFailed(AuthFailure reason);
+  void SetCertificateExpiry(absl::Time expiry);
+  void CertificateReloaded(bool ok);
+  void SecurityFileReloaded(SecurityFile file, bool ok);
 
   // main.
   void SetMemory(const MemorySample& sample);

@@ -299,6 +299,27 @@ StateSeries::StateSeries(const SeriesFactory& process,
                            "the nearest possible value.")
                   .One()) {}
 
+SecuritySeries::SecuritySeries(const SeriesFactory& process)
+    : failures(process
+                   .Counter("auth_failures_total",
+                            "Calls refused for who made them.")
+                   .Each("reason", kAuthFailureNames)),
+      certificate_expiry(
+          process
+              .Gauge("tls_certificate_expiry_timestamp_seconds",
+                     "When the server's certificate ends; 0 without TLS.")
+              .One()),
+      certificate_reloads(
+          process
+              .Counter("tls_certificate_reloads_total",
+                       "Replacements of certificate, key or client CA.")
+              .Each("outcome", kReloadOutcomes)),
+      file_reloads(
+          process
+              .Counter("security_file_reloads_total",
+                       "Replacements of files that say who may call.")
+              .Grid("file", kSecurityFileNames, "outcome", kReloadOutcomes)) {}
+
 Metrics::Series::Series(const Options& options)
     : registry(std::make_shared<prometheus::Registry>()),
       process(std::make_shared<ProcessCollector>()),
@@ -308,7 +329,8 @@ Metrics::Series::Series(const Options& options)
       work(ModelFactory(*registry, options)),
       steps(ModelFactory(*registry, options)),
       state(SeriesFactory(*registry, {}), ModelFactory(*registry, options),
-            options.device) {
+            options.device),
+      security(SeriesFactory(*registry, {})) {
   AddConstants(SeriesFactory(*registry, {}), ModelFactory(*registry, options),
                options);
 }

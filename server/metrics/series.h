@@ -124,6 +124,16 @@ struct StateSeries {
   Counter *dropped_log_lines, *clamped;
 };
 
+// Who may call.
+struct SecuritySeries {
+  explicit SecuritySeries(const SeriesFactory& process);
+
+  Each<Counter, kAuthFailures> failures;
+  Gauge* certificate_expiry;
+  Each<Counter, 2> certificate_reloads;  // loaded, refused
+  Grid<Counter, kSecurityFiles, 2> file_reloads;
+};
+
 struct Metrics::Series {
   explicit Series(const Options& options);
 
@@ -141,6 +151,7 @@ struct Metrics::Series {
   WorkSeries work;
   StepSeries steps;
   StateSeries state;
+  SecuritySeries security;
   std::unique_ptr<prometheus::Exposer> exposer;
 
   Mutex mu;

@@ -91,6 +91,8 @@ class Scheduler {
   int preempted() const { return preempted_; }
   int running() const { return static_cast<int>(running_.size()); }
   const PagePool& pages() const { return pages_.pool(); }
+  // As PageAccount::ForgetAll(). Not between PlanStep() and Commit().
+  int ForgetPrefixes() { return pages_.ForgetAll(); }
   // What prompts found since the last call.
   PageAccount::Counts TakePageCounts() { return pages_.TakeCounts(); }
   const StepCostModel& cost() const { return cost_; }

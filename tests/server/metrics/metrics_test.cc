@@ -403,6 +403,29 @@ TEST(MetricsTest, CorrectionsMayVisitMoreBlocksThanTheMaskAllows) {
   EXPECT_EQ(Clamped(metrics), 0);
 }
 
+TEST(MetricsTest, SaysWhoWasRefusedAndWhatWasReloaded) {
+  Metrics metrics(SmallModel());
+  metrics.AuthFailed(AuthFailure::kModelNotAllowed);
+  metrics.SetCertificateExpiry(absl::FromUnixSeconds(1'900'000'000));
+  metrics.CertificateReloaded(true);
+  metrics.CertificateReloaded(false);
+  metrics.CertificateReloaded(false);
+  metrics.SecurityFileReloaded(SecurityFile::kJwtKeys, false);
+  EXPECT_EQ(Value(metrics, "auth_failures_total{reason=\"no_credential\"}"), 0);
+  EXPECT_EQ(Value(metrics, "auth_failures_total{reason=\"model_not_allowed\"}"),
+            1);
+  EXPECT_EQ(Value(metrics, "tls_certificate_expiry_timestamp_seconds"),
+            1'900'000'000);
+  EXPECT_EQ(Value(metrics, "tls_certificate_reloads_total{outcome=\"loaded\"}"),
+            1);
+  EXPECT_EQ(
+      Value(metrics, "tls_certificate_reloads_total{outcome=\"refused\"}"), 2);
+  EXPECT_EQ(Value(metrics,
+                  "security_file_reloads_total{file=\"jwt_keys\",outcome="
+                  "\"refused\"}"),
+            1);
+}
+
 TEST(MetricsTest, ThreadsMayReportAndScrapeAtOnce) {
   Metrics metrics(SmallModel());
   constexpr int kThreads = 4;
