@@ -22,7 +22,7 @@ build_packages=(
   libgrpc++-dev libgrpc-dev protobuf-compiler-grpc
   libprotobuf-dev protobuf-compiler libabsl-dev
   prometheus-cpp-dev nlohmann-json3-dev
-  libdnnl-dev libhwy-dev libpcre2-dev libutf8proc-dev
+  libdnnl-dev libhwy-dev libpcre2-dev libssl-dev libutf8proc-dev
   ca-certificates python3 python3-pip
 )
 # promtool is in the package of the Prometheus server.

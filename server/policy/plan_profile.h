@@ -58,9 +58,18 @@ struct ProfiledModel {
   int kernel_version = 0;
 };
 
+// What the plans were measured on.
+struct CalibrationText {
+  std::string sha256;
+  int64_t tokens = 0;
+  int64_t held_out_tokens = 0;
+  uint64_t seed = 0;
+};
+
 struct PlanProfile {
   ProfiledModel model;
   std::vector<CalibratedPlan> plans;
+  CalibrationText text = {};
 };
 
 }  // namespace sparseserve
