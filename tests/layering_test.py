@@ -38,6 +38,7 @@ ENGINE = {
 SERVER = {
     ".": ["rpc"],
     "simulation": ["rpc"],
+    "calibration": ["rpc"],
     "rpc": ["scheduling", "metrics"],
     "scheduling": ["policy", "metrics"],
     "policy": [],
@@ -62,7 +63,7 @@ LIBRARIES = [
     ("Protobuf", r"google/(protobuf|rpc)/.*|.*\.pb\.h",
      r"server/rpc/.*|server/main\.cc|client/.*"),
     ("command line flags", r"(absl/flags/.*|gflags/.*|getopt\.h)",
-     r"server/(simulation/)?main\.cc|client/tool/.*"),
+     r"server/((simulation|calibration)/)?main\.cc|client/tool/.*"),
     ("test code", r"(tests/.*|gtest/.*|gmock/.*|benchmark/.*)", r"(?!)"),
 ]
 
