@@ -81,6 +81,7 @@ class Calibrator {
   bool GoesOn(double share, int texts, int least);
   void Report(const std::string& doing, double work);
   double TextWork(const CorpusText& text) const;
+  double HeadsWork() const;
 
   Engine& engine_;
   const Corpus& corpus_;
@@ -128,7 +129,8 @@ Calibrator::Calibrator(Engine& engine, const Corpus& corpus,
       stored_(store.size()) {
   const auto plans = static_cast<double>(options.divergence_levels.size());
   for (const CorpusText& text : corpus.calibration) {
-    work_in_all_ += TextWork(text) * static_cast<double>(prompts_.size() + 2);
+    work_in_all_ +=
+        TextWork(text) * static_cast<double>(prompts_.size() + 1) + HeadsWork();
     work_in_all_ +=
         TextWork(text) * static_cast<double>(options.head_budgets.size() + 1);
   }
@@ -142,6 +144,14 @@ double Calibrator::TextWork(const CorpusText& text) const {
   return PromptWork(
       std::min(static_cast<double>(text.tokens.size()),
                static_cast<double>(survey_bands_.back().max_tokens())));
+}
+
+double Calibrator::HeadsWork() const {
+  // Of rows whose logits are compared.
+  constexpr double kWorkOfRow = 2;
+  return kWorkOfRow * options_.window_blocks * kPageTokens *
+         static_cast<double>(levels_.size() - 1) * engine_.info().layers *
+         engine_.info().kv_heads;
 }
 
 LazyRunner Calibrator::RunnerFor(const CorpusText& text, int number,
@@ -272,7 +282,7 @@ absl::Status Calibrator::Survey() {
     RETURN_IF_ERROR(MeasureOutputs("survey", text, outputs_, runner));
     Report(doing, TextWork(text));
     RETURN_IF_ERROR(TryHeads(text, i, runner));
-    Report(doing, TextWork(text));
+    Report(doing, HeadsWork());
     ++result_.survey_texts;
     result_.profile.text.tokens += static_cast<int64_t>(text.tokens.size());
   }

@@ -22,15 +22,13 @@ void AddIfLegal(std::string name, const PatternSpec& pattern,
 std::vector<Candidate> PromptCandidates(const ModelInfo& model) {
   std::vector<Candidate> candidates;
   for (const float threshold :
-       {0.005f, 0.01f, 0.02f, 0.035f, 0.05f, 0.08f, 0.12f, 0.2f}) {
+       {0.005f, 0.01f, 0.02f, 0.035f, 0.06f, 0.1f, 0.2f}) {
     AddIfLegal(
         StrCat("peak_weight-8-4-", threshold),
         PeakWeightPattern{.stride = 8, .rows = 4, .threshold = threshold},
         model, candidates);
   }
-  AddIfLegal("peak_weight-16-0-0.035",
-             PeakWeightPattern{.stride = 16, .rows = 0}, model, candidates);
-  for (const float threshold : {0.99f, 0.95f, 0.9f, 0.8f}) {
+  for (const float threshold : {0.95f, 0.9f}) {
     AddIfLegal(StrCat("xattention-8-", threshold),
                XAttentionPattern{.stride = 8,
                                  .threshold = threshold,
@@ -38,15 +36,13 @@ std::vector<Candidate> PromptCandidates(const ModelInfo& model) {
                                  .is_last_block_dense = false},
                model, candidates);
   }
-  for (const float threshold : {0.98f, 0.95f, 0.9f}) {
-    AddIfLegal(StrCat("similarity_gated-0.3-", threshold),
-               SimilarityGatedPattern{.similarity = 0.3f,
-                                      .threshold = threshold,
-                                      .dense_layers = 0,
-                                      .is_last_block_dense = false},
-               model, candidates);
-  }
-  for (const int window : {2048, 1024, 512}) {
+  AddIfLegal("similarity_gated-0.3-0.95",
+             SimilarityGatedPattern{.similarity = 0.3f,
+                                    .threshold = 0.95f,
+                                    .dense_layers = 0,
+                                    .is_last_block_dense = false},
+             model, candidates);
+  for (const int window : {2048, 1024}) {
     AddIfLegal(
         StrCat("tri_shape-64-", window),
         TriShapePattern{
@@ -85,7 +81,7 @@ std::vector<HeadLevel> HeadLevels(const ModelInfo& model) {
     if (WhyUnsupported(pattern, model).empty())
       levels.push_back({pattern, cost});
   };
-  for (const float threshold : {0.015f, 0.035f, 0.08f, 0.2f}) {
+  for (const float threshold : {0.035f, 0.12f}) {
     const PeakWeightPattern pattern = {
         .stride = 8, .rows = 4, .threshold = threshold};
     add(pattern, (1.0 / pattern.stride +
