@@ -373,6 +373,7 @@ PlanPoint Calibrator::PointOf(const Candidate& plan) const {
 std::vector<Candidate> Calibrator::Sparsest(
     const std::vector<Candidate>& plans) const {
   std::vector<PlanPoint> points;
+  points.reserve(plans.size());
   for (const Candidate& plan : plans) points.push_back(PointOf(plan));
   std::vector<Candidate> sparsest;
   for (const int plan : SparsestWithin(points, options_.divergence_levels)) {
@@ -437,6 +438,7 @@ absl::StatusOr<CalibrationResult> Calibrator::Run() {
   const std::vector<Candidate> outputs = Sparsest(outputs_);
   RETURN_IF_ERROR(MeasureHeldOut(prompts, outputs));
   std::vector<CalibratedPlan> plans;
+  plans.reserve(prompts.size() + outputs.size());
   for (const Candidate& plan : prompts) {
     plans.push_back(Describe(plan, Phase::kPrefill));
   }

@@ -62,8 +62,9 @@ RecallReference SummariseRecall(absl::Span<const BandMeasurement* const> texts,
 }  // namespace
 
 std::vector<LayerGroup> GroupLayers(int layers, int groups) {
-  std::vector<LayerGroup> grouped;
   const int count = std::min(layers, groups);
+  std::vector<LayerGroup> grouped;
+  grouped.reserve(count);
   for (int i = 0; i < count; ++i) {
     grouped.push_back({i * layers / count, (i + 1) * layers / count});
   }
