@@ -24,8 +24,11 @@ constexpr int kKeepaliveTimeoutMs = 20'000;
 // A whole answer with log-probabilities is larger than gRPC's default of 4 MiB.
 constexpr int kMaxReplyBytes = 64 << 20;
 
-grpc::ChannelArguments CommonArguments() {
+grpc::ChannelArguments CommonArguments(const Client::Options& options) {
   grpc::ChannelArguments arguments;
+  if (!options.tls_server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls_server_name);
+  }
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   arguments.SetMaxReceiveMessageSize(kMaxReplyBytes);
@@ -68,11 +71,11 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(Options options) {
   if (options.credentials == nullptr) {
     options.credentials = grpc::InsecureChannelCredentials();
   }
-  grpc::ChannelArguments arguments = CommonArguments();
+  grpc::ChannelArguments arguments = CommonArguments(options);
   arguments.SetServiceConfigJSON(options.service_config_json);
   auto channel =
       grpc::CreateCustomChannel(options.server, options.credentials, arguments);
-  grpc::ChannelArguments health_arguments = CommonArguments();
+  grpc::ChannelArguments health_arguments = CommonArguments(options);
   health_arguments.SetInt(GRPC_ARG_INHIBIT_HEALTH_CHECKING, 1);
   auto health_channel = grpc::CreateCustomChannel(
       options.server, options.credentials, health_arguments);

@@ -41,11 +41,14 @@ class Client {
     std::string server;
 
     // Null: plaintext, for a loopback address or a network that protects
-    // itself.
+    // itself. MakeCredentials() of credentials.h reads them from files.
     std::shared_ptr<grpc::ChannelCredentials> credentials;
 
     // Empty: DefaultServiceConfig().
     std::string service_config_json;
+
+    // Name that the server's certificate must have; empty: that of `server`.
+    std::string tls_server_name;
   };
 
   // Makes the client; does not wait for a connection, which calls open when

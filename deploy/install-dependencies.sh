@@ -19,18 +19,20 @@ END
 # To build and run the server and the client, and to fetch the default model.
 build_packages=(
   build-essential cmake ninja-build pkg-config
-  libgrpc++-dev libgrpc-dev protobuf-compiler-grpc
+  libgrpc++-dev libgrpc-dev protobuf-compiler-grpc libssl-dev
   libprotobuf-dev protobuf-compiler libabsl-dev
-  prometheus-cpp-dev nlohmann-json3-dev
+  prometheus-cpp-dev nlohmann-json3-dev zlib1g-dev
   libdnnl-dev libhwy-dev libpcre2-dev libutf8proc-dev
   ca-certificates python3 python3-pip
 )
-# promtool is in the package of the Prometheus server.
+# promtool is in the package of the Prometheus server: rules and dashboards are tried
+# with both. buildah and mmdebstrap build the image without a registry.
 test_packages=(
   libgtest-dev libgmock-dev libbenchmark-dev
   clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev lld
-  prometheus python3-grpcio python3-protobuf
+  prometheus python3-grpcio python3-protobuf python3-yaml
   chromium chromium-driver python3-selenium
+  buildah mmdebstrap openssl
 )
 
 packages=("${build_packages[@]}")
@@ -89,9 +91,9 @@ apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get --yes --quiet
 "${apt[@]}" update < /dev/null
 "${apt[@]}" install --no-install-recommends "${missing[@]}" < /dev/null
 
-# Only promtool is wanted of it; its service would hold port 9090.
+# Tests start their own; the service would hold port 9090.
 if [[ " ${missing[*]} " == *" prometheus "* && -d /run/systemd/system ]]; then
-  echo "Dependencies: stopping the prometheus service that came with promtool."
+  echo "Dependencies: stopping the prometheus service that came with its package."
   "${as_root[@]}" systemctl disable --now prometheus.service
 fi
 echo "Dependencies: done."

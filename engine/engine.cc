@@ -272,6 +272,7 @@ MemoryUse LoadedEngine::memory() const {
   use.weights_bytes = model_.transformer->weights_bytes();
   use.kv_bytes = model_.kv_cache->bytes();
   use.activations_bytes = model_.transformer->activations_bytes();
+  use.summaries_bytes = model_.kv_cache->bounds_bytes();
   return use;
 }
 

@@ -34,6 +34,10 @@ struct ModelInfo {
   // still count as heads above, and in maps of patterns.
   std::vector<PrunedHeads> pruned_heads;
   std::string chat_template;  // "chatml"; empty if the file's is not known
+  // SHA-256 of the files that hold the weights, one after another: 64
+  // hexadecimal digits, of a GGUF file what sha256sum says. Empty unless
+  // Options::fingerprint_weights.
+  std::string weights_sha256;
   // What the device can do besides attending to lists of blocks.
   SelectionRuleKinds selection_rules = SelectionRuleKinds::All();
   bool corrects_rows = true;       // rows by others that are attended twice
@@ -46,6 +50,7 @@ struct MemoryUse {
   int64_t weights_bytes = 0;      // besides the mapped file
   int64_t kv_bytes = 0;
   int64_t activations_bytes = 0;
+  int64_t summaries_bytes = 0;  // of kv_bytes: what selecting keeps of pages
 };
 
 // The one door: a loaded model on a device. Created by main; the serving loop's
@@ -71,6 +76,8 @@ class Engine : public StepExecutor {
     int max_step_slices = 64;  // slices that one step may carry
     // Left out of the model. Not on devices other than the CPU.
     std::vector<PrunedHeads> pruned_heads;
+    // Reads all weights once more for ModelInfo::weights_sha256.
+    bool fingerprint_weights = false;
     // Holds the memory for StepSlice::recall and StepSlice::profile.
     bool measure_recall = false;
     // Monotonic seconds; stage times are 0 without it.

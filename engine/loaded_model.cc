@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/backend/create_backend.h"
+#include "engine/base/sha256.h"
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/model/model_weights.h"
@@ -75,6 +76,25 @@ ModelInfo DescribeModel(const Checkpoint& checkpoint,
   }
   DescribeTensors(checkpoint, info);
   return info;
+}
+
+// In parts, so that this process never holds a whole file.
+std::string Fingerprint(const Checkpoint& checkpoint,
+                        const Engine::Options& options) {
+  constexpr size_t kPartBytes = size_t{64} << 20;
+  const auto total = static_cast<double>(checkpoint.file_bytes());
+  double done = 0;
+  Sha256 digest;
+  for (const absl::Span<const std::byte> file : checkpoint.contents()) {
+    for (size_t begin = 0; begin < file.size(); begin += kPartBytes) {
+      const absl::Span<const std::byte> part = file.subspan(begin, kPartBytes);
+      digest.Add(part);
+      checkpoint.ForgetPages();
+      done += static_cast<double>(part.size());
+      if (options.progress) options.progress("fingerprint", done / total);
+    }
+  }
+  return digest.Finish();
 }
 
 bool PrunesHeads(const ModelConfig& config) {
@@ -197,6 +217,9 @@ absl::StatusOr<LoadedModel> LoadModel(const Engine::Options& options) {
     model.info.pruned_heads.push_back({layer, {pruned.begin(), pruned.end()}});
   }
   RETURN_IF_ERROR(LoadTransformer(options, model));
+  if (options.fingerprint_weights) {
+    model.info.weights_sha256 = Fingerprint(*model.checkpoint, options);
+  }
   const DeviceInfo& device = model.backend->device();
   model.info.selection_rules = device.selection_rules;
   model.info.corrects_rows = device.corrects;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <optional>
@@ -23,9 +24,12 @@
 #include "engine/base/str_cat.h"
 #include "engine/engine.h"
 #include "google/protobuf/stubs/logging.h"
+#include "server/load_stopwatch.h"
+#include "server/rpc/health_server.h"
 #include "server/rpc/served_model.h"
 #include "server/rpc/server_settings.h"
 #include "server/server.h"
+#include "server/slowed_engine.h"
 #include "server/stop_signals.h"
 
 ABSL_FLAG(std::string, model, "",
@@ -35,10 +39,10 @@ ABSL_FLAG(std::string, model_name, "",
           "Callers address the model as models/NAME; empty takes the name of "
           "the directory, or of the file without .gguf.");
 ABSL_FLAG(std::string, listen, "127.0.0.1:9000",
-          "host:port for gRPC; port 0 picks a free one.");
+          "host:port for gRPC, or unix:/path; port 0 picks a free one.");
 ABSL_FLAG(std::string, metrics_listen, "127.0.0.1:9090",
-          "host:port for HTTP GET /metrics; port 0 picks a free one, empty "
-          "serves none.");
+          "host:port for HTTP GET /metrics and the console, /; port 0 picks a "
+          "free one, empty serves none.");
 ABSL_FLAG(std::string, config, "",
           "File with a sparseserve.v1.ServerConfig in text format; flags win "
           "over it.");
@@ -71,6 +75,21 @@ ABSL_FLAG(bool, explain, false,
           "prompt, and costs more time than the prompt itself.");
 ABSL_FLAG(bool, insecure, false,
           "Serve unencrypted on an address that other machines can reach.");
+ABSL_FLAG(std::optional<std::string>, tls_certificate, std::nullopt,
+          "PEM file with the server's certificate and chain: serve encrypted. "
+          "Taken over anew when it is replaced, as are the next two.");
+ABSL_FLAG(std::optional<std::string>, tls_key, std::nullopt,
+          "PEM file with the certificate's key.");
+ABSL_FLAG(std::optional<std::string>, tls_client_ca, std::nullopt,
+          "PEM file with the CAs of clients: who has no certificate of theirs "
+          "gets no connection.");
+ABSL_FLAG(std::string, health_listen, "",
+          "host:port for health checks alone, in plaintext: liveness, "
+          "readiness, and the model; port 0 picks a free one, empty serves "
+          "none.");
+ABSL_FLAG(std::string, admin_listen, "",
+          "host:port or unix:/path for AdminService; beyond this machine it "
+          "needs TLS, a client CA and an access policy. Empty serves none.");
 
 namespace sparseserve {
 namespace {
@@ -81,8 +100,9 @@ constexpr char kUsage[] =
   sparseserve-server --model=SmolLM2-135M-Instruct.Q4_1.gguf
   sparseserve-server --model=SmolLM2-1.7B-Instruct/ --threads=4
   sparseserve-server --model=model.gguf --listen=127.0.0.1:0
-  sparseserve-server --model=model.gguf --listen=0.0.0.0:9000 --insecure \
-      --config=server.textproto
+  sparseserve-server --model=model.gguf --listen=0.0.0.0:9000 \
+      --tls_certificate=tls.crt --tls_key=tls.key --tls_client_ca=ca.crt \
+      --health_listen=0.0.0.0:9003 --config=server.textproto
 
 SIGTERM finishes what runs (see --drain_timeout), then exits with status 0; a
 second signal exits at once. Status 2 means that the server could not start.
@@ -104,11 +124,13 @@ absl::StatusOr<ServerSettings> ReadSettings() {
       return absl::NotFoundError(StrCat("--config: cannot read ", path));
     }
   }
-  return SettleSettings(text.str(), path,
-                        {absl::GetFlag(FLAGS_max_step_tokens),
-                         absl::GetFlag(FLAGS_max_running_sequences),
-                         absl::GetFlag(FLAGS_max_queued_requests),
-                         absl::GetFlag(FLAGS_drain_timeout)});
+  return SettleSettings(
+      text.str(), path,
+      {absl::GetFlag(FLAGS_max_step_tokens),
+       absl::GetFlag(FLAGS_max_running_sequences),
+       absl::GetFlag(FLAGS_max_queued_requests),
+       absl::GetFlag(FLAGS_drain_timeout), absl::GetFlag(FLAGS_tls_certificate),
+       absl::GetFlag(FLAGS_tls_key), absl::GetFlag(FLAGS_tls_client_ca)});
 }
 
 int64_t HostKvBytes() {
@@ -121,27 +143,67 @@ int64_t HostKvBytes() {
 struct Listeners {
   ListenAddress grpc;
   std::optional<ListenAddress> metrics;
+  std::optional<ListenAddress> health;
+  std::optional<ListenAddress> admin;
 };
 
-absl::StatusOr<Listeners> ReadListeners() {
+absl::StatusOr<std::optional<ListenAddress>> ReadListener(
+    const std::string& flag, const std::string& value, bool may_be_unix) {
+  if (value.empty()) return std::nullopt;
+  ASSIGN_OR_RETURN(const ListenAddress address, ParseListenAddress(value));
+  if (address.is_unix && !may_be_unix) {
+    return absl::InvalidArgumentError(
+        StrCat(flag, "=", value, " must be host:port"));
+  }
+  return address;
+}
+
+absl::Status CheckExposure(const Listeners& listeners,
+                           const SecurityOptions& security) {
+  if (!listeners.grpc.loopback && !security.has_tls() &&
+      !absl::GetFlag(FLAGS_insecure)) {
+    return absl::InvalidArgumentError(StrCat(
+        "--listen=", absl::GetFlag(FLAGS_listen),
+        " is reachable from other machines, unencrypted and without "
+        "credentials: give --tls_certificate and --tls_key (and "
+        "--tls_client_ca, to let in only who has a certificate), listen on "
+        "127.0.0.1 or unix:/path, or say --insecure if that is meant"));
+  }
+  if (listeners.admin.has_value() && !listeners.admin->loopback &&
+      (security.tls_client_ca.empty() || security.access_policy.empty())) {
+    return absl::InvalidArgumentError(StrCat(
+        "--admin_listen=", absl::GetFlag(FLAGS_admin_listen),
+        " is reachable from other machines: it needs --tls_certificate, "
+        "--tls_key, --tls_client_ca and security.access_policy in --config, "
+        "which says who may call sparseserve.v1.AdminService; or listen on "
+        "127.0.0.1 or unix:/path"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Listeners> ReadListeners(const SecurityOptions& security) {
   Listeners listeners;
   ASSIGN_OR_RETURN(listeners.grpc,
                    ParseListenAddress(absl::GetFlag(FLAGS_listen)));
-  const std::string metrics = absl::GetFlag(FLAGS_metrics_listen);
-  if (!metrics.empty()) {
-    ASSIGN_OR_RETURN(listeners.metrics, ParseListenAddress(metrics));
-  }
-  if (!listeners.grpc.loopback && !absl::GetFlag(FLAGS_insecure)) {
-    return absl::InvalidArgumentError(
-        StrCat("--listen=", absl::GetFlag(FLAGS_listen),
-               " is reachable from other machines, unencrypted and without "
-               "credentials: say --insecure if that is meant"));
-  }
+  ASSIGN_OR_RETURN(
+      listeners.metrics,
+      ReadListener("--metrics_listen", absl::GetFlag(FLAGS_metrics_listen),
+                   /*may_be_unix=*/false));
+  ASSIGN_OR_RETURN(
+      listeners.health,
+      ReadListener("--health_listen", absl::GetFlag(FLAGS_health_listen),
+                   /*may_be_unix=*/true));
+  ASSIGN_OR_RETURN(
+      listeners.admin,
+      ReadListener("--admin_listen", absl::GetFlag(FLAGS_admin_listen),
+                   /*may_be_unix=*/true));
+  RETURN_IF_ERROR(CheckExposure(listeners, security));
   return listeners;
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
-    const ServerSettings& settings, const StopSignals& signals) {
+    const ServerSettings& settings, const StopSignals& signals,
+    LoadTimes& times) {
   const std::string path = absl::GetFlag(FLAGS_model);
   if (path.empty()) {
     return absl::InvalidArgumentError(
@@ -168,8 +230,10 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
                                          begin)
         .count();
   };
-  options.progress = [&signals, last = std::string()](const char* stage,
-                                                      double done) mutable {
+  LoadStopwatch stopwatch(options.stopwatch);
+  options.progress = [&signals, &stopwatch, last = std::string()](
+                         const char* stage, double done) mutable {
+    stopwatch.Progress(stage, done);
     if (signals.signalled()) {
       Log("stopped while loading");
       _exit(1);  // nothing to finish, nothing to lose
@@ -181,7 +245,13 @@ absl::StatusOr<std::unique_ptr<Engine>> LoadEngine(
     last = std::move(line);
   };
   Log(StrCat("loading ", path));
-  return Engine::Create(std::move(options));
+  ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
+                   Engine::Create(std::move(options)));
+  times = stopwatch.Stop();
+  if (const char* delay = std::getenv("SPARSESERVE_TEST_STEP_DELAY")) {
+    engine = SlowedEngine(std::move(engine), delay);
+  }
+  return engine;
 }
 
 void LogEngine(const Engine& engine, const std::string& model_name) {
@@ -206,6 +276,20 @@ void LogEngine(const Engine& engine, const std::string& model_name) {
              Mebibytes(memory.activations_bytes)));
 }
 
+std::string AddressText(const ListenAddress& address, int port) {
+  return address.is_unix ? address.host : StrCat(address.host, ":", port);
+}
+
+void LogSecurity(const SecurityOptions& security) {
+  Log(StrCat("security: ",
+             security.has_tls()
+                 ? security.tls_client_ca.empty() ? "TLS" : "mutual TLS"
+                 : "plaintext",
+             security.has_tokens() ? ", bearer tokens" : "",
+             security.access_policy.empty() ? "" : ", access policy",
+             ", reflection ", security.reflection ? "on" : "off"));
+}
+
 void LogServer(const Server& server, const Listeners& listeners,
                const ServerSettings& settings) {
   Log(StrCat("limits: ", settings.max_running_sequences, " running, ",
@@ -215,10 +299,14 @@ void LogServer(const Server& server, const Listeners& listeners,
              absl::FormatDuration(settings.default_deadline),
              " where callers set no deadline"));
   std::string line =
-      StrCat("listening grpc=", listeners.grpc.host, ":", server.port());
+      StrCat("listening grpc=", AddressText(listeners.grpc, server.port()));
   if (listeners.metrics.has_value()) {
-    line = StrCat(line, " metrics=", listeners.metrics->host, ":",
-                  server.metrics_port());
+    line += StrCat(" metrics=",
+                   AddressText(*listeners.metrics, server.metrics_port()));
+  }
+  if (listeners.admin.has_value()) {
+    line +=
+        StrCat(" admin=", AddressText(*listeners.admin, server.admin_port()));
   }
   // The last line of a start: scripts wait for it.
   Log(line);
@@ -226,13 +314,23 @@ void LogServer(const Server& server, const Listeners& listeners,
 
 // 0 after a signal, 1 after a failed device.
 absl::StatusOr<int> Run(StopSignals& signals) {
-  ASSIGN_OR_RETURN(const Listeners listeners, ReadListeners());
   ASSIGN_OR_RETURN(ServerSettings settings, ReadSettings());
+  ASSIGN_OR_RETURN(const Listeners listeners, ReadListeners(settings.security));
   ASSIGN_OR_RETURN(const std::string model_name,
                    ModelResourceName(absl::GetFlag(FLAGS_model_name),
                                      absl::GetFlag(FLAGS_model)));
+  // Before the model, which takes its time to load: who probes sees that the
+  // process lives, and is not ready.
+  std::unique_ptr<HealthServer> health;
+  if (listeners.health.has_value()) {
+    ASSIGN_OR_RETURN(health,
+                     HealthServer::Start(absl::GetFlag(FLAGS_health_listen)));
+    Log(StrCat("health checks on ",
+               AddressText(*listeners.health, health->port())));
+  }
+  LoadTimes load_times;
   ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine,
-                   LoadEngine(settings, signals));
+                   LoadEngine(settings, signals, load_times));
   settings.max_step_tokens = engine->max_step_tokens();
   if (absl::GetFlag(FLAGS_explain) && !engine->info().pruned_heads.empty()) {
     return absl::FailedPreconditionError(
@@ -249,14 +347,23 @@ absl::StatusOr<int> Run(StopSignals& signals) {
   options.model_name = model_name;
   options.listen = absl::GetFlag(FLAGS_listen);
   options.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  options.admin_listen = absl::GetFlag(FLAGS_admin_listen);
+  options.admin_needs_identity =
+      listeners.admin.has_value() && !listeners.admin->loopback;
+  options.health = health.get();
+  options.warms_up = true;
+  options.on_drain_request = [&signals] { signals.Stop(); };
+  options.notice = Log;
   options.explains = absl::GetFlag(FLAGS_explain);
   options.version = SPARSESERVE_VERSION;
   options.revision = SPARSESERVE_REVISION;
+  options.load_times = load_times;
   options.on_device_failure = [&signals](const absl::Status& status) {
     Log(StrCat("the device failed: ", std::string(status.message())));
     signals.DeviceFailed();
   };
   LogEngine(*engine, options.model_name);
+  LogSecurity(settings.security);
   ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
                    Server::Start(std::move(options), std::move(engine)));
   LogServer(*server, listeners, settings);

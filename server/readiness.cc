@@ -8,28 +8,34 @@ Readiness::Readiness(Options options, Dependencies dependencies)
     : options_(options), d_(std::move(dependencies)) {
   {
     MutexLock lock(mu_);
-    Publish(true);
+    Publish({.alive = true, .ready = true});
   }
   thread_ = std::thread([this] { Run(); });
 }
 
 Readiness::~Readiness() {
   Close();
+  LoopEnded();
   thread_.join();
 }
 
 void Readiness::Close() {
   MutexLock lock(mu_);
-  Publish(false);
   closed_ = true;
+  Publish({.alive = health_.alive, .ready = false});
+}
+
+void Readiness::LoopEnded() {
+  MutexLock lock(mu_);
+  stop_ = true;
   changed_.NotifyAll();
 }
 
 void Readiness::Run() {
   MutexLock lock(mu_);
-  while (!closed_) {
+  while (!stop_) {
     changed_.WaitFor(mu_, absl::ToChronoNanoseconds(options_.look_every));
-    if (!closed_) Look();
+    if (!stop_) Look();
   }
 }
 
@@ -40,15 +46,15 @@ void Readiness::Look() {
   if (late && !suspected_) {
     d_.wake_loop();
   } else {
-    Publish(!late);
+    Publish({.alive = !late, .ready = !late && !closed_});
   }
   suspected_ = late;
 }
 
-void Readiness::Publish(bool ready) {
-  if (ready == ready_) return;
-  ready_ = ready;
-  d_.publish(ready);
+void Readiness::Publish(const Health& health) {
+  if (health == health_) return;
+  health_ = health;
+  d_.publish(health);
 }
 
 }  // namespace sparseserve

@@ -45,6 +45,11 @@ StopSignals::Cause StopSignals::Wait() {
   return Cause::kSignal;
 }
 
+void StopSignals::Stop() {
+  // A second signal would end the process at once.
+  if (!stopped_.exchange(true)) kill(getpid(), SIGTERM);
+}
+
 void StopSignals::DeviceFailed() {
   device_failed_ = true;
   kill(getpid(), SIGUSR1);

@@ -22,12 +22,15 @@ class StopSignals {
   // once, with status 1.
   Cause Wait();
 
-  // Any thread.
+  // Any thread, as the next.
   void DeviceFailed();
+  // As a SIGTERM.
+  void Stop();
 
  private:
   sigset_t signals_;
   std::atomic<bool> device_failed_{false};
+  std::atomic<bool> stopped_{false};
 };
 
 }  // namespace sparseserve

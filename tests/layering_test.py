@@ -36,9 +36,12 @@ ENGINE = {
 
 # Folder of server/ -> folders of server/; server/*.{h,cc} is ".".
 SERVER = {
-    ".": ["rpc"],
+    ".": ["rpc", "console"],
+    "console": ["metrics"],
     "simulation": ["rpc"],
-    "rpc": ["scheduling", "metrics"],
+    "calibration": ["rpc"],
+    "rpc": ["security", "scheduling", "metrics"],
+    "security": ["scheduling", "metrics"],
     "scheduling": ["policy", "metrics"],
     "policy": [],
     "metrics": [],
@@ -61,8 +64,9 @@ LIBRARIES = [
      r"server/rpc/.*|server/main\.cc|client/.*"),
     ("Protobuf", r"google/(protobuf|rpc)/.*|.*\.pb\.h",
      r"server/rpc/.*|server/main\.cc|client/.*"),
+    ("OpenSSL", r"openssl/.*", r"server/security/.*|engine/base/sha256\.cc"),
     ("command line flags", r"(absl/flags/.*|gflags/.*|getopt\.h)",
-     r"server/(simulation/)?main\.cc|client/tool/.*"),
+     r"server/((simulation|calibration)/)?main\.cc|client/tool/.*"),
     ("test code", r"(tests/.*|gtest/.*|gmock/.*|benchmark/.*)", r"(?!)"),
 ]
 
@@ -258,6 +262,10 @@ class SeededTest(unittest.TestCase):
         ("server/metrics/a.cc", '#include "server/scheduling/request.h"'),
         ("server/policy/a.cc", '#include "server/scheduling/request.h"'),
         ("server/scheduling/a.cc", '#include "server/rpc/a.h"'),
+        ("server/scheduling/a.cc", '#include "server/security/a.h"'),
+        ("server/security/a.cc", '#include "server/rpc/a.h"'),
+        ("server/security/a.cc", "#include <grpcpp/grpcpp.h>"),
+        ("server/rpc/a.cc", "#include <openssl/evp.h>"),
         ("server/scheduling/a.cc", '#include "engine/model/gguf_file.h"'),
         ("server/scheduling/a.cc", '#include "engine/backend/backend.h"'),
         ("server/scheduling/a.cc", '#include "engine/kv/kv_cache.h"'),
@@ -288,6 +296,8 @@ class SeededTest(unittest.TestCase):
         ("server/main.cc", '#include "absl/flags/flag.h"'),
         ("server/main.cc", '#include "server/metrics/metrics.h"'),
         ("server/rpc/a.cc", "#include <grpcpp/grpcpp.h>"),
+        ("server/rpc/a.cc", '#include "server/security/a.h"'),
+        ("server/security/a.cc", "#include <openssl/evp.h>"),
         ("server/rpc/a.cc", '#include "server/policy/a.h"'),
         ("server/scheduling/a.cc", '#include "engine/kv/page_pool.h"'),
         ("server/scheduling/a.cc", '#include "engine/base/mutex.h"'),

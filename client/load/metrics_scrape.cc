@@ -58,14 +58,15 @@ absl::StatusOr<int> ConnectTo(absl::string_view address,
 
 }  // namespace
 
-absl::StatusOr<std::string> ScrapeMetrics(absl::string_view address,
-                                          absl::Duration timeout) {
+absl::StatusOr<std::string> FetchFromMetricsPort(absl::string_view address,
+                                                 absl::string_view path,
+                                                 absl::Duration timeout) {
   const absl::StatusOr<int> fd = ConnectTo(address, timeout);
   if (!fd.ok()) return fd.status();
   const absl::Cleanup close_socket = [&fd] { close(*fd); };
   // 1.0: the reply ends with the connection.
   const std::string request =
-      absl::StrCat("GET /metrics HTTP/1.0\r\nHost: ", address, "\r\n\r\n");
+      absl::StrCat("GET ", path, " HTTP/1.0\r\nHost: ", address, "\r\n\r\n");
   if (send(*fd, request.data(), request.size(), MSG_NOSIGNAL) !=
       static_cast<ssize_t>(request.size())) {
     return NoMetrics(address, strerror(errno));
@@ -91,6 +92,11 @@ absl::StatusOr<std::string> ScrapeMetrics(absl::string_view address,
                                            first_line.substr(0, 60), "\""));
   }
   return reply.substr(body + 4);
+}
+
+absl::StatusOr<std::string> ScrapeMetrics(absl::string_view address,
+                                          absl::Duration timeout) {
+  return FetchFromMetricsPort(address, "/metrics", timeout);
 }
 
 }  // namespace sparseserve

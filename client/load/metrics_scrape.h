@@ -8,9 +8,14 @@
 
 namespace sparseserve {
 
-// The body of GET http://HOST:PORT/metrics; `address` is "host:port", of IPv6
-// "[host]:port". INVALID_ARGUMENT for another form; UNAVAILABLE, naming the
-// address and the cause, if nobody answers in `timeout` or not with metrics.
+// The body of GET http://HOST:PORT/PATH; `address` is "host:port", of IPv6
+// "[host]:port". INVALID_ARGUMENT for another form; FAILED_PRECONDITION, naming
+// the address and the cause, if nobody answers in `timeout` or not with 200.
+absl::StatusOr<std::string> FetchFromMetricsPort(absl::string_view address,
+                                                 absl::string_view path,
+                                                 absl::Duration timeout);
+
+// Likewise, of /metrics.
 absl::StatusOr<std::string> ScrapeMetrics(absl::string_view address,
                                           absl::Duration timeout);
 

@@ -57,5 +57,6 @@ std::unique_ptr<Command> MakeTokenizeCommand();
 std::unique_ptr<Command> MakeExplainCommand();
 std::unique_ptr<Command> MakeHealthCommand();
 std::unique_ptr<Command> MakeLoadCommand();
+std::unique_ptr<Command> MakeTopCommand();
 
 }  // namespace sparseserve

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/client.h"
+#include "client/credentials.h"
 #include "client/error_details.h"
 #include "client/tool/command.h"
 #include "client/tool/flag_set.h"
@@ -31,6 +32,7 @@ struct CommonFlags {
   std::optional<absl::Duration> timeout;
   bool wait = false;
   bool help = false;
+  CredentialFiles credentials;
 
   std::vector<Flag> Describe() {
     return {
@@ -39,6 +41,21 @@ struct CommonFlags {
                       "$SPARSESERVE_SERVER, else ",
                       kDefaultServer),
          &server},
+        {"tls_ca", "PATH",
+         "encrypt, and take only a server whose certificate one of\nthese CAs "
+         "(PEM) signed",
+         &credentials.ca},
+        {"tls_certificate", "PATH", "certificate and chain (PEM) to show",
+         &credentials.certificate},
+        {"tls_key", "PATH", "key (PEM) of --tls_certificate", &credentials.key},
+        {"tls_server_name", "NAME",
+         "name that the server's certificate must have, if it is\nnot that of "
+         "--server",
+         &credentials.server_name},
+        {"token_file", "PATH",
+         "send the bearer token in this file, which is read for\neach call; "
+         "needs --tls_ca",
+         &credentials.token},
         {"timeout", "TIME", "give up after this time, such as 30s", &timeout},
         {"wait", "", "wait for a server that is not there yet", &wait},
         {"help", "", "print this", &help},
@@ -54,6 +71,7 @@ std::vector<std::unique_ptr<Command>> MakeCommands() {
   commands.push_back(MakeExplainCommand());
   commands.push_back(MakeHealthCommand());
   commands.push_back(MakeLoadCommand());
+  commands.push_back(MakeTopCommand());
   return commands;
 }
 
@@ -111,9 +129,16 @@ std::string FailureText(const absl::Status& status, const CommonFlags& common) {
 // REQUIRES: command.Prepare() was OK.
 int Call(Command& command, const CommonFlags& common, Terminal& terminal) {
   InterruptWatcher interrupts;
+  auto credentials = MakeCredentials(common.credentials);
+  if (!credentials.ok()) {
+    return UsageError(credentials.status().message(), command.help().name,
+                      terminal);
+  }
   auto client =
       Client::Connect({.server = common.server,
-                       .service_config_json = command.service_config_json()});
+                       .credentials = *std::move(credentials),
+                       .service_config_json = command.service_config_json(),
+                       .tls_server_name = common.credentials.server_name});
   if (!client.ok()) {
     terminal.WriteError(FailureText(client.status(), common));
     return kFailure;

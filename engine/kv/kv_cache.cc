@@ -51,6 +51,10 @@ absl::StatusOr<KvCache> KvCache::Create(Backend& backend, const Shape& shape,
   return KvCache(shape, pages, std::move(memory));
 }
 
+int64_t KvCache::bounds_bytes() const {
+  return heads_before_.back() * PageBoundBytes(shape_) * pages_;
+}
+
 KvLayerView KvCache::Layer(int32_t layer) const {
   SPARSESERVE_DCHECK(layer >= 0 && layer < shape_.layers);
   const int64_t side_bytes = PageSideBytes(shape_) * pages_;

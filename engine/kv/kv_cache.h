@@ -40,6 +40,7 @@ class KvCache {
   void CopyPage(PageId from, PageId to, Backend& backend) const;
   int32_t pages() const { return pages_; }
   int64_t bytes() const { return memory_.bytes(); }
+  int64_t bounds_bytes() const;  // of these, 0 if none are kept
 
  private:
   KvCache(const Shape& shape, int32_t pages, Buffer memory);

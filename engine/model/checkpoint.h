@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "engine/model/model_config.h"
 #include "engine/tensor/dtype.h"
 #include "engine/tensor/tensor_view.h"
@@ -42,6 +44,8 @@ class Checkpoint {
   virtual std::string name() const = 0;
   // Of all mapped files.
   virtual int64_t file_bytes() const = 0;
+  // Of all mapped files, in an order that is always the same.
+  virtual std::vector<absl::Span<const std::byte>> contents() const = 0;
   // MappedFile::ForgetPages() of all mapped files: of matrices that have copies
   // hardly anything is read again.
   virtual void ForgetPages() const = 0;

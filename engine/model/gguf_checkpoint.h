@@ -23,6 +23,9 @@ class GgufCheckpoint final : public Checkpoint {
   const ModelConfig& config() const override { return config_; }
   std::string name() const override { return name_; }
   int64_t file_bytes() const override { return file_->file_bytes(); }
+  std::vector<absl::Span<const std::byte>> contents() const override {
+    return {file_->contents()};
+  }
   void ForgetPages() const override { file_->ForgetPages(); }
   const std::vector<CheckpointTensor>& tensors() const override {
     return tensors_;

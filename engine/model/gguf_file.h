@@ -39,6 +39,7 @@ class GgufFile {
   // In the order of the file.
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   int64_t file_bytes() const { return static_cast<int64_t>(bytes_.size()); }
+  absl::Span<const std::byte> contents() const { return bytes_; }
   // MappedFile::ForgetPages() of a mapped file.
   void ForgetPages() const {
     if (mapping_.has_value()) mapping_->ForgetPages();

@@ -26,6 +26,9 @@ class SafetensorsCheckpoint final : public Checkpoint {
   // The directory's.
   std::string name() const override;
   int64_t file_bytes() const override { return weights_.file_bytes(); }
+  std::vector<absl::Span<const std::byte>> contents() const override {
+    return weights_.contents();
+  }
   void ForgetPages() const override { weights_.ForgetPages(); }
   const std::vector<CheckpointTensor>& tensors() const override {
     return tensors_;

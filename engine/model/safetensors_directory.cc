@@ -160,6 +160,13 @@ void SafetensorsDirectory::ForgetPages() const {
   for (const auto& file : files_) file->ForgetPages();
 }
 
+std::vector<absl::Span<const std::byte>> SafetensorsDirectory::contents()
+    const {
+  std::vector<absl::Span<const std::byte>> contents;
+  for (const auto& file : files_) contents.push_back(file->contents());
+  return contents;
+}
+
 int64_t SafetensorsDirectory::file_bytes() const {
   int64_t bytes = 0;
   for (const auto& file : files_) bytes += file->file_bytes();

@@ -26,6 +26,8 @@ class SafetensorsDirectory {
     return tensors_;
   }
   int64_t file_bytes() const;
+  // Of every file, by the first of its tensors' names.
+  std::vector<absl::Span<const std::byte>> contents() const;
   // MappedFile::ForgetPages() of every file.
   void ForgetPages() const;
 

@@ -55,6 +55,7 @@ class SafetensorsFile {
   // once.
   const std::vector<SafetensorsTensor>& tensors() const { return tensors_; }
   int64_t file_bytes() const { return static_cast<int64_t>(bytes_.size()); }
+  absl::Span<const std::byte> contents() const { return bytes_; }
   // MappedFile::ForgetPages() of a mapped file.
   void ForgetPages() const {
     if (mapping_.has_value()) mapping_->ForgetPages();

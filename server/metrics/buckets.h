@@ -61,6 +61,11 @@ inline std::vector<double> RecallBuckets() {
   return {.5, .7, .8, .85, .9, .925, .95, .97, .98, .99, .995, .999, 1};
 }
 
+// The most is the logarithm of a vocabulary's size.
+inline std::vector<double> EntropyBuckets() {
+  return {.01, .02, .05, .1, .2, .5, 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 12};
+}
+
 inline std::vector<double> SelectionSecondsBuckets() {
   return {.00005, .0001, .00025, .0005, .001, .0025, .005,
           .01,    .025,  .05,    .1,    .25,  .5};

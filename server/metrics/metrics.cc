@@ -1,29 +1,19 @@
 #include "server/metrics/metrics.h"
 
 #include <algorithm>
-#include <exception>
+#include <cmath>
+#include <utility>
 #include <vector>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
+#include "prometheus/client_metric.h"
+#include "prometheus/metric_family.h"
+#include "prometheus/metric_type.h"
 #include "prometheus/text_serializer.h"
 #include "server/metrics/buckets.h"
 #include "server/metrics/series.h"
 
 namespace sparseserve {
 namespace {
-
-template <typename Enum>
-constexpr size_t Index(Enum value) {
-  return static_cast<size_t>(value);
-}
-
-size_t PromptClass(int tokens) {
-  constexpr int kBounds[] = {1024, 4096, 16384, 65536, 262144};
-  return std::lower_bound(std::begin(kBounds), std::end(kBounds), tokens) -
-         std::begin(kBounds);
-}
 
 // With one lock for all of them.
 void ObserveAll(const std::vector<double>& values,
@@ -39,18 +29,50 @@ void ObserveAll(const std::vector<double>& values,
   histogram.ObserveMultiple(increments, sum);
 }
 
-// Only what names one TCP address: the HTTP server's own syntax would also take
-// lists and TLS marks.
-bool IsHostAndPort(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  int port = 0;
-  return colon != std::string::npos &&
-         absl::SimpleAtoi(address.substr(colon + 1), &port) && port >= 0 &&
-         port <= 65535 && absl::ascii_isdigit(address[colon + 1]) &&
-         std::all_of(address.begin(), address.end(), [](char c) {
-           return absl::ascii_isalnum(c) || c == '.' || c == ':' || c == '-' ||
-                  c == '[' || c == ']';
-         });
+std::vector<prometheus::MetricFamily> CollectAll(
+    const prometheus::Registry& registry, const ProcessCollector& process) {
+  std::vector<prometheus::MetricFamily> families = registry.Collect();
+  for (prometheus::MetricFamily& family : process.Collect()) {
+    families.push_back(std::move(family));
+  }
+  return families;
+}
+
+Distribution DistributionOf(const prometheus::ClientMetric::Histogram& from) {
+  Distribution result;
+  result.sum = from.sample_sum;
+  double below = 0;
+  for (const prometheus::ClientMetric::Bucket& bucket : from.bucket) {
+    if (std::isfinite(bucket.upper_bound)) {
+      result.bounds.push_back(bucket.upper_bound);
+    }
+    const auto up_to = static_cast<double>(bucket.cumulative_count);
+    result.counts.push_back(up_to - below);
+    below = up_to;
+  }
+  return result;
+}
+
+MetricsSnapshot::Series SeriesOf(prometheus::MetricType type,
+                                 prometheus::ClientMetric metric) {
+  MetricsSnapshot::Series series;
+  for (prometheus::ClientMetric::Label& label : metric.label) {
+    series.labels.emplace_back(std::move(label.name), std::move(label.value));
+  }
+  switch (type) {
+    case prometheus::MetricType::Counter:
+      series.value = metric.counter.value;
+      break;
+    case prometheus::MetricType::Gauge:
+      series.value = metric.gauge.value;
+      break;
+    case prometheus::MetricType::Histogram:
+      series.distribution = DistributionOf(metric.histogram);
+      break;
+    default:  // we make no others
+      break;
+  }
+  return series;
 }
 
 }  // namespace
@@ -60,40 +82,22 @@ Metrics::Metrics(const Options& options)
 
 Metrics::~Metrics() = default;
 
-absl::Status Metrics::Listen(const std::string& address) {
-  if (!IsHostAndPort(address)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("metrics address '", address,
-                     "' is not host:port with a port of 0 to "
-                     "65535"));
-  }
-  // An empty host listens on all addresses, written as the port alone.
-  const std::string bind = address[0] == ':' ? address.substr(1) : address;
-  try {
-    series_->exposer = std::make_unique<prometheus::Exposer>(
-        std::vector<std::string>{"listening_ports", bind, "num_threads", "2",
-                                 "request_timeout_ms", "10000"});
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(absl::StrCat("cannot listen for metrics on '",
-                                               address, "': ", error.what()));
-  }
-  series_->exposer->RegisterCollectable(series_->registry);
-  series_->exposer->RegisterCollectable(series_->process);
-  return absl::OkStatus();
-}
-
-int Metrics::port() const {
-  if (series_->exposer == nullptr) return 0;
-  const std::vector<int> ports = series_->exposer->GetListeningPorts();
-  return ports.empty() ? 0 : ports[0];
-}
-
 std::string Metrics::Serialize() const {
-  std::vector<prometheus::MetricFamily> families = series_->registry->Collect();
-  for (prometheus::MetricFamily& family : series_->process->Collect()) {
-    families.push_back(std::move(family));
+  return prometheus::TextSerializer().Serialize(
+      CollectAll(*series_->registry, *series_->process));
+}
+
+MetricsSnapshot Metrics::Snapshot() const {
+  MetricsSnapshot snapshot;
+  for (prometheus::MetricFamily& family :
+       CollectAll(*series_->registry, *series_->process)) {
+    std::vector<MetricsSnapshot::Series>& series =
+        snapshot.families[std::move(family.name)];
+    for (prometheus::ClientMetric& metric : family.metric) {
+      series.push_back(SeriesOf(family.type, std::move(metric)));
+    }
   }
-  return prometheus::TextSerializer().Serialize(families);
+  return snapshot;
 }
 
 void Metrics::CallStarted(const std::string& method) {
@@ -265,6 +269,11 @@ void Metrics::SetPages(int used, int free, int cached) {
   state.pages[0]->Set(free_pages);
   state.pages[1]->Set(used_pages);
   state.pages[2]->Set(cached_pages);
+  {
+    MutexLock lock(series_->mu);
+    series_->page_counts = {free_pages, used_pages, cached_pages};
+    series_->SplitKvMemory();
+  }
   const double usage =
       used_pages / std::max(used_pages + free_pages + cached_pages, 1.0);
   state.kv_usage->Set(usage);
@@ -287,11 +296,36 @@ void Metrics::SetStepCosts(const std::array<double, 5>& seconds) {
 }
 
 void Metrics::SetMemory(const MemorySample& sample) {
-  Each<Gauge, 4>& memory = series_->state.memory;
+  Each<Gauge, 7>& memory = series_->state.memory;
   memory[0]->Set(series_->Count(sample.mapped_file));
   memory[1]->Set(series_->Count(sample.weights));
-  memory[2]->Set(series_->Count(sample.kv));
+  memory[2]->Set(series_->Count(sample.summaries));
   memory[3]->Set(series_->Count(sample.activations));
+  MutexLock lock(series_->mu);
+  series_->kv_bytes = series_->Count(sample.kv);
+  series_->SplitKvMemory();
+}
+
+void Metrics::SetLoadTime(LoadStage stage, absl::Duration duration) {
+  series_->state.load[Index(stage)]->Set(series_->Seconds(duration));
+}
+
+void Metrics::AuthFailed(AuthFailure reason) {
+  series_->security.failures[static_cast<int>(reason)]->Increment();
+}
+
+void Metrics::SetCertificateExpiry(absl::Time expiry) {
+  series_->security.certificate_expiry->Set(
+      static_cast<double>(absl::ToUnixSeconds(expiry)));
+}
+
+void Metrics::CertificateReloaded(bool ok) {
+  series_->security.certificate_reloads[ok ? 0 : 1]->Increment();
+}
+
+void Metrics::SecurityFileReloaded(SecurityFile file, bool ok) {
+  series_->security.file_reloads[static_cast<int>(file)][ok ? 0 : 1]
+      ->Increment();
 }
 
 void Metrics::SetReady(bool ready) { series_->state.ready->Set(ready ? 1 : 0); }

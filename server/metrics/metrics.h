@@ -6,11 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "engine/pattern/every_pattern.h"
 #include "engine/step.h"
+#include "server/metrics/auth_failure.h"
+#include "server/metrics/metrics_snapshot.h"
+#include "server/metrics/plan_events.h"
 
 namespace sparseserve {
 
@@ -43,6 +45,7 @@ enum class CancelStage { kQueue, kPrefill, kDecode, kWrite };
 enum class CancelCause { kClient, kDeadline, kDrain, kSlowConsumer };
 enum class RequestPhase { kTokenize, kPrefill, kDecode, kDetokenize };
 enum class TargetKind { kTimeToFirstToken, kTimePerOutputToken, kTotal };
+enum class LoadStage { kRead, kConvert, kWarmup };
 
 // What one engine step did, for one flush of the metrics per step.
 struct StepSample {
@@ -91,7 +94,10 @@ struct PrefixCacheSample {
 
 // Bytes that the model holds on its device.
 struct MemorySample {
-  int64_t mapped_file = 0, weights = 0, kv = 0, activations = 0;
+  int64_t mapped_file = 0, weights = 0;
+  int64_t kv = 0;         // keys and values, of pages in every state
+  int64_t summaries = 0;  // what selecting keeps of each page, besides `kv`
+  int64_t activations = 0;
 };
 
 // Every metric of the server (names, labels and buckets in
@@ -109,17 +115,16 @@ class Metrics {
     // Full names, "sparseserve.v1.InferenceService/Generate"; calls of others
     // count as "other".
     std::vector<std::string> grpc_methods;
+    // Index 0 is dense; of more than 33 the first 33.
+    std::vector<std::string> plans = {"dense"};
   };
   explicit Metrics(const Options& options);
   ~Metrics();
 
-  // Serves GET /metrics on "host:port"; port 0 picks one. Call once, before
-  // other threads use this. UNAVAILABLE if the address cannot be bound.
-  absl::Status Listen(const std::string& address);
-  int port() const;  // of Listen(); 0 before
-
   // Text exposition of everything, as a scrape sees it.
   std::string Serialize() const;
+  // The same, to compute with.
+  MetricsSnapshot Snapshot() const;
 
   // gRPC. `method` is one of Options::grpc_methods, with or without a leading
   // slash; `grpc_status` a code of 0 to 16.
@@ -154,7 +159,34 @@ class Metrics {
   // and of prompts, each KV block that these visit.
   void SetStepCosts(const std::array<double, 5>& seconds);
 
-  // main.
+  // Plans: what requests ran with. An index that is not of Options::plans
+  // counts as the nearest one.
+  void PlanRan(Phase phase, int plan);
+  void PlanTarget(const PlanTargetSample& sample);
+  void PlanSwitched(Phase phase);
+  // A predicted median and 95th percentile, and what it took. All finite.
+  void Predicted(PredictedQuantity quantity, absl::Duration p50,
+                 absl::Duration p95, absl::Duration actual);
+
+  // The quality guard. All states of a plan are 0 before the first call.
+  void SetGuardState(int plan, GuardState state);
+  void Demoted(int plan, DemotionCause cause);
+  void Promoted(int plan);
+  void GuardSampled(int64_t rows);
+  void SliceRedone(RedoCause cause);
+  // `divergence` in nats a token; ignored if the run failed.
+  void ShadowRun(int plan, ShadowOutcome outcome, double divergence);
+  // Mean over the tokens of one request.
+  void OutputEntropy(double nats);
+
+  // Who may call.
+  void AuthFailed(AuthFailure reason);
+  void SetCertificateExpiry(absl::Time expiry);
+  void CertificateReloaded(bool ok);
+  void SecurityFileReloaded(SecurityFile file, bool ok);
+
+  // main. Memory of KV pages is split by state with each SetPages().
+  void SetLoadTime(LoadStage stage, absl::Duration duration);
   void SetMemory(const MemorySample& sample);
   void SetReady(bool ready);
   void SetDraining(bool draining);

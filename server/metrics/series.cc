@@ -13,17 +13,8 @@ namespace {
 
 // No request lasts longer than its deadline, at most a day.
 constexpr double kMaxSeconds = 24 * 60 * 60;
-
-// Some label values come from a model file: whatever it says, the exposition
-// stays short, printable text.
-std::string LabelValue(absl::string_view text) {
-  constexpr size_t kMaxBytes = 128;
-  std::string value(text.substr(0, kMaxBytes));
-  for (char& c : value) {
-    if (c < ' ' || c > '~') c = '?';
-  }
-  return value;
-}
+// More than any distribution over a vocabulary comes to.
+constexpr double kMaxNats = 100;
 
 SeriesFactory ModelFactory(prometheus::Registry& registry,
                            const Metrics::Options& options) {
@@ -279,6 +270,10 @@ StateSeries::StateSeries(const SeriesFactory& process,
                 .Each("state", kPageStates, {{"tier", "device"}})),
       memory(process.Gauge("memory_bytes", "Memory held, by what for.")
                  .Each("kind", kMemoryKinds, {{"device", LabelValue(device)}})),
+      load(model
+               .Gauge("model_load_duration_seconds",
+                      "Time that loading the model took, by stage.")
+               .Each("stage", kLoadStages)),
       ready(
           model.Gauge("model_ready", "1 if the model accepts requests.").One()),
       draining(process
@@ -299,6 +294,27 @@ StateSeries::StateSeries(const SeriesFactory& process,
                            "the nearest possible value.")
                   .One()) {}
 
+SecuritySeries::SecuritySeries(const SeriesFactory& process)
+    : failures(process
+                   .Counter("auth_failures_total",
+                            "Calls refused for who made them.")
+                   .Each("reason", kAuthFailureNames)),
+      certificate_expiry(
+          process
+              .Gauge("tls_certificate_expiry_timestamp_seconds",
+                     "When the server's certificate ends; 0 without TLS.")
+              .One()),
+      certificate_reloads(
+          process
+              .Counter("tls_certificate_reloads_total",
+                       "Replacements of certificate, key or client CA.")
+              .Each("outcome", kReloadOutcomes)),
+      file_reloads(
+          process
+              .Counter("security_file_reloads_total",
+                       "Replacements of files that say who may call.")
+              .Grid("file", kSecurityFileNames, "outcome", kReloadOutcomes)) {}
+
 Metrics::Series::Series(const Options& options)
     : registry(std::make_shared<prometheus::Registry>()),
       process(std::make_shared<ProcessCollector>()),
@@ -308,7 +324,9 @@ Metrics::Series::Series(const Options& options)
       work(ModelFactory(*registry, options)),
       steps(ModelFactory(*registry, options)),
       state(SeriesFactory(*registry, {}), ModelFactory(*registry, options),
-            options.device) {
+            options.device),
+      plans(ModelFactory(*registry, options), options.plans),
+      security(SeriesFactory(*registry, {})) {
   AddConstants(SeriesFactory(*registry, {}), ModelFactory(*registry, options),
                options);
 }
@@ -322,6 +340,30 @@ double Metrics::Series::Seconds(double seconds) {
   if (seconds >= 0 && seconds <= kMaxSeconds) return seconds;
   state.clamped->Increment();
   return seconds > kMaxSeconds ? kMaxSeconds : 0;
+}
+
+double Metrics::Series::Nats(double nats) {
+  // Also false for NaN.
+  if (nats >= 0 && nats <= kMaxNats) return nats;
+  state.clamped->Increment();
+  return nats > kMaxNats ? kMaxNats : 0;
+}
+
+void Metrics::Series::SplitKvMemory() {
+  const double pages = page_counts[0] + page_counts[1] + page_counts[2];
+  for (size_t i = 0; i < page_counts.size(); ++i) {
+    // No page is in use before the loop has said so.
+    const double share =
+        pages > 0 ? page_counts[i] / pages : (i == 0 ? 1.0 : 0.0);
+    state.memory[kMemoryKinds.size() - page_counts.size() + i]->Set(kv_bytes *
+                                                                    share);
+  }
+}
+
+PlanSeries::Plan& Metrics::Series::Plan(int index) {
+  const int last = static_cast<int>(plans.plans.size()) - 1;
+  if (index < 0 || index > last) state.clamped->Increment();
+  return plans.plans[std::clamp(index, 0, last)];
 }
 
 double Metrics::Series::Count(int64_t value) {

@@ -16,11 +16,11 @@
 #include "absl/strings/string_view.h"
 #include "engine/base/mutex.h"
 #include "engine/pattern/every_pattern.h"
-#include "prometheus/exposer.h"
 #include "prometheus/registry.h"
 #include "server/metrics/family_builder.h"
 #include "server/metrics/label_values.h"
 #include "server/metrics/metrics.h"
+#include "server/metrics/plan_series.h"
 #include "server/metrics/process_collector.h"
 
 namespace sparseserve {
@@ -118,10 +118,22 @@ struct StateSeries {
 
   Gauge *running, *waiting, *model_running, *model_waiting;
   Gauge *kv_usage, *model_kv_usage;
-  Each<Gauge, 3> pages;   // free, used, cached
-  Each<Gauge, 4> memory;  // mapped_file, weights, kv, activations
+  Each<Gauge, 3> pages;  // free, used, cached
+  // mapped_file, weights, summaries, activations, and of KV pages as `pages`.
+  Each<Gauge, 7> memory;
+  Each<Gauge, 3> load;  // read, convert, warmup
   Gauge *ready, *draining, *buffered_bytes;
   Counter *dropped_log_lines, *clamped;
+};
+
+// Who may call.
+struct SecuritySeries {
+  explicit SecuritySeries(const SeriesFactory& process);
+
+  Each<Counter, kAuthFailures> failures;
+  Gauge* certificate_expiry;
+  Each<Counter, 2> certificate_reloads;  // loaded, refused
+  Grid<Counter, kSecurityFiles, 2> file_reloads;
 };
 
 struct Metrics::Series {
@@ -131,7 +143,11 @@ struct Metrics::Series {
   // these return the nearest possible value and count what they changed.
   double Seconds(absl::Duration duration);
   double Seconds(double seconds);
+  double Nats(double nats);
   double Count(int64_t value);
+  PlanSeries::Plan& Plan(int index);  // or the nearest one
+  // Sets what pages of each state hold of `kv_bytes`.
+  void SplitKvMemory() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
   const std::shared_ptr<prometheus::Registry> registry;
   const std::shared_ptr<ProcessCollector> process;
@@ -141,10 +157,14 @@ struct Metrics::Series {
   WorkSeries work;
   StepSeries steps;
   StateSeries state;
-  std::unique_ptr<prometheus::Exposer> exposer;
+  PlanSeries plans;
+  SecuritySeries security;
 
   Mutex mu;
   int64_t buffered_bytes ABSL_GUARDED_BY(mu) = 0;
+  double kv_bytes ABSL_GUARDED_BY(mu) = 0;
+  // free, used, cached
+  std::array<double, 3> page_counts ABSL_GUARDED_BY(mu) = {};
 };
 
 }  // namespace sparseserve

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <numeric>
-#include <string_view>
 #include <utility>
 #include <variant>
 
@@ -89,10 +88,11 @@ absl::StatusOr<PatternMap> ResolveMap(std::string_view field,
 }  // namespace
 
 absl::StatusOr<std::vector<NamedPlan>> ResolvePlans(
-    const std::vector<PlanRule>& rules, const ModelInfo& model) {
+    const std::vector<PlanRule>& rules, const ModelInfo& model,
+    std::string_view list) {
   std::vector<NamedPlan> plans;
   for (size_t i = 0; i < rules.size(); ++i) {
-    const std::string field = StrCat("attention_plans[", i, "]");
+    const std::string field = StrCat(list, "[", i, "]");
     NamedPlan plan = {rules[i].name, {.pattern = rules[i].pattern}};
     if (rules[i].map.empty()) {
       RETURN_IF_ERROR(CheckSuits(field, rules[i].pattern, model));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -35,8 +36,10 @@ struct PlanRule {
 // The plans that the rules are for this model. INVALID_ARGUMENT names, as
 // server_config.proto has it, the first pattern that the model may not run
 // with, and why, or the first layer or head that it has not, or the map of
-// which every head is pruned. REQUIRES: the patterns pass CheckPattern().
+// which every head is pruned. `field` is what the list is called there.
+// REQUIRES: the patterns pass CheckPattern().
 absl::StatusOr<std::vector<NamedPlan>> ResolvePlans(
-    const std::vector<PlanRule>& rules, const ModelInfo& model);
+    const std::vector<PlanRule>& rules, const ModelInfo& model,
+    std::string_view field = "attention_plans");
 
 }  // namespace sparseserve

@@ -7,6 +7,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/status_macros.h"
+#include "engine/base/str_cat.h"
 #include "server/rpc/prompt_conversion.h"
 #include "server/rpc/request_conversion.h"
 #include "server/rpc/status_details.h"
@@ -27,6 +28,22 @@ absl::Status StatusOf(Refusal refusal, const Request& request,
       return Draining();
   }
   SPARSESERVE_CHECK(false && "unknown refusal");
+}
+
+// What follows from who calls, where the request does not say it.
+void ApplyIdentity(const CallRecord& record, Request& request) {
+  if (!request.cache_salt.empty()) {
+    // No salt that a caller gives is one that follows from an identity.
+    request.cache_salt.insert(0, "salt:");
+  } else if (!record.identity.empty()) {
+    request.cache_salt = StrCat("caller:", record.identity);
+  }
+  if (record.rule == nullptr) return;
+  request.quota = record.rule->quota;
+  if (request.priority == 0) {
+    request.priority = record.rule->default_priority.value_or(0);
+  }
+  request.priority = std::min(request.priority, record.rule->max_priority);
 }
 
 }  // namespace
@@ -65,12 +82,17 @@ absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
   ASSIGN_OR_RETURN(std::unique_ptr<Request> request,
                    ConvertOptions(options, d_.model, d_.draw_seed));
   request->caller = record.caller;
+  ApplyIdentity(record, *request);
   RETURN_IF_ERROR(
       StatusOf(WouldRefuse(*request), *request, d_.queue, d_.clock()));
   request->id = record.request_id;
   request->operation = *record.operation;
   // An explanation has no target of its own, so none is meant for it.
   const bool explains = request->operation == Operation::kExplainAttention;
+  if (!explains && record.rule != nullptr && !request->target.is_named() &&
+      !record.metadata_target.is_named()) {
+    request->target = record.rule->default_target;
+  }
   request->target =
       SettleTarget(request->target, record.metadata_target,
                    explains ? DefaultTargets() : options_.default_targets,
@@ -91,8 +113,8 @@ absl::StatusOr<std::unique_ptr<Request>> Admission::Convert(
 
 Refusal Admission::WouldRefuse(const Request& request) const {
   // Whatever its text, it has a token.
-  return d_.queue.WouldRefuse(request.caller,
-                              int64_t{request.max_output_tokens} + 1);
+  return d_.queue.WouldRefuse(
+      request.caller, int64_t{request.max_output_tokens} + 1, request.quota);
 }
 
 bool Admission::DrawsRecall(const Request& request) const {

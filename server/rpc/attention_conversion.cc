@@ -1,8 +1,6 @@
 #include "server/rpc/attention_conversion.h"
 
 #include <algorithm>
-#include <set>
-#include <string>
 #include <variant>
 
 #include "absl/types/span.h"
@@ -348,7 +346,25 @@ const NamedPlan* FindPlan(std::string_view name, const ServedModel& model) {
   return found == model.plans.end() ? nullptr : &*found;
 }
 
-// Layers and heads are checked once the model is known.
+}  // namespace
+
+std::optional<PatternSpec> ConvertPattern(std::string_view field,
+                                          const v1::AttentionPattern& proto,
+                                          FieldErrors& errors) {
+  std::optional<PatternSpec> pattern = ToSpec(proto);
+  if (!pattern.has_value()) {
+    errors.Add(field, "", StrCat("one of ", NamesOf(EveryPattern())));
+    return std::nullopt;
+  }
+  const int found = errors.found();
+  CheckPart(field, proto, errors);
+  CheckBase(field, proto, errors);
+  const absl::Status status = CheckPattern(*pattern);
+  if (!status.ok()) AddParameterError(field, status, errors);
+  if (errors.found() != found) return std::nullopt;
+  return pattern;
+}
+
 std::vector<HeadRule> ConvertMap(std::string_view field,
                                  const v1::PatternMap& map,
                                  FieldErrors& errors) {
@@ -370,23 +386,13 @@ std::vector<HeadRule> ConvertMap(std::string_view field,
   return rules;
 }
 
-}  // namespace
-
-std::optional<PatternSpec> ConvertPattern(std::string_view field,
-                                          const v1::AttentionPattern& proto,
-                                          FieldErrors& errors) {
-  std::optional<PatternSpec> pattern = ToSpec(proto);
-  if (!pattern.has_value()) {
-    errors.Add(field, "", StrCat("one of ", NamesOf(EveryPattern())));
-    return std::nullopt;
-  }
-  const int found = errors.found();
-  CheckPart(field, proto, errors);
-  CheckBase(field, proto, errors);
-  const absl::Status status = CheckPattern(*pattern);
-  if (!status.ok()) AddParameterError(field, status, errors);
-  if (errors.found() != found) return std::nullopt;
-  return pattern;
+void CheckPlanName(std::string_view field, const std::string& name,
+                   std::set<std::string>& taken, FieldErrors& errors) {
+  if (IsPlanName(name) && taken.insert(name).second) return;
+  errors.Add(field, StrCat("\"", name, "\""),
+             StrCat("1 to ", kMaxPlanNameBytes,
+                    " characters of a-z, 0-9, '_', '-' and '.', and no name "
+                    "that another plan has"));
 }
 
 std::optional<PatternSpec> CheckChoice(const v1::AttentionChoice& choice,
@@ -434,16 +440,11 @@ std::vector<PlanRule> ConvertPlans(const v1::ServerConfig& config,
                StrCat("at most ", kMaxPlans, " plans"));
     return plans;
   }
-  std::set<std::string_view> names = {kDensePlan};
+  std::set<std::string> names = {kDensePlan};
   for (int i = 0; i < config.attention_plans_size(); ++i) {
     const v1::AttentionPlanConfig& plan = config.attention_plans(i);
     const std::string field = StrCat("attention_plans[", i, "]");
-    if (!IsPlanName(plan.name()) || !names.insert(plan.name()).second) {
-      errors.Add(StrCat(field, ".name"), StrCat("\"", plan.name(), "\""),
-                 StrCat("1 to ", kMaxPlanNameBytes,
-                        " characters of a-z, 0-9, '_', '-' and '.', and no "
-                        "name that another plan has"));
-    }
+    CheckPlanName(StrCat(field, ".name"), plan.name(), names, errors);
     if (plan.choice_case() == v1::AttentionPlanConfig::CHOICE_NOT_SET) {
       errors.Add(field, "", "a pattern or a map");
       continue;

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <optional>
+#include <set>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -24,6 +26,17 @@ namespace sparseserve {
 std::optional<PatternSpec> ConvertPattern(std::string_view field,
                                           const v1::AttentionPattern& proto,
                                           FieldErrors& errors);
+
+// Likewise the rules of a map. Layers and heads are checked once the model is
+// known.
+std::vector<HeadRule> ConvertMap(std::string_view field,
+                                 const v1::PatternMap& map,
+                                 FieldErrors& errors);
+
+// Adds an error if `name` cannot be a plan's or is one of `taken`, which it
+// then is.
+void CheckPlanName(std::string_view field, const std::string& name,
+                   std::set<std::string>& taken, FieldErrors& errors);
 
 // What can be told of a choice without the model: the pattern, or none where it
 // names a plan or leaves the choice to the server.

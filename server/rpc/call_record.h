@@ -1,11 +1,14 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/metrics/metrics.h"
 #include "server/scheduling/request.h"
+#include "server/security/access_policy.h"
 
 namespace sparseserve {
 
@@ -16,7 +19,14 @@ struct CallRecord {
   std::string request_id;
   std::string traceparent;  // well-formed or empty
   std::string caller;       // whose quota it uses; empty: nobody's
-  std::string model;        // resource name, once known
+  std::string identity;     // of the caller, if proven; empty: it was not
+  std::shared_ptr<const CallerRule> rule;  // the policy's; null without one
+  // Whether the call may go on; filled in before anything is read.
+  absl::Status access;
+  std::string model;  // resource name, once known
+  // Of calls that operators make: a line of the audit log, and who sent it.
+  bool is_audited = false;
+  std::string peer;
   absl::Time arrival;
   absl::Time deadline = absl::InfiniteFuture();  // the caller's own
 

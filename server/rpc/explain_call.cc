@@ -36,6 +36,7 @@ void ExplainCall::Start(const grpc::ByteBuffer& bytes) {
 
 absl::StatusOr<ExplanationOptions> ExplainCall::Parse(
     const grpc::ByteBuffer& bytes, v1::ExplainAttentionRequest& request) {
+  RETURN_IF_ERROR(record().access);
   RETURN_IF_ERROR(ParseRequest(bytes, request));
   RETURN_IF_ERROR(
       SettleRequestId(context_, request.options().request_id(), record()));

@@ -7,8 +7,11 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/security/server_credentials.h"
+#include "grpcpp/security/tls_certificate_provider.h"
+#include "grpcpp/security/tls_credentials_options.h"
 #include "grpcpp/server_builder.h"
 #include "server/rpc/method_names.h"
+#include "server/rpc/without_reflection.h"
 
 namespace sparseserve {
 namespace {
@@ -41,16 +44,43 @@ void SetConnectionArguments(const GrpcServer::Options& options,
   set(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 2);
 }
 
+// How often gRPC looks whether the files that it is given changed: they are in
+// memory, so it may look often.
+constexpr unsigned kWatchSeconds = 1;
+
+std::shared_ptr<grpc::ServerCredentials> CredentialsOf(
+    const GrpcServer::Options& options) {
+  if (!options.tls.has_value()) return grpc::InsecureServerCredentials();
+  namespace tls = grpc::experimental;
+  const GrpcServer::Options::Tls& files = *options.tls;
+  tls::TlsServerCredentialsOptions settings(
+      std::make_shared<tls::FileWatcherCertificateProvider>(
+          files.identity_path, files.identity_path, files.client_ca_path,
+          kWatchSeconds));
+  settings.watch_identity_key_cert_pairs();
+  if (files.client_ca_path.empty()) {
+    settings.set_cert_request_type(GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE);
+  } else {
+    settings.watch_root_certs();
+    settings.set_cert_request_type(
+        GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  }
+  return tls::TlsServerCredentials(settings);
+}
+
 }  // namespace
 
 std::string GrpcVersion() { return grpc::Version(); }
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
     const Options& options, const std::vector<grpc::Service*>& services,
-    grpc::CallbackGenericService& others) {
+    grpc::CallbackGenericService* others) {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
+  if (!options.reflection) {
+    builder.SetOption(std::make_unique<WithoutReflection>());
+  }
   SetConnectionArguments(options, builder);
   builder.SetMaxReceiveMessageSize(options.max_request_bytes);
   // Threads: of reflection, the only service that uses one for each call.
@@ -58,10 +88,10 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(
                                .Resize(options.max_buffer_bytes)
                                .SetMaxThreads(kMaxSyncThreads));
   for (grpc::Service* service : services) builder.RegisterService(service);
-  builder.RegisterCallbackGenericService(&others);
+  if (others != nullptr) builder.RegisterCallbackGenericService(others);
 
   std::unique_ptr<GrpcServer> server(new GrpcServer);
-  builder.AddListeningPort(options.address, grpc::InsecureServerCredentials(),
+  builder.AddListeningPort(options.address, CredentialsOf(options),
                            &server->port_);
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || server->port_ == 0) {

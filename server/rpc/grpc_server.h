@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,7 @@ namespace sparseserve {
 
 std::string GrpcVersion();
 
-// The listening gRPC server with health service and reflection. Created by
-// main; any thread.
+// A listening gRPC server with health service. Created by main; any thread.
 class GrpcServer {
  public:
   struct Options {
@@ -28,14 +28,25 @@ class GrpcServer {
     absl::Duration keepalive_timeout = absl::Seconds(20);
     // All of gRPC's buffers together.
     size_t max_buffer_bytes = size_t{512} << 20;
+    bool reflection = false;
+
+    // PEM files, which are watched: of the key with its certificate, and of the
+    // CAs that a client's certificate must come from, or empty if it needs
+    // none. Without it, plaintext.
+    struct Tls {
+      std::string identity_path;
+      std::string client_ca_path;
+    };
+    std::optional<Tls> tls;
   };
 
   // Listens and serves, with health NOT_SERVING. `services`, and `others`,
-  // which gets the calls of methods that no service has, outlive the server.
+  // which gets the calls of methods that no service has and may be null,
+  // outlive the server.
   // UNAVAILABLE if the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(
       const Options& options, const std::vector<grpc::Service*>& services,
-      grpc::CallbackGenericService& others);
+      grpc::CallbackGenericService* others);
   ~GrpcServer();  // Shutdown() at once
 
   int port() const { return port_; }

@@ -1,7 +1,5 @@
 #include "server/rpc/incoming_call.h"
 
-#include <vector>
-
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "engine/base/str_cat.h"
@@ -44,20 +42,6 @@ CallRecord RecordOf(const grpc::CallbackServerContext& context,
     record.deadline = arrival + (time - absl::Now());
   }
   return record;
-}
-
-std::string CallerOf(const grpc::CallbackServerContext& context,
-                     const std::string& key) {
-  constexpr size_t kMaxBytes = 128;
-  const auto auth = context.auth_context();
-  if (auth != nullptr && auth->IsPeerAuthenticated()) {
-    const std::vector<grpc::string_ref> identity = auth->GetPeerIdentity();
-    if (!identity.empty()) {
-      return std::string(identity[0].data(), identity[0].size());
-    }
-  }
-  if (key.empty()) return "";
-  return std::string(Metadata(context, key.c_str()).substr(0, kMaxBytes));
 }
 
 absl::Status SettleRequestId(const grpc::CallbackServerContext& context,

@@ -16,11 +16,6 @@ namespace sparseserve {
 CallRecord RecordOf(const grpc::CallbackServerContext& context,
                     const std::string& method, absl::Time arrival);
 
-// Whose quota a call uses: the identity that its connection proved, else what
-// the metadata has under `key`, cut to 128 bytes; empty if neither is there.
-std::string CallerOf(const grpc::CallbackServerContext& context,
-                     const std::string& key);
-
 // OK with `record.request_id` settled, or INVALID_ARGUMENT if `field_value`
 // (options.request_id, may be empty) or the metadata's x-request-id is not a
 // request id.

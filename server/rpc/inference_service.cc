@@ -93,7 +93,7 @@ CallRecord InferenceService::NewRecord(
   CallRecord record = RecordOf(context, method, d_.clock());
   record.operation = operation;
   record.model = d_.model.name;
-  record.caller = CallerOf(context, d_.caller_key);
+  record.access = d_.access.Check(context, record);
   return record;
 }
 
@@ -102,7 +102,8 @@ void InferenceService::Start(const grpc::CallbackServerContext& context,
                              const grpc::ByteBuffer& bytes,
                              GenerationCall& call) {
   Message message;
-  absl::Status status = ParseRequest(bytes, message);
+  absl::Status status = call.record().access;
+  if (status.ok()) status = ParseRequest(bytes, message);
   if (status.ok()) {
     status =
         SettleRequestId(context, message.options().request_id(), call.record());

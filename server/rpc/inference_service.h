@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "server/rpc/admission.h"
+#include "server/rpc/call_access.h"
 #include "server/rpc/explain_call.h"
 #include "server/rpc/explanation.h"
 #include "server/rpc/generation_calls.h"
@@ -32,7 +33,7 @@ class InferenceService final
     Metrics& metrics;
     RequestQueue& queue;
     std::function<absl::Time()> clock;
-    std::string caller_key;  // of metadata, see CallerOf()
+    const CallAccess& access;
   };
   // `stream_options` but for what follows from the call.
   InferenceService(TokenStream::Options stream_options,

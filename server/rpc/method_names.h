@@ -17,13 +17,20 @@ inline constexpr char kListModelsMethod[] =
     "sparseserve.v1.ModelService/ListModels";
 inline constexpr char kGetModelMethod[] =
     "sparseserve.v1.ModelService/GetModel";
+inline constexpr char kDrainMethod[] = "sparseserve.v1.AdminService/Drain";
+inline constexpr char kFlushPrefixCacheMethod[] =
+    "sparseserve.v1.AdminService/FlushPrefixCache";
+inline constexpr char kReloadSecurityFilesMethod[] =
+    "sparseserve.v1.AdminService/ReloadSecurityFiles";
 
 inline constexpr const char* kMethodNames[] = {
-    kGenerateMethod,   kStreamGenerateMethod,   kTokenizeMethod,
-    kDetokenizeMethod, kExplainAttentionMethod, kListModelsMethod,
-    kGetModelMethod};
+    kGenerateMethod,         kStreamGenerateMethod,
+    kTokenizeMethod,         kDetokenizeMethod,
+    kExplainAttentionMethod, kListModelsMethod,
+    kGetModelMethod,         kDrainMethod,
+    kFlushPrefixCacheMethod, kReloadSecurityFilesMethod};
 
-// Of the services, for health checks.
+// Of the services for callers, for health checks.
 inline constexpr const char* kServiceNames[] = {
     "sparseserve.v1.InferenceService", "sparseserve.v1.ModelService"};
 

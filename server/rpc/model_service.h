@@ -5,6 +5,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "server/rpc/call_access.h"
 #include "server/rpc/call_observer.h"
 #include "server/rpc/served_model.h"
 #include "sparseserve/v1/model_service.grpc.pb.h"
@@ -20,6 +21,7 @@ class ModelService final
   struct Dependencies {                    // all outlive the service
     absl::Span<const ServedModel> models;  // sorted by name
     CallObserver& observer;
+    const CallAccess& access;
     std::function<absl::Time()> clock;
   };
   explicit ModelService(Dependencies dependencies);
@@ -32,6 +34,11 @@ class ModelService final
                                      grpc::ByteBuffer* response) override;
 
  private:
+  CallRecord NewRecord(const grpc::CallbackServerContext& context,
+                       const char* method) const;
+  // The models that the caller may know of.
+  absl::Span<const ServedModel> Visible(const CallRecord& record) const;
+
   const Dependencies d_;
 };
 

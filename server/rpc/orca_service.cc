@@ -7,6 +7,7 @@
 #include "absl/time/time.h"
 #include "engine/base/mutex.h"
 #include "grpcpp/alarm.h"
+#include "server/rpc/status_details.h"
 
 namespace sparseserve {
 namespace {
@@ -14,6 +15,8 @@ namespace {
 constexpr absl::Duration kDefaultInterval = absl::Seconds(30);
 constexpr absl::Duration kLeastInterval = absl::Seconds(1);
 constexpr absl::Duration kMostInterval = absl::Hours(24);
+constexpr char kMethod[] =
+    "xds.service.orca.v3.OpenRcaService/StreamCoreMetrics";
 
 absl::Duration IntervalOf(
     const xds::service::orca::v3::OrcaLoadReportRequest& request) {
@@ -22,6 +25,14 @@ absl::Duration IntervalOf(
                         absl::Nanoseconds(request.report_interval().nanos()),
                     kLeastInterval, kMostInterval);
 }
+
+// A call that may not go on. Deletes itself when gRPC is done with it.
+class RefusedStream final
+    : public grpc::ServerWriteReactor<LoadReporter::Report> {
+ public:
+  explicit RefusedStream(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
 
 // One client's reports. Deletes itself when gRPC is done with it.
 class LoadStream final : public grpc::ServerWriteReactor<LoadReporter::Report> {
@@ -105,8 +116,12 @@ class LoadStream final : public grpc::ServerWriteReactor<LoadReporter::Report> {
 }  // namespace
 
 grpc::ServerWriteReactor<LoadReporter::Report>* OrcaService::StreamCoreMetrics(
-    grpc::CallbackServerContext*,
+    grpc::CallbackServerContext* context,
     const xds::service::orca::v3::OrcaLoadReportRequest* request) {
+  CallRecord record;
+  record.method = kMethod;
+  const absl::Status access = access_.Check(*context, record);
+  if (!access.ok()) return new RefusedStream(ToGrpcStatus(access, ""));
   return new LoadStream(reporter_, IntervalOf(*request));
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "server/rpc/call_access.h"
 #include "server/rpc/load_reporter.h"
 #include "xds/service/orca/v3/orca.grpc.pb.h"
 
@@ -11,8 +12,9 @@ namespace sparseserve {
 class OrcaService final
     : public xds::service::orca::v3::OpenRcaService::CallbackService {
  public:
-  // `reporter` outlives the service.
-  explicit OrcaService(LoadReporter& reporter) : reporter_(reporter) {}
+  // Both outlive the service.
+  OrcaService(LoadReporter& reporter, const CallAccess& access)
+      : reporter_(reporter), access_(access) {}
 
   grpc::ServerWriteReactor<LoadReporter::Report>* StreamCoreMetrics(
       grpc::CallbackServerContext* context,
@@ -20,6 +22,7 @@ class OrcaService final
 
  private:
   LoadReporter& reporter_;
+  const CallAccess& access_;
 };
 
 }  // namespace sparseserve

@@ -6,6 +6,10 @@ namespace sparseserve {
 
 const char* ReasonName(ErrorReason reason) {
   switch (reason) {
+    case ErrorReason::kNoCredential:
+      return "NO_CREDENTIAL";
+    case ErrorReason::kNotAllowed:
+      return "NOT_ALLOWED";
     case ErrorReason::kInvalidField:
       return "INVALID_FIELD";
     case ErrorReason::kNotImplemented:
@@ -61,6 +65,8 @@ RejectReason RejectReasonOf(ErrorReason reason) {
     case ErrorReason::kDeadlineUnmeetable:
     case ErrorReason::kDeadlineTooShort:
       return RejectReason::kDeadlineUnmeetable;
+    case ErrorReason::kNoCredential:
+    case ErrorReason::kNotAllowed:
     case ErrorReason::kInvalidField:
     case ErrorReason::kNotImplemented:
     case ErrorReason::kModelNotFound:
@@ -91,6 +97,8 @@ std::optional<absl::Duration> RetryDelayOf(ErrorReason reason) {
       return absl::ZeroDuration();
     // Until one of the caller's own requests ends.
     case ErrorReason::kQuota:
+    case ErrorReason::kNoCredential:
+    case ErrorReason::kNotAllowed:
     case ErrorReason::kInvalidField:
     case ErrorReason::kNotImplemented:
     case ErrorReason::kPromptTooLong:

@@ -46,7 +46,7 @@ std::string Format(const RequestLogEntry& entry) {
   line["time"] =
       absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", entry.time, absl::UTCTimeZone());
   line["severity"] = "INFO";
-  line["event"] = "call";
+  line["event"] = entry.event;
   line["method"] = entry.method;
   line["request_id"] = entry.request_id;
   if (!entry.traceparent.empty()) {
@@ -54,6 +54,8 @@ std::string Format(const RequestLogEntry& entry) {
     line["trace_id"] = TraceIdOf(entry.traceparent);
     line["traceparent"] = entry.traceparent;
   }
+  if (!entry.peer.empty()) line["peer"] = entry.peer;
+  if (!entry.caller.empty()) line["caller"] = entry.caller;
   line["model"] = entry.model;
   line["code"] = entry.code;
   if (!entry.reason.empty()) line["reason"] = entry.reason;

@@ -20,6 +20,9 @@ struct RequestLogEntry {
   std::string_view method;
   std::string_view request_id;
   std::string_view traceparent;  // well-formed or empty
+  std::string_view event = "call";
+  std::string_view peer;    // address; empty: not told
+  std::string_view caller;  // proven identity; empty: none
   std::string_view model;
   std::string_view code;    // "OK"
   std::string_view reason;  // ErrorInfo's; empty if OK

@@ -9,10 +9,10 @@
 #include "engine/base/status_macros.h"
 #include "engine/base/str_cat.h"
 #include "engine/step.h"
-#include "google/protobuf/io/tokenizer.h"
-#include "google/protobuf/text_format.h"
 #include "server/rpc/attention_conversion.h"
 #include "server/rpc/field_errors.h"
+#include "server/rpc/security_settings.h"
+#include "server/rpc/text_message.h"
 #include "sparseserve/v1/server_config.pb.h"
 
 namespace sparseserve {
@@ -20,33 +20,6 @@ namespace {
 
 constexpr int kMaxClasses = 64;
 constexpr int kMaxPrunedHeads = 1024;
-
-// Protobuf counts lines and columns from 0.
-class ConfigErrors : public google::protobuf::io::ErrorCollector {
- public:
-  explicit ConfigErrors(const std::string& name) : name_(name) {}
-  void AddError(int line, int column, const std::string& message) override {
-    lines_.push_back(
-        StrCat(name_, ":", line + 1, ":", column + 1, ": ", message));
-  }
-  std::string Join() const { return absl::StrJoin(lines_, "\n"); }
-
- private:
-  const std::string name_;
-  std::vector<std::string> lines_;
-};
-
-absl::StatusOr<v1::ServerConfig> ParseConfig(const std::string& text,
-                                             const std::string& name) {
-  v1::ServerConfig config;
-  ConfigErrors errors(name);
-  google::protobuf::TextFormat::Parser parser;
-  parser.RecordErrorsTo(&errors);
-  if (!parser.ParseFromString(text, &config)) {
-    return absl::InvalidArgumentError(errors.Join());
-  }
-  return config;
-}
 
 // Takes values over defaults and notes those out of range under the name that
 // the operator gave them.
@@ -279,8 +252,8 @@ void SettlePrunedHeads(const v1::ServerConfig& config, FieldErrors& errors,
 absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
                                               const std::string& config_name,
                                               const SettingFlags& flags) {
-  ASSIGN_OR_RETURN(const v1::ServerConfig parsed,
-                   ParseConfig(config, config_name));
+  v1::ServerConfig parsed;
+  RETURN_IF_ERROR(ParseText(config, config_name, parsed));
   ServerSettings settings;
   Settler settler;
   SettleScheduler(parsed.scheduler(), flags, settler, settings);
@@ -304,6 +277,7 @@ absl::StatusOr<ServerSettings> SettleSettings(const std::string& config,
   settler.Time("stall_timeout", parsed.has_stall_timeout(),
                ToDuration(parsed.stall_timeout()),
                {absl::Seconds(1), absl::Hours(1)}, settings.stall_timeout);
+  SettleSecurity(parsed.security(), flags, settler.errors(), settings.security);
   RETURN_IF_ERROR(settler.ToStatus());
   SettleStepTokens(flags.max_step_tokens.has_value(),
                    parsed.scheduler().has_max_step_tokens(), settler, settings);
@@ -362,6 +336,11 @@ absl::StatusOr<int64_t> ParseByteSize(std::string_view text) {
 absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text) {
   const absl::Status malformed = absl::InvalidArgumentError(
       StrCat("\"", text, "\" is not host:port with a port from 0 to 65535"));
+  if (text.substr(0, 5) == "unix:") {
+    if (text.size() == 5) return malformed;
+    return ListenAddress{std::string(text), 0, /*loopback=*/true,
+                         /*is_unix=*/true};
+  }
   const size_t colon = text.rfind(':');
   if (colon == std::string_view::npos || colon == 0) return malformed;
   ListenAddress address;

@@ -13,6 +13,7 @@
 #include "server/rpc/target_conversion.h"
 #include "server/scheduling/request_queue.h"
 #include "server/scheduling/scheduler.h"
+#include "server/security/security_files.h"
 
 namespace sparseserve {
 
@@ -22,6 +23,9 @@ struct SettingFlags {
   std::optional<int> max_running_sequences;
   std::optional<int> max_queued_requests;
   std::optional<absl::Duration> drain_timeout;
+  std::optional<std::string> tls_certificate;
+  std::optional<std::string> tls_key;
+  std::optional<std::string> tls_client_ca;
 };
 
 // What server_config.proto describes, settled: flag, else config, else default.
@@ -64,6 +68,8 @@ struct ServerSettings {
   absl::Duration max_connection_idle = absl::Minutes(15);
   absl::Duration keepalive_time = absl::Minutes(1);
   absl::Duration keepalive_timeout = absl::Seconds(20);
+
+  SecurityOptions security;
 };
 
 // `config` is a ServerConfig in text format, or empty; `config_name` names it
@@ -82,12 +88,14 @@ RequestQueue::Options QueueOptions(const ServerSettings& settings);
 // a unit. INVALID_ARGUMENT repeats text that is none, or above 2^60.
 absl::StatusOr<int64_t> ParseByteSize(std::string_view text);
 
-// "host:port" or "[IPv6]:port", port 0 to 65535. INVALID_ARGUMENT otherwise.
+// "host:port" or "[IPv6]:port", port 0 to 65535, or "unix:/path".
+// INVALID_ARGUMENT otherwise.
 struct ListenAddress {
-  std::string host;
+  std::string host;  // or all of "unix:/path"
   int port = 0;
   // Only this machine can reach it.
   bool loopback = false;
+  bool is_unix = false;
 };
 absl::StatusOr<ListenAddress> ParseListenAddress(std::string_view text);
 

@@ -206,6 +206,36 @@ absl::Status MethodDisabled(std::string_view method, std::string_view flag) {
       details);
 }
 
+absl::Status AccessDenied(AuthFailure failure) {
+  ErrorDetails details;
+  details.reason = ErrorReason::kNoCredential;
+  const auto no_credential = [&details](absl::string_view message) {
+    return WithDetails(absl::UnauthenticatedError(message), details);
+  };
+  switch (failure) {
+    case AuthFailure::kNoCredential:
+      return no_credential(
+          "the call needs a client certificate or a bearer token");
+    case AuthFailure::kExpiredToken:
+      return no_credential("the token has expired");
+    case AuthFailure::kTokenNotYetValid:
+      return no_credential("the token is not valid yet");
+    case AuthFailure::kMalformedToken:
+    case AuthFailure::kUnknownToken:
+    case AuthFailure::kBadSignature:
+    case AuthFailure::kWrongClaims:
+      return no_credential("the token is not valid here");
+    case AuthFailure::kUnknownCaller:
+    case AuthFailure::kMethodNotAllowed:
+    case AuthFailure::kModelNotAllowed:
+      break;
+  }
+  details.reason = ErrorReason::kNotAllowed;
+  return WithDetails(
+      absl::PermissionDeniedError("the caller is not allowed to do this"),
+      details);
+}
+
 absl::Status PatternUnsupported(std::string_view pattern,
                                 std::string_view model, std::string_view why) {
   ErrorDetails details;

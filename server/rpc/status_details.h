@@ -68,6 +68,9 @@ absl::Status ModelNotFound(std::string_view name);
 absl::Status MethodNotFound(std::string_view method);
 // UNIMPLEMENTED / METHOD_DISABLED; `flag` is the server's that enables it.
 absl::Status MethodDisabled(std::string_view method, std::string_view flag);
+// UNAUTHENTICATED / NO_CREDENTIAL or PERMISSION_DENIED / NOT_ALLOWED. Names
+// nobody and nothing that the caller did not send.
+absl::Status AccessDenied(AuthFailure failure);
 // FAILED_PRECONDITION / PATTERN_UNSUPPORTED; `why` is a sentence without a full
 // stop.
 absl::Status PatternUnsupported(std::string_view pattern,

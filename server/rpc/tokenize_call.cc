@@ -30,6 +30,7 @@ void TokenizeCall::Start(const grpc::ByteBuffer& request) {
 }
 
 absl::StatusOr<size_t> TokenizeCall::Parse(const grpc::ByteBuffer& request) {
+  RETURN_IF_ERROR(record_.access);
   RETURN_IF_ERROR(SettleRequestId(context_, "", record_));
   RETURN_IF_ERROR(ParseRequest(request, request_));
   return CheckInput(request_, d_.model);

@@ -20,7 +20,8 @@ struct UnaryCall {
   CallRecord record;
 };
 
-// Parses the request, lets `answer` make the response, sends that or the error.
+// Parses the request if the call may go on, lets `answer` make the response,
+// sends that or the error.
 template <typename RequestMessage, typename ResponseMessage>
 grpc::ServerUnaryReactor* AnswerCall(
     UnaryCall call, CallObserver& observer,
@@ -28,7 +29,8 @@ grpc::ServerUnaryReactor* AnswerCall(
         answer) {
   observer.Started(call.record);
   RequestMessage request;
-  absl::Status status = SettleRequestId(call.context, "", call.record);
+  absl::Status status = call.record.access;
+  if (status.ok()) status = SettleRequestId(call.context, "", call.record);
   if (status.ok()) status = ParseRequest(call.request, request);
   if (status.ok()) {
     absl::StatusOr<ResponseMessage> response = answer(request);

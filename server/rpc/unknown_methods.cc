@@ -17,7 +17,9 @@ class UnknownCall final : public grpc::ServerGenericBidiReactor {
   UnknownCall(grpc::GenericCallbackServerContext& context, CallRecord record,
               CallObserver& observer)
       : record_(std::move(record)),
-        status_(MethodNotFound(context.method())),
+        // Strangers learn nothing of what there is.
+        status_(record_.access.ok() ? MethodNotFound(context.method())
+                                    : record_.access),
         observer_(observer) {
     observer_.Started(record_);
     Finish(EndStatus(status_, record_, context));
@@ -41,10 +43,10 @@ UnknownMethods::UnknownMethods(Dependencies dependencies)
 
 grpc::ServerGenericBidiReactor* UnknownMethods::CreateReactor(
     grpc::GenericCallbackServerContext* context) {
-  return new UnknownCall(
-      *context,
-      RecordOf(*context, Excerpt(context->method(), kMaxNameBytes), d_.clock()),
-      d_.observer);
+  CallRecord record =
+      RecordOf(*context, Excerpt(context->method(), kMaxNameBytes), d_.clock());
+  record.access = d_.access.Check(*context, record);
+  return new UnknownCall(*context, std::move(record), d_.observer);
 }
 
 }  // namespace sparseserve

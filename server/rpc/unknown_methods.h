@@ -4,6 +4,7 @@
 
 #include "absl/time/time.h"
 #include "grpcpp/generic/async_generic_service.h"
+#include "server/rpc/call_access.h"
 #include "server/rpc/call_observer.h"
 
 namespace sparseserve {
@@ -14,6 +15,7 @@ class UnknownMethods final : public grpc::CallbackGenericService {
  public:
   struct Dependencies {  // all outlive this
     CallObserver& observer;
+    const CallAccess& access;
     std::function<absl::Time()> clock;
   };
   explicit UnknownMethods(Dependencies dependencies);

@@ -4,9 +4,8 @@
 
 namespace sparseserve {
 
-bool CallerQuotas::IsLimited(const std::string& caller) const {
-  return !caller.empty() &&
-         (limits_.max_requests > 0 || limits_.max_tokens > 0);
+bool CallerQuotas::IsLimited(const std::string& caller, const Limits& limits) {
+  return !caller.empty() && (limits.max_requests > 0 || limits.max_tokens > 0);
 }
 
 CallerQuotas::Use CallerQuotas::With(const std::string& caller,
@@ -18,25 +17,30 @@ CallerQuotas::Use CallerQuotas::With(const std::string& caller,
   return use;
 }
 
-bool CallerQuotas::IsWithin(const Use& use) const {
-  return (limits_.max_requests == 0 || use.requests <= limits_.max_requests) &&
-         (limits_.max_tokens == 0 || use.tokens <= limits_.max_tokens);
+bool CallerQuotas::IsWithin(const Use& use, const Limits& limits) {
+  return (limits.max_requests == 0 || use.requests <= limits.max_requests) &&
+         (limits.max_tokens == 0 || use.tokens <= limits.max_tokens);
 }
 
-bool CallerQuotas::Allows(const std::string& caller, int64_t tokens) const {
-  return !IsLimited(caller) || IsWithin(With(caller, tokens));
+bool CallerQuotas::Allows(const std::string& caller, int64_t tokens,
+                          const std::optional<Limits>& own) const {
+  const Limits& limits = own.has_value() ? *own : limits_;
+  return !IsLimited(caller, limits) || IsWithin(With(caller, tokens), limits);
 }
 
-bool CallerQuotas::Take(const std::string& caller, int64_t tokens) {
-  if (!IsLimited(caller)) return true;
+bool CallerQuotas::Take(const std::string& caller, int64_t tokens,
+                        const std::optional<Limits>& own) {
+  const Limits& limits = own.has_value() ? *own : limits_;
+  if (!IsLimited(caller, limits)) return true;
   const Use use = With(caller, tokens);
-  if (!IsWithin(use)) return false;
+  if (!IsWithin(use, limits)) return false;
   uses_[caller] = use;
   return true;
 }
 
-void CallerQuotas::GiveBack(const std::string& caller, int64_t tokens) {
-  if (!IsLimited(caller)) return;
+void CallerQuotas::GiveBack(const std::string& caller, int64_t tokens,
+                            const std::optional<Limits>& own) {
+  if (!IsLimited(caller, own.has_value() ? *own : limits_)) return;
   const auto found = uses_.find(caller);
   SPARSESERVE_CHECK(found != uses_.end());
   --found->second.requests;

@@ -6,6 +6,8 @@ namespace sparseserve {
 // metrics count and what ErrorInfo says follow from this: see
 // rpc/reason_rules.h.
 enum class ErrorReason {
+  kNoCredential,
+  kNotAllowed,
   kInvalidField,
   kNotImplemented,
   kPromptTooLong,

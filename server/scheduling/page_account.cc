@@ -298,6 +298,12 @@ void PageAccount::ForgetPlan(const std::string& plan, SequenceId next) {
   }
 }
 
+int PageAccount::ForgetAll() {
+  const int entered = pool_.index().entered();
+  for (PageId page = 0; page < pool_.total(); ++page) pool_.Forget(page);
+  return entered;
+}
+
 std::array<int, kQualityClasses> PageAccount::HitTokens(
     const Request& request) const {
   std::array<int, kQualityClasses> tokens = {};

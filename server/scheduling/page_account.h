@@ -121,6 +121,10 @@ class PageAccount {
   // still write, which chose it before that, even if they have not begun.
   void ForgetPlan(const std::string& plan, SequenceId next);
 
+  // What is kept is found no more; returns how many pages that were. Whoever
+  // has them leased keeps them.
+  int ForgetAll();
+
   // Tokens of the prompt that the request could leave out if it ran in each
   // quality class, with a plan of which no page is kept. Changes nothing.
   std::array<int, kQualityClasses> HitTokens(const Request& request) const;

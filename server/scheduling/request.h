@@ -11,6 +11,7 @@
 #include "engine/step.h"
 #include "server/metrics/metrics.h"
 #include "server/policy/pattern_decision.h"
+#include "server/scheduling/caller_quotas.h"
 #include "server/scheduling/token_sink.h"
 
 namespace sparseserve {
@@ -63,7 +64,8 @@ struct Request {
 
   LatencyTarget target;
   std::string caller;  // whose quota it uses; empty: nobody's
-  int priority = 0;    // kLeastPriority ... kMostPriority
+  std::optional<CallerQuotas::Limits> quota;  // its own, not the queue's
+  int priority = 0;  // kLeastPriority ... kMostPriority
   double max_divergence = 0.02;
   PatternDecision attention;
   // Where its prompt is measured, or null. Shared with the caller's side, which

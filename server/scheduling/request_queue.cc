@@ -21,7 +21,8 @@ Refusal RequestQueue::Push(std::unique_ptr<Request>& request) {
     const bool fits = waiting_requests_ < options_.max_requests &&
                       waiting_tokens_ + tokens <= options_.max_tokens;
     if (!fits && waiting_requests_ > 0) return Refusal::kQueueFull;
-    if (!quotas_.Take(request->caller, request->most_tokens())) {
+    if (!quotas_.Take(request->caller, request->most_tokens(),
+                      request->quota)) {
       return Refusal::kQuota;
     }
     ++waiting_requests_;
@@ -32,16 +33,17 @@ Refusal RequestQueue::Push(std::unique_ptr<Request>& request) {
   return Refusal::kNone;
 }
 
-Refusal RequestQueue::WouldRefuse(const std::string& caller,
-                                  int64_t least_tokens) const {
+Refusal RequestQueue::WouldRefuse(
+    const std::string& caller, int64_t least_tokens,
+    const std::optional<CallerQuotas::Limits>& quota) const {
   MutexLock lock(mu_);
   if (draining_) return Refusal::kDraining;
   const bool full =
       waiting_requests_ >= options_.max_requests ||
       (waiting_requests_ > 0 && waiting_tokens_ >= options_.max_tokens);
   if (full) return Refusal::kQueueFull;
-  return quotas_.Allows(caller, least_tokens) ? Refusal::kNone
-                                              : Refusal::kQuota;
+  return quotas_.Allows(caller, least_tokens, quota) ? Refusal::kNone
+                                                     : Refusal::kQuota;
 }
 
 std::vector<std::unique_ptr<Request>> RequestQueue::TakeAll() {
@@ -68,7 +70,7 @@ void RequestQueue::StopsWaiting(const Request& request) {
 
 void RequestQueue::Finished(const Request& request) {
   MutexLock lock(mu_);
-  quotas_.GiveBack(request.caller, request.most_tokens());
+  quotas_.GiveBack(request.caller, request.most_tokens(), request.quota);
 }
 
 std::optional<absl::Duration> RequestQueue::RetryAfter(absl::Time now) const {

@@ -36,7 +36,9 @@ class RequestQueue {
   // What Push() would answer now to any request of this caller that can come to
   // have so many tokens or more: spares work on what will be refused. It may
   // have changed by the time of Push().
-  Refusal WouldRefuse(const std::string& caller, int64_t least_tokens) const;
+  Refusal WouldRefuse(
+      const std::string& caller, int64_t least_tokens,
+      const std::optional<CallerQuotas::Limits>& quota = std::nullopt) const;
 
   // Everything that has arrived since the last call, in order; empty if none.
   // The caller tells through Started() that a request began to run, or through

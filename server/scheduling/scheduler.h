@@ -91,6 +91,8 @@ class Scheduler {
   int preempted() const { return preempted_; }
   int running() const { return static_cast<int>(running_.size()); }
   const PagePool& pages() const { return pages_.pool(); }
+  // As PageAccount::ForgetAll(). Not between PlanStep() and Commit().
+  int ForgetPrefixes() { return pages_.ForgetAll(); }
   // What prompts found since the last call.
   PageAccount::Counts TakePageCounts() { return pages_.TakeCounts(); }
   const StepCostModel& cost() const { return cost_; }
@@ -121,8 +123,6 @@ class Scheduler {
   // Whether a late one can be whole by its caller's deadline on what late work
   // has of each step: if not, it waits for steps that have nothing else to do.
   bool IsDoneOnLateShare(const Sequence& sequence, absl::Time now) const;
-  bool IsDoneOnLateShare(const Request& request, FirstTokenEstimate estimate,
-                         absl::Time now) const;
   // Whether one of the two holds, also by what its prompt finds by now.
   using Forecast = bool (Scheduler::*)(const Sequence&, absl::Time) const;
   bool StillHolds(Forecast forecast, Sequence& sequence, absl::Time now) const;
@@ -201,7 +201,6 @@ class Scheduler {
   LateShare late_share_;
   PageReserve reserve_;
   // The latest step had rows of prompts for long ones alone.
-  int steps_without_prompts_ = 0;
   bool long_had_all_ = false;
   // It held back output tokens, for a prompt that may not be cut.
   bool held_output_ = false;

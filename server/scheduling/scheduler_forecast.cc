@@ -56,24 +56,24 @@ bool Scheduler::MissesDeadline(const Sequence& sequence, absl::Time now) const {
              sequence.request().deadline;
 }
 
-bool Scheduler::IsDoneOnLateShare(const Request& request,
-                                  FirstTokenEstimate estimate,
-                                  absl::Time now) const {
-  estimate.expected /= std::max(options_.best_effort_share, 1e-6);
-  return now + LeastTime(request, estimate) <= request.deadline;
-}
-
 bool Scheduler::IsDoneOnLateShare(const Sequence& sequence,
                                   absl::Time now) const {
-  const auto estimate =
-      forecast_.OfWaiting(sequence, {}, /*is_late=*/true, now);
-  return !estimate.has_value() ||
-         IsDoneOnLateShare(sequence.request(), *estimate, now);
+  auto estimate = forecast_.OfWaiting(sequence, {}, /*is_late=*/true, now);
+  if (!estimate.has_value()) return true;
+  const auto others =
+      std::count_if(running_.begin(), running_.end(), [](const auto& runner) {
+        return IsLive(*runner) && runner->rank.is_late &&
+               !runner->sequence->is_decoding();
+      });
+  estimate->expected *= static_cast<double>(1 + others) /
+                        std::max(options_.best_effort_share, 1e-6);
+  return now + LeastTime(sequence.request(), *estimate) <=
+         sequence.request().deadline;
 }
 
 void Scheduler::MarkRunners(absl::Time now) {
   for (const auto& runner : running_) {
-    Sequence& sequence = *runner->sequence;
+    const Sequence& sequence = *runner->sequence;
     if (!sequence.is_decoding() && runner->rises_at <= now) {
       const int64_t periods =
           PeriodsSince(runner->rises_at, now, options_.ageing_period);
@@ -81,26 +81,14 @@ void Scheduler::MarkRunners(absl::Time now) {
       runner->rises_at += periods * options_.ageing_period;
     }
     const absl::Time target = TargetDeadline(sequence.request());
+    if (target == absl::InfiniteFuture()) continue;
     if (sequence.first_token().has_value()) {
       runner->rank.is_late = *sequence.first_token() > target;
       continue;
     }
     const FirstTokenEstimate estimate =
         forecast_.OfRunning(sequence).value_or(kNothingKnown);
-    if (now + LeastTimeAlone(sequence.request(), estimate) >
-        sequence.request().deadline) {
-      sequence.End(Ending::kUnmeetable, now);
-      continue;
-    }
     runner->rank.is_late = now + estimate.expected > target;
-    if (!runner->rank.is_late) continue;
-    // What was computed for it is lost if its caller gives up: that is what it
-    // can still meet.
-    if (now + LeastTime(sequence.request(), estimate) <=
-            sequence.request().deadline &&
-        !IsDoneOnLateShare(sequence.request(), estimate, now)) {
-      runner->rank.is_late = false;
-    }
   }
 }
 

@@ -10,13 +10,6 @@
 
 namespace sparseserve {
 
-namespace {
-
-// Steps in a row from which deadlines of answers may keep prompts.
-constexpr int kMostWithout = 3;
-
-}  // namespace
-
 StepPlan Scheduler::PlanStep(absl::Time now) {
   planned_.clear();
   started_.clear();
@@ -182,12 +175,7 @@ int Scheduler::ChunkFor(const Turn& turn, const Sequence& sequence,
                       turn.budget.Fit(sequence, std::max(least, tokens / 2)));
   }
   // Something of a prompt runs in each step, or none might ever.
-  // at all; only
-  // deadlines of answers let it wait for a few.
   const bool is_first = turn.long_chunks + turn.other_chunks == 0;
-  if (forecast_.has_deadline_limit() && steps_without_prompts_ < kMostWithout) {
-    return tokens;
-  }
   return tokens == 0 && is_first ? sequence.ShortestTokens() : tokens;
 }
 
@@ -246,8 +234,6 @@ StepPlan Scheduler::FinishTurn(const Turn& turn) {
                                turn.decodes + forecast_.prompt_rows()),
                       turn.late_tokens);
   }
-  steps_without_prompts_ =
-      turn.long_chunks + turn.other_chunks > 0 ? 0 : steps_without_prompts_ + 1;
   long_had_all_ =
       turn.long_chunks > 0 && turn.other_chunks == 0 && turn.others_want;
   planned_work_ = turn.budget.work();

@@ -75,7 +75,14 @@ ServingLoop::~ServingLoop() { Stop(); }
 void ServingLoop::Start() {
   SPARSESERVE_CHECK(!thread_.joinable());
   last_turn_ns_ = absl::ToUnixNanos(d_.clock());
-  thread_ = std::thread([this] { Run(); });
+  {
+    MutexLock lock(mu_);
+    takes_flushes_ = true;
+  }
+  thread_ = std::thread([this] {
+    Run();
+    EndFlushes();
+  });
 }
 
 void ServingLoop::Drain(absl::Time deadline) {
@@ -90,6 +97,39 @@ void ServingLoop::Stop() {
   stop_ = true;
   d_.queue.Wake();
   if (thread_.joinable()) thread_.join();
+}
+
+void ServingLoop::FlushPrefixCache(Flushed done) {
+  {
+    MutexLock lock(mu_);
+    if (takes_flushes_) {
+      flushes_.push_back(std::move(done));
+      done = nullptr;
+    }
+  }
+  if (done == nullptr) return d_.queue.Wake();
+  done(absl::UnavailableError("the server is shutting down"));
+}
+
+void ServingLoop::Flush() {
+  std::vector<Flushed> flushes;
+  {
+    MutexLock lock(mu_);
+    flushes.swap(flushes_);
+  }
+  for (const Flushed& done : flushes) done(d_.scheduler.ForgetPrefixes());
+}
+
+void ServingLoop::EndFlushes() {
+  std::vector<Flushed> flushes;
+  {
+    MutexLock lock(mu_);
+    takes_flushes_ = false;
+    flushes.swap(flushes_);
+  }
+  for (const Flushed& done : flushes) {
+    done(absl::UnavailableError("the server is shutting down"));
+  }
 }
 
 absl::Time ServingLoop::last_turn() const {
@@ -108,6 +148,7 @@ void ServingLoop::Run() {
     const absl::Time now = d_.clock();
     d_.scheduler.Admit(std::move(arrived), now);
     last_turn_ns_ = absl::ToUnixNanos(now);
+    Flush();
     if (stopping ||
         (draining && now >= absl::FromUnixNanos(drain_deadline_ns_))) {
       d_.scheduler.EndAll(Ending::kDraining, now);

@@ -4,9 +4,12 @@
 #include <cstdint>
 #include <functional>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "engine/base/mutex.h"
 #include "engine/kv/page_pool.h"
 #include "engine/step.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -53,11 +56,21 @@ class ServingLoop {
   // and joins the thread. Idempotent.
   void Stop();
 
+  // Has what is kept for prompts that begin alike forgotten, in the loop's next
+  // turn. Tells `done` on the loop's thread how many pages that were, or at
+  // once, or when the loop ends, UNAVAILABLE. `done` must not block. Any
+  // thread.
+  using Flushed = std::function<void(absl::StatusOr<int> pages)>;
+  void FlushPrefixCache(Flushed done);
+
   // Time of the loop's last turn, for liveness. Any thread.
   absl::Time last_turn() const;
 
  private:
   void Run();
+  // Answers what asked for the prefix cache to be flushed.
+  void Flush();
+  void EndFlushes();
   // False if the device failed.
   bool RunStep(const StepPlan& plan, absl::Time begin);
   void FailDevice(const absl::Status& status);
@@ -72,6 +85,9 @@ class ServingLoop {
   std::atomic<bool> draining_{false};  // the deadline counts
   std::atomic<bool> stop_{false};
   std::thread thread_;
+  Mutex mu_;
+  std::vector<Flushed> flushes_ ABSL_GUARDED_BY(mu_);
+  bool takes_flushes_ ABSL_GUARDED_BY(mu_) = false;
 };
 
 }  // namespace sparseserve

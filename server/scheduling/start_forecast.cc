@@ -14,6 +14,7 @@ namespace {
 
 // Of the latest step in the mean.
 constexpr double kLatest = 0.02;
+constexpr int kHangs = 3;
 constexpr size_t kQueue = 2;
 // Of the time that an answer has until its caller's deadline, so that it comes
 // before that.
@@ -37,6 +38,8 @@ absl::Duration TimePerToken(const Sequence& sequence, absl::Time now) {
 }  // namespace
 
 void StartForecast::OutputTook(absl::Duration step) {
+  // One that hangs says little of the next.
+  step = std::min(step, kHangs * options_.step_time_target);
   token_lately_ += token_lately_ == absl::ZeroDuration()
                        ? step
                        : kLatest * (step - token_lately_);
@@ -48,7 +51,7 @@ void StartForecast::Look(absl::Span<const std::unique_ptr<Runner>> running,
   coming_ = {};
   prompts_.clear();
   outputs_left_.clear();
-  std::vector<absl::Duration> each, until_deadline;
+  std::vector<absl::Duration> each;
   int taken = 0;
   for (const auto& runner : running) {
     if (runner->sequence == nullptr || runner->sequence->ended()) continue;
@@ -58,12 +61,14 @@ void StartForecast::Look(absl::Span<const std::unique_ptr<Runner>> running,
     if (sequence.is_decoding()) {
       decodes_ += sequence.WorkOf(1);
       each.push_back(sequence.request().target.time_per_output_token);
-      until_deadline.push_back(TimePerToken(sequence, now));
+      // Best effort holds up nobody.
+      if (!runner->rank.is_late) each.push_back(TimePerToken(sequence, now));
     } else {
       prompts_.push_back({runner->rank, sequence.WorkAhead()});
       coming_ += TokenWork(sequence);
     }
   }
+  if (taken == 0) token_lately_ = absl::ZeroDuration();
   has_place_ = taken < options_.max_running_sequences;
   may_stop_late_ = !has_place_ && ChooseLateVictim(running) != nullptr;
   if (!has_place_) {
@@ -73,21 +78,14 @@ void StartForecast::Look(absl::Span<const std::unique_ptr<Runner>> running,
   }
 
   time_limit_ = absl::InfiniteDuration();
-  has_deadline_limit_ = false;
   prompt_rows_ = options_.max_step_tokens;
   if (decodes_.decode_rows == 0) return;
   time_limit_ = options_.step_time_target;
-  has_deadline_limit_ = false;
   // What cannot be met with output tokens alone slows no prompts down.
   const absl::Duration alone =
       cost_.is_ready() ? cost_.PredictP95(decodes_) : absl::ZeroDuration();
   for (const absl::Duration time : each) {
     if (time >= alone) time_limit_ = std::min(time_limit_, time);
-  }
-  for (const absl::Duration time : until_deadline) {
-    if (time < alone || time >= time_limit_) continue;
-    time_limit_ = time;
-    has_deadline_limit_ = true;
   }
   if (!cost_.is_ready()) return;
   prompt_rows_ = PromptRowsWithin(cost_, decodes_, time_limit_, kPageTokens,

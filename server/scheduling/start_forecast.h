@@ -39,8 +39,6 @@ class StartForecast {
   // is left until its caller's deadline each of its LeastOutput() tokens' part.
   // Infinite while none is being written.
   absl::Duration time_limit() const { return time_limit_; }
-  // Whether a caller's deadline is what limits it.
-  bool has_deadline_limit() const { return has_deadline_limit_; }
   // Rows of prompts that a step has room for within that.
   int prompt_rows() const { return prompt_rows_; }
   // What the running prompts that go before `rank` still have to run.
@@ -84,7 +82,6 @@ class StartForecast {
   bool has_place_ = true;
   bool may_stop_late_ = false;  // somebody's place can be had
   absl::Duration time_limit_ = absl::InfiniteDuration();
-  bool has_deadline_limit_ = false;
   int prompt_rows_;
 };
 

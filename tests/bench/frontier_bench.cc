@@ -51,6 +51,7 @@
 #include "engine/base/status_macros.h"
 #include "engine/pattern/attention_choice.h"
 #include "engine/profile/attention_profile.h"
+#include "engine/profile/dense_distribution.h"
 #include "engine/profile/head_measures.h"
 #include "tests/integration/engine_sequence.h"
 #include "tests/integration/golden_logits.h"
@@ -331,36 +332,16 @@ absl::StatusOr<Plan> ParsePlan(const std::string& text, const ModelInfo& info) {
   return plan;
 }
 
-// Logarithms of a softmax, in place of its logits.
-std::vector<double> LogProbabilities(absl::Span<const float> logits) {
-  const double maximum = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - maximum);
-  const double lse = maximum + std::log(sum);
-  std::vector<double> logs(logits.size());
-  std::transform(logits.begin(), logits.end(), logs.begin(),
-                 [lse](float logit) { return logit - lse; });
-  return logs;
-}
-
-size_t ArgMax(absl::Span<const float> logits) {
-  return std::max_element(logits.begin(), logits.end()) - logits.begin();
-}
-
 // One row of every plan; plans[0] is the dense run.
 void CompareRow(const std::vector<Plan*>& plans,
                 const std::vector<absl::Span<const float>>& logits,
                 TokenId next) {
-  const std::vector<double> dense = LogProbabilities(logits[0]);
+  const DenseDistribution dense(logits[0]);
   for (size_t p = 0; p < plans.size(); ++p) {
-    const std::vector<double> ours = LogProbabilities(logits[p]);
-    double divergence = 0;
-    for (size_t i = 0; i < dense.size(); ++i) {
-      divergence += std::exp(dense[i]) * (dense[i] - ours[i]);
-    }
-    plans[p]->divergences.push_back(divergence);
-    plans[p]->same_top += ArgMax(logits[p]) == ArgMax(logits[0]);
-    if (next >= 0) plans[p]->logprob += ours[next];
+    const RowDivergence row = dense.Compare(logits[p]);
+    plans[p]->divergences.push_back(row.divergence);
+    plans[p]->same_top += row.is_top_same;
+    if (next >= 0) plans[p]->logprob += logits[p][next] - row.log_sum;
   }
 }
 

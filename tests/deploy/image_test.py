@@ -4,6 +4,7 @@
 Usage: image_test.py BUILD_FOLDER
 """
 
+import json
 import pathlib
 import re
 import subprocess
@@ -14,6 +15,7 @@ import unittest
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BUILD = pathlib.Path(sys.argv.pop() if len(sys.argv) > 1 else "build/release")
 PROGRAMS = ["sparseserve", "sparseserve-server"]
+IMAGES = ["cpu", "cuda"]
 
 
 def run(*command):
@@ -29,11 +31,21 @@ def instructions():
             if line.strip()]
 
 
+def stages():
+    """The instructions of each stage by its name; the unnamed one is ""."""
+    found = {}
+    for name, argument in instructions():
+        if name == "FROM":
+            stage = found.setdefault(
+                (argument.split(" AS ") + [""])[1], [])
+        elif found:
+            stage.append((name, argument))
+    return found
+
+
 def run_time_packages():
-    """What the last stage installs."""
-    last = max(i for i, (name, _) in enumerate(instructions())
-               if name == "FROM")
-    command = next(argument for name, argument in instructions()[last:]
+    """What the programs' libraries are taken from."""
+    command = next(argument for name, argument in stages()["run-time"]
                    if name == "RUN" and "apt-get install" in argument)
     words = command.split("apt-get install", 1)[1].split("&&")[0].split()
     return {word for word in words if not word.startswith("-")}
@@ -112,9 +124,12 @@ class ImageTest(unittest.TestCase):
             self.assertTrue((ROOT / path).exists(), path)
         for name, argument in instructions():
             if name == "COPY" and "--from" not in argument:
-                source = argument.split()[0]
-                if source != ".":
-                    self.assertIn(source, kept)
+                for source in argument.split()[:-1]:
+                    if source != ".":
+                        self.assertTrue((ROOT / source).exists(), source)
+                        self.assertTrue(
+                            any(source == path or source.startswith(path + "/")
+                                for path in kept), source)
         # The build reads every folder that CMakeLists.txt adds but the tests.
         for folder in re.findall(r"add_subdirectory\((\w+)\)",
                                  (ROOT / "CMakeLists.txt").read_text()):
@@ -122,23 +137,33 @@ class ImageTest(unittest.TestCase):
                 self.assertIn(folder, kept)
 
     def test_runs_known_programs_with_known_flags(self):
-        for name, argument in instructions():
-            words = re.findall(r'"([^"]+)"', argument)
-            if name == "ENTRYPOINT":
-                program = words[0]
-            if name in ("ENTRYPOINT", "CMD"):
-                known = subprocess.run(
-                    [self.bin / program, "--help"], capture_output=True,
-                    text=True).stdout
-                for word in words:
-                    if word.startswith("--"):
-                        self.assertIn(word.split("=")[0], known)
-        self.assertIn(program, PROGRAMS)
+        for stage in IMAGES:
+            settings = dict(stages()[stage])
+            program, = json.loads(settings["ENTRYPOINT"])
+            self.assertTrue((self.bin.parent.parent.parent
+                             / program.lstrip("/")).is_file(), program)
+            known = subprocess.run(
+                [self.bin / pathlib.Path(program).name, "--help"],
+                capture_output=True, text=True).stdout
+            for word in json.loads(settings["CMD"]):
+                self.assertIn(word.split("=")[0], known)
 
-    def test_is_not_root(self):
-        users = [argument for name, argument in instructions()
-                 if name == "USER"]
-        self.assertEqual(users, ["65532:65532"])
+    def test_is_not_root_and_stops_by_the_signal_that_drains(self):
+        for stage in IMAGES:
+            settings = dict(stages()[stage])
+            self.assertEqual(settings["USER"], "65532:65532")
+            self.assertEqual(settings["STOPSIGNAL"], "SIGTERM")
+
+    def test_the_default_is_the_cpu(self):
+        froms = [argument for name, argument in instructions()
+                 if name == "FROM"]
+        self.assertEqual(froms[-1], "cpu")
+
+    def test_version_is_that_of_the_project(self):
+        project = re.search(r"project\(sparseserve VERSION (\S+)",
+                            (ROOT / "CMakeLists.txt").read_text()).group(1)
+        for stage in IMAGES:
+            self.assertIn(("ARG", f"VERSION={project}"), stages()[stage])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "engine/base/sha256.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/tiny_engine.h"
@@ -20,6 +22,18 @@ using testing::MakeEngine;
 using testing::TinyModel;
 
 constexpr int kVocab = TinyModel::kVocabSize;
+
+TEST(EngineTest, WeightsAreFingerprintedIfAsked) {
+  const std::string bytes = TinyModel().Build();
+  EXPECT_EQ((*CreateEngine(bytes))->info().weights_sha256, "");
+  Engine::Options options = ExactOptions();
+  options.fingerprint_weights = true;
+  const auto engine = CreateEngine(bytes, options);
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  Sha256 digest;
+  digest.Add({reinterpret_cast<const std::byte*>(bytes.data()), bytes.size()});
+  EXPECT_EQ((*engine)->info().weights_sha256, digest.Finish());
+}
 
 TEST(EngineTest, OptionsOutOfRangeAreNamed) {
   const std::string bytes = TinyModel().Build();

@@ -1,6 +1,7 @@
 // How the server process starts, refuses to start, and stops.
 
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -89,7 +90,21 @@ TEST(StartTest, RefusesWhatItCannotServe) {
            Case{{"--model=" + broken}, broken},
            Case{{model, "stray"}, "unexpected argument stray"},
            Case{{model, "--listen=9000"}, "\"9000\" is not host:port"},
+           Case{{model, "--listen=0.0.0.0:0"},
+                "give --tls_certificate and --tls_key"},
            Case{{model, "--listen=0.0.0.0:0"}, "--insecure"},
+           Case{{model, "--listen=unix:"}, "\"unix:\" is not host:port"},
+           Case{{model, "--tls_certificate=a.crt"}, "--tls_key"},
+           Case{{model, "--tls_key=a.key"}, "--tls_certificate"},
+           Case{{model, "--tls_client_ca=a.crt"}, "--tls_certificate"},
+           Case{{model, "--admin_listen=0.0.0.0:0"},
+                "--admin_listen=0.0.0.0:0 is reachable"},
+           Case{{model, "--health_listen=x"}, "\"x\" is not host:port"},
+           Case{{model, "--metrics_listen=unix:/tmp/m"}, "must be host:port"},
+           Case{{model, "--listen=127.0.0.1:0",
+                 "--metrics_listen=", "--tls_certificate=/nonexistent.crt",
+                 "--tls_key=/nonexistent.key"},
+                "cannot read /nonexistent.crt"},
            Case{{model, "--metrics_listen=x"}, "\"x\" is not host:port"},
            Case{{model, "--model_name=a/b"}, "--model_name"},
            Case{{model, "--kv_cache_bytes=lots"}, "\"lots\" is not a size"},
@@ -136,6 +151,63 @@ TEST(StopTest, ATermFinishesWhatRunsAndExitsWith0) {
   EXPECT_GE(TokensOf(running), 59 - 8);
   EXPECT_TRUE(running.Finish().ok());
   EXPECT_EQ(server.process().Wait(), 0);
+}
+
+TEST(StopTest, ATermUnderFiftyStreamsFailsNone) {
+  constexpr int kStreams = 50;
+  constexpr int kTokens = 12;
+  ServerProcess server({"--max_running_sequences=50",
+                        "--health_listen=127.0.0.1:0", "--drain_timeout=5m"});
+  TestChannel probe(server.health_port());
+  // HealthCheckRequest{service}; 1 is SERVING, 2 NOT_SERVING.
+  TestCall watch(probe, "/grpc.health.v1.Health/Watch",
+                 std::string("\x0A\x09", 2) + "readiness");
+  EXPECT_EQ(watch.Read(), std::string("\x08\x01", 2));
+  TestChannel channel(server.port());
+  std::vector<std::unique_ptr<TestCall>> streams;
+  for (int i = 0; i < kStreams; ++i) {
+    streams.push_back(
+        std::make_unique<TestCall>(channel, kStream, Request(kTokens)));
+  }
+  std::vector<int> tokens(kStreams);
+  v1::StreamGenerateResponse first;
+  for (int i = 0; i < kStreams; ++i) {
+    ASSERT_TRUE(streams[i]->Read(first));
+    tokens[i] = first.output().token_ids_size();
+  }
+  server.process().Send(SIGTERM);
+  EXPECT_EQ(watch.Read(), std::string("\x08\x02", 2));
+  // The watch is told just before the queue refuses.
+  std::unique_ptr<TestCall> late;
+  do {
+    late = std::make_unique<TestCall>(channel, kStream, Request(1));
+  } while (late->Finish().ok());
+  const StatusParts parts = PartsOf(late->Finish());
+  EXPECT_EQ(parts.code, grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(parts.reason, "DRAINING");
+  EXPECT_THAT(late->trailers(), ::testing::Contains(::testing::Pair(
+                                    "grpc-retry-pushback-ms", "0")));
+  for (int i = 0; i < kStreams; ++i) {
+    EXPECT_EQ(tokens[i] + TokensOf(*streams[i]), kTokens) << i;
+    EXPECT_TRUE(streams[i]->Finish().ok()) << i;
+  }
+  EXPECT_EQ(server.process().Wait(), 0);
+}
+
+TEST(StopTest, AnAdminMayAskForTheSame) {
+  ServerProcess server({"--admin_listen=127.0.0.1:0"});
+  const std::string line = server.process().WaitForLine(" admin=");
+  TestChannel admin(
+      std::atoi(line.c_str() + line.find(':', line.find(" admin=")) + 1));
+  TestChannel channel(server.port());
+  TestCall running(channel, kStream, Request(40));
+  EXPECT_TRUE(running.Read().has_value());
+  TestCall drain(admin, "/sparseserve.v1.AdminService/Drain", "");
+  EXPECT_TRUE(drain.Finish().ok());
+  TokensOf(running);
+  EXPECT_TRUE(running.Finish().ok());
+  EXPECT_EQ(server.process().Wait(), 0);
+  EXPECT_NE(server.process().WaitForLine("\"event\":\"audit\""), "");
 }
 
 TEST(StopTest, TheDrainTimeoutCancelsTheRest) {

@@ -43,6 +43,10 @@ ServerProcess::ServerProcess(const std::vector<std::string>& flags)
   EXPECT_GT(pages_, 0) << memory;
 }
 
+int ServerProcess::health_port() const {
+  return PortOf(process_.WaitForLine("health checks on"), " on ");
+}
+
 double ServerProcess::Series(const std::string& name,
                              std::initializer_list<std::string> labels) const {
   const auto value = SumOfSeries(Scrape(metrics_port_), name, labels);

@@ -19,6 +19,7 @@ class ServerProcess {
   ChildProcess& process() { return process_; }
   int port() const { return port_; }
   int metrics_port() const { return metrics_port_; }
+  int health_port() const;  // with --health_listen
 
   // Of a scrape, see SumOfSeries().
   double Series(const std::string& name,

@@ -6,7 +6,9 @@
 #include "gmock/gmock.h"
 #include "google/protobuf/util/json_util.h"
 #include "gtest/gtest.h"
+#include "tests/client/load/scripted_metrics.h"
 #include "tests/client/scripted_server.h"
+#include "tests/client/tool/sample_report.h"
 #include "tests/client/tool/tool_process.h"
 
 namespace sparseserve {
@@ -14,6 +16,8 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::StartsWith;
 
 constexpr char kInference[] = "sparseserve.v1.InferenceService";
 
@@ -24,7 +28,7 @@ std::string At(const ScriptedServer& server) {
 TEST(CommandsTest, ShowHelpWithAnExampleEach) {
   EXPECT_THAT(RunTool({"--help"}).out, HasSubstr("Examples:"));
   for (const std::string name :
-       {"generate", "models", "tokenize", "explain", "health", "load"}) {
+       {"generate", "models", "tokenize", "explain", "health", "load", "top"}) {
     const auto result = RunTool({name, "--help"});
     EXPECT_EQ(result.exit_status, 0);
     EXPECT_THAT(result.out, HasSubstr("Example:\n  sparseserve " + name));
@@ -110,6 +114,35 @@ TEST(CommandsTest, HealthPrintsChangesUntilInterrupted) {
   ASSERT_TRUE(tool.WaitForOutput("NOT_SERVING\nSERVING\n"));
   tool.Signal(SIGTERM);
   EXPECT_EQ(tool.Wait().exit_status, 128 + SIGTERM);
+}
+
+TEST(CommandsTest, TopPrintsOneScreen) {
+  ScriptedMetrics metrics(
+      {ScriptedMetrics::Ok(kSampleReport), ScriptedMetrics::Ok(kSampleReport)});
+  const std::string at = "--metrics=" + metrics.address();
+  const auto result = RunTool({"top", "--once", at});
+  EXPECT_EQ(result.exit_status, 0) << result.err;
+  EXPECT_THAT(result.out, StartsWith("small  serving  up 2h1m5s\n"));
+  EXPECT_THAT(result.out, HasSubstr("In the last minute"));
+  EXPECT_THAT(result.out, Not(HasSubstr("\x1b")));
+  const auto all = RunTool({"top", "--once", "--all", at});
+  EXPECT_EQ(all.exit_status, 0) << all.err;
+  EXPECT_THAT(all.out, HasSubstr("Since the server started"));
+}
+
+TEST(CommandsTest, TopSaysWhatIsWrong) {
+  const auto nobody = RunTool({"top", "--once", "--metrics=127.0.0.1:1"});
+  EXPECT_EQ(nobody.exit_status, 1);
+  EXPECT_THAT(nobody.err, HasSubstr("no metrics at 127.0.0.1:1"));
+  ScriptedMetrics older(
+      {"HTTP/1.1 404 Not Found\r\n\r\n", ScriptedMetrics::Ok("# HELP")});
+  const std::string at = "--metrics=" + older.address();
+  EXPECT_THAT(RunTool({"top", "--once", at}).err, HasSubstr("404"));
+  EXPECT_THAT(RunTool({"top", "--once", at}).err, HasSubstr("JSON"));
+  const auto no_screen = RunTool({"top", at});
+  EXPECT_EQ(no_screen.exit_status, 2);
+  EXPECT_THAT(no_screen.err, HasSubstr("--once"));
+  EXPECT_EQ(RunTool({"top", "--once", "now"}).exit_status, 2);
 }
 
 }  // namespace

@@ -1,6 +1,3 @@
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,13 +22,13 @@ namespace sparseserve {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::StartsWith;
 
 Metrics::Options ServedModel() {
   Metrics::Options options;
   options.model_name = "small";
   options.version = "0.1.0";
   options.page_tokens = kPageTokens;
+  options.plans = {"dense", "balanced"};
   options.kv_pages = 128;
   for (int i = 0; i < 10; ++i) {
     options.grpc_methods.push_back(absl::StrCat("package.Service/Method", i));
@@ -39,12 +36,21 @@ Metrics::Options ServedModel() {
   return options;
 }
 
-// Every method has ended with every status, two have written streams, and every
-// pattern that one model may run with was sampled.
+// What the server's calls end with.
+constexpr int kStatuses[] = {0, 1, 3, 4, 5, 7, 8, 9, 12, 13, 14, 16};
+
+// Every method has ended with every status, two have written streams, every
+// pattern that one model may run with was sampled, and every plan has had
+// targets in every class of prompts.
 void CallEverything(Metrics& metrics, const Metrics::Options& options) {
   for (const PatternSpec& pattern : EveryPattern()) {
     if (TraitsOf(pattern).is_trained_in) continue;
     metrics.Recall(static_cast<int>(pattern.index()), {0.5f});
+  }
+  for (int plan = 0; plan < static_cast<int>(options.plans.size()); ++plan) {
+    for (const int tokens : {1, 2'000, 9'000, 50'000, 200'000, 500'000}) {
+      metrics.PlanTarget({.plan = plan, .prompt_tokens = tokens});
+    }
   }
   for (const int stream : {0, 1}) {
     metrics.StreamBlocked(options.grpc_methods[stream], absl::Milliseconds(1));
@@ -52,7 +58,7 @@ void CallEverything(Metrics& metrics, const Metrics::Options& options) {
   std::vector<std::string> methods = options.grpc_methods;
   methods.push_back("unknown");
   for (const std::string& method : methods) {
-    for (int status = 0; status <= 16; ++status) {
+    for (const int status : kStatuses) {
       metrics.CallFinished(method, status, absl::Milliseconds(3));
     }
   }
@@ -134,31 +140,6 @@ std::map<std::string, Family> ParseReadme() {
   return families;
 }
 
-// The whole HTTP reply of a scrape.
-std::string Scrape(int port) {
-  const int socket_fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(port));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  std::string reply;
-  if (connect(socket_fd, reinterpret_cast<sockaddr*>(&address),
-              sizeof(address)) == 0) {
-    const std::string request =
-        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    if (write(socket_fd, request.data(), request.size()) ==
-        static_cast<ssize_t>(request.size())) {
-      char buffer[4096];
-      ssize_t count = 0;
-      while ((count = read(socket_fd, buffer, sizeof(buffer))) > 0) {
-        reply.append(buffer, count);
-      }
-    }
-  }
-  close(socket_fd);
-  return reply;
-}
-
 TEST(MetricsExpositionTest, PromtoolFindsNothingToSay) {
   const Metrics::Options options = ServedModel();
   Metrics metrics(options);
@@ -203,7 +184,10 @@ TEST(MetricsExpositionTest, ReadmeListsWhatAScrapeShowsAndNothingElse) {
 }
 
 TEST(MetricsExpositionTest, WorstCaseStaysWithinTheLabelBudget) {
-  const Metrics::Options options = ServedModel();
+  Metrics::Options options = ServedModel();
+  while (options.plans.size() < 33) {
+    options.plans.push_back(absl::StrCat("plan", options.plans.size()));
+  }
   Metrics metrics(options);
   CallEverything(metrics, options);
   const std::string text = metrics.Serialize();
@@ -215,36 +199,32 @@ TEST(MetricsExpositionTest, WorstCaseStaysWithinTheLabelBudget) {
   EXPECT_LE(series, 5000);
 }
 
-TEST(MetricsExpositionTest, ServesScrapesOnAPortOfItsOwnChoice) {
-  Metrics metrics(ServedModel());
-  EXPECT_EQ(metrics.port(), 0);
-  ASSERT_EQ(metrics.Listen("127.0.0.1:0"), absl::OkStatus());
-  ASSERT_GT(metrics.port(), 0);
-  const std::string reply = Scrape(metrics.port());
-  EXPECT_THAT(reply, StartsWith("HTTP/1.1 200"));
-  EXPECT_THAT(reply, HasSubstr("sparseserve_requests_running 0\n"));
-  EXPECT_THAT(reply, HasSubstr("process_resident_memory_bytes "));
-}
-
-TEST(MetricsExpositionTest, AnAddressInUseIsUnavailable) {
-  Metrics first(ServedModel());
-  ASSERT_EQ(first.Listen("127.0.0.1:0"), absl::OkStatus());
-  Metrics second(ServedModel());
-  const std::string address = absl::StrCat("127.0.0.1:", first.port());
-  const absl::Status status = second.Listen(address);
-  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(status.message()), HasSubstr(address));
-}
-
-TEST(MetricsExpositionTest, RefusesWhatIsNotOneAddress) {
-  for (const char* address :
-       {"", "9090x", "localhost", "localhost:", ":-1", "localhost:65536",
-        "127.0.0.1:443s", "127.0.0.1:0,127.0.0.1:0"}) {
-    Metrics metrics(ServedModel());
-    EXPECT_EQ(metrics.Listen(address).code(),
-              absl::StatusCode::kInvalidArgument)
-        << address;
+// Eight plans beside dense, targets in two classes of prompts, three patterns
+// that were sampled, and methods that ended with three statuses each.
+TEST(MetricsExpositionTest, FourModelsStayWithinTheLabelBudget) {
+  Metrics::Options options = ServedModel();
+  for (int i = 0; i < 7; ++i) options.plans.push_back(absl::StrCat("plan", i));
+  Metrics metrics(options);
+  for (int plan = 0; plan < static_cast<int>(options.plans.size()); ++plan) {
+    metrics.PlanTarget({.plan = plan, .prompt_tokens = 100});
+    metrics.PlanTarget({.plan = plan, .prompt_tokens = 2000});
   }
+  for (const int pattern : {1, 2, 3}) metrics.Recall(pattern, {0.5f});
+  metrics.StreamBlocked(options.grpc_methods[0], absl::Milliseconds(1));
+  for (const std::string& method : options.grpc_methods) {
+    for (const int status : {0, 1, 14}) {
+      metrics.CallFinished(method, status, absl::Milliseconds(3));
+    }
+  }
+  int of_model = 0, of_process = 0;
+  const std::string text = metrics.Serialize();
+  for (absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    if (absl::StartsWith(line, "#")) continue;
+    ++(absl::StrContains(line, "model_name=") ? of_model : of_process);
+  }
+  EXPECT_GT(of_model, 800);
+  EXPECT_LE(4 * of_model + of_process, 5000)
+      << of_model << " of a model, " << of_process << " of the process";
 }
 
 TEST(MetricsExpositionTest, ProcessMetricsAreOfThisProcess) {

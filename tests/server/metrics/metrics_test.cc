@@ -328,6 +328,35 @@ TEST(MetricsTest, CachedPagesAreCountedAndNotInUse) {
             4);
 }
 
+TEST(MetricsTest, MemoryOfPagesIsSplitByTheirState) {
+  Metrics metrics(SmallModel());
+  const auto bytes = [&](const std::string& kind) {
+    return Value(metrics, "memory_bytes{device=\"\",kind=\"" + kind + "\"}");
+  };
+  metrics.SetMemory({.weights = 7, .kv = 800, .summaries = 12});
+  EXPECT_EQ(bytes("kv_free"), 800);
+  EXPECT_EQ(bytes("kv_used"), 0);
+  EXPECT_EQ(bytes("summaries"), 12);
+  metrics.SetPages(1, 4, 3);
+  EXPECT_EQ(bytes("kv_used"), 100);
+  EXPECT_EQ(bytes("kv_free"), 400);
+  EXPECT_EQ(bytes("kv_cached"), 300);
+  EXPECT_EQ(bytes("weights"), 7);
+}
+
+TEST(MetricsTest, LoadTimesAreByStage) {
+  Metrics metrics(SmallModel());
+  metrics.SetLoadTime(LoadStage::kConvert, absl::Seconds(3));
+  EXPECT_EQ(Value(metrics,
+                  "model_load_duration_seconds{model_name=\"small\",stage="
+                  "\"convert\"}"),
+            3);
+  EXPECT_EQ(Value(metrics,
+                  "model_load_duration_seconds{model_name=\"small\",stage="
+                  "\"read\"}"),
+            0);
+}
+
 TEST(MetricsTest, CostsOfStepsAreByTerm) {
   Metrics metrics(SmallModel());
   metrics.SetStepCosts({0.5, 0.25, 0.125, 0.0625, 2});
@@ -401,6 +430,29 @@ TEST(MetricsTest, CorrectionsMayVisitMoreBlocksThanTheMaskAllows) {
   EXPECT_EQ(blocks("computed"), 9);
   EXPECT_EQ(blocks("skipped"), 0);
   EXPECT_EQ(Clamped(metrics), 0);
+}
+
+TEST(MetricsTest, SaysWhoWasRefusedAndWhatWasReloaded) {
+  Metrics metrics(SmallModel());
+  metrics.AuthFailed(AuthFailure::kModelNotAllowed);
+  metrics.SetCertificateExpiry(absl::FromUnixSeconds(1'900'000'000));
+  metrics.CertificateReloaded(true);
+  metrics.CertificateReloaded(false);
+  metrics.CertificateReloaded(false);
+  metrics.SecurityFileReloaded(SecurityFile::kJwtKeys, false);
+  EXPECT_EQ(Value(metrics, "auth_failures_total{reason=\"no_credential\"}"), 0);
+  EXPECT_EQ(Value(metrics, "auth_failures_total{reason=\"model_not_allowed\"}"),
+            1);
+  EXPECT_EQ(Value(metrics, "tls_certificate_expiry_timestamp_seconds"),
+            1'900'000'000);
+  EXPECT_EQ(Value(metrics, "tls_certificate_reloads_total{outcome=\"loaded\"}"),
+            1);
+  EXPECT_EQ(
+      Value(metrics, "tls_certificate_reloads_total{outcome=\"refused\"}"), 2);
+  EXPECT_EQ(Value(metrics,
+                  "security_file_reloads_total{file=\"jwt_keys\",outcome="
+                  "\"refused\"}"),
+            1);
 }
 
 TEST(MetricsTest, ThreadsMayReportAndScrapeAtOnce) {

@@ -57,10 +57,12 @@ void ServerFixture::Start() {
     failure_ = status;
     failed_.NotifyAll();
   };
+  options.health = health_.get();
+  if (prepare_server_) prepare_server_(options);
   auto server = Server::Start(std::move(options), std::move(engine));
   ASSERT_TRUE(server.ok()) << server.status();
   server_ = *std::move(server);
-  channel_ = std::make_unique<TestChannel>(server_->port());
+  channel_ = std::make_unique<TestChannel>(server_->port(), channel_options_);
 }
 
 StreamedAnswer ServerFixture::ReadAll(TestCall& call) {

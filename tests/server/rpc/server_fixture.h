@@ -9,6 +9,7 @@
 #include "absl/time/clock.h"
 #include "engine/base/mutex.h"
 #include "gtest/gtest.h"
+#include "server/rpc/health_server.h"
 #include "server/server.h"
 #include "sparseserve/v1/inference_service.pb.h"
 #include "tests/server/rpc/status_parts.h"
@@ -44,6 +45,9 @@ class ServerFixture : public ::testing::Test {
   std::function<void(FakeExecutor&)> prepare_;
   std::function<absl::Time()> wall_clock_ = absl::Now;
   bool explains_ = false;
+  TestChannel::Options channel_options_;
+  std::function<void(Server::Options&)> prepare_server_;
+  std::unique_ptr<HealthServer> health_;  // may be null
   // Steps wait here if `gated_`.
   bool gated_ = false;
 

@@ -144,6 +144,69 @@ TEST(ServerSettingsTest, FlagsWinOverTheConfig) {
   EXPECT_EQ(settings->drain_timeout, absl::Seconds(1));
 }
 
+TEST(ServerSettingsTest, SecurityArrivesAndFlagsWin) {
+  const auto settings = Settle(R"(
+    security {
+      tls_certificate: "a.crt" tls_key: "a.key" tls_client_ca: "ca.crt"
+      reload_interval { seconds: 3 }
+      access_policy: "policy" token_file: "tokens"
+      jwt { algorithm: ES256 key_file: "keys" audience: "us" issuer: "them"
+            leeway { seconds: 5 } }
+    })",
+                               {.tls_key = "b.key"});
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  const SecurityOptions& security = settings->security;
+  EXPECT_EQ(security.tls_certificate, "a.crt");
+  EXPECT_EQ(security.tls_key, "b.key");
+  EXPECT_EQ(security.tls_client_ca, "ca.crt");
+  EXPECT_EQ(security.reload_interval, absl::Seconds(3));
+  EXPECT_EQ(security.access_policy, "policy");
+  EXPECT_EQ(security.token_file, "tokens");
+  ASSERT_TRUE(security.jwt.has_value());
+  EXPECT_EQ(security.jwt->key_file, "keys");
+  EXPECT_EQ(security.jwt->verifier.algorithm, JwtVerifier::Algorithm::kEs256);
+  EXPECT_EQ(security.jwt->verifier.audience, "us");
+  EXPECT_EQ(security.jwt->verifier.issuer, "them");
+  EXPECT_EQ(security.jwt->verifier.leeway, absl::Seconds(5));
+  EXPECT_FALSE(security.reflection);  // for it is encrypted
+  EXPECT_TRUE(Settle("")->security.reflection);
+  EXPECT_FALSE(Settle("security { reflection: false }")->security.reflection);
+}
+
+TEST(ServerSettingsTest, SecurityThatIsIncompleteIsRefused) {
+  struct Case {
+    std::string config;
+    std::string error;
+  };
+  for (const Case& c : {
+           Case{"tls_certificate: 'a'", "--tls_key must be given"},
+           Case{"tls_key: 'a'", "--tls_certificate must be given"},
+           Case{"tls_client_ca: 'a'", "--tls_certificate must be given"},
+           Case{"reload_interval { nanos: 1 }", "security.reload_interval is"},
+           Case{"jwt { key_file: 'k' audience: 'a' }",
+                "security.jwt.algorithm must be RS256 or ES256"},
+           Case{"jwt { algorithm: RS256 audience: 'a' }",
+                "security.jwt.key_file must be given"},
+           Case{"jwt { algorithm: RS256 key_file: 'k' }",
+                "security.jwt.audience must be given"},
+           Case{"jwt { algorithm: RS256 key_file: 'k' audience: 'a' "
+                "leeway { seconds: 301 } }",
+                "security.jwt.leeway is"},
+       }) {
+    EXPECT_THAT(ErrorOf(Settle("security { " + c.config + " }")),
+                HasSubstr(c.error));
+  }
+}
+
+TEST(ListenAddressTest, AUnixSocketIsOfThisMachine) {
+  const auto address = ParseListenAddress("unix:/run/server.sock");
+  ASSERT_TRUE(address.ok());
+  EXPECT_TRUE(address->is_unix);
+  EXPECT_TRUE(address->loopback);
+  EXPECT_EQ(address->host, "unix:/run/server.sock");
+  EXPECT_FALSE(ParseListenAddress("unix:").ok());
+}
+
 TEST(ServerSettingsTest, MalformedTextIsNamedByLineAndColumn) {
   EXPECT_THAT(ErrorOf(Settle("scheduler {\n  max_step_token: 3\n}")),
               HasSubstr("server.textproto:2:17:"));

@@ -38,6 +38,8 @@ StatusParts PartsOf(const grpc::Status& status) {
       parts.retry = retry;
     } else if (any.UnpackTo(&resource)) {
       parts.resource = resource;
+    } else if (any.Is<google::rpc::QuotaFailure>()) {
+      parts.has_quota_failure = true;
     } else {
       ADD_FAILURE() << "unknown detail " << any.type_url();
     }

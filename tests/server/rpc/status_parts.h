@@ -22,6 +22,7 @@ struct StatusParts {
   std::vector<std::string> descriptions;
   std::optional<google::rpc::RetryInfo> retry;
   std::optional<google::rpc::ResourceInfo> resource;
+  bool has_quota_failure = false;
   std::string request_id;
   int details = 0;
 };

@@ -39,9 +39,15 @@ TestChannel::TestChannel(int port, const Options& options)
     arguments.SetInt(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
     arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   }
-  state_->channel =
-      grpc::CreateCustomChannel(StrCat("127.0.0.1:", port),
-                                grpc::InsecureChannelCredentials(), arguments);
+  std::shared_ptr<grpc::ChannelCredentials> credentials =
+      grpc::InsecureChannelCredentials();
+  if (!options.ca.empty()) {
+    credentials =
+        grpc::SslCredentials({options.ca, options.key, options.certificate});
+    arguments.SetSslTargetNameOverride("localhost");
+  }
+  state_->channel = grpc::CreateCustomChannel(StrCat("127.0.0.1:", port),
+                                              credentials, arguments);
 }
 
 TestChannel::~TestChannel() = default;

@@ -21,6 +21,11 @@ class TestChannel {
     // Takes no more of a stream than this before it is read; gRPC's own choice
     // is 4 MiB.
     int window_bytes = 4 << 20;
+    // PEM: the CA of the server, whose certificate is localhost's, and what the
+    // client shows, if anything. Without a CA, plaintext.
+    std::string ca;
+    std::string certificate;
+    std::string key;
   };
   explicit TestChannel(int port);
   TestChannel(int port, const Options& options);

@@ -66,7 +66,7 @@ class TokenizingCallsTest : public ::testing::Test {
  protected:
   TokenizingCallsTest() {
     auto server = GrpcServer::Start({.address = "127.0.0.1:0"},
-                                    {&inference_, &models_}, unknown_methods_);
+                                    {&inference_, &models_}, &unknown_methods_);
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     const auto channel =
@@ -119,11 +119,13 @@ class TokenizingCallsTest : public ::testing::Test {
   Admission admission_{{},
                        {served_.front(), worker_, queue_, metrics_, absl::Now,
                         [] { return uint64_t{1}; }}};
+  const AccessControl access_control_{/*needs_credential=*/false};
+  const CallAccess access_{{access_control_, metrics_, absl::Now, ""}};
   InferenceService inference_{{},
                               {served_.front(), admission_, worker_, observer_,
-                               nullptr, metrics_, queue_, absl::Now}};
-  ModelService models_{{served_, observer_, absl::Now}};
-  UnknownMethods unknown_methods_{{observer_, absl::Now}};
+                               nullptr, metrics_, queue_, absl::Now, access_}};
+  ModelService models_{{served_, observer_, access_, absl::Now}};
+  UnknownMethods unknown_methods_{{observer_, access_, absl::Now}};
   std::unique_ptr<GrpcServer> server_;
   std::unique_ptr<v1::InferenceService::Stub> inference_stub_;
   std::unique_ptr<v1::ModelService::Stub> model_stub_;

@@ -38,6 +38,22 @@ TEST(CallerQuotasTest, TellsBeforehandWhatACallerMayHave) {
   EXPECT_TRUE(quotas.Allows("", 100));
 }
 
+TEST(CallerQuotasTest, LimitsOfItsOwnCountInPlaceOfTheOthers) {
+  CallerQuotas quotas({.max_requests = 1});
+  const CallerQuotas::Limits two = {.max_requests = 2};
+  const CallerQuotas::Limits none = {};
+  EXPECT_TRUE(quotas.Take("a", 1, two));
+  EXPECT_TRUE(quotas.Allows("a", 1, two));
+  EXPECT_FALSE(quotas.Allows("a", 1));
+  EXPECT_TRUE(quotas.Take("a", 1, two));
+  EXPECT_FALSE(quotas.Take("a", 1, two));
+  EXPECT_TRUE(quotas.Take("a", 1, none));
+  quotas.GiveBack("a", 1, none);
+  quotas.GiveBack("a", 1, two);
+  quotas.GiveBack("a", 1, two);
+  EXPECT_TRUE(quotas.Take("a", 1));
+}
+
 TEST(CallerQuotasTest, NobodysRequestsHaveNoLimit) {
   CallerQuotas quotas({.max_requests = 1, .max_tokens = 1});
   for (int i = 0; i < 5; ++i) EXPECT_TRUE(quotas.Take("", 100));

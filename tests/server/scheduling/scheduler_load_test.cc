@@ -201,12 +201,13 @@ TEST(SchedulerLoadTest, AnAnswerThatCannotBeWholeIsNotBegun) {
 TEST(SchedulerLoadTest, PromptsLeaveAnAnswerTheTimeToBeWhole) {
   Load load(Places(4));
   load.Learn();
-  // 25 ms for each token, of which it needs 2; half a page takes 32 more, and
-  // the time that steps aim at is 100.
+  // 60 ms for each token, and the time that steps aim at is 100.
   const SequenceId answer = load.Add(
-      Whole(MakeRequest(20, 300), load.now + 300 * absl::Milliseconds(25)));
+      Whole(MakeRequest(20, 300), load.now + 300 * absl::Milliseconds(60)));
   load.Turn();
-  const SequenceId prompt = load.Add(MakeRequest(8000, 1));
+  // Half a minute of prompts.
+  SequenceId prompt = 0;
+  for (int i = 0; i < 4; ++i) prompt = load.Add(MakeRequest(8000, 1));
   EXPECT_TRUE(load.Finish(answer, 1000));
   EXPECT_EQ(load.ended(prompt), std::nullopt);
   EXPECT_TRUE(load.Finish(prompt, 1000));
@@ -229,20 +230,6 @@ TEST(SchedulerLoadTest, ALatePromptThatItsShareIsTooSmallForIsNotBegun) {
   }
   EXPECT_EQ(load.ended(late), Ending::kUnmeetable);
   EXPECT_EQ(ran, 0);
-}
-
-TEST(SchedulerLoadTest, APromptThatCannotEndInTimeEvenAloneEnds) {
-  Load load(Places(4));
-  load.Learn();
-  std::unique_ptr<Request> request = MakeRequest(5000, 1);
-  request->deadline = load.now + absl::Seconds(8);
-  const absl::Time deadline = request->deadline;
-  const SequenceId id = load.Add(std::move(request));
-  load.Turn();
-  load.slowness = 10;
-  while (!load.ended(id).has_value()) load.Turn();
-  EXPECT_EQ(load.ended(id), Ending::kUnmeetable);
-  EXPECT_LT(load.now, deadline);
 }
 
 TEST(SchedulerLoadTest, APlaceIsExpectedWhenAnAnswerEnds) {

@@ -137,7 +137,8 @@ TEST(SimulationTest, EachRequestEndsOnce) {
     // All ways to end have been tried, else this says little.
     EXPECT_GT(all.finished, 100);
     EXPECT_GT(Count(all, "queue_full"), 10);
-    EXPECT_GT(Count(all, "deadline"), 10);
+    // Nearly all that would be too late are refused.
+    EXPECT_GT(Count(all, "deadline"), 0);
     EXPECT_GT(Count(all, "deadline_unmeetable"), 10);
     EXPECT_GT(report.AllWork().preemptions, 0);
   }
