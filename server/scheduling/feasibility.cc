@@ -58,11 +58,9 @@ Verdict Judge(const Request& request, const FirstTokenEstimate& estimate,
       return {.refusal = estimate.token_alone > each ? Ending::kTooShort
                                                      : Ending::kUnmeetable};
     }
-    const absl::Duration left = request.arrival + request.target.total - now;
-    if (estimate.p95 + more * estimate.token_p95 > left) {
-      return {.refusal = estimate.alone + more * estimate.token_alone > left
-                             ? Ending::kTooShort
-                             : Ending::kUnmeetable};
+    const absl::Time end = request.arrival + request.target.total;
+    if (now + estimate.p95 + more * estimate.token_p95 > end) {
+      return {.refusal = refusal(LeastTimeAlone(request, estimate), end)};
     }
   }
   return {.is_late = now + estimate.expected > target};

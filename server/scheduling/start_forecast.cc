@@ -6,10 +6,6 @@
 #include "server/scheduling/preemption.h"
 
 namespace sparseserve {
-
-StartForecast::StartForecast(const Options& options, const StepCostModel& cost)
-    : options_(options), cost_(cost), prompt_rows_(options.max_step_tokens) {}
-
 namespace {
 
 // Of the latest step in the mean.
@@ -36,6 +32,9 @@ absl::Duration TimePerToken(const Sequence& sequence, absl::Time now) {
 }
 
 }  // namespace
+
+StartForecast::StartForecast(const Options& options, const StepCostModel& cost)
+    : options_(options), cost_(cost), prompt_rows_(options.max_step_tokens) {}
 
 void StartForecast::OutputTook(absl::Duration step) {
   // One that hangs says little of the next.
